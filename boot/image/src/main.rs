@@ -1,0 +1,2 @@
+//! disk-image
+fn main() {}

@@ -1,0 +1,1 @@
+//! The allocator before there is an allocator.

@@ -1,0 +1,14 @@
+//! A kernel heap in layers: a boundary-tag allocator ([`talc`]) whose memory comes and goes
+//! through a [`vmem`] arena ([`source::ArenaSource`]).
+#![no_std]
+
+#[cfg(any(test, feature = "std"))]
+extern crate std;
+
+pub mod bump;
+pub mod source;
+pub mod span;
+pub mod talc;
+pub mod vmem;
+
+pub use span::Span;

@@ -1,0 +1,1 @@
+//! Where a Talc heap gets its memory.

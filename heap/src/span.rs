@@ -1,0 +1,3 @@
+//! Half-open address ranges.
+/// A range.
+pub struct Span;

@@ -1,0 +1,2 @@
+//! kernel-tests
+fn main() {}
