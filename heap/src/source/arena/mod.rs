@@ -38,6 +38,8 @@ use crate::talc::TalcLock;
 ///   Heaps that become empty go back whole, except for the first, which holds Talc's metadata.
 ///   [`Talc::trim`] gives back everything that is free at a top.
 ///
+/// When the source is dropped, all its heaps go back to the arena: the blocks in them must not be used any more.
+///
 /// Manual heap management ([`Talc::claim`], [`Talc::extend`], [`Talc::truncate`], [`Talc::resize`]) is
 /// forbidden with this source: it relies on a record of its own at the end of each heap.
 pub struct ArenaSource<'a, A: Allocator, L: Lock> {
@@ -89,7 +91,9 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
     /// # Safety
     /// What `arena` allocates must be memory as the type's documentation demands it.
     pub const unsafe fn new(arena: &'a Arena<'a, 'a, A, L>) -> Self {
-        ArenaSource { arena: Some(arena), ..Self::detached() }
+        let mut source = Self::detached();
+        source.arena = Some(arena);
+        source
     }
 
     /// Takes memory from `arena` from now on. Does nothing and returns `false` when there is an arena
