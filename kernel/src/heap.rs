@@ -3,7 +3,7 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
-use heap::source::{ArenaHeap, ArenaSource};
+use heap::source::ArenaSource;
 use heap::talc::TalcLock;
 use heap::vmem;
 use x86_64::instructions::interrupts;
@@ -90,14 +90,7 @@ impl KernelHeap {
     pub fn stats(&self) -> Stats {
         let talc = self.talc.lock();
         let heaps = talc.arena_heaps().count();
-        let (mut free, mut gaps) = (0, 0);
-        for ArenaHeap { end, .. } in talc.arena_heaps() {
-            // SAFETY: `end` is where a heap of this allocator ends.
-            for gap in unsafe { talc.gaps(end) } {
-                free += gap.size();
-                gaps += 1;
-            }
-        }
+        let (free, gaps) = talc.gaps().fold((0, 0), |(free, gaps), gap| (free + gap.size(), gaps + 1));
         let claimed = talc.source.claimed();
         drop(talc);
         let usage = frames::usage();

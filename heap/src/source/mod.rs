@@ -6,9 +6,11 @@ use core::fmt::Debug;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 
+mod arena;
 mod claim;
 mod manual;
 
+pub use self::arena::{ArenaHeap, ArenaSource};
 pub use self::claim::Claim;
 pub use self::manual::Manual;
 
