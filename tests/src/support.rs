@@ -20,6 +20,12 @@ impl Random {
         self.0 ^= self.0 << 17;
         (self.0 >> 11) as usize % limit
     }
+
+    /// A size of at most `1 << (logs - 1)`, small ones as often as large ones.
+    pub fn size(&mut self, logs: usize) -> usize {
+        let log = self.below(logs);
+        1 + self.below(1 << log)
+    }
 }
 
 /// Blocks of the kernel heap, each filled with a byte of its own, which is read back before it is freed.
@@ -82,7 +88,7 @@ impl Blocks {
         }
         let index = random.below(self.blocks.len());
         let Block { base, layout, fill } = self.blocks[index];
-        let size = 1 + random.below(1 << random.below(15));
+        let size = random.size(15);
         // SAFETY: the block is live, and has this layout.
         let base = unsafe { HEAP.realloc(base, layout, size) };
         if base.is_null() {

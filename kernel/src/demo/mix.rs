@@ -29,7 +29,8 @@ impl Mix {
     /// reallocation. Sizes are 1 to 2,048 bytes, small ones far more often; alignments 1 to 16.
     pub fn operation<H: GlobalAlloc, const V: bool>(&mut self, player: &Player<'_, H, V>) -> Operation {
         let slot = self.next() % player.slots();
-        let size = 1 + self.next() % (8 << (self.next() % 9));
+        let most = 8 << (self.next() % 9);
+        let size = 1 + self.next() % most;
         if !player.holds(slot) {
             let layout = Layout::from_size_align(size, 1 << (self.next() % 5));
             Operation::Allocate { slot, layout: layout.unwrap_or(Layout::new::<u64>()) }

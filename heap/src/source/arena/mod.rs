@@ -34,7 +34,8 @@ use crate::talc::TalcLock;
 ///
 /// * **Growth** goes by steps of an eighth of what is claimed, 64 KiB to 2 MiB, or by what the layout
 ///   demands if that is more; when the arena cannot give the step, by what the layout demands alone.
-/// * **Giving back** starts when the free top of a heap is larger than two such steps and leaves one.
+/// * **Giving back** starts when the free top of a heap is larger than two such steps, and leaves one step of what
+///   is claimed then.
 ///   Heaps that become empty go back whole, except for the first, which holds Talc's metadata.
 ///   [`Talc::trim`] gives back everything that is free at a top.
 ///
@@ -383,7 +384,8 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         // SAFETY: the record is live, and nothing writes to it while it is copied.
         let old = unsafe { record.read() };
         let used = chunk_base.addr() - old.base.addr().get();
-        let kept = (used + self.step.slack(self.claimed) + RECORD).next_multiple_of(arena.quantum());
+        let free = heap_end.addr() - chunk_base.addr();
+        let kept = (used + self.step.slack(self.claimed - free) + RECORD).next_multiple_of(arena.quantum());
         if kept >= old.kept {
             return heap_end;
         }
