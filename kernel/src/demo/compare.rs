@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::_rdtsc;
 
+use kernel::config::Config;
 use kernel::println;
 use kernel::trace::Trace;
 
@@ -40,7 +41,7 @@ impl Workload<'_> {
     fn room(&self) -> usize {
         match self {
             Workload::Mix(_) => 4 << 20,
-            Workload::Trace(trace) => 2 * trace.peak() + (1 << 20),
+            Workload::Trace(trace) => 2 * trace.peak() as usize + (1 << 20),
         }
     }
 }
@@ -100,9 +101,10 @@ fn measure<S: Subject>(subject: &S, workload: &Workload<'_>) -> Measured {
     measured
 }
 
-/// Prints the tables for the synthetic mix of `seed` and for the beginning of `trace`. `unit` is what the time-stamp
-/// counter counts. Returns whether every allocator could be measured and this heap refused nothing.
-pub fn compare(name: &str, trace: &Trace<'_>, seed: u64, unit: &str) -> bool {
+/// Prints the tables for the synthetic mix and for the beginning of `trace`. Returns whether every allocator could be
+/// measured and this heap refused nothing.
+pub fn compare(name: &str, trace: &Trace<'_>, config: &Config<'_>) -> bool {
+    let (seed, unit) = (config.seed, config.clock.unit());
     let mix = table(format_args!("a random mix, seed {seed:#x}"), &Workload::Mix(seed), unit);
     let recorded = table(format_args!("the beginning of `{name}`"), &Workload::Trace(trace), unit);
     mix && recorded

@@ -17,11 +17,11 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
     HEAP.reap();
     let before = HEAP.stats();
     println!();
-    println!("The recorded program `{name}` on the kernel heap: {} operations, at most {} live,", Count(trace.len() as u64), Bytes(trace.peak()));
+    println!("The recorded program `{name}` on the kernel heap: {} operations, at most {} live,", Count(trace.len() as u64), Bytes(trace.peak() as usize));
     println!("every byte of every block verified. In the bars # is live, - is mapped beyond that.");
     println!();
     println!("  {:>9} {:>10} {:>10} {:>7}  {:<WIDTH$}", "operation", "live", "mapped", "frames", "0");
-    let scale = trace.peak() + trace.peak() / 3;
+    let scale = trace.peak() as usize * 4 / 3;
     let line = |operation: &dyn core::fmt::Display, live: usize| {
         let stats = HEAP.stats();
         let bar = Bar { inner: live, outer: stats.mapped, scale, width: WIDTH };
