@@ -11,8 +11,8 @@ mod trace;
 
 use kernel::config::Config;
 use kernel::exit::ExitCode;
-use kernel::ramdisk::Ramdisk;
 use kernel::println;
+use kernel::ramdisk::Ramdisk;
 
 /// The recorded program that is replayed when the host names none.
 const DEFAULT_TRACE: &str = "cc";

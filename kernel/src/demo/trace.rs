@@ -20,7 +20,10 @@ pub enum LoadError<'a> {
 impl fmt::Display for LoadError<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            LoadError::Missing(name) => write!(f, "the RAM disk holds no trace `{name}`; `trace` lists those it does"),
+            LoadError::Missing(name) => write!(
+                f,
+                "the RAM disk holds no trace `{name}`; `trace` lists those it does"
+            ),
             LoadError::Damaged(name, error) => write!(f, "the trace `{name}` is damaged: {error}"),
         }
     }
@@ -30,14 +33,24 @@ impl fmt::Display for LoadError<'_> {
 pub fn load<'r, 'n>(ramdisk: &Ramdisk<'r>, name: &'n str) -> Result<Trace<'r>, LoadError<'n>> {
     let bytes = ramdisk.trace(name).ok_or(LoadError::Missing(name))?;
     let trace = Trace::parse(bytes).map_err(|error| LoadError::Damaged(name, error))?;
-    trace.check(&mut vec![0; trace.slots()]).map_err(|error| LoadError::Damaged(name, error))?;
+    trace
+        .check(&mut vec![0; trace.slots()])
+        .map_err(|error| LoadError::Damaged(name, error))?;
     Ok(trace)
 }
 
 /// Prints which traces there are.
 pub fn list(ramdisk: &Ramdisk<'_>) {
     for file in ramdisk.files() {
-        let Some(name) = file.filename().as_str().ok().and_then(trace_name).map(alloc::string::String::from) else { continue };
+        let Some(name) = file
+            .filename()
+            .as_str()
+            .ok()
+            .and_then(trace_name)
+            .map(alloc::string::String::from)
+        else {
+            continue;
+        };
         match load(ramdisk, &name) {
             Ok(trace) => {
                 let (operations, peak) = (Count(trace.len() as u64), Bytes(trace.peak() as usize));
