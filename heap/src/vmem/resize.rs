@@ -23,15 +23,15 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// reserved for this have been used up.
     pub fn resize(&self, base: usize, new_size: usize) -> Result<()> {
         let space = fit::round_up(new_size, self.quantum)?;
-        let last = base
-            .checked_add(space - 1)
-            .ok_or(Error::SizeOverflow { size: new_size })?;
         let mut state = self.lock();
         if state.stash.len() == 0 {
             // What follows may need a tag. If there is none, it may still turn out not to.
             state = self.restock(state, 1).unwrap_or_else(|_| self.lock());
         }
         let segment = state.allocated_at(base)?;
+        let last = base
+            .checked_add(space - 1)
+            .ok_or(Error::SizeOverflow { size: new_size })?;
         match last.cmp(&segment.last.get()) {
             Ordering::Equal => Ok(()),
             Ordering::Less => self.shrink(state, segment, last),
