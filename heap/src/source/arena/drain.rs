@@ -100,3 +100,28 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         Some(found)
     }
 }
+
+impl<A: Allocator, L: Lock> Drop for ArenaSource<'_, A, L> {
+    fn drop(&mut self) {
+        let Some(arena) = self.arena else { return };
+        while let Some(record) = self.returns.first() {
+            // SAFETY: it is in the list, and live.
+            let deleted = unsafe {
+                self.returns.remove(record);
+                record.as_ref().kept == 0
+            };
+            if deleted {
+                // SAFETY: as above; nothing leads to the record any more.
+                let _ = unsafe { arena.free(record.as_ref().base.addr().get()) };
+            }
+        }
+        while let Some(record) = self.heaps.first() {
+            // SAFETY: it is in the list, and live.
+            let base = unsafe {
+                self.heaps.remove(record);
+                record.as_ref().base
+            };
+            let _ = arena.free(base.addr().get());
+        }
+    }
+}

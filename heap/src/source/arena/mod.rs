@@ -19,7 +19,7 @@ use self::record::{HEAPS, List, RECORD, RETURNS, Record, State};
 use self::step::Step;
 use super::Source;
 use crate::talc::base::binning::Binning;
-use crate::talc::base::{CHUNK_UNIT, Talc};
+use crate::talc::base::{CHUNK_UNIT, Reserved, Talc};
 use crate::talc::min_first_heap_size;
 use crate::vmem::{AllocPolicy, Allocator, Arena, Lock};
 
@@ -37,6 +37,8 @@ use crate::talc::TalcLock;
 /// * **Giving back** starts when the free top of a heap is larger than two such steps and leaves one.
 ///   Heaps that become empty go back whole, except for the first, which holds Talc's metadata.
 ///   [`Talc::trim`] gives back everything that is free at a top.
+///
+/// When the source is dropped, all its heaps go back to the arena: the blocks in them must not be used any more.
 ///
 /// Manual heap management ([`Talc::claim`], [`Talc::extend`], [`Talc::truncate`], [`Talc::resize`]) is
 /// forbidden with this source: it relies on a record of its own at the end of each heap.
@@ -89,7 +91,9 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
     /// # Safety
     /// What `arena` allocates must be memory as the type's documentation demands it.
     pub const unsafe fn new(arena: &'a Arena<'a, 'a, A, L>) -> Self {
-        ArenaSource { arena: Some(arena), ..Self::detached() }
+        let mut source = Self::detached();
+        source.arena = Some(arena);
+        source
     }
 
     /// Takes memory from `arena` from now on. Does nothing and returns `false` when there is an arena
@@ -221,7 +225,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         }
         let end = record.cast::<u8>();
         // SAFETY: the record lies where its heap ends.
-        let top = unsafe { self.reserved(end) }.top();
+        let top = unsafe { self.reserved(end) }.up_to;
         let demanded = end_above(top.addr().get(), layout)
             .and_then(|end| end.checked_add(RECORD)?.checked_sub(old.base.addr().get()))
             .and_then(|kept| kept.checked_next_multiple_of(arena.quantum()));
@@ -297,12 +301,10 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             let old = unsafe { record.read() };
             let end = record.cast::<u8>();
             // SAFETY: the record lies where its heap ends.
-            let top = unsafe { self.reserved(end) }.top();
+            let Reserved { up_to: top, any } = unsafe { self.reserved(end) };
             let kept = (top.addr().get() - old.base.addr().get() + RECORD).next_multiple_of(arena.quantum());
             // SAFETY: `kept` covers what is reserved, which is less than what is kept, and the record.
             let new_end = unsafe { Record::place(old.base, kept) };
-            // SAFETY: the record lies where its heap ends.
-            let any = unsafe { self.reserved(end) }.any_reserved();
             if !any {
                 // SAFETY: as above. Nothing is reserved, so the heap is deleted.
                 let deleted = unsafe { self.truncate(end, core::ptr::null_mut()) };
