@@ -90,3 +90,37 @@ unsafe impl Lock for std::sync::Mutex<()> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn excludes<L: Lock>() {
+        let lock = L::default();
+        let guard = lock.lock();
+        assert!(lock.try_lock().is_none());
+        drop(guard);
+        assert!(lock.try_lock().is_some());
+        drop(lock.lock());
+    }
+
+    #[test]
+    fn every_lock_excludes_until_its_guard_is_dropped() {
+        excludes::<LockApi<spin::Mutex<()>>>();
+        excludes::<std::sync::Mutex<()>>();
+        #[cfg(feature = "spin")]
+        excludes::<spin::Mutex<()>>();
+    }
+
+    #[test]
+    fn a_standard_lock_works_after_a_panic() {
+        let lock = std::sync::Mutex::new(());
+        let panicked = std::panic::catch_unwind(|| {
+            let _guard = Lock::lock(&lock);
+            panic!("with the lock held");
+        });
+        assert!(panicked.is_err() && lock.is_poisoned());
+        drop(Lock::lock(&lock));
+        assert!(Lock::try_lock(&lock).is_some());
+    }
+}

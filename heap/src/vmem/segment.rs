@@ -41,7 +41,9 @@ const _: () = assert!(size_of::<Bt>() <= 64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     /// A span, and whether it is borrowed from the source.
-    Span { borrowed: bool },
+    Span {
+        borrowed: bool,
+    },
     Free,
     Allocated,
 }
@@ -50,7 +52,7 @@ pub(super) enum Kind {
 ///
 /// It derefs to the tag, whose fields are cells: lists, trees and callers may all hold the same tag,
 /// and nobody ever has a `&mut` to it.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tag(NonNull<Bt>);
 
 impl Tag {
@@ -92,6 +94,18 @@ impl Tag {
     /// The size. It always fits: no span is as large as the whole address space.
     pub(super) fn size(self) -> usize {
         self.last.get() - self.start.get() + 1
+    }
+
+    /// The neighbour below: a segment, or the span.
+    #[inline]
+    pub(super) fn below(self) -> Tag {
+        self.prev.get().expect("a ring has no end")
+    }
+
+    /// The neighbour above: a segment, or the span.
+    #[inline]
+    pub(super) fn above(self) -> Tag {
+        self.next.get().expect("a ring has no end")
     }
 
     pub(super) fn contains(self, address: usize) -> bool {

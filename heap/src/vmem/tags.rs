@@ -4,6 +4,7 @@ use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
 use super::Bt;
+pub use super::pool::{NoPages, TagCounts, TagPool};
 
 /// The size of a [`Page`]: 4 KiB.
 pub const PAGE_SIZE: usize = 4096;

@@ -1,0 +1,221 @@
+//! The walk over all structures of an arena that finds what is wrong with them.
+
+use core::fmt;
+
+use super::freelist::members;
+use super::segment::{Kind, Tag};
+use super::spans;
+use super::state::{State, is_idle};
+use super::{Allocator, Arena, Lock};
+
+/// A broken invariant: which one, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Fault {
+    /// The rule that does not hold.
+    pub rule: Rule,
+    /// The base of the span or segment for which it does not; 0 for the arena as a whole.
+    pub address: usize,
+}
+
+/// What always holds in an arena while it is not locked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Rule {
+    /// The tree of spans is ordered by base, and a heap by priority.
+    SpanTree,
+    /// Spans do not overlap.
+    SpansDisjoint,
+    /// Spans and segments begin and end at multiples of the quantum.
+    Alignment,
+    /// The segments of a span follow each other without gap and fill it.
+    SegmentsFillSpan,
+    /// Neighbours know each other.
+    Ring,
+    /// Two free segments are never neighbours.
+    FreeMerged,
+    /// Each free segment is in the list for its size, and nothing else is there.
+    FreeLists,
+    /// The bit maps say which free lists have members.
+    FreeBits,
+    /// Each allocated segment is in the index, in the bucket for its base, and nothing else is.
+    Index,
+    /// The counters agree with the segments.
+    Counters,
+    /// The cursor is near a segment of the arena.
+    Cursor,
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rule = match self.rule {
+            Rule::SpanTree => "the tree of spans is out of order",
+            Rule::SpansDisjoint => "spans overlap",
+            Rule::Alignment => "not aligned to the quantum",
+            Rule::SegmentsFillSpan => "the segments do not fill the span",
+            Rule::Ring => "neighbours do not know each other",
+            Rule::FreeMerged => "free neighbours have not merged",
+            Rule::FreeLists => "a free segment is not where it belongs",
+            Rule::FreeBits => "the bit maps of the free lists are wrong",
+            Rule::Index => "an allocated segment is not where it belongs",
+            Rule::Counters => "a counter is wrong",
+            Rule::Cursor => "the cursor is lost",
+        };
+        write!(f, "{rule}, at {:#x}", self.address)
+    }
+}
+
+impl core::error::Error for Fault {}
+
+type Checked = core::result::Result<(), Fault>;
+
+impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
+    /// Walks over everything, with the arena locked, and returns the first rule that is broken.
+    ///
+    /// # Errors
+    /// The rule, and the address.
+    pub fn check(&self) -> Checked {
+        self.lock().check(self.quantum)
+    }
+}
+
+/// What the walk in address order found.
+#[derive(Default)]
+struct Census {
+    total: usize,
+    borrowed: usize,
+    allocated: usize,
+    idle_spans: usize,
+    free_segments: usize,
+    allocated_segments: usize,
+    cursor_found: bool,
+}
+
+fn require(holds: bool, rule: Rule, address: usize) -> Checked {
+    if holds {
+        Ok(())
+    } else {
+        Err(Fault { rule, address })
+    }
+}
+
+impl State {
+    fn check(&self, quantum: usize) -> Checked {
+        check_tree(self.spans.root(), 0, usize::MAX)?;
+        let mut census = Census::default();
+        let mut previous: Option<Tag> = None;
+        let mut next = self.spans.at_or_above(0);
+        while let Some(span) = next {
+            let start = span.start.get();
+            let disjoint = previous.is_none_or(|previous| previous.last.get() < start);
+            require(disjoint, Rule::SpansDisjoint, start)?;
+            self.check_span(span, quantum, &mut census)?;
+            previous = Some(span);
+            next = self.spans.after(span);
+        }
+        self.check_free_lists(&census)?;
+        self.check_index(&census)?;
+        let counters = census.total == self.total
+            && census.borrowed == self.borrowed
+            && census.allocated == self.allocated
+            && census.idle_spans == self.idle_spans;
+        require(counters, Rule::Counters, 0)?;
+        let cursor = self.cursor.near.is_none() || census.cursor_found;
+        require(cursor, Rule::Cursor, self.cursor.address)
+    }
+
+    fn check_span(&self, span: Tag, quantum: usize, census: &mut Census) -> Checked {
+        let mut expected = Some(span.start.get());
+        let mut below = span;
+        loop {
+            let segment = below.above();
+            require(segment.below() == below, Rule::Ring, below.start.get())?;
+            if segment == span {
+                break;
+            }
+            let (start, last) = (segment.start.get(), segment.last.get());
+            require(!segment.is_span(), Rule::Ring, start)?;
+            let follows = expected == Some(start) && start <= last;
+            require(follows, Rule::SegmentsFillSpan, start)?;
+            let aligned =
+                start.is_multiple_of(quantum) && last.wrapping_add(1).is_multiple_of(quantum);
+            require(aligned, Rule::Alignment, start)?;
+            let merged = !(segment.is_free() && below.is_free());
+            require(merged, Rule::FreeMerged, start)?;
+
+            census.cursor_found |= self.cursor.near == Some(segment);
+            if segment.is_free() {
+                census.free_segments += 1;
+                census.idle_spans += usize::from(is_idle(segment));
+            } else {
+                census.allocated_segments += 1;
+                census.allocated += segment.size();
+                let found = self.index.find(start) == Some(segment);
+                require(found, Rule::Index, start)?;
+            }
+            expected = last.checked_add(1);
+            below = segment;
+        }
+        let fills = below != span && below.last.get() == span.last.get();
+        require(fills, Rule::SegmentsFillSpan, span.start.get())?;
+        census.total += span.size();
+        if span.kind.get() == (Kind::Span { borrowed: true }) {
+            census.borrowed += span.size();
+        }
+        Ok(())
+    }
+
+    fn check_free_lists(&self, census: &Census) -> Checked {
+        require(self.free.bits_agree(), Rule::FreeBits, 0)?;
+        let mut count = 0;
+        for (list, first) in self.free.lists_from(0) {
+            let mut before = None;
+            for segment in members(Some(first)) {
+                let right = segment.is_free()
+                    && self.free.list_of(segment.size()) == list
+                    && segment.left.get() == before
+                    && segment.below().above() == segment;
+                require(right, Rule::FreeLists, segment.start.get())?;
+                before = Some(segment);
+                count += 1;
+            }
+        }
+        require(count == census.free_segments, Rule::FreeLists, 0)
+    }
+
+    fn check_index(&self, census: &Census) -> Checked {
+        let mut count = 0;
+        for (bucket, first) in self.index.heads() {
+            let mut before = None;
+            for segment in members(Some(first)) {
+                let right = segment.is_allocated()
+                    && self.index.bucket_of(segment.start.get()) == bucket
+                    && segment.left.get() == before;
+                require(right, Rule::Index, segment.start.get())?;
+                before = Some(segment);
+                count += 1;
+            }
+        }
+        let right = count == census.allocated_segments && count == self.index.len();
+        require(right, Rule::Index, 0)
+    }
+}
+
+/// Checks that a tree is a heap, with bases from `low` to `high`, inclusive.
+fn check_tree(tree: Option<Tag>, low: usize, high: usize) -> Checked {
+    let Some(top) = tree else { return Ok(()) };
+    let base = top.start.get();
+    let heap = [top.left.get(), top.right.get()]
+        .into_iter()
+        .flatten()
+        .all(|child| spans::priority(child) <= spans::priority(top));
+    require(top.is_span() && heap, Rule::SpanTree, base)?;
+    require(low <= base && base <= high, Rule::SpanTree, base)?;
+    // A span at 0 has nothing below it, one at the last address nothing above.
+    match base.checked_sub(1) {
+        Some(high) => check_tree(top.left.get(), low, high)?,
+        None => require(top.left.get().is_none(), Rule::SpanTree, base)?,
+    }
+    match base.checked_add(1) {
+        Some(low) => check_tree(top.right.get(), low, high),
+        None => require(top.right.get().is_none(), Rule::SpanTree, base),
+    }
+}
