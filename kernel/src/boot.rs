@@ -6,7 +6,8 @@ use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::info::BootInfo;
 
 use crate::config::{Config, ConfigError};
-use crate::ramdisk::{RamDisk, RamDiskError};
+use crate::heap::HEAP;
+use crate::ramdisk::{Ramdisk, RamdiskError};
 use crate::{interrupts, memory, println, serial};
 
 /// What the kernel asks of the bootloader: everything in the higher half, all physical memory
@@ -23,7 +24,7 @@ pub const BOOTLOADER_CONFIG: BootloaderConfig = {
 #[derive(Debug, Clone)]
 pub struct Boot {
     /// The files that the host handed over.
-    pub ramdisk: RamDisk<'static>,
+    pub ramdisk: Ramdisk<'static>,
     /// What the host asks for.
     pub config: Config<'static>,
 }
@@ -34,9 +35,9 @@ pub enum InitError {
     /// Memory could not be set up.
     Memory(memory::InitError),
     /// There is no RAM disk.
-    NoRamDisk,
+    NoRamdisk,
     /// The RAM disk is damaged.
-    RamDisk(RamDiskError),
+    Ramdisk(RamdiskError),
     /// The configuration is not understood.
     Config(ConfigError<'static>),
 }
@@ -45,8 +46,8 @@ impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Memory(error) => write!(f, "memory: {error}"),
-            Self::NoRamDisk => f.write_str("there is no RAM disk"),
-            Self::RamDisk(error) => write!(f, "RAM disk: {error}"),
+            Self::NoRamdisk => f.write_str("there is no RAM disk"),
+            Self::Ramdisk(error) => write!(f, "RAM disk: {error}"),
             Self::Config(error) => write!(f, "configuration: {error}"),
         }
     }
@@ -69,10 +70,12 @@ pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> 
     interrupts::init();
     // SAFETY: by the caller's promise.
     unsafe { memory::init(boot_info) }.map_err(InitError::Memory)?;
+    // SAFETY: the arena allocates mapped memory, and nothing beneath it uses the heap.
+    unsafe { HEAP.attach(memory::heap_pages()) };
     // SAFETY: by the caller's promise.
-    let bytes = unsafe { ramdisk_bytes(boot_info) }.ok_or(InitError::NoRamDisk)?;
-    let ramdisk = RamDisk::new(bytes).map_err(InitError::RamDisk)?;
-    let text = ramdisk.text("config").map_err(InitError::RamDisk)?;
+    let bytes = unsafe { ramdisk_bytes(boot_info) }.ok_or(InitError::NoRamdisk)?;
+    let ramdisk = Ramdisk::new(bytes).map_err(InitError::Ramdisk)?;
+    let text = ramdisk.text("config").map_err(InitError::Ramdisk)?;
     let config = Config::parse(text).map_err(InitError::Config)?;
     interrupts::enable();
     Ok(Boot { ramdisk, config })

@@ -24,8 +24,8 @@ pub struct Config<'a> {
     pub filter: Option<&'a str>,
     /// `after=TESTNAME`: only tests that come after this one.
     pub after: Option<&'a str>,
-    /// `trace=NAME`: the trace that the demonstration replays.
-    pub trace: Option<&'a str>,
+    /// `trace=NAME`: the trace that the demonstration replays; `sqlite` if absent.
+    pub trace: &'a str,
     /// `monitor=yes|no`: whether someone is there to type; `no` if absent.
     pub monitor: bool,
     /// `jobs=yes|no`: `no` skips the main job; `yes` if absent.
@@ -40,7 +40,7 @@ impl Default for Config<'_> {
             mode: Mode::default(),
             filter: None,
             after: None,
-            trace: None,
+            trace: "sqlite",
             monitor: false,
             jobs: true,
             seed: 0,
@@ -132,7 +132,7 @@ impl<'a> Config<'a> {
             }
             "filter" => self.filter = Some(value),
             "after" => self.after = Some(value),
-            "trace" => self.trace = Some(value),
+            "trace" => self.trace = value,
             "monitor" => self.monitor = yes_or_no(value)?,
             "jobs" => self.jobs = yes_or_no(value)?,
             "seed" => self.seed = value.parse().ok()?,
@@ -162,7 +162,7 @@ mod tests {
             mode: Mode::Test,
             filter: Some("grow::"),
             after: Some("grow::in_place"),
-            trace: Some("git"),
+            trace: "git",
             monitor: true,
             jobs: false,
             seed: u64::MAX,

@@ -10,34 +10,28 @@
 //! | [`testing`] | the harness of the tests that run inside the kernel |
 //! | [`exit`](mod@exit), [`panic`] | how it ends |
 //!
-//! A kernel names its main function with [`entry_point!`]. What depends on the machine is there on
-//! the kernel's target only; the rest is compiled and tested on the host too.
+//! A kernel names its main function with [`entry_point!`]. Everything is compiled on the host too,
+//! for its documentation and for the tests of what does not need the machine.
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_os = "none", feature(abi_x86_interrupt))]
 
+extern crate alloc;
+
+pub mod accounts;
+mod boot;
 pub mod config;
+pub mod exit;
+pub mod heap;
+pub mod interrupts;
 pub mod memory;
+pub mod panic;
 pub mod ramdisk;
+pub mod serial;
 pub mod sync;
+pub mod testing;
 pub mod text;
 pub mod trace;
 
-#[cfg(target_os = "none")]
-pub mod accounts;
-#[cfg(target_os = "none")]
-mod boot;
-#[cfg(target_os = "none")]
-pub mod exit;
-#[cfg(target_os = "none")]
-pub mod interrupts;
-#[cfg(target_os = "none")]
-pub mod panic;
-#[cfg(target_os = "none")]
-pub mod serial;
-#[cfg(target_os = "none")]
-pub mod testing;
-
-#[cfg(target_os = "none")]
 pub use boot::{BOOTLOADER_CONFIG, Boot, InitError, init};
 
 #[doc(hidden)]
@@ -79,6 +73,7 @@ macro_rules! entry_point {
 
         #[cfg(not(target_os = "none"))]
         fn main() -> ::std::process::ExitCode {
+            let _: fn($crate::Boot) -> $crate::exit::ExitCode = $main;
             ::std::eprintln!("This is a kernel. `./run-qemu.sh` boots it in QEMU.");
             ::std::process::ExitCode::FAILURE
         }

@@ -1,13 +1,11 @@
 //! The demonstration.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-#[cfg(target_os = "none")]
-use kernel::{Boot, exit::ExitCode, memory, println};
+use kernel::{Boot, exit::ExitCode, memory::frames, println};
 
-kernel::entry_point!(kernel_main);
+kernel::entry_point!(run);
 
-#[cfg(target_os = "none")]
-fn kernel_main(_boot: Boot) -> ExitCode {
-    println!("{:?}", memory::frame_counters());
+fn run(_boot: Boot) -> ExitCode {
+    println!("{:?}", frames::usage());
     ExitCode::Success
 }

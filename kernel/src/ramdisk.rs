@@ -6,13 +6,13 @@ use tar_no_std::{ArchiveEntry, CorruptDataError, TarArchiveRef};
 
 /// A RAM disk whose structure was checked.
 #[derive(Debug, Clone)]
-pub struct RamDisk<'a> {
+pub struct Ramdisk<'a> {
     archive: TarArchiveRef<'a>,
 }
 
 /// What is wrong with a RAM disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RamDiskError {
+pub enum RamdiskError {
     /// It is not an archive, or a damaged one.
     Damaged(CorruptDataError),
     /// A file is missing.
@@ -27,7 +27,7 @@ pub enum RamDiskError {
     },
 }
 
-impl fmt::Display for RamDiskError {
+impl fmt::Display for RamdiskError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Damaged(error) => write!(f, "damaged: {error}"),
@@ -37,15 +37,15 @@ impl fmt::Display for RamDiskError {
     }
 }
 
-impl core::error::Error for RamDiskError {}
+impl core::error::Error for RamdiskError {}
 
-impl<'a> RamDisk<'a> {
+impl<'a> Ramdisk<'a> {
     /// Checks the structure of an archive: sizes, checksums of the headers, and its end.
     ///
     /// # Errors
     /// When it is damaged.
-    pub fn new(bytes: &'a [u8]) -> Result<Self, RamDiskError> {
-        let archive = TarArchiveRef::new(bytes).map_err(RamDiskError::Damaged)?;
+    pub fn new(bytes: &'a [u8]) -> Result<Self, RamdiskError> {
+        let archive = TarArchiveRef::new(bytes).map_err(RamdiskError::Damaged)?;
         Ok(Self { archive })
     }
 
@@ -65,9 +65,9 @@ impl<'a> RamDisk<'a> {
     ///
     /// # Errors
     /// When the file is missing or is not UTF-8.
-    pub fn text(&self, name: &'static str) -> Result<&'a str, RamDiskError> {
-        let bytes = self.file(name).ok_or(RamDiskError::Missing { name })?;
-        core::str::from_utf8(bytes).map_err(|_| RamDiskError::NotText { name })
+    pub fn text(&self, name: &'static str) -> Result<&'a str, RamdiskError> {
+        let bytes = self.file(name).ok_or(RamdiskError::Missing { name })?;
+        core::str::from_utf8(bytes).map_err(|_| RamdiskError::NotText { name })
     }
 
     /// The trace `traces/NAME.trace`.
@@ -114,23 +114,23 @@ mod tests {
     fn files_are_found_by_name() {
         let long = [7; 1000];
         let bytes = archive(&[("config", b"mode=test\n"), ("traces/git.trace", &long)]);
-        let ramdisk = RamDisk::new(&bytes).unwrap();
+        let ramdisk = Ramdisk::new(&bytes).unwrap();
         assert_eq!(ramdisk.text("config"), Ok("mode=test\n"));
         assert_eq!(ramdisk.trace("git"), Some(&long[..]));
         assert_eq!(ramdisk.trace("cc"), None);
         assert_eq!(
             ramdisk.text("missing"),
-            Err(RamDiskError::Missing { name: "missing" })
+            Err(RamdiskError::Missing { name: "missing" })
         );
     }
 
     #[test]
     fn a_file_that_is_not_text_is_an_error() {
         let bytes = archive(&[("config", b"\xff")]);
-        let ramdisk = RamDisk::new(&bytes).unwrap();
+        let ramdisk = Ramdisk::new(&bytes).unwrap();
         assert_eq!(
             ramdisk.text("config"),
-            Err(RamDiskError::NotText { name: "config" })
+            Err(RamdiskError::NotText { name: "config" })
         );
     }
 
@@ -141,7 +141,7 @@ mod tests {
         for index in (0..BLOCK).chain(2 * BLOCK..3 * BLOCK) {
             let mut bytes = whole.clone();
             bytes[index] ^= 0x41;
-            if let Ok(ramdisk) = RamDisk::new(&bytes) {
+            if let Ok(ramdisk) = Ramdisk::new(&bytes) {
                 // What differs is not under the checksum's protection: the end of its own field.
                 assert_eq!(index % BLOCK, 155, "byte {index}");
                 assert_eq!(ramdisk.files().count(), 2);
@@ -153,7 +153,7 @@ mod tests {
     fn an_archive_cut_off_anywhere_is_refused() {
         let whole = archive(&[("config", b"mode=test\n"), ("other", &[1; 600])]);
         for length in 0..whole.len() {
-            assert!(RamDisk::new(&whole[..length]).is_err(), "{length} bytes");
+            assert!(Ramdisk::new(&whole[..length]).is_err(), "{length} bytes");
         }
     }
 }

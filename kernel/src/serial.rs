@@ -85,37 +85,25 @@ pub fn print_unlocked(arguments: fmt::Arguments) {
     let _ = serial.write_fmt(arguments);
 }
 
-/// What [`read_line`] found.
-#[derive(Debug, PartialEq, Eq)]
-pub enum Input<'a> {
-    /// A line, without its end.
-    Line(&'a str),
-    /// A line that is too long for the buffer or is not UTF-8.
-    Unreadable,
-    /// The host's input is at its end.
-    End,
-}
-
-/// Waits for a line from the host. The lock is held only while a byte is taken out.
-pub fn read_line(buffer: &mut [u8]) -> Input<'_> {
+/// Waits for a line from the host; `None` at the end of its input. What is not printable ASCII is
+/// read as `?`, and what does not fit into the buffer is left out.
+pub fn read_line(buffer: &mut [u8]) -> Option<&str> {
     let mut length = 0;
     loop {
         match read_byte() {
-            END_OF_INPUT => return Input::End,
+            END_OF_INPUT => return None,
             b'\r' => {}
             b'\n' => break,
             byte => {
                 if let Some(place) = buffer.get_mut(length) {
-                    *place = byte;
+                    let printable = byte == b' ' || byte.is_ascii_graphic();
+                    *place = if printable { byte } else { b'?' };
+                    length += 1;
                 }
-                length += 1;
             }
         }
     }
-    match buffer.get(..length).map(core::str::from_utf8) {
-        Some(Ok(line)) => Input::Line(line),
-        _ => Input::Unreadable,
-    }
+    core::str::from_utf8(&buffer[..length]).ok()
 }
 
 fn read_byte() -> u8 {

@@ -5,24 +5,24 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use lock_api::{GuardNoSend, RawMutex};
 
 /// A value that code and interrupt handlers share: interrupts are masked while it is locked.
-pub type InterruptMutex<T> = lock_api::Mutex<RawInterruptMutex, T>;
+pub type InterruptMutex<T> = lock_api::Mutex<InterruptLock, T>;
 
 /// The guard of an [`InterruptMutex`].
-pub type InterruptMutexGuard<'a, T> = lock_api::MutexGuard<'a, RawInterruptMutex, T>;
+pub type InterruptMutexGuard<'a, T> = lock_api::MutexGuard<'a, InterruptLock, T>;
 
 /// A spin lock that masks interrupts on this CPU while it is held, and then restores what was there
 /// before. While it waits, interrupts are as the caller had them.
 ///
 /// Locks are to be released in the reverse order in which they were acquired; otherwise interrupts
 /// come back too early.
-pub struct RawInterruptMutex {
+pub struct InterruptLock {
     lock: spin::Mutex<()>,
     /// Whether the holder had interrupts enabled. Written only by the holder.
     enable: AtomicBool,
 }
 
 // SAFETY: exclusion is that of the spin lock, which is taken before and released after all else.
-unsafe impl RawMutex for RawInterruptMutex {
+unsafe impl RawMutex for InterruptLock {
     #[expect(
         clippy::declare_interior_mutable_const,
         reason = "`lock_api` makes new locks from it"

@@ -11,6 +11,7 @@
 //!
 //! Reading allocates nothing and believes nothing: every error is a value.
 
+use core::alloc::Layout;
 use core::fmt;
 
 const MAGIC: [u8; 8] = *b"HEAPTRC1";
@@ -25,10 +26,8 @@ pub enum Operation {
     Allocate {
         /// The slot.
         slot: usize,
-        /// The size in bytes, not zero.
-        size: usize,
-        /// The alignment, a power of two.
-        align: usize,
+        /// Size and alignment; the size is not zero.
+        layout: Layout,
     },
     /// Free the block in a slot.
     Free {
@@ -111,7 +110,7 @@ pub enum TraceError {
         /// What the header says.
         header: u64,
         /// What the operations amount to.
-        found: u64,
+        found: u128,
     },
 }
 
@@ -153,25 +152,23 @@ impl fmt::Display for TraceError {
 
 impl core::error::Error for TraceError {}
 
-/// A trace whose header was read.
+/// A trace of which everything was checked that can be without memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Trace<'a> {
-    /// The number of operations.
-    pub operations: u32,
-    /// The number of slots.
-    pub slots: u32,
-    /// The peak of live bytes, as the header says.
-    pub peak: u64,
+    operations: u32,
+    slots: u32,
+    peak: u64,
     body: &'a [u8],
 }
 
 impl<'a> Trace<'a> {
-    /// Reads the header.
+    /// Reads a trace. Slots are in range, sizes are not zero and alignments are bounded; whether
+    /// slots are used in turn is for [`check`](Self::check) to say.
     ///
     /// # Errors
-    /// When this is no trace.
+    /// The first thing that is wrong.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, TraceError> {
-        let fields = || {
+        let header = || {
             let (magic, rest) = bytes.split_first_chunk()?;
             let (operations, rest) = rest.split_first_chunk()?;
             let (slots, rest) = rest.split_first_chunk()?;
@@ -183,24 +180,52 @@ impl<'a> Trace<'a> {
                 body,
             })
         };
-        fields().ok_or(TraceError::NotATrace)
+        let trace = header().ok_or(TraceError::NotATrace)?;
+        let mut reader = trace.reader();
+        while reader.operation < trace.operations {
+            reader.read()?;
+        }
+        match reader.rest.len() {
+            0 => Ok(trace),
+            bytes => Err(TraceError::TooLong { bytes }),
+        }
     }
 
-    /// The operations in order; the last item is the error, if there is one.
-    ///
-    /// Slots are in range, sizes are not zero, and alignments are bounded. Whether slots are used in
-    /// turn is for [`check`](Self::check) to say.
-    pub fn iter(&self) -> Operations<'a> {
-        Operations {
-            next: 0,
-            count: self.operations,
-            slots: self.slots,
+    /// The number of operations.
+    pub fn len(&self) -> usize {
+        self.operations as usize
+    }
+
+    /// Whether there are no operations.
+    pub fn is_empty(&self) -> bool {
+        self.operations == 0
+    }
+
+    /// The number of slots.
+    pub fn slots(&self) -> usize {
+        self.slots as usize
+    }
+
+    /// The peak of live bytes, as the header says.
+    pub fn peak(&self) -> usize {
+        usize::try_from(self.peak).unwrap_or(usize::MAX)
+    }
+
+    /// The operations in order.
+    pub fn operations(&self) -> Operations<'a> {
+        Operations(self.reader())
+    }
+
+    fn reader(&self) -> Reader<'a> {
+        Reader {
+            operation: 0,
+            trace: *self,
             rest: self.body,
         }
     }
 
-    /// Checks everything that can be wrong. `sizes` has room for one number for each slot, and is
-    /// overwritten.
+    /// Checks that slots are used in turn and that the peak is the one in the header. `sizes` has
+    /// room for one number for each slot, and is overwritten.
     ///
     /// # Errors
     /// The first thing that is wrong.
@@ -208,42 +233,26 @@ impl<'a> Trace<'a> {
     /// # Panics
     /// If `sizes` is shorter than the number of slots.
     pub fn check(&self, sizes: &mut [usize]) -> Result<(), TraceError> {
-        let sizes = &mut sizes[..self.slots as usize];
+        let sizes = &mut sizes[..self.slots()];
         sizes.fill(0);
-        let (mut live, mut peak) = (0u64, 0);
-        for (operation, found) in (0..).zip(self.iter()) {
-            let (slot, size) = match found? {
-                Operation::Allocate { slot, size, .. } => {
-                    if sizes[slot] != 0 {
-                        return Err(TraceError::SlotOccupied { operation, slot });
-                    }
-                    (slot, size)
-                }
-                Operation::Reallocate { slot, size } => {
-                    if sizes[slot] == 0 {
-                        return Err(TraceError::SlotEmpty { operation, slot });
-                    }
-                    (slot, size)
-                }
-                Operation::Free { slot } => {
-                    if sizes[slot] == 0 {
-                        return Err(TraceError::SlotEmpty { operation, slot });
-                    }
-                    (slot, 0)
-                }
+        // A sum of so many sizes has room in 128 bits.
+        let (mut live, mut peak) = (0u128, 0u128);
+        for (operation, found) in (0..).zip(self.operations()) {
+            let (slot, size, was_occupied) = match found {
+                Operation::Allocate { slot, layout } => (slot, layout.size(), false),
+                Operation::Reallocate { slot, size } => (slot, size, true),
+                Operation::Free { slot } => (slot, 0, true),
             };
-            let size_u64 = size as u64;
-            live =
-                (live - sizes[slot] as u64)
-                    .checked_add(size_u64)
-                    .ok_or(TraceError::BadSize {
-                        operation,
-                        size: size_u64,
-                    })?;
-            sizes[slot] = size;
+            match (sizes[slot] != 0, was_occupied) {
+                (true, false) => return Err(TraceError::SlotOccupied { operation, slot }),
+                (false, true) => return Err(TraceError::SlotEmpty { operation, slot }),
+                _ => {}
+            }
+            live = live - sizes[slot] as u128 + size as u128;
             peak = peak.max(live);
+            sizes[slot] = size;
         }
-        if peak != self.peak {
+        if peak != u128::from(self.peak) {
             return Err(TraceError::WrongPeak {
                 header: self.peak,
                 found: peak,
@@ -253,101 +262,95 @@ impl<'a> Trace<'a> {
     }
 }
 
-impl<'a> IntoIterator for &Trace<'a> {
-    type Item = Result<Operation, TraceError>;
-    type IntoIter = Operations<'a>;
+/// The operations of a trace.
+#[derive(Debug, Clone)]
+pub struct Operations<'a>(Reader<'a>);
 
-    fn into_iter(self) -> Operations<'a> {
-        self.iter()
+impl Iterator for Operations<'_> {
+    type Item = Operation;
+
+    fn next(&mut self) -> Option<Operation> {
+        if self.0.operation == self.0.trace.operations {
+            return None;
+        }
+        // `Trace::parse` has read them all.
+        self.0.read().ok()
     }
 }
 
-/// The operations of a trace.
+/// Reads operations.
 #[derive(Debug, Clone)]
-pub struct Operations<'a> {
-    /// The number of the next operation; above `count` when there was an error.
-    next: u32,
-    count: u32,
-    slots: u32,
+struct Reader<'a> {
+    /// The number of the next operation.
+    operation: u32,
+    trace: Trace<'a>,
     rest: &'a [u8],
 }
 
-impl Iterator for Operations<'_> {
-    type Item = Result<Operation, TraceError>;
-
-    fn next(&mut self) -> Option<Self::Item> {
-        if self.next >= self.count {
-            // What follows the last operation is reported once.
-            let bytes = core::mem::take(&mut self.rest).len();
-            return (bytes > 0).then_some(Err(TraceError::TooLong { bytes }));
-        }
-        let operation = self.operation();
-        if operation.is_ok() {
-            self.next += 1;
-        } else {
-            self.next = self.count;
-            self.rest = &[];
-        }
-        Some(operation)
-    }
-}
-
-impl Operations<'_> {
-    fn operation(&mut self) -> Result<Operation, TraceError> {
-        match self.number()? {
+impl Reader<'_> {
+    fn read(&mut self) -> Result<Operation, TraceError> {
+        let operation = match self.number()? {
             1 => {
                 let (slot, size) = (self.slot()?, self.size()?);
-                let align = self.align()?;
-                Ok(Operation::Allocate { slot, size, align })
+                let layout = self.layout(size)?;
+                Operation::Allocate { slot, layout }
             }
-            2 => Ok(Operation::Free { slot: self.slot()? }),
+            2 => Operation::Free { slot: self.slot()? },
             3 => {
                 let (slot, size) = (self.slot()?, self.size()?);
-                Ok(Operation::Reallocate { slot, size })
+                Operation::Reallocate { slot, size }
             }
-            code => Err(TraceError::UnknownOperation {
-                operation: self.next,
-                code,
-            }),
-        }
+            code => {
+                return Err(TraceError::UnknownOperation {
+                    operation: self.operation,
+                    code,
+                });
+            }
+        };
+        self.operation += 1;
+        Ok(operation)
     }
 
     fn slot(&mut self) -> Result<usize, TraceError> {
         let slot = self.number()?;
-        if slot >= u64::from(self.slots) {
+        if slot >= u64::from(self.trace.slots) {
             return Err(TraceError::SlotOutOfRange {
-                operation: self.next,
+                operation: self.operation,
                 slot,
             });
         }
         Ok(slot as usize)
     }
 
+    /// A size that is not zero and that fits any alignment.
     fn size(&mut self) -> Result<usize, TraceError> {
         let size = self.number()?;
-        match isize::try_from(size) {
-            Ok(size) if size > 0 => Ok(size as usize),
-            _ => Err(TraceError::BadSize {
-                operation: self.next,
-                size,
-            }),
+        let bad = TraceError::BadSize {
+            operation: self.operation,
+            size,
+        };
+        let size = usize::try_from(size).map_err(|_| bad)?;
+        match Layout::from_size_align(size, 1 << MAX_ALIGN_LOG2) {
+            Ok(_) if size > 0 => Ok(size),
+            _ => Err(bad),
         }
     }
 
-    fn align(&mut self) -> Result<usize, TraceError> {
+    fn layout(&mut self, size: usize) -> Result<Layout, TraceError> {
         let align_log2 = self.number()?;
+        let bad = TraceError::BadAlignment {
+            operation: self.operation,
+            align_log2,
+        };
         if align_log2 > MAX_ALIGN_LOG2 {
-            return Err(TraceError::BadAlignment {
-                operation: self.next,
-                align_log2,
-            });
+            return Err(bad);
         }
-        Ok(1 << align_log2)
+        Layout::from_size_align(size, 1 << align_log2).map_err(|_| bad)
     }
 
     /// An unsigned LEB128 number.
     fn number(&mut self) -> Result<u64, TraceError> {
-        let operation = self.next;
+        let operation = self.operation;
         let mut number = 0;
         for shift in (0..).step_by(7) {
             let (&byte, rest) = self

@@ -188,7 +188,8 @@ kernel_test! {
             for step in 0..4000 {
                 match random.below(8) {
                     0..=3 => {
-                        let size = 1 + random.below(1 << random.below(15));
+                        let bits = random.below(15);
+                        let size = 1 + random.below(1 << bits);
                         let layout = Layout::from_size_align(size, 1 << random.below(8)).expect("a small layout");
                         assert!(blocks.allocate(layout).is_some(), "seed {seed}, step {step}");
                     }

@@ -6,8 +6,7 @@ use kernel::kernel_test;
 
 kernel_test! {
     /// A recursion without end runs into the guard page below the stack.
-    #[should_fault = "in the guard page below the kernel's stack"]
-    fn a_stack_overflow_hits_the_guard_page() {
+    fn a_stack_overflow_hits_the_guard_page(should_fault = "in the guard page below the kernel's stack") {
         #[expect(unconditional_recursion, reason = "the stack is to overflow")]
         fn recurse(depth: u64) -> u64 {
             black_box(recurse(black_box(depth) + 1) + 1)
@@ -18,8 +17,7 @@ kernel_test! {
 
 kernel_test! {
     /// Constants are mapped read-only.
-    #[should_fault = "mapped, but not for that"]
-    fn constants_cannot_be_written() {
+    fn constants_cannot_be_written(should_fault = "mapped, but not for that") {
         static CONSTANT: u64 = 1;
         let pointer = black_box(&raw const CONSTANT).cast_mut();
         // SAFETY: it is not: this is what the test shows.
@@ -29,8 +27,7 @@ kernel_test! {
 
 kernel_test! {
     /// Nothing is at address 0.
-    #[should_fault = "in the page at address 0"]
-    fn null_cannot_be_read() {
+    fn null_cannot_be_read(should_fault = "in the page at address 0") {
         let pointer = black_box(core::ptr::null::<u64>()).wrapping_add(1);
         // SAFETY: it is not: this is what the test shows.
         unsafe { pointer.read_volatile() };
@@ -39,8 +36,7 @@ kernel_test! {
 
 kernel_test! {
     /// An address that the CPU does not have is no page fault.
-    #[should_fault = "general protection fault"]
-    fn a_non_canonical_address_is_refused() {
+    fn a_non_canonical_address_is_refused(should_fault = "general protection fault") {
         let pointer = core::ptr::without_provenance::<u64>(black_box(1 << 63));
         // SAFETY: it is not: this is what the test shows.
         unsafe { pointer.read_volatile() };
@@ -49,16 +45,14 @@ kernel_test! {
 
 kernel_test! {
     /// A panic ends the test with its message.
-    #[should_panic = "said on purpose: 17"]
-    fn a_panic_says_its_message() {
+    fn a_panic_says_its_message(should_panic = "said on purpose: 17") {
         panic!("said on purpose: {}", black_box(17));
     }
 }
 
 kernel_test! {
     /// A value that panics while it is printed is reported although the serial port is locked.
-    #[should_panic = "inside a print"]
-    fn a_panic_inside_a_print_is_reported() {
+    fn a_panic_inside_a_print_is_reported(should_panic = "inside a print") {
         struct Panics;
         impl core::fmt::Display for Panics {
             fn fmt(&self, _: &mut core::fmt::Formatter<'_>) -> core::fmt::Result {

@@ -1,14 +1,19 @@
 //! The tests that run inside the kernel: one file a subject.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-#[cfg(target_os = "none")]
-mod faults;
-#[cfg(target_os = "none")]
-mod interrupts;
+extern crate alloc;
 
-#[cfg(target_os = "none")]
-fn kernel_main(boot: kernel::Boot) -> kernel::exit::ExitCode {
+mod allocate;
+mod arena;
+mod faults;
+mod grow;
+mod interrupts;
+mod shrink;
+mod support;
+mod truncate;
+
+kernel::entry_point!(run);
+
+fn run(boot: kernel::Boot) -> kernel::exit::ExitCode {
     kernel::testing::run(&boot.config)
 }
-
-kernel::entry_point!(kernel_main);

@@ -81,7 +81,8 @@ kernel_test! {
             let mut blocks = Blocks::new();
             for _ in 0..3000 {
                 if random.below(5) < 3 {
-                    let size = 1 + random.below(1 << random.below(17));
+                    let bits = random.below(17);
+                    let size = 1 + random.below(1 << bits);
                     assert!(blocks.allocate(Layout::from_size_align(size, 8).expect("valid")).is_some());
                 } else {
                     blocks.free_any(&mut random);
@@ -148,7 +149,9 @@ kernel_test! {
         HEAP.reap();
         for _ in 0..1024 {
             let frame = frames::allocate(frames::Purpose::Other).expect("frames are free");
-            let clear = kernel::memory::frame_words(frame).iter().all(|&word| word != 0xA5A5_A5A5_A5A5_A5A5);
+            let words = kernel::memory::physical::pointer::<[u64; 512]>(frame.start_address());
+            // SAFETY: the frame is the test's, and is mapped there.
+            let clear = unsafe { words.as_ref() }.iter().all(|&word| word != 0xA5A5_A5A5_A5A5_A5A5);
             frames::free(frame, frames::Purpose::Other).expect("allocated above");
             assert!(clear, "{frame:?} still holds what the heap wrote");
         }

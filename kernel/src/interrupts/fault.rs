@@ -6,7 +6,7 @@ use x86_64::VirtAddr;
 use x86_64::structures::idt::{InterruptStackFrame, PageFaultErrorCode};
 
 use crate::exit::{ExitCode, exit};
-use crate::memory::{self, Place};
+use crate::memory::place::{Place, place_of};
 use crate::serial::println_unlocked;
 use crate::testing::{self, Death};
 
@@ -65,7 +65,7 @@ impl PageFault {
         Self {
             address,
             code,
-            place: memory::place_of(address),
+            place: place_of(address),
         }
     }
 }

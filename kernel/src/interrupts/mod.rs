@@ -4,14 +4,17 @@
 //! [`segments`], and the programmable interrupt controller behind [`timer`]. Another CPU needs its
 //! own of the first two and its local APIC for the third.
 
-pub mod fault;
+#[cfg(target_os = "none")]
+mod fault;
 pub mod segments;
 pub mod timer;
+#[cfg(target_os = "none")]
 mod vectors;
 
 /// Loads the descriptor tables: from here on exceptions are reported. Interrupts stay masked.
 pub(crate) fn init() {
     segments::init();
+    #[cfg(target_os = "none")]
     vectors::init();
     timer::init();
 }

@@ -33,7 +33,7 @@ impl InterruptStack {
     pub const ALL: [Self; 3] = [Self::DoubleFault, Self::PageFault, Self::NonMaskable];
 
     /// Its place in the interrupt stack table.
-    pub(super) const fn index(self) -> u16 {
+    pub const fn index(self) -> u16 {
         self as u16
     }
 

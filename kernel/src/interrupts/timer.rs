@@ -4,15 +4,16 @@ use core::sync::atomic::{AtomicU64, Ordering};
 
 use pic8259::ChainedPics;
 use x86_64::instructions::port::Port;
-use x86_64::structures::idt::{InterruptDescriptorTable, InterruptStackFrame};
 
 use crate::sync::InterruptMutex;
 
 /// The first vector after those of the CPU's exceptions.
 const FIRST_VECTOR: u8 = 32;
-const TIMER_VECTOR: u8 = FIRST_VECTOR;
-/// What the controllers send when a line falls silent before it was answered.
-const SPURIOUS_VECTORS: [u8; 2] = [FIRST_VECTOR + 7, FIRST_VECTOR + 15];
+/// The vector of the timer.
+pub const VECTOR: u8 = FIRST_VECTOR;
+/// What the controllers send when a line falls silent before it was answered. Only unmasked lines
+/// are answered, so there is nothing to do for these.
+pub const SPURIOUS_VECTORS: [u8; 2] = [FIRST_VECTOR + 7, FIRST_VECTOR + 15];
 
 /// The timer line of the first controller is let through, all others are masked.
 const TIMER_ONLY: [u8; 2] = [!1, !0];
@@ -78,23 +79,15 @@ pub fn set_hook(hook: Option<fn()>) -> Option<fn()> {
     core::mem::replace(&mut *HOOK.lock(), hook)
 }
 
-pub(super) fn set_handlers(table: &mut InterruptDescriptorTable) {
-    table[TIMER_VECTOR].set_handler_fn(tick);
-    for vector in SPURIOUS_VECTORS {
-        table[vector].set_handler_fn(spurious);
-    }
-}
-
-extern "x86-interrupt" fn tick(_frame: InterruptStackFrame) {
+/// What the handler of [`VECTOR`] does.
+#[cfg(target_os = "none")]
+pub(super) fn tick() {
     TICKS.fetch_add(1, Ordering::Relaxed);
     // Copied out: the hook runs without the lock, and may set another.
     let hook = *HOOK.lock();
     if let Some(hook) = hook {
         hook();
     }
-    // SAFETY: this is the handler of that vector.
-    unsafe { CONTROLLERS.lock().notify_end_of_interrupt(TIMER_VECTOR) };
+    // SAFETY: this is called by the handler of that vector.
+    unsafe { CONTROLLERS.lock().notify_end_of_interrupt(VECTOR) };
 }
-
-/// Only unmasked lines are answered, so nothing waits for an answer here.
-extern "x86-interrupt" fn spurious(_frame: InterruptStackFrame) {}

@@ -89,9 +89,18 @@ fn table() -> InterruptDescriptorTable {
             .set_handler_fn(non_maskable)
             .set_stack_index(InterruptStack::NonMaskable.index());
     }
-    timer::set_handlers(&mut table);
+    table[timer::VECTOR].set_handler_fn(tick);
+    for vector in timer::SPURIOUS_VECTORS {
+        table[vector].set_handler_fn(spurious);
+    }
     table
 }
+
+extern "x86-interrupt" fn tick(_frame: InterruptStackFrame) {
+    timer::tick();
+}
+
+extern "x86-interrupt" fn spurious(_frame: InterruptStackFrame) {}
 
 /// A breakpoint is not an error: it is reported, and the program goes on.
 extern "x86-interrupt" fn breakpoint(frame: InterruptStackFrame) {

@@ -8,14 +8,15 @@ use x86_64::instructions::tlb;
 use x86_64::registers::control::Cr3;
 use x86_64::structures::paging::mapper::{CleanUp, MapToError};
 use x86_64::structures::paging::page::PageRangeInclusive;
+use x86_64::structures::paging::page_table::{PageTableEntry, PageTableLevel};
 use x86_64::structures::paging::{
-    FrameAllocator, Mapper, OffsetPageTable, Page, PageTableFlags, PageTableIndex, PhysFrame,
-    Size4KiB,
+    FrameAllocator, Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PageTableIndex,
+    PhysFrame, Size4KiB,
 };
 
 use super::frame_list::FrameList;
-use super::frames::Purpose;
-use super::{allocate_frame, free_frame, physical};
+use super::frames::{self, Purpose};
+use super::physical;
 use crate::sync::InterruptMutex;
 
 /// How many pages are mapped or unmapped while the lock is held once.
@@ -63,6 +64,29 @@ pub(super) fn unused_level_4_entry() -> Option<PageTableIndex> {
     (256..512)
         .map(PageTableIndex::new)
         .find(|&index| table[index].is_unused())
+}
+
+/// How many tables there are below a level 4 entry, and whether one of them is empty. Meant for
+/// checks: the tables are locked while all of them are read.
+pub(crate) fn tables_below(index: PageTableIndex) -> (usize, bool) {
+    fn count(entry: &PageTableEntry, level: PageTableLevel) -> (usize, bool) {
+        let huge = entry.flags().contains(PageTableFlags::HUGE_PAGE);
+        let Some(level) = level.next_lower_level() else {
+            return (0, false);
+        };
+        if entry.is_unused() || huge {
+            return (0, false);
+        }
+        // SAFETY: the entry leads to a table, which nobody changes while the tables are locked.
+        let table: &PageTable = unsafe { physical::pointer(entry.addr()).as_ref() };
+        let empty = table.iter().all(PageTableEntry::is_unused);
+        table
+            .iter()
+            .map(|entry| count(entry, level))
+            .fold((1, empty), |sum, below| (sum.0 + below.0, sum.1 || below.1))
+    }
+    let tables = page_tables().lock();
+    count(&tables.level_4_table()[index], PageTableLevel::Four)
 }
 
 /// Maps `frames` at `first` and the pages that follow.
@@ -211,8 +235,8 @@ impl Flushed {
     /// Frees the page tables that were unlinked.
     pub fn free_tables(&self) {
         for &frame in self.0.tables.as_slice() {
-            // A table that maps nothing is all zeros.
-            free_frame(frame, Purpose::PageTables);
+            // A table that maps nothing is clear.
+            frames::give_back(frame, Purpose::PageTables);
         }
     }
 }
@@ -223,6 +247,6 @@ struct TableFrames;
 // SAFETY: the frames are the allocator's, each handed out once.
 unsafe impl FrameAllocator<Size4KiB> for TableFrames {
     fn allocate_frame(&mut self) -> Option<PhysFrame> {
-        allocate_frame(Purpose::PageTables)
+        frames::allocate(Purpose::PageTables)
     }
 }

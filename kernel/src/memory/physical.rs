@@ -6,12 +6,11 @@ use core::ptr::{self, NonNull};
 
 use bootloader_api::info::{MemoryRegionKind, MemoryRegions};
 use spin::Once;
-use x86_64::structures::paging::{PhysFrame, Size4KiB};
+use x86_64::structures::paging::PhysFrame;
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::InitError;
 use super::frames::{FRAME_SIZE, Frames, Group, LOWEST_ADDRESS};
-use crate::sync::InterruptMutex;
 
 /// Where the mapping of physical memory begins.
 static OFFSET: Once<VirtAddr> = Once::new();
@@ -34,11 +33,17 @@ pub fn pointer<T>(address: PhysAddr) -> NonNull<T> {
         .expect("physical memory is mapped above address 0")
 }
 
+/// The frame that the kernel reaches at `pointer`.
+pub(super) fn frame_at(pointer: NonNull<u8>) -> PhysFrame {
+    let address = VirtAddr::from_ptr(pointer.as_ptr()) - offset();
+    PhysFrame::containing_address(PhysAddr::new(address))
+}
+
 /// Fills a frame with zeros.
 ///
 /// # Safety
 /// The frame is memory, and nobody uses it.
-pub unsafe fn clear(frame: PhysFrame<Size4KiB>) {
+pub unsafe fn clear(frame: PhysFrame) {
     let page = pointer::<u8>(frame.start_address());
     // SAFETY: all memory is mapped there, writable, and by the caller's promise nobody uses this.
     unsafe { page.write_bytes(0, FRAME_SIZE as usize) };
@@ -51,7 +56,7 @@ pub unsafe fn clear(frame: PhysFrame<Size4KiB>) {
 pub(super) unsafe fn init(
     offset: VirtAddr,
     regions: &MemoryRegions,
-) -> Result<InterruptMutex<Frames<'static>>, InitError> {
+) -> Result<Frames<'static>, InitError> {
     OFFSET.call_once(|| offset);
     let ranges = |usable: bool| {
         regions
@@ -87,5 +92,5 @@ pub(super) unsafe fn init(
     // Where regions overlap, the one that is not usable is right.
     ranges(false).for_each(|range| frames.remove(range));
     frames.remove(table);
-    Ok(InterruptMutex::new(frames))
+    Ok(frames)
 }

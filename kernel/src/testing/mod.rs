@@ -8,15 +8,17 @@
 
 mod running;
 
+use alloc::boxed::Box;
 use core::fmt;
+use core::hint::black_box;
 
 use linkme::distributed_slice;
 
+use crate::accounts;
 use crate::config::Config;
 use crate::exit::ExitCode;
-use crate::memory::frames::{Counters, Purpose};
+use crate::memory::frames::{self, Usage};
 use crate::serial::print_on_fresh_line;
-use crate::{accounts, memory};
 use running::Outcome;
 
 pub use running::{Death, died};
@@ -63,16 +65,16 @@ impl Test {
         }
     }
 
-    /// The same test, which is to panic.
+    /// The same test, which is to panic with a message that contains this.
     #[must_use]
-    pub const fn panics(mut self, message: &'static str) -> Self {
+    pub const fn should_panic(mut self, message: &'static str) -> Self {
         self.expectation = Expectation::Panics(message);
         self
     }
 
-    /// The same test, which is to fault.
+    /// The same test, which is to fault with a report that contains this.
     #[must_use]
-    pub const fn faults(mut self, report: &'static str) -> Self {
+    pub const fn should_fault(mut self, report: &'static str) -> Self {
         self.expectation = Expectation::Faults(report);
         self
     }
@@ -103,8 +105,7 @@ impl Test {
 pub fn run(config: &Config) -> ExitCode {
     let selected = || TESTS.iter().filter(|test| test.is_selected(config));
     print_on_fresh_line(format_args!("@tests {}\n", selected().count()));
-    accounts::settle();
-    let baseline = memory::frame_counters();
+    let baseline = baseline();
     let (mut passed, mut failed) = (0, 0);
     let mut previous = "";
     while let Some(test) = selected()
@@ -126,8 +127,16 @@ pub fn run(config: &Config) -> ExitCode {
     }
 }
 
+/// The frames that are in use when the heap is empty. The first heap that it claims stays: let it be
+/// there from the beginning.
+fn baseline() -> Usage {
+    drop(black_box(Box::new(0_u64)));
+    accounts::settle();
+    frames::usage()
+}
+
 /// Runs one test, and if it comes back, says whether it passed.
-fn run_one(test: &'static Test, baseline: &Counters) -> bool {
+fn run_one(test: &'static Test, baseline: &Usage) -> bool {
     let (name, deadline) = (test.name(), test.deadline);
     print_on_fresh_line(format_args!("@begin {name} deadline={deadline}\n"));
     running::begin(test);
@@ -146,21 +155,18 @@ fn run_one(test: &'static Test, baseline: &Counters) -> bool {
         Outcome::Failed
     };
     let reason = failure.as_ref().map(|failure| failure as &dyn fmt::Display);
-    let record = ended.record(outcome, memory::frame_counters().used(), reason);
+    let record = ended.record(outcome, frames::usage().used(), reason);
     print_on_fresh_line(format_args!("{record}\n"));
     failure.is_none()
 }
 
 /// What a test has left behind that it should not.
-fn disagreement(baseline: &Counters) -> Option<Failure> {
+fn disagreement(baseline: &Usage) -> Option<Failure> {
     accounts::settle();
     if let Err(disagreement) = accounts::check() {
         return Some(Failure::Accounts(disagreement));
     }
-    let (before, after) = (
-        baseline.used_for(Purpose::Heap),
-        memory::frame_counters().used_for(Purpose::Heap),
-    );
+    let (before, after) = (baseline.heap, frames::usage().heap);
     (before != after).then_some(Failure::Frames { before, after })
 }
 
@@ -193,24 +199,18 @@ impl fmt::Display for Failure {
 /// ```ignore
 /// kernel_test! {
 ///     /// What it shows.
-///     #[should_fault = "guard page"]
-///     #[deadline = 10]
-///     fn name_of_the_behaviour() { … }
+///     fn name_of_the_behaviour(should_fault = "guard page", deadline = 10) { … }
 /// }
 /// ```
 ///
-/// `#[should_panic = "…"]` or `#[should_fault = "…"]` says that the test must die with a report that
-/// contains that text. `#[deadline = …]` is in seconds.
+/// In the parentheses are methods of [`Test`] and their arguments.
 #[macro_export]
 macro_rules! kernel_test {
     (
-        $(#[doc = $doc:literal])*
-        $(#[should_panic = $panic:literal])?
-        $(#[should_fault = $fault:literal])?
-        $(#[deadline = $deadline:literal])?
-        fn $name:ident() $body:block
+        $(#[$attribute:meta])*
+        fn $name:ident($($setting:ident = $value:expr),* $(,)?) $body:block
     ) => {
-        $(#[doc = $doc])*
+        $(#[$attribute])*
         fn $name() {
             #[$crate::linkme::distributed_slice($crate::testing::TESTS)]
             #[linkme(crate = $crate::linkme)]
@@ -218,9 +218,7 @@ macro_rules! kernel_test {
                 ::core::concat!(::core::module_path!(), "::", ::core::stringify!($name)),
                 $name,
             )
-            $(.panics($panic))?
-            $(.faults($fault))?
-            $(.deadline($deadline))?;
+            $(.$setting($value))*;
 
             $body
         }

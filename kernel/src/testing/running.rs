@@ -8,7 +8,7 @@ use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use super::{Expectation, Test};
-use crate::memory;
+use crate::memory::frames;
 use crate::serial::println_unlocked;
 use crate::text::Line;
 
@@ -68,7 +68,7 @@ pub(super) struct Record<'a> {
 }
 
 pub(super) fn begin(test: &'static Test) {
-    FRAMES.store(memory::frame_counters().used(), Ordering::Relaxed);
+    FRAMES.store(frames::usage().used(), Ordering::Relaxed);
     BEGAN.store(time_stamp(), Ordering::Relaxed);
     TEST.store(ptr::from_ref(test).cast_mut(), Ordering::Release);
 }
@@ -104,7 +104,7 @@ pub fn died(death: Death, reason: &dyn fmt::Display) {
         unexpected
     };
     // Whoever died may hold the lock of the frames: then what there was before must do.
-    let frames = memory::try_frame_counters().map_or(ended.frames, |counters| counters.used());
+    let frames = frames::try_usage().map_or(ended.frames, |usage| usage.used());
     println_unlocked!(
         "{}",
         ended.record(outcome, frames, (!as_expected).then_some(reason))

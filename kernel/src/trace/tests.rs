@@ -1,3 +1,5 @@
+use core::alloc::Layout;
+
 use super::{Operation, Trace, TraceError};
 
 /// A trace of these operations, each a list of numbers.
@@ -22,24 +24,22 @@ const NUMBERS: [u64; 13] = [1, 0, 100, 3, 1, 1, 300, 12, 3, 0, 1000, 2, 1];
 
 fn check(bytes: &[u8]) -> Result<(), TraceError> {
     let trace = Trace::parse(bytes)?;
-    trace.check(&mut vec![0; trace.slots as usize])
+    trace.check(&mut vec![0; trace.slots()])
 }
 
 #[test]
 fn every_operation_is_read() {
     let bytes = trace(4, 2, 1300, &NUMBERS);
     let trace = Trace::parse(&bytes).unwrap();
-    let operations: Result<Vec<_>, _> = trace.iter().collect();
+    let operations: Vec<_> = trace.operations().collect();
     let expected = vec![
         Operation::Allocate {
             slot: 0,
-            size: 100,
-            align: 8,
+            layout: Layout::from_size_align(100, 8).unwrap(),
         },
         Operation::Allocate {
             slot: 1,
-            size: 300,
-            align: 4096,
+            layout: Layout::from_size_align(300, 4096).unwrap(),
         },
         Operation::Reallocate {
             slot: 0,
@@ -47,7 +47,7 @@ fn every_operation_is_read() {
         },
         Operation::Free { slot: 1 },
     ];
-    assert_eq!(operations, Ok(expected));
+    assert_eq!(operations, expected);
     assert_eq!(check(&bytes), Ok(()));
 }
 

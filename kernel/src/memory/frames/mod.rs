@@ -6,8 +6,10 @@
 //! and freeing a frame of either size takes constant time. Small frames are taken from partly free
 //! groups first: whole groups stay whole as long as possible.
 //!
-//! This file is logic only. Nothing here touches the frames.
+//! This file is logic only: nothing here touches the frames. The functions in this module work on
+//! the one allocator of the kernel.
 
+mod global;
 mod group;
 mod injection;
 mod list;
@@ -20,6 +22,10 @@ use core::ops::Range;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::{PhysFrame, Size2MiB, Size4KiB};
 
+pub use global::{allocate, check, free, try_usage, usage};
+#[cfg(feature = "fault-injection")]
+pub use global::{fail_from, fail_never, fail_once};
+pub(super) use global::{give_back, install};
 use group::Rejected;
 pub use group::{GROUP_FRAMES, Group};
 #[cfg(feature = "fault-injection")]
@@ -48,30 +54,36 @@ pub enum Purpose {
     Other,
 }
 
-impl Purpose {
-    /// All purposes.
-    pub const ALL: [Self; 4] = [Self::Heap, Self::PageTables, Self::Tags, Self::Other];
-}
-
-/// How many frames there are, in units of 4 KiB.
+/// How many frames there are, in units of 4 KiB, and what they are used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Counters {
-    /// All that the allocator has, free or used.
+pub struct Usage {
+    /// All that the allocator has.
     pub total: usize,
     /// Free ones.
     pub free: usize,
-    used: [usize; Purpose::ALL.len()],
+    /// Used for pages of the kernel heap.
+    pub heap: usize,
+    /// Used for page tables.
+    pub page_tables: usize,
+    /// Used for boundary tags.
+    pub tags: usize,
+    /// Used for everything else.
+    pub other: usize,
 }
 
-impl Counters {
-    /// Frames used for one purpose.
-    pub fn used_for(&self, purpose: Purpose) -> usize {
-        self.used[purpose as usize]
+impl Usage {
+    /// Frames used, for whatever purpose.
+    pub fn used(&self) -> usize {
+        self.heap + self.page_tables + self.tags + self.other
     }
 
-    /// Frames used.
-    pub fn used(&self) -> usize {
-        self.used.iter().sum()
+    fn used_for(&mut self, purpose: Purpose) -> &mut usize {
+        match purpose {
+            Purpose::Heap => &mut self.heap,
+            Purpose::PageTables => &mut self.page_tables,
+            Purpose::Tags => &mut self.tags,
+            Purpose::Other => &mut self.other,
+        }
     }
 }
 
@@ -142,7 +154,7 @@ pub struct Frames<'t> {
     table: &'t mut [Group],
     /// For each kind the groups of that kind.
     lists: [List; 2],
-    counters: Counters,
+    usage: Usage,
     #[cfg(feature = "fault-injection")]
     injection: Injection,
 }
@@ -168,7 +180,7 @@ impl<'t> Frames<'t> {
         Self {
             table,
             lists: [List::EMPTY; 2],
-            counters: Counters::default(),
+            usage: Usage::default(),
             #[cfg(feature = "fault-injection")]
             injection: Injection::default(),
         }
@@ -202,8 +214,8 @@ impl<'t> Frames<'t> {
             self.change(index, |group| {
                 change(group, (frame - base) as usize..(next - base) as usize);
             });
-            self.counters.total += self.table[index].managed_count();
-            self.counters.total -= managed;
+            self.usage.total += self.table[index].managed_count();
+            self.usage.total -= managed;
             frame = next;
         }
     }
@@ -216,7 +228,7 @@ impl<'t> Frames<'t> {
         }
         let index = self.first(Kind::Partial).or(self.first(Kind::Whole))?;
         let frame = self.change(index, Group::allocate)?;
-        self.counters.used[purpose as usize] += 1;
+        *self.usage.used_for(purpose) += 1;
         let address = index as u64 * GROUP_SIZE + frame as u64 * FRAME_SIZE;
         Some(PhysFrame::containing_address(PhysAddr::new(address)))
     }
@@ -229,7 +241,7 @@ impl<'t> Frames<'t> {
         }
         let index = self.first(Kind::Whole)?;
         self.change(index, Group::allocate_whole);
-        self.counters.used[purpose as usize] += GROUP_FRAMES;
+        *self.usage.used_for(purpose) += GROUP_FRAMES;
         let address = PhysAddr::new(index as u64 * GROUP_SIZE);
         Some(PhysFrame::containing_address(address))
     }
@@ -268,7 +280,7 @@ impl<'t> Frames<'t> {
             .ok()
             .filter(|&index| index < self.table.len())
             .ok_or(FrameError::Foreign { address })?;
-        if self.counters.used[purpose as usize] < count {
+        if *self.usage.used_for(purpose) < count {
             return Err(FrameError::WrongPurpose { address, purpose });
         }
         self.change(index, free)
@@ -276,7 +288,7 @@ impl<'t> Frames<'t> {
                 Rejected::NotManaged => FrameError::Foreign { address },
                 Rejected::AlreadyFree => FrameError::DoubleFree { address },
             })?;
-        self.counters.used[purpose as usize] -= count;
+        *self.usage.used_for(purpose) -= count;
         Ok(())
     }
 
@@ -285,8 +297,8 @@ impl<'t> Frames<'t> {
         let before = self.table[index].free_count();
         let result = change(&mut self.table[index]);
         let after = self.table[index].free_count();
-        self.counters.free += after;
-        self.counters.free -= before;
+        self.usage.free += after;
+        self.usage.free -= before;
         let (before, after) = (Kind::of(before), Kind::of(after));
         if before != after {
             if let Some(kind) = before {
@@ -310,24 +322,24 @@ impl<'t> Frames<'t> {
     }
 
     /// How many frames there are.
-    pub fn counters(&self) -> Counters {
-        self.counters
+    pub fn usage(&self) -> Usage {
+        self.usage
     }
 
-    /// Compares the counters with the table. Takes time in proportion to the table.
+    /// Compares the numbers with the table. Takes time in proportion to the table.
     ///
     /// # Errors
     /// Says what does not agree.
     pub fn check(&self) -> Result<(), &'static str> {
         let free: usize = self.table.iter().map(Group::free_count).sum();
-        if free != self.counters.free {
+        if free != self.usage.free {
             return Err("the number of free frames differs from what the groups say");
         }
         let managed: usize = self.table.iter().map(Group::managed_count).sum();
-        if managed != self.counters.total {
+        if managed != self.usage.total {
             return Err("the number of frames differs from what the groups say");
         }
-        if self.counters.used() + free != managed {
+        if self.usage.used() + free != managed {
             return Err("the frames used and the frames free are not all the frames");
         }
         Ok(())
