@@ -188,8 +188,7 @@ kernel_test! {
             for step in 0..4000 {
                 match random.below(8) {
                     0..=3 => {
-                        let bits = random.below(15);
-                        let size = 1 + random.below(1 << bits);
+                        let size = random.size(15);
                         let layout = Layout::from_size_align(size, 1 << random.below(8)).expect("a small layout");
                         assert!(blocks.allocate(layout).is_some(), "seed {seed}, step {step}");
                     }

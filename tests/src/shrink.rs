@@ -81,8 +81,7 @@ kernel_test! {
             let mut blocks = Blocks::new();
             for _ in 0..3000 {
                 if random.below(5) < 3 {
-                    let bits = random.below(17);
-                    let size = 1 + random.below(1 << bits);
+                    let size = random.size(17);
                     assert!(blocks.allocate(Layout::from_size_align(size, 8).expect("valid")).is_some());
                 } else {
                     blocks.free_any(&mut random);

@@ -20,6 +20,12 @@ impl Random {
         self.0 ^= self.0 << 17;
         (self.0 >> 11) as usize % limit
     }
+
+    /// A size of at most `1 << (logs - 1)`, small ones as often as large ones.
+    pub fn size(&mut self, logs: usize) -> usize {
+        let log = self.below(logs);
+        1 + self.below(1 << log)
+    }
 }
 
 /// Blocks of the kernel heap, each filled with a byte of its own, which is read back before it is freed.
@@ -39,32 +45,19 @@ struct Block {
 impl Block {
     fn fill(&self, from: usize) {
         // SAFETY: the block is live, and `from` is within it.
-        unsafe {
-            self.base
-                .add(from)
-                .write_bytes(self.fill, self.layout.size() - from)
-        };
+        unsafe { self.base.add(from).write_bytes(self.fill, self.layout.size() - from) };
     }
 
     fn verify(&self, size: usize) {
         // SAFETY: the block is live, and was filled.
         let bytes = unsafe { core::slice::from_raw_parts(self.base, size) };
-        assert!(
-            bytes.iter().all(|&byte| byte == self.fill),
-            "the block at {:p}, {:?}, changed",
-            self.base,
-            self.layout
-        );
+        assert!(bytes.iter().all(|&byte| byte == self.fill), "the block at {:p}, {:?}, changed", self.base, self.layout);
     }
 }
 
 impl Blocks {
     pub fn new() -> Self {
-        Blocks {
-            blocks: Vec::new(),
-            bytes: 0,
-            next: 1,
-        }
+        Blocks { blocks: Vec::new(), bytes: 0, next: 1 }
     }
 
     /// Bytes in all blocks.
@@ -80,11 +73,7 @@ impl Blocks {
         if base.is_null() {
             return None;
         }
-        let block = Block {
-            base,
-            layout,
-            fill: self.next,
-        };
+        let block = Block { base, layout, fill: self.next };
         self.next = self.next.wrapping_add(1);
         block.fill(0);
         self.blocks.push(block);
@@ -99,8 +88,7 @@ impl Blocks {
         }
         let index = random.below(self.blocks.len());
         let Block { base, layout, fill } = self.blocks[index];
-        let bits = random.below(15);
-        let size = 1 + random.below(1 << bits);
+        let size = random.size(15);
         // SAFETY: the block is live, and has this layout.
         let base = unsafe { HEAP.realloc(base, layout, size) };
         if base.is_null() {
