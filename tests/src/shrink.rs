@@ -148,7 +148,9 @@ kernel_test! {
         HEAP.reap();
         for _ in 0..1024 {
             let frame = frames::allocate(frames::Purpose::Other).expect("frames are free");
-            let clear = kernel::memory::frame_words(frame).iter().all(|&word| word != 0xA5A5_A5A5_A5A5_A5A5);
+            let words = kernel::memory::physical::pointer::<[u64; 512]>(frame.start_address());
+            // SAFETY: the frame is the test's, and is mapped there.
+            let clear = unsafe { words.as_ref() }.iter().all(|&word| word != 0xA5A5_A5A5_A5A5_A5A5);
             frames::free(frame, frames::Purpose::Other).expect("allocated above");
             assert!(clear, "{frame:?} still holds what the heap wrote");
         }
