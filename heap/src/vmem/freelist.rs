@@ -54,6 +54,11 @@ impl FreeLists {
         }
     }
 
+    /// Whether all members of a list have the same size.
+    pub(super) fn has_one_size(list: usize) -> bool {
+        list < EXACT
+    }
+
     /// The first list all of whose members, and those of the lists above, have at least this size.
     #[inline]
     pub(super) fn list_at_least(&self, size: usize) -> usize {
