@@ -304,11 +304,9 @@ fn a_reclaim_hook_gets_one_chance() {
 fn dropping_an_arena_gives_back_what_is_free_and_reports_what_is_not() {
     static LEAKED: AtomicUsize = AtomicUsize::new(0);
     let books = Books::new(0x10_0000, 0x1f_ffff);
-    let tags = vmem_support::Tags::new();
-    // SAFETY: the arena is dropped before the supply.
-    let tags_ref: &'static vmem_support::Tags = unsafe { &*(&raw const tags) };
+    let tags: &'static vmem_support::Tags = Box::leak(Box::new(vmem_support::Tags::new()));
     {
-        let arena = TestArena::create("leaky", 0x1000, Some(&books), tags_ref)
+        let arena = TestArena::create("leaky", 0x1000, Some(&books), tags)
             .unwrap()
             .with_leak_hook(|label, allocated| {
                 assert_eq!(label, "leaky");

@@ -1,7 +1,7 @@
 //! Allocation: which free segment, and where in it.
 
 use super::fit::{self, Fit};
-use super::freelist::members;
+use super::freelist::{FreeLists, members};
 use super::segment::Tag;
 use super::state::State;
 use super::{AllocPolicy, Allocator, Arena, Error, Layout, Lock, Result, Source};
@@ -143,42 +143,36 @@ impl State {
     fn instant_fit(&self, fit: &Fit, looks: usize) -> Option<(Tag, usize)> {
         let sure = fit.sure_size().map(|size| self.free.list_at_least(size));
         if let Some((_, segment)) = sure.and_then(|sure| self.free.first_from(sure)) {
-            let base = fit.position(segment.start.get(), segment.last.get())?;
-            return Some((segment, base));
+            return position(fit, segment);
         }
         // From here on, no list at or above `sure` has members.
-        let candidates = self.free.lists_from(self.free.list_of(fit.space));
-        candidates
+        self.free
+            .lists_from(self.free.list_of(fit.space))
             .flat_map(|(_, first)| members(Some(first)))
             .take(looks)
-            .find_map(|segment| {
-                let base = fit.position(segment.start.get(), segment.last.get())?;
-                Some((segment, base))
-            })
+            .find_map(|segment| position(fit, segment))
     }
 
     fn best_fit(&self, fit: &Fit) -> Option<(Tag, usize)> {
         // All members of a list are smaller than those of the next.
-        let candidates = self.free.lists_from(self.free.list_of(fit.space));
-        candidates
-            .filter_map(|(_, first)| {
-                members(Some(first))
-                    .filter_map(|segment| {
-                        let base = fit.position(segment.start.get(), segment.last.get())?;
-                        Some((segment, base))
-                    })
-                    .min_by_key(|(segment, _)| segment.size())
+        self.free
+            .lists_from(self.free.list_of(fit.space))
+            .find_map(|(list, first)| {
+                let mut fitting = members(Some(first)).filter_map(|segment| position(fit, segment));
+                if FreeLists::has_one_size(list) {
+                    fitting.next()
+                } else {
+                    fitting.min_by_key(|(segment, _)| segment.size())
+                }
             })
-            .next()
     }
 
     fn next_fit(&self, fit: &Fit) -> Option<(Tag, usize)> {
         // Spare the walk if nothing is large enough.
         self.free.first_from(self.free.list_of(fit.space))?;
-        let position = |segment: Tag, fit: &Fit| {
+        let position_if_free = |segment: Tag, fit: &Fit| {
             let free = segment.is_free();
-            let base = free.then(|| fit.position(segment.start.get(), segment.last.get()))??;
-            Some((segment, base))
+            free.then(|| position(fit, segment)).flatten()
         };
         // From the cursor on, once around, and last what lies below it in its segment.
         let start = self.segment_at_cursor()?;
@@ -187,13 +181,13 @@ impl State {
         } else {
             *fit
         };
-        if let Some(found) = position(start, &here) {
+        if let Some(found) = position_if_free(start, &here) {
             return Some(found);
         }
         let mut segment = start;
         loop {
             segment = self.segment_after(segment)?;
-            if let Some(found) = position(segment, fit) {
+            if let Some(found) = position_if_free(segment, fit) {
                 return Some(found);
             }
             if segment == start {
@@ -240,4 +234,11 @@ impl State {
         }
         Some(segment)
     }
+}
+
+/// A free segment and where in it the request fits, if it does.
+#[inline]
+fn position(fit: &Fit, segment: Tag) -> Option<(Tag, usize)> {
+    let base = fit.position(segment.start.get(), segment.last.get())?;
+    Some((segment, base))
 }

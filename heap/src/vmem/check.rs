@@ -112,7 +112,10 @@ impl State {
             require(disjoint, Rule::SpansDisjoint, start)?;
             self.check_span(span, quantum, &mut census)?;
             previous = Some(span);
-            next = self.spans.after(span);
+            // Not from its end, which may be wrong.
+            next = start
+                .checked_add(1)
+                .and_then(|above| self.spans.at_or_above(above));
         }
         self.check_free_lists(&census)?;
         self.check_index(&census)?;
@@ -228,5 +231,165 @@ fn check_tree(tree: Option<Tag>, low: usize, high: usize) -> Checked {
     match base.checked_add(1) {
         Some(low) => check_tree(top.right.get(), low, high),
         None => require(top.right.get().is_none(), Rule::SpanTree, base),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::lock::LockApi;
+    use super::super::tags::{NoPages, TagPool};
+    use super::super::{AllocPolicy, Layout, Result, Source};
+    use super::*;
+
+    type Lock = LockApi<spin::Mutex<()>>;
+    type Pool = TagPool<Lock, NoPages, 256>;
+
+    /// Lends from 0x10000 on, once.
+    struct Lender;
+
+    impl Source for Lender {
+        fn import(&self, _layout: Layout) -> Result<usize> {
+            Ok(0x1_0000)
+        }
+
+        unsafe fn release(&self, _base: usize, _size: usize) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    /// Breaks an arena with three spans, 0x1000 (two free segments, two allocated), 0x8000 (full)
+    /// and 0x10000 (borrowed, free), and expects that rule to be reported.
+    #[track_caller]
+    fn finds(rule: Rule, damage: impl FnOnce(&mut State)) {
+        let pool = Pool::new(Lock::new(), NoPages);
+        let arena = Arena::<_, Lock>::create("damaged", 0x10, Some(&Lender), &pool).unwrap();
+        arena.add_span(0x1000, 0x100).unwrap();
+        arena.add_span(0x8000, 0x100).unwrap();
+        arena.xalloc_at(0x8000, 0x100).unwrap();
+        arena.xalloc_at(0x1010, 0x10).unwrap();
+        arena.xalloc_at(0x1040, 0x20).unwrap();
+        arena
+            .import(Layout::from_size_align(0x100, 0x10).unwrap())
+            .unwrap();
+        assert_eq!(arena.alloc(0xa0, AllocPolicy::NextFit), Ok(0x1060));
+        assert_eq!(arena.check(), Ok(()));
+        damage(&mut arena.lock());
+        let found = arena.check().unwrap_err();
+        assert_eq!(found.rule, rule, "{found}");
+        // What is damaged cannot be taken apart.
+        core::mem::forget(arena);
+        core::mem::forget(pool);
+    }
+
+    fn at(state: &State, address: usize) -> Tag {
+        state.segment_containing(address).unwrap()
+    }
+
+    #[test]
+    fn a_span_out_of_order_is_found() {
+        finds(Rule::SpanTree, |state| {
+            let root = state.spans.root().unwrap();
+            let (left, right) = (root.left.get(), root.right.get());
+            root.left.set(right);
+            root.right.set(left);
+        });
+    }
+
+    #[test]
+    fn spans_that_overlap_are_found() {
+        finds(Rule::SpansDisjoint, |state| {
+            let span = state.spans.containing(0x1000).unwrap();
+            let last = at(state, 0x10ff);
+            span.last.set(0x8fff);
+            last.last.set(0x8fff);
+        });
+    }
+
+    #[test]
+    fn a_segment_that_is_not_aligned_is_found() {
+        finds(Rule::Alignment, |state| at(state, 0x1000).last.set(0x1007));
+    }
+
+    #[test]
+    fn a_gap_between_segments_is_found() {
+        finds(Rule::SegmentsFillSpan, |state| {
+            at(state, 0x1040).last.set(0x104f)
+        });
+    }
+
+    #[test]
+    fn a_span_longer_than_its_segments_is_found() {
+        finds(Rule::SegmentsFillSpan, |state| {
+            state.spans.containing(0x1000).unwrap().last.set(0x110f);
+        });
+    }
+
+    #[test]
+    fn neighbours_that_do_not_know_each_other_are_found() {
+        finds(Rule::Ring, |state| {
+            let segment = at(state, 0x1040);
+            segment.prev.set(Some(segment));
+        });
+    }
+
+    #[test]
+    fn free_neighbours_are_found() {
+        finds(Rule::FreeMerged, |state| {
+            at(state, 0x1010).kind.set(Kind::Free)
+        });
+    }
+
+    #[test]
+    fn a_free_segment_in_no_list_is_found() {
+        finds(Rule::FreeLists, |state| {
+            let segment = at(state, 0x1020);
+            state.free.remove(segment);
+        });
+    }
+
+    #[test]
+    fn a_free_segment_in_the_wrong_list_is_found() {
+        finds(Rule::FreeLists, |state| {
+            let segment = at(state, 0x1020);
+            state.free.remove(segment);
+            segment.last.set(0x102f);
+            state.free.insert(segment);
+            segment.last.set(0x103f);
+        });
+    }
+
+    #[test]
+    fn a_wrong_bit_is_found() {
+        finds(Rule::FreeBits, |state| state.free.flip_bit(100));
+    }
+
+    #[test]
+    fn an_allocated_segment_that_is_not_in_the_index_is_found() {
+        finds(Rule::Index, |state| {
+            let segment = at(state, 0x1040);
+            state.index.remove(segment);
+        });
+    }
+
+    #[test]
+    fn an_idle_span_that_is_not_in_its_queue_is_found() {
+        finds(Rule::IdleSpans, |state| {
+            let span = state.spans.containing(0x1_0000).unwrap();
+            state.idle.remove(span);
+        });
+    }
+
+    #[test]
+    fn wrong_counters_are_found() {
+        finds(Rule::Counters, |state| state.total += 0x10);
+        finds(Rule::Counters, |state| state.allocated -= 0x10);
+        finds(Rule::Counters, |state| state.borrowed -= 0x10);
+    }
+
+    #[test]
+    fn a_lost_cursor_is_found() {
+        finds(Rule::Cursor, |state| {
+            state.cursor.near = state.spans.root();
+        });
     }
 }

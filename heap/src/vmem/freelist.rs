@@ -54,6 +54,11 @@ impl FreeLists {
         }
     }
 
+    /// Whether all members of a list have the same size.
+    pub(super) fn has_one_size(list: usize) -> bool {
+        list < EXACT
+    }
+
     /// The first list all of whose members, and those of the lists above, have at least this size.
     #[inline]
     pub(super) fn list_at_least(&self, size: usize) -> usize {
@@ -132,6 +137,12 @@ impl FreeLists {
         }
     }
 
+    /// Damages the bit maps, for a test of `check`.
+    #[cfg(test)]
+    pub(super) fn flip_bit(&mut self, list: usize) {
+        self.words[list / 64] ^= 1 << (list % 64);
+    }
+
     fn push(&mut self, tag: Tag, list: usize) {
         let after = self.heads[list].replace(tag);
         tag.left.set(None);
@@ -167,4 +178,65 @@ impl FreeLists {
 /// A list from one of its members on.
 pub(super) fn members(first: Option<Tag>) -> impl Iterator<Item = Tag> {
     core::iter::successors(first, |tag| tag.right.get())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// Sizes in quanta around every boundary between lists.
+    fn sizes() -> impl Iterator<Item = usize> {
+        let around = (0..usize::BITS).flat_map(|log2| {
+            (0..16).flat_map(move |part| {
+                let start = (1usize << log2) + ((part * (1u128 << log2)) / 16) as usize;
+                [start - 1, start, start.saturating_add(1)]
+            })
+        });
+        (1..200).chain(around).filter(|&size| size > 0)
+    }
+
+    #[test]
+    fn a_larger_size_never_has_a_lower_list() {
+        let lists = FreeLists::new(0);
+        let mut sizes: Vec<_> = sizes().collect();
+        sizes.sort_unstable();
+        for pair in sizes.windows(2) {
+            assert!(lists.list_of(pair[0]) <= lists.list_of(pair[1]), "{pair:?}");
+        }
+        assert_eq!(lists.list_of(usize::MAX), LISTS - 1);
+    }
+
+    #[test]
+    fn each_size_up_to_32_quanta_has_a_list_of_its_own() {
+        let lists = FreeLists::new(12);
+        for quanta in 1..=32 {
+            assert_eq!(lists.list_of(quanta << 12), quanta - 1);
+        }
+        assert_eq!(lists.list_of(33 << 12), 32);
+    }
+
+    #[test]
+    fn a_class_spans_at_most_an_eighth() {
+        let lists = FreeLists::new(0);
+        for size in sizes().filter(|&size| size <= usize::MAX - size / 7) {
+            assert!(
+                lists.list_of(size) < lists.list_of(size + size / 7 + 1),
+                "{size}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_list_at_least_holds_nothing_smaller_and_leaves_out_one_list_at_most() {
+        let lists = FreeLists::new(0);
+        for size in sizes() {
+            let sure = lists.list_at_least(size);
+            if size > 1 {
+                assert!(lists.list_of(size - 1) < sure, "{size}");
+            }
+            assert!(sure <= lists.list_of(size) + 1, "{size}");
+        }
+    }
 }
