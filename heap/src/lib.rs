@@ -12,3 +12,7 @@ pub mod talc;
 pub mod vmem;
 
 pub use span::Span;
+
+#[cfg(test)]
+#[path = "../tests/common/random.rs"]
+mod test_random;

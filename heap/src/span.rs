@@ -1,3 +1,338 @@
 //! Half-open address ranges.
-/// A range.
-pub struct Span;
+
+use core::fmt;
+use core::ops::Range;
+
+/// The addresses from a base up to, but not including, an end.
+///
+/// A value for reasoning about memory: making one touches nothing and promises nothing. Whatever its
+/// pointers are, a span whose end is not above its base is empty, and all empty spans are equal.
+///
+/// Operations that narrow a span keep its pointers' provenance; [`extend`](Span::extend) and
+/// [`fit_over`](Span::fit_over) move a pointer to an address that its provenance may not cover.
+#[derive(Clone, Copy)]
+pub struct Span {
+    base: *mut u8,
+    end: *mut u8,
+}
+
+// SAFETY: a span is two addresses; using them is somebody else's unsafe code.
+unsafe impl Send for Span {}
+// SAFETY: as above.
+unsafe impl Sync for Span {}
+
+impl Span {
+    /// From `base` up to `end`.
+    #[inline]
+    pub const fn new(base: *mut u8, end: *mut u8) -> Self {
+        Self { base, end }
+    }
+
+    /// Without any address.
+    #[inline]
+    pub const fn empty() -> Self {
+        Self::new(core::ptr::null_mut(), core::ptr::null_mut())
+    }
+
+    /// `size` bytes from `base`, or `None` if that is beyond the last address.
+    #[inline]
+    pub fn from_base_size(base: *mut u8, size: usize) -> Option<Self> {
+        base.addr().checked_add(size)?;
+        Some(Self::new(base, base.wrapping_add(size)))
+    }
+
+    /// The memory of a slice.
+    #[inline]
+    pub fn from_slice<T>(slice: *mut [T]) -> Self {
+        let base: *mut T = slice.cast();
+        Self::new(base.cast(), base.wrapping_add(slice.len()).cast())
+    }
+
+    /// The memory of an array.
+    #[inline]
+    pub fn from_array<T, const N: usize>(array: *mut [T; N]) -> Self {
+        Self::from_slice(array)
+    }
+
+    /// The lowest address. Of an empty span, anything.
+    #[inline]
+    pub const fn base(self) -> *mut u8 {
+        self.base
+    }
+
+    /// The first address above. Of an empty span, anything.
+    #[inline]
+    pub const fn end(self) -> *mut u8 {
+        self.end
+    }
+
+    /// The number of addresses.
+    #[inline]
+    pub fn size(self) -> usize {
+        self.end.addr().saturating_sub(self.base.addr())
+    }
+
+    /// Whether there is no address in it.
+    #[inline]
+    pub fn is_empty(self) -> bool {
+        self.size() == 0
+    }
+
+    /// Whether the address is in it.
+    #[inline]
+    pub fn contains(self, ptr: *mut u8) -> bool {
+        self.base <= ptr && ptr < self.end
+    }
+
+    /// Whether every address of `other` is in it.
+    #[inline]
+    pub fn contains_span(self, other: Span) -> bool {
+        other.is_empty() || self.base <= other.base && other.end <= self.end
+    }
+
+    /// Whether an address is in both.
+    #[inline]
+    pub fn overlaps(self, other: Span) -> bool {
+        !self.fit_within(other).is_empty()
+    }
+
+    /// The addresses that are in both.
+    #[inline]
+    pub fn fit_within(self, container: Span) -> Span {
+        self.above(container.base).below(container.end)
+    }
+
+    /// The smallest span that has all addresses of both.
+    #[inline]
+    pub fn fit_over(self, other: Span) -> Span {
+        match (self.is_empty(), other.is_empty()) {
+            (true, _) => other,
+            (_, true) => self,
+            _ => Span::new(
+                self.base.with_addr(self.base.addr().min(other.base.addr())),
+                self.end.with_addr(self.end.addr().max(other.end.addr())),
+            ),
+        }
+    }
+
+    /// With `low` addresses more below and `high` more above, as far as there are any. An empty span
+    /// stays empty.
+    #[inline]
+    pub fn extend(self, low: usize, high: usize) -> Span {
+        if self.is_empty() {
+            return self;
+        }
+        Span::new(
+            self.base.with_addr(self.base.addr().saturating_sub(low)),
+            self.end.with_addr(self.end.addr().saturating_add(high)),
+        )
+    }
+
+    /// Without its `low` lowest and its `high` highest addresses.
+    #[inline]
+    pub fn truncate(self, low: usize, high: usize) -> Span {
+        Span::new(
+            self.base.with_addr(self.base.addr().saturating_add(low)),
+            self.end.with_addr(self.end.addr().saturating_sub(high)),
+        )
+    }
+
+    /// Its addresses from `ptr` up.
+    #[inline]
+    pub fn above(self, ptr: *mut u8) -> Span {
+        Span::new(
+            self.base.with_addr(self.base.addr().max(ptr.addr())),
+            self.end,
+        )
+    }
+
+    /// Its addresses below `ptr`.
+    #[inline]
+    pub fn below(self, ptr: *mut u8) -> Span {
+        Span::new(
+            self.base,
+            self.end.with_addr(self.end.addr().min(ptr.addr())),
+        )
+    }
+
+    /// Its addresses below all of `hole`, and its addresses above. If the hole is empty, the span and
+    /// nothing.
+    #[inline]
+    pub fn except(self, hole: Span) -> (Span, Span) {
+        if hole.is_empty() {
+            return (self, Span::empty());
+        }
+        (self.below(hole.base), self.above(hole.end))
+    }
+
+    /// The largest span in it whose base and end are multiples of `align`, a power of two.
+    #[inline]
+    pub fn align_inward(self, align: usize) -> Span {
+        debug_assert!(align.is_power_of_two());
+        let end = self.end.map_addr(|end| end & !(align - 1));
+        match self.base.addr().checked_next_multiple_of(align) {
+            Some(base) => Span::new(self.base.with_addr(base), end),
+            None => Span::empty(),
+        }
+    }
+
+    /// The largest span in it whose base and end are multiples of the size of a word.
+    #[inline]
+    pub fn word_align_inward(self) -> Span {
+        self.align_inward(align_of::<usize>())
+    }
+}
+
+impl PartialEq for Span {
+    fn eq(&self, other: &Self) -> bool {
+        self.is_empty() && other.is_empty() || self.base == other.base && self.end == other.end
+    }
+}
+
+impl Eq for Span {}
+
+impl Default for Span {
+    fn default() -> Self {
+        Self::empty()
+    }
+}
+
+impl From<Range<*mut u8>> for Span {
+    fn from(range: Range<*mut u8>) -> Self {
+        Self::new(range.start, range.end)
+    }
+}
+
+impl<T> From<&mut [T]> for Span {
+    fn from(slice: &mut [T]) -> Self {
+        Self::from_slice(slice)
+    }
+}
+
+impl<T, const N: usize> From<&mut [T; N]> for Span {
+    fn from(array: &mut [T; N]) -> Self {
+        Self::from_array(array)
+    }
+}
+
+impl fmt::Debug for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{self}")
+    }
+}
+
+impl fmt::Display for Span {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_empty() {
+            f.write_str("empty")
+        } else {
+            write!(f, "{:#x}..{:#x}", self.base.addr(), self.end.addr())
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use core::ptr::without_provenance_mut;
+    use std::format;
+
+    use super::*;
+
+    fn span(base: usize, end: usize) -> Span {
+        Span::new(without_provenance_mut(base), without_provenance_mut(end))
+    }
+
+    /// All spans over addresses from 0 to 7, those with the end below the base included.
+    fn all() -> impl Iterator<Item = Span> + Clone {
+        (0..8).flat_map(|base| (0..8).map(move |end| span(base, end)))
+    }
+
+    fn addresses(span: Span) -> impl Iterator<Item = usize> + Clone {
+        (0..8).filter(move |&addr| span.contains(without_provenance_mut(addr)))
+    }
+
+    #[test]
+    fn sizes_and_equality_are_those_of_the_set_of_addresses() {
+        for a in all() {
+            assert_eq!(a.size(), addresses(a).count(), "{a}");
+            assert_eq!(a.is_empty(), addresses(a).next().is_none(), "{a}");
+            for b in all() {
+                assert_eq!(a == b, addresses(a).eq(addresses(b)), "{a} == {b}");
+            }
+        }
+        assert!(span(5, 5) == Span::empty() && span(6, 2) == Span::default());
+    }
+
+    #[test]
+    fn operations_are_those_of_the_set_of_addresses() {
+        let has = |span: Span, addr| span.contains(without_provenance_mut(addr));
+        for (a, b) in all().flat_map(|a| all().map(move |b| (a, b))) {
+            assert!(addresses(a.fit_within(b)).eq(addresses(a).filter(|&at| has(b, at))));
+            assert_eq!(a.overlaps(b), addresses(a).any(|at| has(b, at)), "{a} {b}");
+            assert_eq!(
+                a.contains_span(b),
+                addresses(b).all(|at| has(a, at)),
+                "{a} {b}"
+            );
+            let over = a.fit_over(b);
+            assert!(over.contains_span(a) && over.contains_span(b), "{a} {b}");
+            let ends = [a, b].into_iter().flat_map(addresses);
+            assert_eq!(addresses(over).min(), ends.clone().min());
+            assert_eq!(addresses(over).max(), ends.max());
+            let (below, above) = a.except(b);
+            assert!(
+                addresses(below)
+                    .chain(addresses(above))
+                    .eq(addresses(a).filter(|&at| !has(b, at))),
+                "{a} except {b}"
+            );
+        }
+        for (a, at) in all().flat_map(|a| (0..8).map(move |at| (a, at))) {
+            let ptr = without_provenance_mut(at);
+            assert!(addresses(a.above(ptr)).eq(addresses(a).filter(|&addr| addr >= at)));
+            assert!(addresses(a.below(ptr)).eq(addresses(a).filter(|&addr| addr < at)));
+        }
+    }
+
+    #[test]
+    fn nothing_wraps_around() {
+        assert!(Span::from_base_size(without_provenance_mut(10), usize::MAX - 9).is_none());
+        assert_eq!(
+            Span::from_base_size(without_provenance_mut(10), usize::MAX - 10),
+            Some(span(10, usize::MAX))
+        );
+        assert_eq!(span(5, 10).extend(6, usize::MAX), span(0, usize::MAX));
+        assert_eq!(span(5, 10).truncate(2, 1), span(7, 9));
+        assert!(span(5, 10).truncate(usize::MAX, 0).is_empty());
+        assert!(span(5, 10).truncate(0, usize::MAX).is_empty());
+        assert!(span(5, 10).truncate(3, 3).is_empty());
+        assert!(span(10, 5).extend(100, 100).is_empty());
+        assert!(span(usize::MAX - 2, usize::MAX).align_inward(16).is_empty());
+    }
+
+    #[test]
+    fn aligning_inward_takes_only_what_it_must() {
+        assert_eq!(span(1, 31).align_inward(8), span(8, 24));
+        assert_eq!(span(8, 24).align_inward(8), span(8, 24));
+        assert!(span(9, 15).align_inward(8).is_empty());
+        assert_eq!(
+            span(1, 100).word_align_inward(),
+            span(1, 100).align_inward(size_of::<usize>())
+        );
+    }
+
+    #[test]
+    fn slices_and_arrays_are_their_memory() {
+        let mut array = [0_u32; 5];
+        let base: *mut u8 = array.as_mut_ptr().cast();
+        let expected = Span::new(base, base.wrapping_add(20));
+        assert_eq!(Span::from_array(&raw mut array), expected);
+        assert_eq!(Span::from(&mut array), expected);
+        assert_eq!(Span::from(&mut array[..]), expected);
+        assert_eq!(Span::from(base..base.wrapping_add(20)), expected);
+        assert_eq!(expected.size(), 20);
+        assert!(Span::from(&mut array[1..1]).is_empty());
+        assert_eq!(format!("{}", span(16, 32)), "0x10..0x20");
+        assert_eq!(format!("{:?}", span(32, 16)), "empty");
+    }
+}

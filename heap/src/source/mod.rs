@@ -1,1 +1,74 @@
 //! Where a Talc heap gets its memory.
+
+use core::alloc::Layout;
+use core::fmt::Debug;
+
+use crate::talc::base::Talc;
+use crate::talc::base::binning::Binning;
+
+mod arena;
+mod claim;
+mod manual;
+
+pub use self::arena::{ArenaHeap, ArenaSource};
+pub use self::claim::Claim;
+pub use self::manual::Manual;
+
+/// Gives memory to a [`Talc`] that has not enough, and may take back what has become free.
+///
+/// # Safety
+/// An implementor guarantees:
+/// * [`acquire`](Source::acquire) and [`resize`](Source::resize) use the allocator that calls them
+///   through their arguments only. They do not allocate from it in another way: not through the lock
+///   around it, nor, if it is the global allocator, by way of a `Box` or a `println!`.
+/// * What [`resize`](Source::resize) returns is as described there.
+pub unsafe trait Source: Debug + Sized {
+    /// Whether [`resize`](Source::resize) is to be called. Most sources never take memory back and
+    /// save its cost.
+    const TRACK_HEAP_END: bool = false;
+
+    /// Gives the allocator more memory, so that `layout` fits, by [`Talc::claim`] or
+    /// [`Talc::extend`]. The source itself is at `talc.source`.
+    ///
+    /// A chunk takes a few bytes more than `layout.size()`, up to a multiple of
+    /// [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT), and alignments above that need slack.
+    /// After `Ok` the allocator tries again, and if it still does not fit, calls again, a bounded
+    /// number of times. After `Err` the allocation fails.
+    #[expect(
+        clippy::result_unit_err,
+        reason = "there is nothing to say but that there is no more"
+    )]
+    fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()>;
+
+    /// Says where a heap shall end from now on, when the free range at its top has grown.
+    ///
+    /// * `chunk_base` is where the free range begins: the lowest end that the heap can have. The
+    ///   memory up to `heap_end` is not in use, but still the allocator's.
+    /// * `heap_end` is where the heap ends. Whoever wants to keep it there returns it.
+    /// * `is_heap_base` says that nothing is left in the heap: returning `chunk_base` deletes it. It
+    ///   began at most one unit below `chunk_base`.
+    ///
+    /// When this returns, the allocator neither reads nor writes anything above the end that it
+    /// returned. Until it returns, the allocator has nothing stored between `chunk_base` and
+    /// `heap_end` that it will read again: the source may write there.
+    ///
+    /// It is called for every deallocation and every shrinking that frees memory at the top of a
+    /// heap, so it begins with a cheap test. It does not unwind.
+    ///
+    /// # Safety
+    /// The caller guarantees that both pointers are multiples of
+    /// [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT), and that `is_heap_base` is true.
+    ///
+    /// The implementor guarantees that what it returns is such a multiple, not below `chunk_base`,
+    /// and that memory above `heap_end` up to there, if any, is given as by [`Talc::extend`].
+    #[inline]
+    unsafe fn resize(
+        &mut self,
+        chunk_base: *mut u8,
+        heap_end: *mut u8,
+        is_heap_base: bool,
+    ) -> *mut u8 {
+        let _ = (chunk_base, is_heap_base);
+        heap_end
+    }
+}

@@ -1,1 +1,167 @@
 //! The boundary-tag allocator.
+//!
+//! [`Talc`] allocates from any number of heaps, which are ranges of addresses that its
+//! user claims or that its [`Source`] provides. Free ranges, *gaps*, lie in lists by size; a freed
+//! chunk merges at once with the gaps that it touches. No operation depends on how many chunks, gaps
+//! or heaps there are.
+//!
+//! It is in the family of dlmalloc (Doug Lea, *A Memory Allocator*, 1996) and TLSF (Masmano and
+//! others, *TLSF: a new dynamic memory allocator for real-time systems*, 2004).
+//!
+//! | file | subject |
+//! |---|---|
+//! | `chunk`, `tag`, `node` | where everything lies in memory |
+//! | `gaps`, `binning`, `bitfield` | the lists of gaps |
+//! | `allocate`, `reallocate`, `extent` | the operations |
+//! | `check`, `walk`, `counters` | looking at a heap |
+//! | `lock` | an allocator for several threads, and a `#[global_allocator]` |
+
+use core::alloc::Layout;
+use core::fmt;
+
+use self::binning::Binning;
+use self::chunk::chunk_size;
+use self::counters::Counting;
+use self::gaps::Gaps;
+use self::tag::TAG_SIZE;
+use crate::source::Source;
+
+mod allocate;
+pub mod binning;
+pub mod bitfield;
+mod check;
+mod chunk;
+mod counters;
+mod extent;
+mod gaps;
+mod lock;
+mod node;
+mod reallocate;
+mod tag;
+mod walk;
+
+pub use lock_api;
+
+pub use self::binning::DefaultBinning;
+pub use self::check::{Corruption, Rule};
+#[cfg(feature = "counters")]
+pub use self::counters::Counters;
+pub use self::walk::Region;
+pub use crate::source;
+
+/// The allocator without a lock around it.
+pub mod base {
+    pub use super::chunk::CHUNK_UNIT;
+    #[cfg(feature = "counters")]
+    pub use super::counters::Counters;
+    pub use super::extent::Reserved;
+    pub use super::{Talc, binning, bitfield};
+}
+
+/// The allocator behind a lock.
+pub mod sync {
+    pub use super::lock::TalcLock;
+}
+
+/// A [`sync::TalcLock`] with the [`DefaultBinning`].
+pub type TalcLock<R, S> = sync::TalcLock<R, S, DefaultBinning>;
+
+/// An allocator over any number of heaps.
+///
+/// It has no interior mutability, so it is no `GlobalAlloc` itself: see [`TalcLock`](sync::TalcLock).
+///
+/// `S` is asked for memory when there is not enough, and may take it back when it becomes free.
+/// `B` says which gaps share a list: [`DefaultBinning`] unless you know your sizes.
+///
+/// ```
+/// use core::alloc::Layout;
+/// use heap::talc::{DefaultBinning, base::Talc, source::Manual};
+///
+/// let mut memory = [0_u64; 2048];
+/// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+/// // SAFETY: nobody else uses `memory` as long as `talc` does.
+/// let heap_end = unsafe { talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory)) };
+/// assert!(heap_end.is_some());
+///
+/// let layout = Layout::new::<[u32; 10]>();
+/// // SAFETY: the layout's size is not zero.
+/// let block = unsafe { talc.allocate(layout) }.expect("there is room");
+/// // SAFETY: the block was allocated with this layout.
+/// unsafe { talc.deallocate(block.as_ptr(), layout) };
+/// assert!(talc.check().is_ok());
+/// ```
+pub struct Talc<S: Source, B: Binning> {
+    /// Provides memory. `Talc` calls it and does not touch it otherwise.
+    pub source: S,
+    gaps: Gaps<B>,
+    counters: Counting,
+}
+
+// SAFETY: the gaps that it points to belong to it, and go where it goes.
+unsafe impl<S: Source + Send, B: Binning> Send for Talc<S, B> {}
+// SAFETY: what takes `&self` only reads.
+unsafe impl<S: Source + Sync, B: Binning> Sync for Talc<S, B> {}
+
+impl<S: Source, B: Binning> Talc<S, B> {
+    /// An allocator that has no memory yet.
+    pub const fn new(source: S) -> Self {
+        Self {
+            source,
+            gaps: Gaps::new(),
+            counters: Counting::new(),
+        }
+    }
+
+    /// Whether a heap was ever claimed.
+    ///
+    /// The first heap also holds the list heads, for good, and must be large enough for them: see
+    /// [`min_first_heap_size`]. Heaps that follow need a few bytes only.
+    pub fn is_metadata_established(&self) -> bool {
+        self.gaps.is_established()
+    }
+
+    /// What is allocated, free and claimed now, and how much ever was.
+    #[cfg(feature = "counters")]
+    pub fn counters(&self) -> &Counters {
+        &self.counters
+    }
+}
+
+impl<S: Source, B: Binning> fmt::Debug for Talc<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (count, bytes, largest) = self
+            .gaps()
+            .fold((0_usize, 0, 0), |(count, bytes, largest), gap| {
+                (count + 1, bytes + gap.size(), gap.size().max(largest))
+            });
+        f.debug_struct("Talc")
+            .field("source", &self.source)
+            .field("is_metadata_established", &self.is_metadata_established())
+            .field("gaps", &count)
+            .field("free_bytes", &bytes)
+            .field("largest_gap", &largest)
+            .finish_non_exhaustive()
+    }
+}
+
+/// The size of the chunk with the list heads, which lies at the base of the first heap.
+const fn metadata_chunk_size<B: Binning>() -> usize {
+    chunk_size(Gaps::<B>::HEADS_SIZE)
+}
+
+/// With this size, wherever it is, the first claim succeeds.
+pub const fn min_first_heap_size<B: Binning>() -> usize {
+    // At the base, the tag and up to a unit less one byte to the first multiple of the unit; at the
+    // end as much again to the last; between them the metadata and one unit for an allocation.
+    TAG_SIZE + 2 * (base::CHUNK_UNIT - 1) + metadata_chunk_size::<B>() + base::CHUNK_UNIT
+}
+
+/// With this size and alignment the first claim succeeds.
+pub const fn min_first_heap_layout<B: Binning>() -> Layout {
+    // The base tag takes a unit, or else the metadata would not be aligned.
+    let size = base::CHUNK_UNIT + metadata_chunk_size::<B>() + base::CHUNK_UNIT;
+    match Layout::from_size_align(size, base::CHUNK_UNIT) {
+        Ok(layout) => layout,
+        Err(_) => panic!("more bins than memory"),
+    }
+}

@@ -1,1 +1,406 @@
-//! The arena.
+//! A general allocator of ranges of numbers: addresses, page frames, process ids.
+//!
+//! After Bonwick and Adams, "Magazines and Vmem: Extending the Slab Allocator to Many CPUs and
+//! Arbitrary Resources" (USENIX 2001). An [`Arena`] has *spans*, which were added to it or which it
+//! borrowed from its [`Source`], and in them *segments*, free or allocated, that are multiples of
+//! its *quantum*. It never touches what its numbers stand for: a [*boundary tag*](Bt) describes each
+//! span and each segment, and these come from a [tag supply](Allocator).
+//!
+//! ```
+//! use heap::vmem::tags::{NoPages, TagPool};
+//! use heap::vmem::{AllocPolicy, Arena, lock::LockApi};
+//!
+//! type Lock = LockApi<spin::Mutex<()>>;
+//! static TAGS: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+//!
+//! let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &TAGS)?;
+//! arena.add_span(0x10_0000, 0x10_0000)?;
+//! let base = arena.alloc(0x3000, AllocPolicy::InstantFit)?;
+//! arena.resize(base, 0x5000)?;
+//! arena.free(base)?;
+//! # Ok::<(), heap::vmem::Error>(())
+//! ```
+//!
+//! # Locks
+//! An arena holds its lock for a short time, never while it calls anybody: source, tag supply, hook
+//! or formatter. So two arenas' locks are never held at once, and a source may use arenas, even the
+//! one that calls it.
+
+mod allocate;
+mod check;
+pub mod error;
+mod fit;
+mod free;
+mod freelist;
+mod idle;
+mod import;
+mod index;
+pub mod layout;
+pub mod lock;
+mod policy;
+mod pool;
+mod resize;
+mod segment;
+mod segments;
+mod source;
+mod spans;
+mod stash;
+mod state;
+pub mod tags;
+
+use core::cell::UnsafeCell;
+use core::fmt;
+use core::ops::{Deref, DerefMut};
+use core::ptr::NonNull;
+
+pub use check::{Fault, Rule};
+pub use error::{Error, Result};
+pub use layout::Layout;
+pub use lock::Lock;
+pub use policy::AllocPolicy;
+pub use segment::Bt;
+pub use segments::{Segment, SegmentKind, Segments, SpanExtent};
+pub use source::Source;
+pub use tags::Allocator;
+
+use segment::Tag;
+use stash::Stash;
+use state::State;
+use tags::Page;
+
+/// Traits for the supply of boundary tags.
+pub mod alloc {
+    pub use super::tags::Allocator;
+}
+
+/// How many tags an operation may take: two for a new span, two for a split.
+const PER_OPERATION: usize = 4;
+/// How many tags an arena keeps in hand that only shrinking may take.
+const RESERVE: usize = 2;
+/// How many tags an arena has in hand after it went to its supply …
+const REFILL: usize = 16;
+/// … and above how many it gives some back.
+const SPILL: usize = 32;
+
+/// An arena: a set of spans, divided into free and allocated segments.
+///
+/// Sizes and addresses are in whatever unit the numbers of the arena have; they are multiples of the
+/// quantum, to which requested sizes are rounded up.
+///
+/// | operation                        | cost |
+/// |----------------------------------|------|
+/// | `alloc`, `free`, `resize`        | expected O(1), apart from calls to the source |
+/// | `BestFit`                        | the free segments of up to two size classes |
+/// | `NextFit`                        | the segments between the last allocation and this one |
+/// | constrained                      | O(1) if a segment that is large enough in any case is there, or is borrowed |
+/// | `add_span`, `contains`, import, release | O(log spans) |
+/// | `xalloc_at`, `segment_of`        | O(log spans + segments of the span) |
+///
+/// Before it refuses an allocation, the arena looks at every free segment that could fit.
+pub struct Arena<'label, 'src, A: Allocator, L: Lock> {
+    label: &'label str,
+    quantum: usize,
+    source: Option<&'src dyn Source>,
+    kept_spans: usize,
+    min_import: usize,
+    limit: usize,
+    reclaim: Option<&'src Reclaim>,
+    on_leak: Option<LeakHook>,
+    allocator: A,
+    lock: L,
+    /// Only reached through [`Arena::lock`], and by `drop`.
+    state: UnsafeCell<State>,
+}
+
+/// A hook that can free something when an arena is about to refuse a size. It says whether another
+/// attempt is worthwhile. Called with no lock held.
+pub type Reclaim = dyn Fn(usize) -> bool + Sync;
+
+/// A hook that learns of an arena dropped with live allocations: its label, and how much of it is
+/// allocated.
+pub type LeakHook = fn(label: &str, allocated: usize);
+
+// SAFETY: the state consists of boundary tags that belong to the arena, and moves with it.
+unsafe impl<A: Allocator + Send, L: Lock + Send> Send for Arena<'_, '_, A, L> {}
+// SAFETY: the lock guards the state.
+unsafe impl<A: Allocator + Sync, L: Lock + Sync> Sync for Arena<'_, '_, A, L> {}
+
+impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
+    /// Creates an arena without spans.
+    ///
+    /// When a request does not fit it borrows from `source`, if there is one. Its boundary tags come
+    /// from `allocator`.
+    ///
+    /// # Errors
+    /// [`Error::InvalidQuantum`] unless the quantum is a power of two.
+    pub fn create(
+        label: &'label str,
+        quantum: usize,
+        source: Option<&'src dyn Source>,
+        allocator: A,
+    ) -> Result<Self> {
+        if !quantum.is_power_of_two() {
+            return Err(Error::InvalidQuantum { quantum });
+        }
+        Ok(Self {
+            label,
+            quantum,
+            source,
+            kept_spans: 1,
+            min_import: 0,
+            limit: usize::MAX,
+            reclaim: None,
+            on_leak: None,
+            allocator,
+            lock: L::default(),
+            state: UnsafeCell::new(State::new(quantum.ilog2())),
+        })
+    }
+
+    /// Sets how many free borrowed spans are kept for later: 1 if not set.
+    ///
+    /// With 0, free space at the end of a borrowed span is offered to the source as well, which may
+    /// [shrink](Source::shrink) the span.
+    #[must_use]
+    pub fn with_kept_spans(mut self, spans: usize) -> Self {
+        self.kept_spans = spans;
+        self
+    }
+
+    /// Sets the least that is borrowed at a time, rounded up to the quantum: what is asked for, if
+    /// not set. When the source refuses this much, the arena asks for what it needs.
+    #[must_use]
+    pub fn with_min_import(mut self, size: usize) -> Self {
+        self.min_import = fit::round_up(size, self.quantum).unwrap_or(0);
+        self
+    }
+
+    /// Sets the most that the spans of the arena may have in total.
+    #[must_use]
+    pub fn with_limit(mut self, limit: usize) -> Self {
+        self.limit = limit;
+        self
+    }
+
+    /// Sets a hook that is called before an allocation is refused.
+    #[must_use]
+    pub fn with_reclaim(mut self, hook: &'src Reclaim) -> Self {
+        self.reclaim = Some(hook);
+        self
+    }
+
+    /// Sets a hook that is called when the arena is dropped with live allocations. The spans in
+    /// which they lie are not given back.
+    #[must_use]
+    pub fn with_leak_hook(mut self, hook: LeakHook) -> Self {
+        self.on_leak = Some(hook);
+        self
+    }
+
+    /// The label.
+    pub fn label(&self) -> &'label str {
+        self.label
+    }
+
+    /// The quantum.
+    pub fn quantum(&self) -> usize {
+        self.quantum
+    }
+
+    /// The size of all spans. Constant time.
+    pub fn total_space(&self) -> usize {
+        self.lock().total
+    }
+
+    /// The size of all allocated segments. Constant time.
+    pub fn allocated_space(&self) -> usize {
+        self.lock().allocated
+    }
+
+    /// The size of all free segments. Constant time.
+    pub fn free_space(&self) -> usize {
+        let state = self.lock();
+        state.total - state.allocated
+    }
+
+    /// The size of all spans borrowed from the source. Constant time.
+    pub fn borrowed_space(&self) -> usize {
+        self.lock().borrowed
+    }
+
+    fn lock(&self) -> Locked<'_, L> {
+        Locked {
+            _guard: self.lock.lock(),
+            state: &self.state,
+        }
+    }
+
+    fn try_lock(&self) -> Option<Locked<'_, L>> {
+        Some(Locked {
+            _guard: self.lock.try_lock()?,
+            state: &self.state,
+        })
+    }
+
+    /// Locks the arena, with tags in hand for any operation.
+    #[inline]
+    fn secure(&self) -> Result<Locked<'_, L>> {
+        let state = self.lock();
+        if state.stash.len() >= PER_OPERATION + RESERVE && !state.index.wants_page() {
+            return Ok(state);
+        }
+        self.restock(state, PER_OPERATION + RESERVE)
+    }
+
+    /// Gets tags from the supply until at least `needed` are in hand, and the page that the index
+    /// wants.
+    #[cold]
+    fn restock<'a>(&'a self, mut state: Locked<'a, L>, needed: usize) -> Result<Locked<'a, L>> {
+        // A supply that restocks itself when an operation is done gets a second chance.
+        let mut chances = 2;
+        loop {
+            let missing = REFILL.saturating_sub(state.stash.len());
+            let ask_page = state.index.ask_page();
+            drop(state);
+
+            let mut tags = Stash::new();
+            while tags.len() < missing
+                && let Some(memory) = self.allocator.allocate()
+            {
+                // SAFETY: the memory comes from the supply, and goes back there from a stash only.
+                tags.put(unsafe { Tag::new(memory) });
+            }
+            let page = ask_page.then(|| self.allocator.allocate_page());
+            self.allocator.done();
+
+            state = self.lock();
+            if let Some(page) = page {
+                // SAFETY: the page comes from the supply, and goes back there when the index gives
+                // it up.
+                unsafe { state.index.supply_page(page) };
+            }
+            chances -= usize::from(tags.len() == 0);
+            state.stash.append(tags);
+            if state.stash.len() >= needed {
+                return Ok(state);
+            }
+            if chances == 0 {
+                return Err(Error::AllocatorError);
+            }
+        }
+    }
+
+    /// Ends an operation: what is in hand beyond need goes back to the supply.
+    #[inline]
+    fn finish(&self, state: Locked<'_, L>) {
+        if state.stash.len() > SPILL || state.index.has_idle_page() {
+            self.spill(state);
+        }
+    }
+
+    #[cold]
+    fn spill(&self, mut state: Locked<'_, L>) {
+        let surplus = state.stash.len().saturating_sub(REFILL);
+        let tags = state.stash.split(surplus);
+        let page = if state.index.has_idle_page() {
+            state.index.take_page()
+        } else {
+            None
+        };
+        drop(state);
+        self.give_back_memory(tags, page);
+    }
+
+    /// Gives tags and a page back to the supply. The lock is not held.
+    fn give_back_memory(&self, mut tags: Stash, page: Option<NonNull<Page>>) {
+        while let Some(tag) = tags.pop() {
+            // SAFETY: the tag came from the supply, and is in no stash or structure any more.
+            unsafe { self.allocator.deallocate(tag.into_memory()) };
+        }
+        if let Some(page) = page {
+            // SAFETY: the page came from the supply, and the index has given it up.
+            unsafe { self.allocator.deallocate_page(page) };
+        }
+        self.allocator.done();
+    }
+}
+
+/// The state of an arena while its lock is held.
+struct Locked<'a, L: Lock + 'a> {
+    _guard: L::Guard<'a>,
+    /// Not a `&mut`, which would have to be the only one until the function ends that it was passed
+    /// to, not just until it is dropped.
+    state: &'a UnsafeCell<State>,
+}
+
+impl<L: Lock> Deref for Locked<'_, L> {
+    type Target = State;
+
+    fn deref(&self) -> &State {
+        // SAFETY: the lock is held, so nobody else has a reference to the state.
+        unsafe { &*self.state.get() }
+    }
+}
+
+impl<L: Lock> DerefMut for Locked<'_, L> {
+    fn deref_mut(&mut self) -> &mut State {
+        // SAFETY: the lock is held, so nobody else has a reference to the state.
+        unsafe { &mut *self.state.get() }
+    }
+}
+
+impl<A: Allocator, L: Lock> Drop for Arena<'_, '_, A, L> {
+    /// Gives free borrowed spans back to the source, and all tags to their supply.
+    ///
+    /// A span with live allocations stays with whoever uses them.
+    fn drop(&mut self) {
+        if let Some(hook) = self.on_leak
+            && self.state.get_mut().allocated != 0
+        {
+            hook(self.label, self.state.get_mut().allocated);
+        }
+        let state = self.state.get_mut();
+        while let Some(span) = state.spans.root() {
+            if state::is_idle(span.above())
+                && let Some(source) = self.source
+            {
+                // SAFETY: the source lent this span, nothing of it is allocated, and the arena
+                // forgets it. If the source does not take it, there is nobody left to keep it.
+                let _ = unsafe { source.release(span.start.get(), span.size()) };
+            }
+            state.spans.remove(span);
+            let mut segment = span.above();
+            while segment != span {
+                let above = segment.above();
+                state.stash.put(segment);
+                segment = above;
+            }
+            state.stash.put(span);
+        }
+        state.index.clear();
+        let tags = core::mem::take(&mut state.stash);
+        let mut pages = core::iter::from_fn(|| self.state.get_mut().index.take_page());
+        let page = pages.next();
+        for page in pages {
+            // SAFETY: the page came from the supply, and the index has given it up.
+            unsafe { self.allocator.deallocate_page(page) };
+        }
+        self.give_back_memory(tags, page);
+    }
+}
+
+impl<A: Allocator, L: Lock> fmt::Debug for Arena<'_, '_, A, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (total, allocated, borrowed) = {
+            let state = self.lock();
+            (state.total, state.allocated, state.borrowed)
+        };
+        f.debug_struct("Arena")
+            .field("label", &self.label)
+            .field("quantum", &self.quantum)
+            .field("total", &total)
+            .field("allocated", &allocated)
+            .field("borrowed", &borrowed)
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,161 @@
+//! The record that [`ArenaSource`](super::ArenaSource) keeps of each heap, and the lists that thread them.
+//!
+//! `talc::Source::resize` is told only where a heap ends. So that everything else is found from there, the
+//! record lies exactly at Talc's end, in the last bytes of the pages that the heap keeps:
+//!
+//! ```text
+//! base                                  Talc's end       base + kept            base + size
+//! ├───────────── Talc's heap ───────────┼─── Record ─────┼──── to be given back ────┤ guard
+//! └── page boundary                                      └── page boundary          └── page boundary
+//! ```
+//!
+//! The record moves with the end. A heap that was deleted keeps nothing (`kept == 0`); its record stays
+//! where it was until the pages are given back.
+
+use core::mem::size_of;
+use core::ptr::NonNull;
+
+use crate::talc::base::CHUNK_UNIT;
+
+/// Bytes between Talc's end and the end of the pages that a heap keeps.
+pub(super) const RECORD: usize = size_of::<Record>().next_multiple_of(CHUNK_UNIT);
+
+/// The list of live heaps, the one to extend first.
+pub(super) const HEAPS: usize = 0;
+/// The queue of heaps that have pages to give back.
+pub(super) const RETURNS: usize = 1;
+
+/// What is known of one heap.
+pub(super) struct Record {
+    /// Where the heap's segment of the arena begins.
+    pub base: NonNull<u8>,
+    /// Bytes of the arena's segment, all of them mapped. A multiple of the arena's quantum.
+    pub size: usize,
+    /// Bytes of it that the heap keeps, this record included. At most `size`, and a multiple of the
+    /// quantum; zero once the heap is deleted.
+    pub kept: usize,
+    /// Where the pages from `kept` to `size` are on their way.
+    pub state: State,
+    links: [Links; 2],
+}
+
+/// Where the pages between a record's `kept` and `size` are on their way back to the arena.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum State {
+    /// There are none: `kept == size`.
+    Settled,
+    /// The record is in the list [`RETURNS`].
+    Queued,
+    /// Somebody is giving them back just now, without the heap's lock. `size` stays until they are done.
+    Draining,
+}
+
+#[derive(Clone, Copy)]
+struct Links {
+    prev: Option<NonNull<Record>>,
+    next: Option<NonNull<Record>>,
+}
+
+impl Record {
+    /// A record that is in no list.
+    pub fn new(base: NonNull<u8>, size: usize) -> Self {
+        let links = [Links {
+            prev: None,
+            next: None,
+        }; 2];
+        Record {
+            base,
+            size,
+            kept: size,
+            state: State::Settled,
+            links,
+        }
+    }
+
+    /// Where the record of a heap that begins at `base` and keeps `kept` bytes lies; also Talc's end.
+    ///
+    /// # Safety
+    /// `base` to `base + kept` must lie in one mapped segment, and `kept` be at least [`RECORD`].
+    pub unsafe fn place(base: NonNull<u8>, kept: usize) -> NonNull<Record> {
+        // SAFETY: the caller vouches that the offset stays inside the segment.
+        unsafe { base.byte_add(kept - RECORD) }.cast()
+    }
+}
+
+/// A doubly linked list through the links `WHICH` of records.
+pub(super) struct List<const WHICH: usize> {
+    first: Option<NonNull<Record>>,
+}
+
+impl<const WHICH: usize> List<WHICH> {
+    pub const fn new() -> Self {
+        List { first: None }
+    }
+
+    pub fn first(&self) -> Option<NonNull<Record>> {
+        self.first
+    }
+
+    /// The record after `record`.
+    ///
+    /// # Safety
+    /// `record` must be in this list.
+    pub unsafe fn after(&self, record: NonNull<Record>) -> Option<NonNull<Record>> {
+        // SAFETY: records in a list are live.
+        unsafe { (*record.as_ptr()).links[WHICH].next }
+    }
+
+    /// # Safety
+    /// `record` must be live, stay so while it is in the list, and not be in it yet.
+    pub unsafe fn push(&mut self, record: NonNull<Record>) {
+        let next = self.first.replace(record);
+        // SAFETY: the caller vouches for `record`.
+        unsafe { (*record.as_ptr()).links[WHICH] = Links { prev: None, next } };
+        if let Some(next) = next {
+            // SAFETY: `next` was the first of this list, so it is live.
+            unsafe { (*next.as_ptr()).links[WHICH].prev = Some(record) };
+        }
+    }
+
+    /// # Safety
+    /// `record` must be in this list.
+    pub unsafe fn remove(&mut self, record: NonNull<Record>) {
+        // SAFETY: records in a list are live.
+        let Links { prev, next } = unsafe { (*record.as_ptr()).links[WHICH] };
+        // SAFETY: the neighbours are in the list.
+        unsafe { self.join(prev, next, next, prev) };
+    }
+
+    /// Makes the neighbours of a record that has moved point to where it is now.
+    ///
+    /// # Safety
+    /// `record` must be a copy of a record that is in this list, which it replaces.
+    pub unsafe fn moved(&mut self, record: NonNull<Record>) {
+        // SAFETY: the caller vouches for `record`.
+        let Links { prev, next } = unsafe { (*record.as_ptr()).links[WHICH] };
+        // SAFETY: the neighbours are in the list.
+        unsafe { self.join(prev, Some(record), next, Some(record)) };
+    }
+
+    /// Writes the link that leads forwards out of `prev` and the one that leads backwards out of `next`.
+    ///
+    /// # Safety
+    /// `prev` and `next` must be neighbours in this list, but for one record between them.
+    unsafe fn join(
+        &mut self,
+        prev: Option<NonNull<Record>>,
+        forwards: Option<NonNull<Record>>,
+        next: Option<NonNull<Record>>,
+        backwards: Option<NonNull<Record>>,
+    ) {
+        match prev {
+            // SAFETY: records in a list are live.
+            Some(prev) => unsafe { (*prev.as_ptr()).links[WHICH].next = forwards },
+            None => self.first = forwards,
+        }
+        if let Some(next) = next {
+            // SAFETY: records in a list are live.
+            unsafe { (*next.as_ptr()).links[WHICH].prev = backwards };
+        }
+    }
+}

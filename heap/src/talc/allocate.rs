@@ -1,0 +1,255 @@
+//! Allocation and deallocation.
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use super::Talc;
+use super::binning::Binning;
+use super::chunk::{CHUNK_UNIT, chunk_size};
+use super::node::Gap;
+use super::tag::Tag;
+use crate::source::Source;
+
+/// Gaps that may or may not fit are tried this often before the source is asked for memory.
+const LOOKS: usize = 16;
+
+/// A source that says it has granted memory, when the request still does not fit, is believed this
+/// often in one allocation.
+const MAX_ACQUISITIONS: usize = 8;
+
+/// What an allocation needs of a gap.
+pub(super) struct Request {
+    /// Of the chunk.
+    pub(super) size: usize,
+    /// Of the chunk's base; no less than [`CHUNK_UNIT`].
+    align: usize,
+    /// A gap of this size fits wherever it lies.
+    pub(super) size_for_certain: usize,
+}
+
+impl Request {
+    /// `None` if no address space could hold it.
+    #[inline]
+    fn new(layout: Layout) -> Option<Request> {
+        let size = chunk_size(layout.size());
+        let align = layout.align().max(CHUNK_UNIT);
+        let size_for_certain = size.checked_add(align - CHUNK_UNIT)?;
+        Some(Request {
+            size,
+            align,
+            size_for_certain,
+        })
+    }
+
+    /// Bytes from `base` to the first aligned address.
+    #[inline]
+    fn padding_at(&self, base: NonNull<u8>) -> usize {
+        base.addr().get().wrapping_neg() & (self.align - 1)
+    }
+
+    /// There is room for the chunk at an aligned address in the gap.
+    pub(super) fn fits(&self, gap: Gap) -> bool {
+        // The padding is at most `align - CHUNK_UNIT`, so the sum does not overflow.
+        gap.size() >= self.padding_at(gap.base) + self.size
+    }
+}
+
+impl<S: Source, B: Binning> Talc<S, B> {
+    /// Allocates from the heaps as they are, without asking the [`Source`] for more.
+    ///
+    /// In constant time while there is a gap that fits wherever it lies. Otherwise every gap that
+    /// might fit is looked at, so that what fits is found.
+    ///
+    /// # Safety
+    /// `layout.size()` is not zero.
+    #[inline]
+    pub unsafe fn try_allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        let request = Request::new(layout)?;
+        let gap = self.gaps.find(&request, usize::MAX)?;
+        // SAFETY: the request fits in the gap.
+        Some(unsafe { self.allocate_from(gap, &request, layout) })
+    }
+
+    /// Allocates, asking the [`Source`] for memory when there is not enough.
+    ///
+    /// In constant time, the source's own time excepted: before the source is asked, only a bounded
+    /// number of gaps is looked at. All that might fit are looked at when the source has no more to
+    /// give. `None` if none of them fits either. A source that claims success without progress is
+    /// asked a bounded number of times.
+    ///
+    /// # Safety
+    /// `layout.size()` is not zero.
+    #[inline]
+    pub unsafe fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        let request = Request::new(layout)?;
+        let gap = match self.gaps.find(&request, LOOKS) {
+            Some(gap) => gap,
+            None => self.acquire_gap(&request, layout)?,
+        };
+        // SAFETY: the request fits in the gap.
+        Some(unsafe { self.allocate_from(gap, &request, layout) })
+    }
+
+    /// Asks the source until there is a gap in which the request fits.
+    #[cold]
+    #[inline(never)]
+    fn acquire_gap(&mut self, request: &Request, layout: Layout) -> Option<Gap> {
+        for _ in 0..MAX_ACQUISITIONS {
+            if S::acquire(self, layout).is_err() {
+                break;
+            }
+            if let Some(gap) = self.gaps.find(request, LOOKS) {
+                return Some(gap);
+            }
+        }
+        self.gaps.find(request, usize::MAX)
+    }
+
+    /// Makes the lowest aligned part of a gap a chunk.
+    ///
+    /// # Safety
+    /// The gap is in its list, and the request, made from `layout`, fits in it.
+    #[inline]
+    unsafe fn allocate_from(&mut self, gap: Gap, request: &Request, layout: Layout) -> NonNull<u8> {
+        // SAFETY: the gap is in its list. It ends in its heap, the chunk ends in it, and what is
+        // left on either side is free. Below a gap there is always a tag.
+        unsafe {
+            self.remove_gap(gap);
+            let padding = request.padding_at(gap.base);
+            let base = gap.base.byte_add(padding);
+            if padding > 0 {
+                self.insert_gap(Gap::new(gap.base, base, false));
+            } else {
+                Tag::ending_at(base).without(Tag::BELOW_GAP).write_at(base);
+            }
+            self.end_chunk_in(gap, base.byte_add(request.size));
+            self.counters.count_allocation(layout.size());
+            base
+        }
+    }
+
+    /// Ends a chunk at `end`, within a gap that was removed. What is left of the gap above is a gap
+    /// again.
+    ///
+    /// # Safety
+    /// `end` is a multiple of the unit in or at the end of `gap`, and higher than the chunk's base;
+    /// from there on the gap is free and in no list.
+    #[inline]
+    pub(super) unsafe fn end_chunk_in(&mut self, gap: Gap, end: NonNull<u8>) {
+        let gap_end = gap.end();
+        // SAFETY: by this function's contract.
+        unsafe {
+            if end < gap_end {
+                self.insert_gap(Gap::new(end, gap_end, gap.is_heap_end()));
+                Tag::ALLOCATED.with(Tag::BELOW_GAP).write_at(end);
+            } else if gap.is_heap_end() {
+                Tag::ALLOCATED.with(Tag::HEAP_END).write_at(end);
+            } else {
+                Tag::ALLOCATED.write_at(end);
+            }
+        }
+    }
+
+    /// Frees an allocation.
+    ///
+    /// In constant time. When that leaves more free space at the top of a heap, a
+    /// [tracking](Source::TRACK_HEAP_END) source decides where the heap shall end.
+    ///
+    /// # Safety
+    /// `ptr` is an allocation of this allocator, made or last resized to `layout`, and not yet
+    /// freed.
+    #[inline]
+    pub unsafe fn deallocate(&mut self, ptr: *mut u8, layout: Layout) {
+        self.counters.count_deallocation(layout.size());
+        // SAFETY: an allocation is not null, and begins a chunk whose size follows from the layout.
+        unsafe {
+            let base = NonNull::new_unchecked(ptr);
+            let end = base.byte_add(chunk_size(layout.size()));
+            self.free(base, end);
+        }
+    }
+
+    /// Frees the range from `base` up to the end of a chunk, merging it with the gaps that it
+    /// touches.
+    ///
+    /// # Safety
+    /// A chunk ends at `end` and nothing in the range is in use. A chunk, a gap or a heap's base tag
+    /// ends at `base`.
+    #[inline]
+    pub(super) unsafe fn free(&mut self, mut base: NonNull<u8>, mut end: NonNull<u8>) {
+        // SAFETY: tags and extents are where the caller says that chunks and gaps end, and tell the
+        // truth about what is next to them.
+        unsafe {
+            let tag = Tag::ending_at(end);
+            let mut heap_end = tag.is_heap_end();
+            if tag.is_below_gap() {
+                let above = Gap::at(end);
+                self.remove_gap(above);
+                end = above.end();
+                heap_end = above.is_heap_end();
+            }
+            let below = Tag::ending_at(base);
+            if below.is_allocated() {
+                below.with(Tag::BELOW_GAP).write_at(base);
+            } else {
+                let gap = Gap::ending_at(base);
+                self.remove_gap(gap);
+                base = gap.base;
+            }
+            if S::TRACK_HEAP_END && heap_end {
+                self.offer_top(base, end);
+            } else {
+                self.insert_gap(Gap::new(base, end, heap_end));
+            }
+        }
+    }
+
+    /// The free range from `base` to the end of its heap has grown: the source decides where the
+    /// heap shall end.
+    ///
+    /// # Safety
+    /// The range is free, ends a heap at `end` and is in no list.
+    #[inline(never)]
+    unsafe fn offer_top(&mut self, base: NonNull<u8>, end: NonNull<u8>) {
+        // SAFETY: there is a tag below every free range.
+        let is_heap_base = unsafe { Tag::ending_at(base) }.is_heap_base();
+        // SAFETY: base and end are multiples of the unit, and the heap goes if `base` is returned
+        // and there is nothing under it.
+        let new_end = unsafe {
+            self.source
+                .resize(base.as_ptr(), end.as_ptr(), is_heap_base)
+        };
+        debug_assert!(
+            new_end.addr() % CHUNK_UNIT == 0,
+            "the source returned an odd heap end"
+        );
+        debug_assert!(
+            new_end.addr() >= base.addr().get(),
+            "the source cut into what is in use"
+        );
+        // SAFETY: the source vouches for the new end. From here on nothing above it is touched.
+        unsafe { self.set_heap_end(base, end, new_end.addr()) };
+    }
+
+    /// Enters a free range into its list.
+    ///
+    /// # Safety
+    /// As for [`Gaps::insert`](super::gaps::Gaps::insert).
+    #[inline]
+    pub(super) unsafe fn insert_gap(&mut self, gap: Gap) {
+        self.counters.count_gap(gap.size());
+        // SAFETY: the caller's duty.
+        unsafe { self.gaps.insert(gap) }
+    }
+
+    /// Takes a gap out of its list.
+    ///
+    /// # Safety
+    /// As for [`Gaps::remove`](super::gaps::Gaps::remove).
+    #[inline]
+    pub(super) unsafe fn remove_gap(&mut self, gap: Gap) {
+        self.counters.uncount_gap(gap.size());
+        // SAFETY: the caller's duty.
+        unsafe { self.gaps.remove(gap) }
+    }
+}

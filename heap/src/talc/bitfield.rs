@@ -1,0 +1,202 @@
+//! Which bins have a gap in them: sets of small numbers that answer "the first at or after".
+
+use core::fmt::Debug;
+
+/// A set of the numbers below [`BITS`](BitField::BITS).
+///
+/// Implemented for the unsigned integers up to `u64` and `usize`, for arrays of bit fields (good up
+/// to four words) and by [`TwoLevelBitField`] (for more).
+pub trait BitField: Debug + Copy + Sized + Send + Sync + 'static + Eq {
+    /// How many bits there are.
+    const BITS: u32;
+    /// All bits clear.
+    const ZEROES: Self;
+
+    /// The lowest set bit that is `b` or higher; if there is none, [`BITS`](BitField::BITS) or
+    /// more. `b` is less than `BITS`.
+    fn bit_scan_forward(&self, b: u32) -> u32;
+    /// Sets bit `b`, which is less than [`BITS`](BitField::BITS).
+    fn set_bit(&mut self, b: u32);
+    /// Clears bit `b`, which is less than [`BITS`](BitField::BITS).
+    fn clear_bit(&mut self, b: u32);
+    /// Whether bit `b` is set. `b` is less than [`BITS`](BitField::BITS).
+    fn read_bit(&self, b: u32) -> bool;
+}
+
+macro_rules! word_bit_field {
+    ($($word:ty)*) => {$(
+        impl BitField for $word {
+            const BITS: u32 = <$word>::BITS;
+            const ZEROES: Self = 0;
+
+            #[inline]
+            fn bit_scan_forward(&self, b: u32) -> u32 {
+                // A remainder of zero has as many trailing zeros as bits: the sum is out of range.
+                b + (*self >> b).trailing_zeros()
+            }
+
+            #[inline]
+            fn set_bit(&mut self, b: u32) {
+                *self |= 1 << b;
+            }
+
+            #[inline]
+            fn clear_bit(&mut self, b: u32) {
+                *self &= !(1 << b);
+            }
+
+            #[inline]
+            fn read_bit(&self, b: u32) -> bool {
+                *self >> b & 1 != 0
+            }
+        }
+    )*};
+}
+
+word_bit_field!(u8 u16 u32 u64 usize);
+
+impl<const N: usize, F: BitField> BitField for [F; N] {
+    const BITS: u32 = F::BITS * N as u32;
+    const ZEROES: Self = [F::ZEROES; N];
+
+    #[inline]
+    fn bit_scan_forward(&self, b: u32) -> u32 {
+        let mut word = b / F::BITS;
+        let mut found = self[word as usize].bit_scan_forward(b % F::BITS);
+        while found >= F::BITS {
+            word += 1;
+            if word == N as u32 {
+                return Self::BITS;
+            }
+            found = self[word as usize].bit_scan_forward(0);
+        }
+        word * F::BITS + found
+    }
+
+    #[inline]
+    fn set_bit(&mut self, b: u32) {
+        self[(b / F::BITS) as usize].set_bit(b % F::BITS);
+    }
+
+    #[inline]
+    fn clear_bit(&mut self, b: u32) {
+        self[(b / F::BITS) as usize].clear_bit(b % F::BITS);
+    }
+
+    #[inline]
+    fn read_bit(&self, b: u32) -> bool {
+        self[(b / F::BITS) as usize].read_bit(b % F::BITS)
+    }
+}
+
+/// `N` fields of type `L`, and a field of type `U` that says which of them are not empty: a scan
+/// looks at no more than three words, however many there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TwoLevelBitField<U: BitField, L: BitField, const N: usize> {
+    /// Bit *n* is set exactly when `lower[n]` is not empty.
+    upper: U,
+    lower: [L; N],
+}
+
+impl<U: BitField, L: BitField, const N: usize> BitField for TwoLevelBitField<U, L, N> {
+    const BITS: u32 = {
+        assert!(
+            N as u32 <= U::BITS,
+            "the upper field needs a bit for each lower field"
+        );
+        L::BITS * N as u32
+    };
+    const ZEROES: Self = Self {
+        upper: U::ZEROES,
+        lower: [L::ZEROES; N],
+    };
+
+    #[inline]
+    fn bit_scan_forward(&self, b: u32) -> u32 {
+        let word = b / L::BITS;
+        let found = self.lower[word as usize].bit_scan_forward(b % L::BITS);
+        if found < L::BITS {
+            return word * L::BITS + found;
+        }
+        if word + 1 < N as u32 {
+            let word = self.upper.bit_scan_forward(word + 1);
+            if let Some(lower) = self.lower.get(word as usize) {
+                return word * L::BITS + lower.bit_scan_forward(0);
+            }
+        }
+        Self::BITS
+    }
+
+    #[inline]
+    fn set_bit(&mut self, b: u32) {
+        self.upper.set_bit(b / L::BITS);
+        self.lower[(b / L::BITS) as usize].set_bit(b % L::BITS);
+    }
+
+    #[inline]
+    fn clear_bit(&mut self, b: u32) {
+        let lower = &mut self.lower[(b / L::BITS) as usize];
+        lower.clear_bit(b % L::BITS);
+        if *lower == L::ZEROES {
+            self.upper.clear_bit(b / L::BITS);
+        }
+    }
+
+    #[inline]
+    fn read_bit(&self, b: u32) -> bool {
+        self.lower[(b / L::BITS) as usize].read_bit(b % L::BITS)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+    use crate::test_random::Random;
+
+    fn agrees_with_a_set<F: BitField>() {
+        let mut random = Random::new(0x0b17_f1e1d);
+        let mut field = F::ZEROES;
+        let mut set = BTreeSet::new();
+        for step in 0..2_000 {
+            let bit = random.below(F::BITS as usize) as u32;
+            // Alternate between filling and emptying, so that both extremes are reached.
+            if random.below(8) < if step / 500 % 2 == 0 { 6 } else { 2 } {
+                field.set_bit(bit);
+                set.insert(bit);
+            } else {
+                field.clear_bit(bit);
+                set.remove(&bit);
+            }
+            assert_eq!(field.read_bit(bit), set.contains(&bit));
+            assert_eq!(field == F::ZEROES, set.is_empty());
+            let from = random.below(F::BITS as usize) as u32;
+            let found = Some(field.bit_scan_forward(from)).filter(|&found| found < F::BITS);
+            assert_eq!(
+                found,
+                set.range(from..).next().copied(),
+                "scan from {from} in {field:?}"
+            );
+        }
+        for &bit in &set {
+            field.clear_bit(bit);
+        }
+        assert_eq!(field, F::ZEROES);
+        assert!(field.bit_scan_forward(0) >= F::BITS);
+    }
+
+    #[test]
+    fn words_arrays_and_two_levels_agree_with_a_set() {
+        agrees_with_a_set::<u8>();
+        agrees_with_a_set::<u16>();
+        agrees_with_a_set::<u32>();
+        agrees_with_a_set::<u64>();
+        agrees_with_a_set::<usize>();
+        agrees_with_a_set::<[u64; 2]>();
+        agrees_with_a_set::<[u8; 5]>();
+        agrees_with_a_set::<TwoLevelBitField<u8, u64, 7>>();
+        agrees_with_a_set::<TwoLevelBitField<u8, u8, 8>>();
+        agrees_with_a_set::<TwoLevelBitField<u16, [u32; 2], 9>>();
+    }
+}

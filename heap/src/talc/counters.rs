@@ -1,0 +1,188 @@
+//! Statistics.
+
+#[cfg(not(feature = "counters"))]
+pub(super) use disabled::Counting;
+#[cfg(feature = "counters")]
+pub use enabled::Counters;
+#[cfg(feature = "counters")]
+pub(super) use enabled::Counters as Counting;
+
+#[cfg(feature = "counters")]
+mod enabled {
+    use core::fmt;
+
+    /// What is allocated, free and claimed now, and how much ever was.
+    ///
+    /// Totals wrap around.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
+    pub struct Counters {
+        /// Live allocations.
+        pub allocation_count: usize,
+        /// Allocations ever made. Resizing in place makes none.
+        pub total_allocation_count: u64,
+        /// Bytes of live allocations, as asked for.
+        pub allocated_bytes: usize,
+        /// Bytes ever asked for. Resizing in place adds what it grows by.
+        pub total_allocated_bytes: u64,
+        /// Bytes in gaps.
+        pub available_bytes: usize,
+        /// Gaps.
+        pub fragment_count: usize,
+        /// Heaps.
+        pub heap_count: usize,
+        /// Heaps ever claimed.
+        pub total_heap_count: u64,
+        /// Bytes in heaps, base tags included.
+        pub claimed_bytes: usize,
+        /// Bytes ever claimed, by new heaps and by extension.
+        pub total_claimed_bytes: u64,
+    }
+
+    impl Counters {
+        pub(crate) const fn new() -> Self {
+            Self {
+                allocation_count: 0,
+                total_allocation_count: 0,
+                allocated_bytes: 0,
+                total_allocated_bytes: 0,
+                available_bytes: 0,
+                fragment_count: 0,
+                heap_count: 0,
+                total_heap_count: 0,
+                claimed_bytes: 0,
+                total_claimed_bytes: 0,
+            }
+        }
+
+        /// Claimed bytes that are not in gaps: allocations and [overhead](Self::overhead_bytes).
+        pub const fn unavailable_bytes(&self) -> usize {
+            self.claimed_bytes - self.available_bytes
+        }
+
+        /// Claimed bytes that are neither in gaps nor asked for by allocations: padding, tags and
+        /// list heads.
+        pub const fn overhead_bytes(&self) -> usize {
+            self.unavailable_bytes() - self.allocated_bytes
+        }
+
+        /// Bytes of all allocations that were freed, or given up by shrinking.
+        pub const fn total_freed_bytes(&self) -> u64 {
+            self.total_allocated_bytes
+                .wrapping_sub(self.allocated_bytes as u64)
+        }
+
+        /// Bytes that were claimed and given back.
+        pub const fn total_released_bytes(&self) -> u64 {
+            self.total_claimed_bytes
+                .wrapping_sub(self.claimed_bytes as u64)
+        }
+
+        #[inline]
+        pub(crate) fn count_allocation(&mut self, size: usize) {
+            self.allocation_count += 1;
+            self.total_allocation_count = self.total_allocation_count.wrapping_add(1);
+            self.count_growth(size);
+        }
+
+        #[inline]
+        pub(crate) fn count_deallocation(&mut self, size: usize) {
+            self.allocation_count -= 1;
+            self.count_shrinkage(size);
+        }
+
+        #[inline]
+        pub(crate) fn count_growth(&mut self, size: usize) {
+            self.allocated_bytes += size;
+            self.total_allocated_bytes = self.total_allocated_bytes.wrapping_add(size as u64);
+        }
+
+        #[inline]
+        pub(crate) fn count_shrinkage(&mut self, size: usize) {
+            self.allocated_bytes -= size;
+        }
+
+        #[inline]
+        pub(crate) fn count_gap(&mut self, size: usize) {
+            self.fragment_count += 1;
+            self.available_bytes += size;
+        }
+
+        #[inline]
+        pub(crate) fn uncount_gap(&mut self, size: usize) {
+            self.fragment_count -= 1;
+            self.available_bytes -= size;
+        }
+
+        pub(crate) fn count_heap(&mut self, size: usize) {
+            self.heap_count += 1;
+            self.total_heap_count = self.total_heap_count.wrapping_add(1);
+            self.claimed_bytes += size;
+            self.total_claimed_bytes = self.total_claimed_bytes.wrapping_add(size as u64);
+        }
+
+        pub(crate) fn count_deleted_heap(&mut self, remainder: usize) {
+            self.heap_count -= 1;
+            self.claimed_bytes -= remainder;
+        }
+
+        pub(crate) fn count_end_moved(&mut self, from: usize, to: usize) {
+            self.claimed_bytes = self.claimed_bytes.wrapping_add(to.wrapping_sub(from));
+            let claimed = to.saturating_sub(from) as u64;
+            self.total_claimed_bytes = self.total_claimed_bytes.wrapping_add(claimed);
+        }
+    }
+
+    impl fmt::Display for Counters {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            writeln!(f, "                     now        total")?;
+            let mut line =
+                |name, now: usize, total: u64| writeln!(f, "{name:<11} {now:>12} {total:>12}");
+            line(
+                "allocations",
+                self.allocation_count,
+                self.total_allocation_count,
+            )?;
+            line(
+                "allocated",
+                self.allocated_bytes,
+                self.total_allocated_bytes,
+            )?;
+            line("heaps", self.heap_count, self.total_heap_count)?;
+            line("claimed", self.claimed_bytes, self.total_claimed_bytes)?;
+            writeln!(f, "{:<11} {:>12}", "gaps", self.fragment_count)?;
+            writeln!(f, "{:<11} {:>12}", "available", self.available_bytes)?;
+            write!(f, "{:<11} {:>12}", "overhead", self.overhead_bytes())
+        }
+    }
+}
+
+/// Without the feature, counting is nothing.
+#[cfg(not(feature = "counters"))]
+mod disabled {
+    pub(crate) struct Counting;
+
+    macro_rules! ignore {
+        ($($event:ident($($value:ident),+);)*) => {
+            impl Counting {
+                pub(crate) const fn new() -> Self {
+                    Self
+                }
+                $(#[inline] pub(crate) fn $event(&mut self, $($value: usize),+) {
+                    let _ = ($($value),+);
+                })*
+            }
+        };
+    }
+
+    ignore! {
+        count_allocation(size);
+        count_deallocation(size);
+        count_growth(size);
+        count_shrinkage(size);
+        count_gap(size);
+        uncount_gap(size);
+        count_heap(size);
+        count_deleted_heap(remainder);
+        count_end_moved(from, to);
+    }
+}

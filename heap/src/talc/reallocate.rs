@@ -1,0 +1,104 @@
+//! Resizing in place.
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use super::Talc;
+use super::binning::Binning;
+use super::chunk::{checked_chunk_size, chunk_size};
+use super::node::Gap;
+use super::tag::Tag;
+use crate::source::Source;
+
+impl<S: Source, B: Binning> Talc<S, B> {
+    /// Grows an allocation without moving it. `false` if there is no room above, and then nothing
+    /// has changed.
+    ///
+    /// In constant time.
+    ///
+    /// # Safety
+    /// * `ptr` is an allocation of this allocator, made or last resized to `layout`, and not yet
+    ///   freed.
+    /// * `new_size` is at least `layout.size()`.
+    pub unsafe fn try_grow_in_place(
+        &mut self,
+        ptr: *mut u8,
+        layout: Layout,
+        new_size: usize,
+    ) -> bool {
+        debug_assert!(new_size >= layout.size());
+        let Some(new_chunk) = checked_chunk_size(new_size) else {
+            return false;
+        };
+        let old_chunk = chunk_size(layout.size());
+        if new_chunk != old_chunk {
+            // SAFETY: an allocation is not null, and begins a chunk of this size, with a tag at its
+            // end that tells the truth. The new end lies in the gap above, or at its end.
+            unsafe {
+                let base = NonNull::new_unchecked(ptr);
+                let end = base.byte_add(old_chunk);
+                if !Tag::ending_at(end).is_below_gap() {
+                    return false;
+                }
+                let above = Gap::at(end);
+                if above.size() < new_chunk - old_chunk {
+                    return false;
+                }
+                self.remove_gap(above);
+                self.end_chunk_in(above, base.byte_add(new_chunk));
+            }
+        }
+        self.counters.count_growth(new_size - layout.size());
+        true
+    }
+
+    /// Shrinks an allocation without moving it. The rest is freed.
+    ///
+    /// In constant time. When that leaves more free space at the top of a heap, a
+    /// [tracking](Source::TRACK_HEAP_END) source decides where the heap shall end.
+    ///
+    /// # Safety
+    /// * `ptr` is an allocation of this allocator, made or last resized to `layout`, and not yet
+    ///   freed.
+    /// * `new_size` is at most `layout.size()` and not zero.
+    pub unsafe fn shrink(&mut self, ptr: *mut u8, layout: Layout, new_size: usize) {
+        debug_assert!(new_size != 0 && new_size <= layout.size());
+        let new_chunk = chunk_size(new_size);
+        let old_chunk = chunk_size(layout.size());
+        if new_chunk != old_chunk {
+            // SAFETY: an allocation is not null, and begins a chunk of this size. Between the new end
+            // and the old one nothing is in use any more.
+            unsafe {
+                let base = NonNull::new_unchecked(ptr);
+                let new_end = base.byte_add(new_chunk);
+                Tag::ALLOCATED.write_at(new_end);
+                self.free(new_end, base.byte_add(old_chunk));
+            }
+        }
+        self.counters.count_shrinkage(layout.size() - new_size);
+    }
+
+    /// Grows or shrinks an allocation without moving it. `false` if it cannot grow, and then
+    /// nothing has changed; shrinking always succeeds.
+    ///
+    /// # Safety
+    /// * `ptr` is an allocation of this allocator, made or last resized to `layout`, and not yet
+    ///   freed.
+    /// * `new_size` is not zero.
+    #[inline]
+    pub unsafe fn try_realloc_in_place(
+        &mut self,
+        ptr: *mut u8,
+        layout: Layout,
+        new_size: usize,
+    ) -> bool {
+        if new_size > layout.size() {
+            // SAFETY: the caller's duty; the new size is larger.
+            unsafe { self.try_grow_in_place(ptr, layout, new_size) }
+        } else {
+            // SAFETY: the caller's duty; the new size is not larger.
+            unsafe { self.shrink(ptr, layout, new_size) };
+            true
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! Gaps, and what lies between them, for whoever wants to look.
+//!
+//! A chunk does not store its size, the layout with which it is freed gives that. So what is seen
+//! of a heap are its gaps and the *runs* of chunks between them.
+
+use core::fmt;
+
+use super::Talc;
+use super::binning::Binning;
+use super::chunk::unit_ceil;
+use super::gaps::Gaps;
+use super::node::Gap;
+use super::tag::TAG_SIZE;
+use crate::source::Source;
+use crate::span::Span;
+
+/// A part of a heap, as [`Talc::regions`] finds it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Region {
+    /// A free range, and all of it: there is another kind of region on either side.
+    Gap(Span),
+    /// One or more chunks without a gap between them, tags and metadata included.
+    Run(Span),
+}
+
+impl Region {
+    /// Where it is.
+    pub const fn span(&self) -> Span {
+        match *self {
+            Region::Gap(span) | Region::Run(span) => span,
+        }
+    }
+}
+
+impl<S: Source, B: Binning> Talc<S, B> {
+    /// The gaps of all heaps, in no particular order.
+    pub fn gaps(&self) -> impl Iterator<Item = Span> {
+        self.gaps.iter().map(gap_span)
+    }
+
+    /// The gaps that begin in `range`, in the order of their addresses.
+    ///
+    /// With *g* gaps in all heaps and *n* in the range, the first takes time in proportion to *g*,
+    /// and all of them to *g* + *g* × *n* / 64. It needs about a kibibyte of stack, and no memory.
+    pub fn gaps_in(&self, range: Span) -> impl Iterator<Item = Span> {
+        self.gaps_by_address(range).map(gap_span)
+    }
+
+    pub(super) fn gaps_by_address(&self, range: Span) -> GapsByAddress<'_, B> {
+        GapsByAddress {
+            gaps: &self.gaps,
+            rest: range,
+            batch: [None; BATCH],
+            next: BATCH,
+        }
+    }
+
+    /// The gaps and runs of a heap in the order of their addresses: together they are the heap.
+    ///
+    /// `heap` reaches from the base that was given to [`claim`](Talc::claim) up to the heap's
+    /// current end. Its cost is that of [`gaps_in`](Talc::gaps_in).
+    pub fn regions(&self, heap: Span) -> impl Iterator<Item = Region> {
+        let mut rest = allocatable(heap);
+        let mut gaps = self.gaps_in(rest).peekable();
+        core::iter::from_fn(move || {
+            let region = match gaps.next_if(|gap| gap.base() == rest.base()) {
+                Some(gap) => Region::Gap(gap),
+                None if rest.is_empty() => return None,
+                None => Region::Run(gaps.peek().map_or(rest, |gap| rest.below(gap.base()))),
+            };
+            rest = rest.above(region.span().end());
+            Some(region)
+        })
+    }
+}
+
+fn gap_span(gap: Gap) -> Span {
+    Span::new(gap.base.as_ptr(), gap.end().as_ptr())
+}
+
+/// The part of a claimed range that chunks and gaps tile.
+pub(super) fn allocatable(heap: Span) -> Span {
+    let first = heap.base().addr().checked_add(TAG_SIZE).and_then(unit_ceil);
+    first.map_or(Span::empty(), |first| {
+        heap.above(heap.base().with_addr(first))
+    })
+}
+
+/// How many gaps one pass over the lists puts into order.
+const BATCH: usize = 64;
+
+/// An iterator that selects, in each pass over the lists, the [`BATCH`] lowest gaps that are still
+/// to come.
+pub(super) struct GapsByAddress<'a, B: Binning> {
+    gaps: &'a Gaps<B>,
+    /// Gaps that begin here are still to come, apart from those in the batch.
+    rest: Span,
+    /// The lowest gaps, in order. `None` in the end if there are fewer.
+    batch: [Option<Gap>; BATCH],
+    /// The first of the batch that is still to come.
+    next: usize,
+}
+
+impl<B: Binning> GapsByAddress<'_, B> {
+    fn select(&mut self) {
+        self.batch = [None; BATCH];
+        self.next = 0;
+        for gap in self
+            .gaps
+            .iter()
+            .filter(|gap| self.rest.contains(gap.base.as_ptr()))
+        {
+            let place = self
+                .batch
+                .partition_point(|it| it.is_some_and(|it| it.base < gap.base));
+            if place < BATCH {
+                // The highest of a full batch falls out, for a later pass.
+                self.batch[place..].rotate_right(1);
+                self.batch[place] = Some(gap);
+            }
+        }
+        let last = self.batch[BATCH - 1];
+        self.rest = last.map_or(Span::empty(), |last| self.rest.above(last.end().as_ptr()));
+    }
+}
+
+impl<B: Binning> Iterator for GapsByAddress<'_, B> {
+    type Item = Gap;
+
+    fn next(&mut self) -> Option<Gap> {
+        if self.next == BATCH {
+            self.select();
+        }
+        let gap = self.batch[self.next]?;
+        self.next += 1;
+        Some(gap)
+    }
+}
+
+impl fmt::Display for Region {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let kind = match self {
+            Region::Gap(_) => "gap",
+            Region::Run(_) => "run",
+        };
+        write!(f, "{kind} {}", self.span())
+    }
+}

@@ -1,0 +1,319 @@
+//! Where in a free segment a request fits.
+
+use super::{Error, Layout, Result};
+
+/// A request, checked against the quantum of an arena and ready to be tried on free segments.
+///
+/// The base is a multiple of the quantum, so that a segment which has room for `size` at some base
+/// has room for `space` there, too.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Fit {
+    /// The size as asked for; not zero.
+    pub(super) size: usize,
+    /// The size rounded up to the quantum.
+    pub(super) space: usize,
+    quantum: usize,
+    /// At least the quantum.
+    align: usize,
+    /// Less than `align`, and a multiple of the quantum.
+    phase: usize,
+    /// No multiple of this lies strictly inside; a multiple of the quantum.
+    nocross: Option<usize>,
+    min: usize,
+    max: usize,
+}
+
+/// Rounds a size that a caller gave up to the quantum.
+pub(super) fn round_up(size: usize, quantum: usize) -> Result<usize> {
+    if size == 0 {
+        return Err(Error::AllocZeroSize);
+    }
+    size.checked_next_multiple_of(quantum)
+        .ok_or(Error::SizeOverflow { size })
+}
+
+impl Fit {
+    /// A request without constraints.
+    #[inline]
+    pub(super) fn plain(size: usize, quantum: usize) -> Result<Self> {
+        Ok(Self {
+            size,
+            space: round_up(size, quantum)?,
+            quantum,
+            align: quantum,
+            phase: 0,
+            nocross: None,
+            min: 0,
+            max: usize::MAX,
+        })
+    }
+
+    /// A request with constraints, refused if no address can satisfy them.
+    pub(super) fn new(layout: &Layout, quantum: usize) -> Result<Self> {
+        let size = layout.size();
+        let mut fit = Self::plain(size, quantum)?;
+        let unsatisfiable = Err(Error::Unsatisfiable { size });
+
+        // A base is a multiple of the quantum, whatever the alignment; that leaves no choice of
+        // phase below the quantum.
+        let phase = layout.phase().unwrap_or(0) & (layout.align() - 1);
+        if !phase.is_multiple_of(quantum) {
+            return unsatisfiable;
+        }
+        fit.align = layout.align().max(quantum);
+        fit.phase = phase;
+
+        // Below the quantum, nothing that starts at a multiple of it crosses.
+        if let Some(nocross) = layout.nocross().filter(|&nocross| nocross >= quantum) {
+            // The least that a base can lie above a multiple of `nocross`.
+            let offset = phase & (nocross - 1);
+            if nocross - offset < size {
+                return unsatisfiable;
+            }
+            fit.nocross = Some(nocross);
+        }
+
+        fit.min = layout.min().unwrap_or(0);
+        fit.max = layout.max().unwrap_or(usize::MAX);
+        if fit.min > fit.max || fit.max - fit.min < size - 1 {
+            return unsatisfiable;
+        }
+        Ok(fit)
+    }
+
+    /// The same request at or above `min`.
+    pub(super) fn above(self, min: usize) -> Self {
+        Self {
+            min: self.min.max(min),
+            ..self
+        }
+    }
+
+    /// The lowest base at which the request fits into the range from `start` to `last`, inclusive,
+    /// whose ends are at multiples of the quantum.
+    #[inline]
+    pub(super) fn position(&self, start: usize, last: usize) -> Option<usize> {
+        let low = start.max(self.min);
+        let high = last.min(self.max);
+        let base = self.align_up(low)?;
+        let end = base.checked_add(self.size - 1)?;
+        if end > high {
+            return None;
+        }
+        match self.nocross {
+            // Of the multiples of `nocross`, at most one lies inside: the size is not larger. Just
+            // above it is a base that does not cross the next one, as `new` has made sure.
+            Some(nocross) if (base ^ end) >= nocross => {
+                let base = self.align_up(end & !(nocross - 1))?;
+                let end = base.checked_add(self.size - 1)?;
+                debug_assert!((base ^ end) < nocross);
+                (end <= high).then_some(base)
+            }
+            _ => Some(base),
+        }
+    }
+
+    /// The lowest address with the right phase at or above `address`.
+    fn align_up(&self, address: usize) -> Option<usize> {
+        address.checked_add(self.phase.wrapping_sub(address) & (self.align - 1))
+    }
+
+    /// Whether the request can ask for any address.
+    pub(super) fn is_unbounded(&self) -> bool {
+        self.min == 0 && self.max == usize::MAX
+    }
+
+    /// A size such that the request fits into every segment of it, if there is one.
+    #[inline]
+    pub(super) fn sure_size(&self) -> Option<usize> {
+        if !self.is_unbounded() {
+            return None;
+        }
+        let slack = self.align - self.quantum;
+        let once = self.space.checked_add(slack)?;
+        match self.nocross {
+            None => Some(once),
+            // In the worst case the first aligned base crosses with its last quantum.
+            Some(_) => once.checked_add(once),
+        }
+    }
+
+    /// What to ask a source for, so that a span of it holds this request at its base.
+    ///
+    /// `minimum` is the least that the arena wants to import; a constrained span has no more than
+    /// what is needed.
+    pub(super) fn to_import(self, minimum: usize) -> Layout {
+        let size = if self.nocross.is_none() && self.is_unbounded() {
+            self.space.max(minimum)
+        } else {
+            self.space
+        };
+        let mut layout =
+            Layout::from_size_align(size, self.align).expect("a size that is not zero");
+        if self.phase != 0 {
+            layout = layout.with_phase(self.phase);
+        }
+        if let Some(nocross) = self.nocross {
+            // A multiple of the quantum that is at least `size` is at least `space`.
+            layout = layout.with_nocross(nocross).expect("room for the size");
+        }
+        if self.min != 0 {
+            layout = layout.with_min(self.min);
+        }
+        if self.max != usize::MAX {
+            // The bound is on the size as asked for.
+            layout = layout.with_max(self.max.saturating_add(self.space - self.size));
+        }
+        layout
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every base from the definition, one by one.
+    fn brute_force(layout: &Layout, quantum: usize, start: usize, last: usize) -> Option<usize> {
+        (start..=last).find(|&base| {
+            let Some(end) = base.checked_add(layout.size() - 1) else {
+                return false;
+            };
+            base.is_multiple_of(quantum)
+                && end <= last
+                && base % layout.align() == layout.phase().unwrap_or(0) % layout.align()
+                && base >= layout.min().unwrap_or(0)
+                && end <= layout.max().unwrap_or(usize::MAX)
+                && layout.nocross().is_none_or(|nocross| {
+                    (base..=end)
+                        .skip(1)
+                        .all(|inside| !inside.is_multiple_of(nocross))
+                })
+        })
+    }
+
+    fn layouts() -> impl Iterator<Item = Layout> {
+        let sizes = [1usize, 2, 3, 4, 5, 8, 13];
+        sizes.into_iter().flat_map(|size| {
+            [1, 2, 4, 8, 16].into_iter().flat_map(move |align| {
+                [None, Some(1), Some(2), Some(4), Some(7), Some(20)]
+                    .into_iter()
+                    .flat_map(move |phase| {
+                        [None, Some(2), Some(4), Some(8), Some(16)]
+                            .into_iter()
+                            .flat_map(move |nocross| {
+                                [
+                                    (None, None),
+                                    (Some(9), None),
+                                    (None, Some(40)),
+                                    (Some(5), Some(21)),
+                                ]
+                                .into_iter()
+                                .filter_map(move |(min, max)| {
+                                    let mut layout = Layout::from_size_align(size, align)?;
+                                    if let Some(phase) = phase {
+                                        layout = layout.with_phase(phase);
+                                    }
+                                    if let Some(nocross) = nocross {
+                                        layout = layout.with_nocross(nocross)?;
+                                    }
+                                    if let Some(min) = min {
+                                        layout = layout.with_min(min);
+                                    }
+                                    if let Some(max) = max {
+                                        layout = layout.with_max(max);
+                                    }
+                                    Some(layout)
+                                })
+                            })
+                    })
+            })
+        })
+    }
+
+    #[test]
+    fn the_position_is_the_lowest_base_that_meets_every_constraint() {
+        for layout in layouts() {
+            for quantum in [1, 2, 4] {
+                for start in (0..48).step_by(quantum) {
+                    for last in (start + quantum - 1..48).step_by(quantum) {
+                        let found = Fit::new(&layout, quantum)
+                            .ok()
+                            .and_then(|fit| fit.position(start, last));
+                        let expected = brute_force(&layout, quantum, start, last);
+                        assert_eq!(
+                            found, expected,
+                            "{layout:?} in {start}..={last} by {quantum}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_position_is_the_lowest_base_at_the_end_of_the_address_space() {
+        const TOP: usize = usize::MAX - 47;
+        for layout in layouts().filter(|layout| layout.max().is_none()) {
+            for start in TOP..=usize::MAX {
+                let found = Fit::new(&layout, 1)
+                    .ok()
+                    .and_then(|fit| fit.position(start, usize::MAX));
+                assert_eq!(
+                    found,
+                    brute_force(&layout, 1, start, usize::MAX),
+                    "{layout:?}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn a_layout_is_refused_exactly_when_no_address_satisfies_it() {
+        for layout in layouts() {
+            for quantum in [1, 2, 4] {
+                let refused = Fit::new(&layout, quantum).is_err();
+                let nowhere = brute_force(&layout, quantum, 0, 127).is_none();
+                // A bound that excludes every aligned base is found only by looking.
+                if refused || layout.min().is_none() && layout.max().is_none() {
+                    assert_eq!(refused, nowhere, "{layout:?} by {quantum}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_segment_of_the_sure_size_always_has_room() {
+        for layout in layouts() {
+            for quantum in [1, 2, 4] {
+                let Ok(fit) = Fit::new(&layout, quantum) else {
+                    continue;
+                };
+                let Some(sure) = fit.sure_size() else {
+                    continue;
+                };
+                for start in (0..64).step_by(quantum) {
+                    assert!(
+                        fit.position(start, start + sure - 1).is_some(),
+                        "{layout:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_is_imported_holds_the_request_at_its_base() {
+        for layout in layouts() {
+            for quantum in [1, 2, 4] {
+                let Ok(fit) = Fit::new(&layout, quantum) else {
+                    continue;
+                };
+                let import = fit.to_import(0);
+                if let Some(base) = brute_force(&import, 1, 0, 127) {
+                    let last = base + import.size() - 1;
+                    assert_eq!(fit.position(base, last), Some(base), "{layout:?}");
+                }
+            }
+        }
+    }
+}

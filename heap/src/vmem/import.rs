@@ -1,0 +1,235 @@
+//! Spans: added, borrowed from the source, and given back.
+
+use super::fit::Fit;
+use super::segment::Tag;
+use super::state::{State, is_idle};
+use super::{Allocator, Arena, Error, Layout, Lock, Locked, PER_OPERATION, Result, Source};
+
+impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
+    /// Adds a span that is not borrowed from anybody.
+    ///
+    /// # Errors
+    /// [`Error::AllocZeroSize`], [`Error::UnalignedSpan`] unless base and length are multiples of
+    /// the quantum, [`Error::WrappingSpan`], [`Error::OverlappingSpan`], [`Error::LimitReached`],
+    /// [`Error::SizeOverflow`] if all spans together are more than the largest number,
+    /// [`Error::AllocatorError`].
+    pub fn add_span(&self, base: usize, len: usize) -> Result<()> {
+        let mut state = self.secure()?;
+        let last = self.check_span(&state, base, len)?;
+        state.reserve(len, self.limit)?;
+        state.settle(len);
+        state.add_span(base, last, false);
+        self.finish(state);
+        Ok(())
+    }
+
+    /// Borrows a span from the source.
+    ///
+    /// # Errors
+    /// [`Error::NoSource`], the source's error, [`Error::LimitReached`],
+    /// [`Error::AllocatorError`], and those of [`xalloc`](Self::xalloc) about the layout.
+    pub fn import(&self, layout: Layout) -> Result<()> {
+        let source = self.source.ok_or(Error::NoSource)?;
+        let fit = Fit::new(&layout, self.quantum)?;
+        let (state, _) = self.borrow(source, &fit, 0)?;
+        self.finish(state);
+        Ok(())
+    }
+
+    /// Borrows a span at whose base there is room for a request, and at least the minimum import if
+    /// possible. Returns its segment, with the arena locked and tags in hand for a split.
+    pub(super) fn borrow_for(
+        &self,
+        source: &'src dyn Source,
+        fit: &Fit,
+    ) -> Result<(Locked<'_, L>, Tag)> {
+        if self.min_import > fit.space {
+            let borrowed = self.borrow(source, fit, self.min_import);
+            if borrowed.is_ok() {
+                return borrowed;
+            }
+        }
+        self.borrow(source, fit, 0)
+    }
+
+    fn borrow(
+        &self,
+        source: &'src dyn Source,
+        fit: &Fit,
+        minimum: usize,
+    ) -> Result<(Locked<'_, L>, Tag)> {
+        let layout = fit.to_import(minimum);
+        let size = layout.size();
+        let mut state = self.secure()?;
+        state.reserve(size, self.limit)?;
+        let tags = state.stash.split(PER_OPERATION);
+        drop(state);
+
+        let lent = source.import(layout);
+
+        let mut state = self.lock();
+        state.stash.append(tags);
+        state.settle(size);
+        let base = lent?;
+        let last = self.check_span(&state, base, size).and_then(|last| {
+            let honoured = fit.position(base, last) == Some(base);
+            honoured.then_some(last).ok_or(Error::Other(
+                "the source lent a range that does not satisfy the layout",
+            ))
+        });
+        match last {
+            Ok(last) => {
+                let segment = state.add_span(base, last, true);
+                Ok((state, segment))
+            }
+            Err(error) => {
+                drop(state);
+                // SAFETY: the source has just lent this range, and nobody has used it. There is
+                // nothing to be done if it does not even take that back.
+                let _ = unsafe { source.release(base, size) };
+                Err(error)
+            }
+        }
+    }
+
+    /// Checks that a range can be a span, and returns its last address.
+    fn check_span(&self, state: &State, base: usize, len: usize) -> Result<usize> {
+        let quantum = self.quantum;
+        if len == 0 {
+            return Err(Error::AllocZeroSize);
+        }
+        if !(base | len).is_multiple_of(quantum) {
+            return Err(Error::UnalignedSpan { base, len, quantum });
+        }
+        let last = base
+            .checked_add(len - 1)
+            .ok_or(Error::WrappingSpan { base, len })?;
+        match state.spans.overlapping(base, last) {
+            Some(span) => Err(Error::OverlappingSpan {
+                base,
+                len,
+                other: span.start.get(),
+            }),
+            None => Ok(last),
+        }
+    }
+
+    /// Gives back to the source what the arena keeps although it is free: borrowed spans, and the
+    /// free ends of others. Returns how much it was.
+    pub fn trim(&self) -> usize {
+        let mut given_back = 0;
+        let mut from = Some(0);
+        while let Some(address) = from {
+            let state = self.lock();
+            let Some(span) = state.spans.at_or_above(address) else {
+                break;
+            };
+            from = span.last.get().checked_add(1);
+            given_back += self.give_back(state, span, 0);
+        }
+        given_back
+    }
+
+    /// Offers to the source, after something at the end of a borrowed span has become free, what is
+    /// more than `keep` free spans; if none is to be kept, also the free end of this span. Returns
+    /// how much the source took.
+    pub(super) fn give_back<'a>(
+        &'a self,
+        mut state: Locked<'a, L>,
+        span: Tag,
+        keep: usize,
+    ) -> usize {
+        let Some(source) = self.source else { return 0 };
+        let mut given_back = 0;
+        if keep == 0 {
+            (state, given_back) = self.give_back_tail(state, source, span);
+        }
+        while state.idle.len() > keep
+            && let Some(span) = state.idle.oldest()
+            && !span.busy.get()
+        {
+            let (base, last, size) = (span.start.get(), span.last.get(), span.size());
+            // Out of the arena first: once the source has it, it may come back in an import.
+            state.remove_span(span);
+            state.hold(size);
+            let tags = state.stash.split(2);
+            drop(state);
+            // SAFETY: the source lent this span, it has this size, and the arena does not know it
+            // any more.
+            let released = unsafe { source.release(base, size) };
+            state = self.lock();
+            state.stash.append(tags);
+            state.settle(size);
+            if released.is_err() {
+                // Somebody may have added the range meanwhile, against all rules.
+                if state.spans.overlapping(base, last).is_none() {
+                    state.add_span(base, last, true);
+                }
+                break;
+            }
+            given_back += size;
+        }
+        self.finish(state);
+        given_back
+    }
+
+    /// Offers the free end of a span to the source, unless the whole span is free.
+    fn give_back_tail<'a>(
+        &'a self,
+        mut state: Locked<'a, L>,
+        source: &dyn Source,
+        span: Tag,
+    ) -> (Locked<'a, L>, usize) {
+        let mut given_back = 0;
+        // More may become free while the source is called.
+        while span.is_borrowed_span()
+            && span.below().is_free()
+            && !is_idle(span.below())
+            && !span.busy.get()
+            && !state.keeps_tails
+        {
+            let (base, size) = (span.start.get(), span.size());
+            let last = state.cut_tail(span);
+            let new_size = span.size();
+            state.hold(size - new_size);
+            let tags = state.stash.split(1);
+            span.busy.set(true);
+            drop(state);
+            // SAFETY: the source lent this span, it had this size, what was cut off was free, and
+            // the mark keeps others away from the end of the span, and the span in the arena.
+            let shrunk = unsafe { source.shrink(base, size, new_size) };
+            state = self.lock();
+            state.stash.append(tags);
+            state.settle(size - new_size);
+            span.busy.set(false);
+            if let Err(error) = shrunk {
+                state.keeps_tails |= error == Error::NotSupported;
+                // Somebody may have added the range meanwhile, against all rules.
+                if state.spans.overlapping(base + new_size, last).is_none() {
+                    state.restore_tail(span, last);
+                }
+                break;
+            }
+            given_back += size - new_size;
+        }
+        (state, given_back)
+    }
+}
+
+impl<A: Allocator + Sync, L: Lock + Sync> Source for Arena<'_, '_, A, L> {
+    fn import(&self, layout: Layout) -> Result<usize> {
+        self.xalloc(layout, super::AllocPolicy::InstantFit)
+    }
+
+    unsafe fn release(&self, base: usize, size: usize) -> Result<()> {
+        self.free_sized(base, size)
+    }
+
+    unsafe fn extend(&self, base: usize, _size: usize, new_size: usize) -> Result<()> {
+        self.resize(base, new_size)
+    }
+
+    unsafe fn shrink(&self, base: usize, _size: usize, new_size: usize) -> Result<()> {
+        self.resize(base, new_size)
+    }
+}

@@ -1,0 +1,339 @@
+//! The allocated segments of an arena by their base.
+//!
+//! Linear hashing (Litwin, VLDB 1980): the table grows and shrinks by one bucket at a time, so that
+//! no operation pays for a rehash of all. Buckets lie in pages that never move:
+//!
+//! ```text
+//!  bucket   0 … 63 │ 64 … 511 │ 512 … 1023 │ …          (on 64-bit machines)
+//!           inline │   page 0 │   page 1   │ …   first DIRECT pages, then through directories
+//! ```
+//!
+//! Without pages the table stays as it is, and its buckets get longer.
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+use super::segment::Tag;
+use super::tags::{PAGE_SIZE, Page};
+
+/// How many buckets need no page; a power of two.
+const INLINE: usize = 64;
+/// How many buckets, or pointers to pages, fit into a page.
+const PER_PAGE: usize = PAGE_SIZE / size_of::<usize>();
+/// How many pages of buckets are reached without a directory.
+const DIRECT: usize = 64;
+/// How many directories there may be.
+const DIRECTORIES: usize = 16;
+const MAX_BUCKETS: usize = (DIRECT + DIRECTORIES * PER_PAGE) * PER_PAGE;
+
+/// The members of a bucket are linked both ways by `left` and `right`.
+type Bucket = Cell<Option<Tag>>;
+type Leaf = [Bucket; PER_PAGE];
+type Directory = [Cell<Option<NonNull<Leaf>>>; PER_PAGE];
+
+const _: () = assert!(size_of::<Leaf>() == PAGE_SIZE && size_of::<Directory>() == PAGE_SIZE);
+
+/// A hash table of allocated segments.
+pub(super) struct Index {
+    inline: [Bucket; INLINE],
+    direct: [Option<NonNull<Leaf>>; DIRECT],
+    directories: [Option<NonNull<Directory>>; DIRECTORIES],
+    /// How many pages of buckets there are. They cover the buckets, and perhaps more.
+    leaves: usize,
+    /// How many buckets there are: `INLINE` or more.
+    buckets: usize,
+    /// The least 2ⁿ − 1 that is not below `buckets − 1`.
+    mask: usize,
+    /// How many segments there are.
+    len: usize,
+    /// Whether the next bucket is due, and wants a page that nobody has asked for yet.
+    hungry: bool,
+    /// Whether somebody is asking for a page.
+    asking: bool,
+    /// No page is asked for below this number of segments: the last time there was none.
+    patience: usize,
+    /// log₂ of the quantum.
+    shift: u32,
+}
+
+impl Index {
+    pub(super) const fn new(shift: u32) -> Self {
+        Self {
+            inline: [const { Cell::new(None) }; INLINE],
+            direct: [None; DIRECT],
+            directories: [None; DIRECTORIES],
+            leaves: 0,
+            buckets: INLINE,
+            mask: INLINE - 1,
+            len: 0,
+            hungry: false,
+            asking: false,
+            patience: 0,
+            shift,
+        }
+    }
+
+    /// How many segments there are.
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    /// The allocated segment that starts at `base`.
+    #[inline]
+    pub(super) fn find(&self, base: usize) -> Option<Tag> {
+        let mut member = self.bucket(self.bucket_of(base)).get();
+        while let Some(tag) = member {
+            if tag.start.get() == base {
+                break;
+            }
+            member = tag.right.get();
+        }
+        member
+    }
+
+    /// Adds a segment.
+    #[inline]
+    pub(super) fn insert(&mut self, tag: Tag) {
+        self.len += 1;
+        if self.len > self.buckets {
+            self.grow();
+        }
+        push(self.bucket(self.bucket_of(tag.start.get())), tag);
+    }
+
+    /// Removes a segment.
+    #[inline]
+    pub(super) fn remove(&mut self, tag: Tag) {
+        let (before, after) = (tag.left.get(), tag.right.get());
+        if let Some(after) = after {
+            after.left.set(before);
+        }
+        match before {
+            Some(before) => before.right.set(after),
+            None => self.bucket(self.bucket_of(tag.start.get())).set(after),
+        }
+        self.len -= 1;
+        if self.len < self.buckets / 4 && self.buckets > INLINE {
+            self.shrink();
+        }
+    }
+
+    /// The first member of each bucket, with the number of the bucket.
+    pub(super) fn heads(&self) -> impl Iterator<Item = (usize, Tag)> {
+        (0..self.buckets).filter_map(|number| Some((number, self.bucket(number).get()?)))
+    }
+
+    /// The bucket for segments that start at `base`.
+    #[inline]
+    pub(super) fn bucket_of(&self, base: usize) -> usize {
+        let hash = self.hash(base);
+        let number = hash & self.mask;
+        if number < self.buckets {
+            number
+        } else {
+            number & (self.mask >> 1)
+        }
+    }
+
+    /// Fibonacci hashing: the high bits of the product depend on all bits of the base, so they are
+    /// swapped to where the mask takes bits.
+    #[inline]
+    fn hash(&self, base: usize) -> usize {
+        let quanta = (base >> self.shift) as u64;
+        quanta.wrapping_mul(0x9e37_79b9_7f4a_7c15).swap_bytes() as usize
+    }
+
+    #[inline]
+    fn bucket(&self, number: usize) -> &Bucket {
+        if number < INLINE {
+            return &self.inline[number];
+        }
+        let leaf = self
+            .leaf(number / PER_PAGE)
+            .expect("pages cover the buckets");
+        // SAFETY: a page of buckets stays valid while it belongs to the index, was initialised when
+        // it was installed, and is changed through cells only.
+        let leaf = unsafe { leaf.as_ref() };
+        &leaf[number % PER_PAGE]
+    }
+
+    #[inline]
+    fn leaf(&self, number: usize) -> Option<NonNull<Leaf>> {
+        match number.checked_sub(DIRECT) {
+            None => self.direct[number],
+            Some(number) => self.directory(number / PER_PAGE)?[number % PER_PAGE].get(),
+        }
+    }
+
+    fn directory(&self, number: usize) -> Option<&Directory> {
+        let directory = (*self.directories.get(number)?)?;
+        // SAFETY: a directory stays valid while it belongs to the index, was initialised when it
+        // was installed, and is changed through cells only.
+        Some(unsafe { directory.as_ref() })
+    }
+
+    /// Adds two buckets, so that a table which had to wait for a page catches up.
+    #[cold]
+    fn grow(&mut self) {
+        for _ in 0..2 {
+            if self.buckets >= MAX_BUCKETS || self.len <= self.buckets {
+                return;
+            }
+            if self.buckets >= self.leaves * PER_PAGE {
+                self.hungry = !self.asking && self.len >= self.patience;
+                return;
+            }
+            self.split();
+        }
+    }
+
+    /// Adds a bucket, and moves to it what belongs there.
+    fn split(&mut self) {
+        let new = self.buckets;
+        self.buckets += 1;
+        if new > self.mask {
+            self.mask = self.mask * 2 + 1;
+        }
+        let old = self.bucket(new & (self.mask >> 1));
+        let mut member = old.take();
+        while let Some(tag) = member {
+            member = tag.right.get();
+            push(self.bucket(self.bucket_of(tag.start.get())), tag);
+        }
+    }
+
+    /// Removes up to four buckets, so that the table shrinks as fast as it empties.
+    #[cold]
+    fn shrink(&mut self) {
+        for _ in 0..4 {
+            if self.buckets == INLINE {
+                return;
+            }
+            self.merge();
+        }
+    }
+
+    /// Removes the last bucket, whose members move to the one they were split from.
+    fn merge(&mut self) {
+        self.buckets -= 1;
+        let mut member = self.bucket(self.buckets).take();
+        let into = self.bucket(self.buckets & (self.mask >> 1));
+        while let Some(tag) = member {
+            member = tag.right.get();
+            push(into, tag);
+        }
+        if self.buckets == (self.mask >> 1) + 1 {
+            self.mask >>= 1;
+        }
+    }
+
+    /// Whether the table would grow if it had a page.
+    #[inline]
+    pub(super) fn wants_page(&self) -> bool {
+        self.hungry
+    }
+
+    /// Whether the caller shall ask the supply for a page, and tell the answer to `supply_page`.
+    pub(super) fn ask_page(&mut self) -> bool {
+        let ask = core::mem::take(&mut self.hungry);
+        self.asking |= ask;
+        ask
+    }
+
+    /// Takes the page that was asked for, or learns that there is none.
+    ///
+    /// # Safety
+    /// The page comes from the arena's supply, and nobody else uses it until `take_page` returns it.
+    pub(super) unsafe fn supply_page(&mut self, page: Option<NonNull<Page>>) {
+        self.asking = false;
+        let Some(page) = page else {
+            self.patience = self.len + self.len / 8 + INLINE;
+            return;
+        };
+        // Nobody else asked meanwhile, so the place is as vacant as it was then.
+        let number = self.leaves;
+        match number.checked_sub(DIRECT) {
+            None => {
+                // SAFETY: the caller gives us the page.
+                self.direct[number] = Some(unsafe { empty_slots(page) });
+                self.leaves += 1;
+            }
+            Some(number) => match self.directory(number / PER_PAGE) {
+                Some(directory) => {
+                    // SAFETY: the caller gives us the page.
+                    directory[number % PER_PAGE].set(Some(unsafe { empty_slots(page) }));
+                    self.leaves += 1;
+                }
+                // `grow` asks again for the page of buckets itself.
+                None => {
+                    // SAFETY: the caller gives us the page.
+                    self.directories[number / PER_PAGE] = Some(unsafe { empty_slots(page) });
+                }
+            },
+        }
+    }
+
+    /// Whether there are pages that a table of this size can do without.
+    #[inline]
+    pub(super) fn has_idle_page(&self) -> bool {
+        match self.leaves {
+            0 => false,
+            1 => self.buckets == INLINE,
+            // Half a page more than necessary, so that a page does not come and go.
+            leaves => self.buckets + PER_PAGE / 2 <= (leaves - 1) * PER_PAGE,
+        }
+    }
+
+    /// Forgets all segments, so that every page is idle.
+    pub(super) fn clear(&mut self) {
+        self.len = 0;
+        self.buckets = INLINE;
+        self.mask = INLINE - 1;
+        self.inline = [const { Cell::new(None) }; INLINE];
+    }
+
+    /// Gives up the last page, which must be idle.
+    pub(super) fn take_page(&mut self) -> Option<NonNull<Page>> {
+        debug_assert!(self.leaves == 0 || self.has_idle_page());
+        // A directory goes after the page that was its first.
+        let directories = self.leaves.saturating_sub(DIRECT).div_ceil(PER_PAGE);
+        if let Some(directory) = self.directories.get_mut(directories).and_then(Option::take) {
+            return Some(directory.cast());
+        }
+        let number = self.leaves.checked_sub(1)?;
+        let leaf = match number.checked_sub(DIRECT) {
+            None => self.direct[number].take(),
+            Some(number) => self.directory(number / PER_PAGE)?[number % PER_PAGE].take(),
+        };
+        self.leaves = number;
+        leaf.map(NonNull::cast)
+    }
+}
+
+fn push(bucket: &Bucket, tag: Tag) {
+    let after = bucket.replace(Some(tag));
+    tag.left.set(None);
+    tag.right.set(after);
+    if let Some(after) = after {
+        after.left.set(Some(tag));
+    }
+}
+
+/// Makes of a page an array of empty slots.
+///
+/// # Safety
+/// The page is valid, and ours alone.
+unsafe fn empty_slots<T>(page: NonNull<Page>) -> NonNull<[Cell<Option<T>>; PER_PAGE]> {
+    const { assert!(size_of::<Cell<Option<T>>>() == size_of::<usize>()) };
+    let slots = page.cast::<[Cell<Option<T>>; PER_PAGE]>();
+    for slot in 0..PER_PAGE {
+        // SAFETY: the array is as large as the page, and the page is valid and ours.
+        unsafe {
+            slots
+                .cast::<Cell<Option<T>>>()
+                .add(slot)
+                .write(Cell::new(None))
+        };
+    }
+    slots
+}

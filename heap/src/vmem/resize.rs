@@ -1,0 +1,143 @@
+//! Resizing in place.
+
+use core::cmp::Ordering;
+
+use super::segment::Tag;
+use super::{Allocator, Arena, Error, Lock, Locked, Result, fit};
+
+impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
+    /// Changes the size of the segment that was allocated at `base` to `new_size`, rounded up to the
+    /// quantum, without moving it.
+    ///
+    /// It grows into free space above it, and at the end of a borrowed span the source is asked to
+    /// [extend](crate::vmem::Source::extend) the span by what is missing. When it shrinks, its tail
+    /// becomes free; at the end of a borrowed span, an arena that keeps no free spans offers it to
+    /// the source.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchAllocation`], [`Error::AllocZeroSize`], [`Error::SizeOverflow`]. When growing:
+    /// [`Error::Occupied`] if what lies above is allocated or another span, [`Error::Empty`] at the end of a span
+    /// that is not borrowed, [`Error::LimitReached`], and the source's error. [`Error::Busy`] if the
+    /// segment, or the end of its span, is being resized already. [`Error::AllocatorError`] is
+    /// possible when shrinking a segment without free space above it, if even the tags that are
+    /// reserved for this have been used up.
+    pub fn resize(&self, base: usize, new_size: usize) -> Result<()> {
+        let space = fit::round_up(new_size, self.quantum)?;
+        let mut state = self.lock();
+        if state.stash.len() == 0 {
+            // What follows may need a tag. If there is none, it may still turn out not to.
+            state = self.restock(state, 1).unwrap_or_else(|_| self.lock());
+        }
+        let segment = state.allocated_at(base)?;
+        let last = base
+            .checked_add(space - 1)
+            .ok_or(Error::SizeOverflow { size: new_size })?;
+        match last.cmp(&segment.last.get()) {
+            Ordering::Equal => Ok(()),
+            Ordering::Less => self.shrink(state, segment, last),
+            Ordering::Greater => self.grow(state, segment, last),
+        }
+    }
+
+    fn shrink<'a>(&'a self, mut state: Locked<'a, L>, segment: Tag, last: usize) -> Result<()> {
+        if state.stash.len() == 0 && !segment.above().is_free() {
+            return Err(Error::AllocatorError);
+        }
+        state.shrink(segment, last);
+        let above = segment.above().above();
+        if above.is_borrowed_span() {
+            self.give_back(state, above, self.kept_spans);
+        } else {
+            self.finish(state);
+        }
+        Ok(())
+    }
+
+    fn grow<'a>(&'a self, mut state: Locked<'a, L>, segment: Tag, last: usize) -> Result<()> {
+        let above = segment.above();
+        let (room, end) = if above.is_free() {
+            (above.last.get(), above.above())
+        } else {
+            (segment.last.get(), above)
+        };
+        if last <= room {
+            state.grow(segment, last);
+            self.finish(state);
+            return Ok(());
+        }
+        if end.is_borrowed_span() {
+            return self.extend(state, segment, end, last);
+        }
+        let size = last - segment.last.get();
+        Err(if end.is_span() {
+            Error::Empty { size }
+        } else {
+            Error::Occupied {
+                base: segment.last.get() + 1,
+                size,
+            }
+        })
+    }
+
+    /// Grows the last segment of a borrowed span, which may have free space above it, beyond the
+    /// span's end.
+    fn extend<'a>(
+        &'a self,
+        mut state: Locked<'a, L>,
+        segment: Tag,
+        span: Tag,
+        last: usize,
+    ) -> Result<()> {
+        let base = segment.start.get();
+        let Some(source) = self.source else {
+            return Err(Error::NoSource);
+        };
+        if span.busy.get() {
+            return Err(Error::Busy { base });
+        }
+        let (span_base, end, size) = (span.start.get(), span.last.get(), span.size());
+        let more = last - end;
+        let occupied = Error::Occupied {
+            base: end + 1,
+            size: more,
+        };
+        if state.spans.overlapping(end + 1, last).is_some() {
+            return Err(occupied);
+        }
+        state.reserve(more, self.limit)?;
+
+        // Take the free space above, so that nobody else does, and keep its tag to undo that.
+        let before = segment.last.get();
+        if before != end {
+            state.grow(segment, end);
+        }
+        let tags = state.stash.split(1);
+        segment.busy.set(true);
+        span.busy.set(true);
+        drop(state);
+
+        // SAFETY: the source lent this span, it has this size, and the mark keeps others away from
+        // its end.
+        let mut extended = unsafe { source.extend(span_base, size, size + more) };
+        let mut state = self.lock();
+        if extended.is_ok() && state.spans.overlapping(end + 1, last).is_some() {
+            drop(state);
+            // SAFETY: as above; nobody has used what was added.
+            let _ = unsafe { source.shrink(span_base, size + more, size) };
+            extended = Err(occupied);
+            state = self.lock();
+        }
+
+        state.stash.append(tags);
+        state.settle(more);
+        segment.busy.set(false);
+        span.busy.set(false);
+        match extended {
+            Ok(()) => state.extend(span, last),
+            Err(_) if before != end => state.shrink(segment, before),
+            Err(_) => {}
+        }
+        self.finish(state);
+        extended
+    }
+}

@@ -1,0 +1,58 @@
+//! Boundary tags in hand.
+
+use super::segment::Tag;
+
+/// Boundary tags that describe nothing, linked by `next`.
+#[derive(Default)]
+pub(super) struct Stash {
+    first: Option<Tag>,
+    len: usize,
+}
+
+impl Stash {
+    pub(super) const fn new() -> Self {
+        Self {
+            first: None,
+            len: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn put(&mut self, tag: Tag) {
+        tag.next.set(self.first.replace(tag));
+        self.len += 1;
+    }
+
+    pub(super) fn pop(&mut self) -> Option<Tag> {
+        let tag = self.first?;
+        self.first = tag.next.get();
+        self.len -= 1;
+        Some(tag)
+    }
+
+    /// A tag that the operation has made sure of before it began.
+    pub(super) fn take(&mut self) -> Tag {
+        self.pop()
+            .expect("tags are secured before an operation begins")
+    }
+
+    /// Takes `count` tags, or as many as there are.
+    pub(super) fn split(&mut self, count: usize) -> Self {
+        let mut taken = Self::new();
+        while taken.len < count
+            && let Some(tag) = self.pop()
+        {
+            taken.put(tag);
+        }
+        taken
+    }
+
+    pub(super) fn append(&mut self, mut other: Self) {
+        while let Some(tag) = other.pop() {
+            self.put(tag);
+        }
+    }
+}

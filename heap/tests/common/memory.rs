@@ -1,0 +1,69 @@
+//! Memory to make heaps of.
+
+use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
+
+/// What is in memory that nobody has written to.
+pub const UNTOUCHED: u8 = 0xa5;
+
+/// A range of memory, filled with [`UNTOUCHED`] and aligned to 4 MiB or its size.
+pub struct Memory {
+    base: *mut u8,
+    layout: Layout,
+}
+
+// SAFETY: it is memory.
+unsafe impl Send for Memory {}
+
+impl Memory {
+    pub fn new(size: usize) -> Self {
+        let align = size.next_power_of_two().clamp(64, 4 << 20);
+        let layout = Layout::from_size_align(size, align).unwrap();
+        // SAFETY: the size is not zero.
+        let base = unsafe { alloc(layout) };
+        if base.is_null() {
+            handle_alloc_error(layout);
+        }
+        let memory = Self { base, layout };
+        memory.fill(base, memory.end());
+        memory
+    }
+
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    pub fn size(&self) -> usize {
+        self.layout.size()
+    }
+
+    pub fn end(&self) -> *mut u8 {
+        self.base.wrapping_add(self.size())
+    }
+
+    /// Makes a part untouched again.
+    pub fn fill(&self, from: *mut u8, to: *mut u8) {
+        self.assert_contains(from, to);
+        // SAFETY: the range is in this memory.
+        unsafe { from.write_bytes(UNTOUCHED, to.addr() - from.addr()) };
+    }
+
+    pub fn assert_untouched(&self, from: *mut u8, to: *mut u8) {
+        self.assert_contains(from, to);
+        // SAFETY: the range is in this memory, which is initialised.
+        let bytes = unsafe { std::slice::from_raw_parts(from, to.addr() - from.addr()) };
+        if let Some(at) = bytes.iter().position(|&byte| byte != UNTOUCHED) {
+            panic!("byte {at} of {from:p}..{to:p} was written to");
+        }
+    }
+
+    fn assert_contains(&self, from: *mut u8, to: *mut u8) {
+        assert!(self.base <= from && from <= to && to <= self.end());
+    }
+}
+
+impl Drop for Memory {
+    fn drop(&mut self) {
+        // SAFETY: it was allocated so.
+        unsafe { dealloc(self.base, self.layout) }
+    }
+}

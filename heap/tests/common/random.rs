@@ -1,0 +1,32 @@
+//! A small seeded generator: every run of a test is the same run.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+/// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
+pub struct Random(u64);
+
+impl Random {
+    /// The same seed gives the same numbers.
+    pub fn new(seed: u64) -> Self {
+        Self(seed)
+    }
+
+    /// Any `u64`.
+    pub fn word(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = self.0;
+        mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ mixed >> 31
+    }
+
+    /// A number below `end`, which is not zero. (The bias is of no matter here.)
+    pub fn below(&mut self, end: usize) -> usize {
+        (self.word() % end as u64) as usize
+    }
+
+    /// A size up to about `1 << max_log2` whose magnitude is as likely to be small as large.
+    pub fn size(&mut self, max_log2: u32) -> usize {
+        let log2 = self.below(max_log2 as usize);
+        1 + self.below(2 << log2)
+    }
+}

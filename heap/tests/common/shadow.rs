@@ -1,0 +1,144 @@
+//! A model of what is allocated: where, and with which contents.
+
+use std::alloc::Layout;
+use std::collections::BTreeMap;
+
+use super::random::Random;
+
+/// An allocation, and the key to its contents.
+#[derive(Clone, Copy, Debug)]
+pub struct Block {
+    pub ptr: *mut u8,
+    pub layout: Layout,
+    id: u64,
+}
+
+impl Block {
+    fn pattern(&self, index: usize) -> u8 {
+        (self
+            .id
+            .wrapping_mul(0x9e37_79b9)
+            .wrapping_add(index as u64 * 7)
+            >> 3) as u8
+    }
+
+    fn fill(&self, from: usize) {
+        for index in from..self.layout.size() {
+            // SAFETY: the block is as large as its layout says.
+            unsafe { self.ptr.add(index).write(self.pattern(index)) };
+        }
+    }
+
+    /// The first `size` bytes are as they were written.
+    pub fn assert_intact(&self, size: usize) {
+        for index in 0..size {
+            // SAFETY: the block is at least this large, and was filled.
+            let found = unsafe { self.ptr.add(index).read() };
+            assert_eq!(
+                found,
+                self.pattern(index),
+                "byte {index} of {self:?} has changed"
+            );
+        }
+    }
+}
+
+/// Every live block. Entering one fills it, taking it out verifies it.
+#[derive(Default)]
+pub struct Shadow {
+    blocks: Vec<Block>,
+    /// From base to end.
+    ranges: BTreeMap<usize, usize>,
+    next_id: u64,
+}
+
+impl Shadow {
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    pub fn len(&self) -> usize {
+        self.blocks.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.blocks.is_empty()
+    }
+
+    pub fn bytes(&self) -> usize {
+        self.blocks.iter().map(|block| block.layout.size()).sum()
+    }
+
+    /// Enters a new allocation and fills it.
+    pub fn insert(&mut self, ptr: *mut u8, layout: Layout) {
+        let block = Block {
+            ptr,
+            layout,
+            id: self.next_id,
+        };
+        self.next_id += 1;
+        self.enter(block);
+        block.fill(0);
+    }
+
+    fn enter(&mut self, block: Block) {
+        let (base, end) = (block.ptr.addr(), block.ptr.addr() + block.layout.size());
+        assert!(
+            base.is_multiple_of(block.layout.align()),
+            "{block:?} is misaligned"
+        );
+        if let Some((&below, &below_end)) = self.ranges.range(..end).next_back() {
+            assert!(
+                below_end <= base,
+                "{block:?} overlaps {below:#x}..{below_end:#x}"
+            );
+        }
+        self.ranges.insert(base, end);
+        self.blocks.push(block);
+    }
+
+    /// Takes out any block.
+    pub fn take(&mut self, random: &mut Random) -> Option<Block> {
+        let count = self.blocks.len();
+        (count > 0).then(|| self.take_at(random.below(count)))
+    }
+
+    /// Takes out the block at an index.
+    pub fn take_at(&mut self, index: usize) -> Block {
+        let block = self.blocks.swap_remove(index);
+        self.ranges.remove(&block.ptr.addr());
+        block.assert_intact(block.layout.size());
+        block
+    }
+
+    /// Puts back a block that was resized and maybe moved, verifies what both sizes have in common
+    /// and fills the rest.
+    pub fn put_back(&mut self, block: Block, ptr: *mut u8, new_size: usize) {
+        let old_size = block.layout.size();
+        let layout = Layout::from_size_align(new_size, block.layout.align()).unwrap();
+        let block = Block {
+            ptr,
+            layout,
+            ..block
+        };
+        self.enter(block);
+        block.assert_intact(old_size.min(new_size));
+        block.fill(old_size.min(new_size));
+    }
+
+    pub fn assert_all_intact(&self) {
+        for block in &self.blocks {
+            block.assert_intact(block.layout.size());
+        }
+    }
+
+    /// Whether every block lies in one of the ranges.
+    pub fn assert_within(&self, ranges: &[(usize, usize)]) {
+        for (&base, &end) in &self.ranges {
+            assert!(
+                ranges.iter().any(|&(from, to)| from <= base && end <= to),
+                "{base:#x}..{end:#x} lies in no heap"
+            );
+        }
+    }
+}

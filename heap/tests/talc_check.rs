@@ -1,0 +1,325 @@
+//! The walker notices what is wrong: each test does damage and expects exactly the report of it.
+
+mod common;
+
+use std::alloc::Layout;
+
+use common::memory::Memory;
+use common::random::Random;
+use heap::Span;
+use heap::talc::base::{CHUNK_UNIT, Talc};
+use heap::talc::source::Manual;
+use heap::talc::{DefaultBinning, Region, Rule, min_first_heap_size};
+
+const WORD: usize = size_of::<usize>();
+
+/// A heap in which gaps of one, two and two units lie between chunks, and the rest is a gap.
+struct Specimen {
+    talc: Talc<Manual, DefaultBinning>,
+    heap: Span,
+    /// In the order of their addresses.
+    gaps: Vec<Span>,
+    _memory: Memory,
+}
+
+impl Specimen {
+    fn new() -> Self {
+        let memory = Memory::new(min_first_heap_size::<DefaultBinning>() + 100 * CHUNK_UNIT);
+        let mut talc = Talc::new(Manual);
+        // SAFETY: the memory is ours, sizes are not zero, and blocks are freed once.
+        let heap = unsafe {
+            let end = talc.claim(memory.base(), memory.size()).unwrap();
+            let blocks = [1, 2, 2].map(|units| {
+                let layout = Layout::from_size_align(units * CHUNK_UNIT - WORD, 1).unwrap();
+                let block = talc.allocate(layout).unwrap();
+                talc.allocate(Layout::new::<u8>()).unwrap();
+                (block, layout)
+            });
+            for (block, layout) in blocks {
+                talc.deallocate(block.as_ptr(), layout);
+            }
+            Span::new(memory.base(), end.as_ptr())
+        };
+        let gaps: Vec<_> = talc.gaps_in(heap).collect();
+        let specimen = Self {
+            talc,
+            heap,
+            gaps,
+            _memory: memory,
+        };
+        assert_eq!(specimen.gaps.len(), 4);
+        assert_eq!(specimen.report(), None, "it is sound");
+        specimen
+    }
+
+    /// Writes to a word of the heap.
+    fn damage(&self, at: *mut u8, change: impl FnOnce(usize) -> usize) {
+        let word: *mut usize = at.cast();
+        // SAFETY: the tests name words in the heap.
+        unsafe { word.write(change(word.read())) };
+    }
+
+    /// Writes to a byte of the heap.
+    fn damage_byte(&self, at: *mut u8, change: impl FnOnce(u8) -> u8) {
+        // SAFETY: the tests name bytes in the heap.
+        unsafe { at.write(change(at.read())) };
+    }
+
+    fn report(&self) -> Option<(usize, Rule)> {
+        // SAFETY: it is the heap's span.
+        let result = self
+            .talc
+            .check()
+            .and_then(|()| unsafe { self.talc.check_heap(self.heap) });
+        result.err().map(|corruption| {
+            let address = format!("{:#x}", corruption.address);
+            assert!(
+                corruption.to_string().contains(&address),
+                "the text names the place"
+            );
+            (corruption.address, corruption.rule)
+        })
+    }
+
+    /// Where the tag below an address is: its least significant byte.
+    fn tag_below(&self, end: *mut u8) -> *mut u8 {
+        let one_byte = cfg!(all(target_pointer_width = "64", target_endian = "little"));
+        end.wrapping_sub(if one_byte || cfg!(target_endian = "big") {
+            1
+        } else {
+            WORD
+        })
+    }
+}
+
+#[test]
+fn a_referrer_that_does_not_lead_back() {
+    let specimen = Specimen::new();
+    let base = specimen.gaps[0].base();
+    let mut was = 0;
+    specimen.damage(base.wrapping_add(WORD), |referrer| {
+        was = referrer;
+        referrer ^ 8
+    });
+    let expected = Rule::Referrer {
+        found: was ^ 8,
+        expected: was,
+    };
+    assert_eq!(specimen.report(), Some((base.addr(), expected)));
+}
+
+#[test]
+fn a_next_pointer_that_is_no_gap() {
+    let specimen = Specimen::new();
+    // The two gaps of two units share a list, the latest first.
+    let base = specimen.gaps[2].base();
+    specimen.damage(base, |next| next + 1);
+    assert_eq!(
+        specimen.report(),
+        Some((specimen.gaps[1].base().addr() + 1, Rule::Misaligned))
+    );
+}
+
+#[test]
+fn a_list_that_leads_back_into_itself() {
+    let specimen = Specimen::new();
+    let (last, first) = (specimen.gaps[1].base(), specimen.gaps[2].base());
+    specimen.damage(last, |_| first.addr());
+    let Some((at, Rule::Referrer { expected, .. })) = specimen.report() else {
+        panic!()
+    };
+    assert_eq!((at, expected), (first.addr(), last.addr()));
+}
+
+#[test]
+fn a_size_that_belongs_into_another_bin() {
+    let specimen = Specimen::new();
+    let base = specimen.gaps[0].base();
+    specimen.damage(base.wrapping_add(2 * WORD), |extent| extent + CHUNK_UNIT);
+    assert_eq!(
+        specimen.report(),
+        Some((
+            base.addr(),
+            Rule::Bin {
+                found: 0,
+                expected: 1
+            }
+        ))
+    );
+    specimen.damage(base.wrapping_add(2 * WORD), |_| 0);
+    assert!(matches!(
+        specimen.report(),
+        Some((_, Rule::Bin { found: 0, .. }))
+    ));
+}
+
+#[test]
+fn an_end_that_was_written_over() {
+    let specimen = Specimen::new();
+    let gap = specimen.gaps[1];
+    specimen.damage(gap.end().wrapping_sub(WORD), |_| 0x4141);
+    let expected = Rule::Extent {
+        at_base: 2 * CHUNK_UNIT,
+        at_end: 0x4141,
+    };
+    assert_eq!(specimen.report(), Some((gap.base().addr(), expected)));
+}
+
+#[test]
+fn a_tag_below_a_gap_that_was_written_over() {
+    for change in [
+        |_| 0,
+        |tag: u8| tag & !1,
+        |tag: u8| tag & !2,
+        |tag: u8| tag | 8,
+    ] {
+        let specimen = Specimen::new();
+        let gap = specimen.gaps[1];
+        specimen.damage_byte(specimen.tag_below(gap.base()), change);
+        assert_eq!(
+            specimen.report(),
+            Some((gap.base().addr(), Rule::TagBelowGap))
+        );
+    }
+}
+
+#[test]
+fn a_head_without_its_gap() {
+    let specimen = Specimen::new();
+    // The list heads are where the first heap begins; one-unit gaps are in the first list.
+    let head = specimen
+        .talc
+        .regions(specimen.heap)
+        .next()
+        .unwrap()
+        .span()
+        .base();
+    specimen.damage(head, |first| {
+        assert_eq!(first, specimen.gaps[0].base().addr());
+        0
+    });
+    let expected = Rule::Availability {
+        bin: 0,
+        available: true,
+    };
+    assert_eq!(specimen.report(), Some((head.addr(), expected)));
+}
+
+#[test]
+fn a_damaged_mark_at_the_base_of_the_heap() {
+    let specimen = Specimen::new();
+    let first = specimen
+        .talc
+        .regions(specimen.heap)
+        .next()
+        .unwrap()
+        .span()
+        .base();
+    for change in [
+        |tag: u8| tag & !4,
+        |tag: u8| tag & !1,
+        |tag: u8| tag | 2,
+        |tag: u8| tag | 8,
+    ] {
+        let specimen_tag = specimen.tag_below(first);
+        let mut was = 0;
+        specimen.damage_byte(specimen_tag, |tag| {
+            was = tag;
+            change(tag)
+        });
+        assert_eq!(specimen.report(), Some((first.addr(), Rule::HeapBase)));
+        specimen.damage_byte(specimen_tag, |_| was);
+    }
+    assert_eq!(specimen.report(), None);
+}
+
+#[test]
+fn a_damaged_mark_at_the_end_of_the_heap() {
+    let mut specimen = Specimen::new();
+    let top = specimen.gaps[3];
+    // On a gap …
+    specimen.damage(top.base().wrapping_add(2 * WORD), |extent| extent ^ 8);
+    specimen.damage(top.end().wrapping_sub(WORD), |extent| extent ^ 8);
+    assert_eq!(specimen.report(), Some((top.base().addr(), Rule::HeapEnd)));
+    specimen.damage(top.base().wrapping_add(2 * WORD), |extent| extent ^ 8);
+    specimen.damage(top.end().wrapping_sub(WORD), |extent| extent ^ 8);
+    // … and on a chunk.
+    let layout = Layout::from_size_align(top.size() - WORD, 1).unwrap();
+    // SAFETY: the size is not zero.
+    unsafe { specimen.talc.allocate(layout) }.unwrap();
+    assert_eq!(specimen.report(), None);
+    for (change, rule) in [
+        ((|tag| tag & !8) as fn(u8) -> u8, Rule::HeapEnd),
+        (|tag| tag | 2, Rule::TagOfRun),
+        (|tag| tag & !1, Rule::TagOfRun),
+    ] {
+        let tag = specimen.tag_below(top.end());
+        let mut was = 0;
+        specimen.damage_byte(tag, |tag| {
+            was = tag;
+            change(tag)
+        });
+        assert_eq!(specimen.report(), Some((top.end().addr(), rule)));
+        specimen.damage_byte(tag, |_| was);
+    }
+}
+
+#[test]
+fn a_heap_that_is_said_to_end_earlier() {
+    let mut specimen = Specimen::new();
+    let top = specimen.gaps[3];
+    specimen.heap = specimen.heap.truncate(0, CHUNK_UNIT);
+    let heap_end = specimen.heap.end().addr();
+    let expected = Rule::GapEnd {
+        found: top.end().addr(),
+        heap_end,
+    };
+    assert_eq!(specimen.report(), Some((top.base().addr(), expected)));
+}
+
+#[test]
+fn gaps_come_in_the_order_of_their_addresses_and_tile_the_heap_with_the_runs() {
+    let mut random = Random::new(64);
+    // Fewer and more gaps than one pass puts into order.
+    for count in [0, 1, 63, 64, 65, 128, 1000] {
+        let memory = Memory::new(
+            min_first_heap_size::<DefaultBinning>() + (2 * count + 10) * 40 * CHUNK_UNIT,
+        );
+        let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+        // SAFETY: the memory is ours, sizes are not zero, and blocks are freed once.
+        let heap = unsafe {
+            let end = talc.claim(memory.base(), memory.size()).unwrap();
+            let mut blocks: Vec<_> = (0..count)
+                .map(|_| {
+                    let layout = Layout::from_size_align(random.size(10), 1).unwrap();
+                    let block = talc.allocate(layout).unwrap();
+                    talc.allocate(Layout::new::<u8>()).unwrap();
+                    (block, layout)
+                })
+                .collect();
+            while !blocks.is_empty() {
+                let (block, layout) = blocks.swap_remove(random.below(blocks.len()));
+                talc.deallocate(block.as_ptr(), layout);
+            }
+            Span::new(memory.base(), end.as_ptr())
+        };
+        let mut expected: Vec<_> = talc.gaps().collect();
+        expected.sort_by_key(|gap| gap.base());
+        assert_eq!(expected.len(), count + 1);
+        assert_eq!(talc.gaps_in(heap).collect::<Vec<_>>(), expected);
+
+        let regions: Vec<_> = talc.regions(heap).collect();
+        for pair in regions.windows(2) {
+            assert_eq!(pair[0].span().end(), pair[1].span().base());
+            assert!(matches!(
+                pair,
+                [Region::Gap(_), Region::Run(_)] | [Region::Run(_), Region::Gap(_)]
+            ));
+        }
+        assert_eq!(regions.last().unwrap().span().end(), heap.end());
+        let gaps = regions
+            .iter()
+            .filter(|region| matches!(region, Region::Gap(_)));
+        assert_eq!(gaps.count(), count + 1);
+    }
+}

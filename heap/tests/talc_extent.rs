@@ -1,0 +1,283 @@
+//! Claiming, extending, truncating and deleting heaps.
+
+mod common;
+
+use std::alloc::Layout;
+use std::ptr::{NonNull, null_mut, without_provenance_mut};
+
+use common::memory::Memory;
+use heap::Span;
+use heap::talc::base::{CHUNK_UNIT, Talc};
+use heap::talc::source::Manual;
+use heap::talc::{DefaultBinning, Region, min_first_heap_layout, min_first_heap_size};
+
+type ManualTalc = Talc<Manual, DefaultBinning>;
+
+const MIN: usize = min_first_heap_size::<DefaultBinning>();
+
+/// An allocator whose list heads are in the first memory, so that other heaps may be small.
+fn established() -> (ManualTalc, Memory) {
+    let memory = Memory::new(MIN);
+    let mut talc = ManualTalc::new(Manual);
+    // SAFETY: the memory lives as long as the allocator is used.
+    unsafe { talc.claim(memory.base(), MIN) }.expect("the documented size suffices");
+    (talc, memory)
+}
+
+fn allocate(talc: &mut ManualTalc, size: usize) -> Option<NonNull<u8>> {
+    // SAFETY: no test asks for zero bytes.
+    unsafe { talc.try_allocate(Layout::from_size_align(size, 1).unwrap()) }
+}
+
+fn deallocate(talc: &mut ManualTalc, ptr: NonNull<u8>, size: usize) {
+    // SAFETY: the tests free what they have allocated, once.
+    unsafe { talc.deallocate(ptr.as_ptr(), Layout::from_size_align(size, 1).unwrap()) }
+}
+
+#[test]
+fn the_documented_minimum_suffices_at_every_misalignment() {
+    for offset in 0..2 * CHUNK_UNIT {
+        let memory = Memory::new(MIN + 2 * CHUNK_UNIT);
+        let base = memory.base().wrapping_add(offset);
+        let mut talc = ManualTalc::new(Manual);
+        assert!(!talc.is_metadata_established());
+        // SAFETY: the range is in the memory.
+        let end = unsafe { talc.claim(base, MIN) }.expect("the documented size suffices");
+        assert!(talc.is_metadata_established());
+        assert!(
+            allocate(&mut talc, 1).is_some(),
+            "there is room for an allocation"
+        );
+        memory.assert_untouched(memory.base(), base);
+        memory.assert_untouched(end.as_ptr(), memory.end());
+        // SAFETY: it is a heap of this allocator.
+        unsafe { talc.check_heap(Span::new(base, end.as_ptr())) }.unwrap();
+    }
+}
+
+#[test]
+fn the_documented_layout_suffices() {
+    let layout = min_first_heap_layout::<DefaultBinning>();
+    let memory = Memory::new(layout.size() + layout.align());
+    // Not more than aligned.
+    let base = memory.base().wrapping_add(layout.align());
+    let mut talc = ManualTalc::new(Manual);
+    // SAFETY: the range is in the memory.
+    assert!(unsafe { talc.claim(base, layout.size()) }.is_some());
+    assert!(allocate(&mut talc, 1).is_some());
+}
+
+#[test]
+fn tiny_misaligned_and_odd_ranges_are_refused_or_rounded_inward() {
+    for established in [false, true] {
+        for offset in 0..CHUNK_UNIT {
+            for size in (0..4 * CHUNK_UNIT).chain(MIN - 4 * CHUNK_UNIT..MIN + 4) {
+                let (mut talc, _first) = if established {
+                    self::established()
+                } else {
+                    (ManualTalc::new(Manual), Memory::new(1))
+                };
+                let memory = Memory::new(offset + size + CHUNK_UNIT);
+                let base = memory.base().wrapping_add(offset);
+                // SAFETY: the range is in the memory.
+                let end = unsafe { talc.claim(base, size) };
+                memory.assert_untouched(memory.base(), base);
+                match end {
+                    None => memory.assert_untouched(base, memory.end()),
+                    Some(end) => {
+                        let end = end.as_ptr();
+                        let limit = base.wrapping_add(size);
+                        assert!(end <= limit && limit.addr() - end.addr() < CHUNK_UNIT);
+                        memory.assert_untouched(end, memory.end());
+                        // SAFETY: it is a heap of this allocator.
+                        unsafe { talc.check_heap(Span::new(base, end)) }.unwrap();
+                    }
+                }
+                talc.check().unwrap();
+                let needed = if established { 3 * CHUNK_UNIT } else { MIN };
+                assert!(size < needed || end.is_some(), "{size} bytes were refused");
+            }
+        }
+    }
+}
+
+#[test]
+fn null_and_wrapping_ranges_are_refused() {
+    let (mut talc, _first) = established();
+    let refused = |base, size, talc: &mut ManualTalc| {
+        // SAFETY: there is no such memory, and it is not claimed.
+        let end = unsafe { talc.claim(base, size) };
+        assert_eq!(end, None, "{size:#x} bytes from {base:?}");
+    };
+    for size in [0, 1, 4096, isize::MAX as usize, usize::MAX] {
+        refused(null_mut(), size, &mut talc);
+    }
+    for below_top in [1, 2, 8, CHUNK_UNIT, 4096] {
+        let base = without_provenance_mut(usize::MAX - below_top + 1);
+        for size in [
+            below_top,
+            below_top + 1,
+            1 << 20,
+            isize::MAX as usize,
+            usize::MAX,
+        ] {
+            refused(base, size, &mut talc);
+        }
+    }
+    talc.check().unwrap();
+}
+
+#[test]
+fn extending_makes_the_top_gap_larger() {
+    let (mut talc, _first) = established();
+    let memory = Memory::new(64 * CHUNK_UNIT);
+    let at = |units: usize| memory.base().wrapping_add(units * CHUNK_UNIT);
+    // SAFETY: the memory is ours, and each end is passed on.
+    unsafe {
+        let end = talc.claim(at(0), 10 * CHUNK_UNIT).unwrap();
+        assert_eq!(end.as_ptr(), at(10));
+        // Not a unit more.
+        assert_eq!(talc.extend(end, at(11).wrapping_sub(1)), end);
+        assert_eq!(talc.extend(end, null_mut()), end);
+        let end = talc.extend(end, at(20).wrapping_add(5));
+        assert_eq!(end.as_ptr(), at(20));
+        memory.assert_untouched(at(20), memory.end());
+
+        // One allocation takes all of it.
+        let all = allocate(&mut talc, 19 * CHUNK_UNIT - size_of::<usize>()).unwrap();
+        assert_eq!(talc.reserved(end).up_to, end);
+        // Then what is added is a gap of its own.
+        let end = talc.extend(end, at(21));
+        let heap = Span::new(at(0), end.as_ptr());
+        talc.check_heap(heap).unwrap();
+        assert_eq!(
+            talc.regions(heap).collect::<Vec<_>>(),
+            [
+                Region::Run(Span::new(at(1), at(20))),
+                Region::Gap(Span::new(at(20), at(21)))
+            ]
+        );
+        deallocate(&mut talc, all, 19 * CHUNK_UNIT - size_of::<usize>());
+        assert_eq!(
+            talc.gaps_in(heap).collect::<Vec<_>>(),
+            [Span::new(at(1), at(21))]
+        );
+        talc.check_heap(heap).unwrap();
+    }
+}
+
+#[test]
+fn truncating_stops_at_what_is_reserved() {
+    let (mut talc, _first) = established();
+    let memory = Memory::new(64 * CHUNK_UNIT);
+    let at = |units: usize| memory.base().wrapping_add(units * CHUNK_UNIT);
+    // SAFETY: the memory is ours, and each end is passed on.
+    unsafe {
+        let end = talc.claim(at(0), 64 * CHUNK_UNIT).unwrap();
+        let low = talc
+            .try_allocate(Layout::from_size_align(1, 1).unwrap())
+            .unwrap();
+        let high = allocate(&mut talc, 10 * CHUNK_UNIT).unwrap();
+        let heap_of = |end: NonNull<u8>| Span::new(at(0), end.as_ptr());
+        assert_eq!(talc.truncate(end, end.as_ptr()), Some(end));
+        assert_eq!(
+            talc.truncate(end, end.as_ptr().wrapping_add(1000)),
+            Some(end)
+        );
+
+        let end = talc
+            .truncate(end, at(40).wrapping_add(CHUNK_UNIT - 1))
+            .unwrap();
+        assert_eq!(end.as_ptr(), at(40), "rounded down");
+        memory.fill(at(40), memory.end());
+        talc.check_heap(heap_of(end)).unwrap();
+
+        let reserved = talc.reserved(end);
+        assert!(reserved.any);
+        assert!(reserved.up_to.as_ptr() > high.as_ptr());
+        let end = talc.truncate(end, null_mut()).unwrap();
+        assert_eq!(end, reserved.up_to);
+        memory.fill(end.as_ptr(), memory.end());
+        talc.check_heap(heap_of(end)).unwrap();
+        assert_eq!(talc.truncate(end, null_mut()), Some(end), "no further");
+
+        // A gap below the highest allocation changes nothing.
+        deallocate(&mut talc, low, 1);
+        assert_eq!(talc.reserved(end).up_to, end);
+        deallocate(&mut talc, high, 10 * CHUNK_UNIT);
+        talc.check_heap(heap_of(end)).unwrap();
+        let reserved = talc.reserved(end);
+        assert_eq!((reserved.up_to.as_ptr(), reserved.any), (at(1), false));
+        memory.assert_untouched(end.as_ptr(), memory.end());
+    }
+}
+
+#[test]
+fn an_empty_heap_is_deleted_and_can_be_claimed_again() {
+    let (mut talc, _first) = established();
+    let memory = Memory::new(64 * CHUNK_UNIT);
+    for _ in 0..3 {
+        // SAFETY: the memory is ours, and no heap is in it.
+        unsafe {
+            let end = talc.claim(memory.base(), memory.size()).unwrap();
+            let block = allocate(&mut talc, 20 * CHUNK_UNIT).unwrap();
+            assert!(Span::new(memory.base(), end.as_ptr()).contains(block.as_ptr()));
+            deallocate(&mut talc, block, 20 * CHUNK_UNIT);
+            assert_eq!(talc.truncate(end, talc.reserved(end).up_to.as_ptr()), None);
+        }
+        memory.fill(memory.base(), memory.end());
+        talc.check().unwrap();
+        assert_eq!(
+            allocate(&mut talc, 20 * CHUNK_UNIT),
+            None,
+            "the heap is gone"
+        );
+        memory.assert_untouched(memory.base(), memory.end());
+    }
+}
+
+#[test]
+fn the_heap_with_the_list_heads_stays() {
+    let memory = Memory::new(MIN + 4096);
+    let mut talc = ManualTalc::new(Manual);
+    // SAFETY: the memory is ours, and each end is passed on.
+    unsafe {
+        let end = talc.claim(memory.base(), memory.size()).unwrap();
+        assert!(talc.reserved(end).any, "by the list heads");
+        let end = talc.truncate(end, null_mut()).expect("it is not deleted");
+        memory.fill(end.as_ptr(), memory.end());
+        assert_eq!(talc.gaps().count(), 0);
+        assert_eq!(allocate(&mut talc, 1), None);
+        memory.assert_untouched(end.as_ptr(), memory.end());
+        let end = talc.resize(end, memory.end()).unwrap();
+        talc.check_heap(Span::new(memory.base(), end.as_ptr()))
+            .unwrap();
+        assert!(allocate(&mut talc, 4000).is_some());
+    }
+}
+
+#[test]
+fn heaps_that_touch_do_not_merge() {
+    let (mut talc, _first) = established();
+    let memory = Memory::new(32 * CHUNK_UNIT);
+    let middle = memory.base().wrapping_add(16 * CHUNK_UNIT);
+    // SAFETY: the halves are ours.
+    let (low, high) = unsafe {
+        let low = talc.claim(memory.base(), 16 * CHUNK_UNIT).unwrap();
+        (low, talc.claim(middle, 16 * CHUNK_UNIT).unwrap())
+    };
+    assert_eq!(low.as_ptr(), middle);
+    let size = 15 * CHUNK_UNIT - size_of::<usize>();
+    let blocks = [
+        allocate(&mut talc, size).unwrap(),
+        allocate(&mut talc, size).unwrap(),
+    ];
+    for block in blocks {
+        deallocate(&mut talc, block, size);
+    }
+    assert_eq!(allocate(&mut talc, 16 * CHUNK_UNIT), None);
+    for (base, end) in [(memory.base(), low), (middle, high)] {
+        // SAFETY: it is a heap of this allocator.
+        unsafe { talc.check_heap(Span::new(base, end.as_ptr())) }.unwrap();
+    }
+}

@@ -1,0 +1,209 @@
+//! Sources that grant, refuse, lie, and grant too little.
+
+mod common;
+
+use std::alloc::Layout;
+
+use common::memory::Memory;
+use heap::talc::base::binning::Binning;
+use heap::talc::base::{CHUNK_UNIT, Talc};
+use heap::talc::source::{Claim, Source};
+use heap::talc::{DefaultBinning, min_first_heap_size};
+
+const MIN: usize = min_first_heap_size::<DefaultBinning>();
+
+fn layout(size: usize) -> Layout {
+    Layout::from_size_align(size, 1).unwrap()
+}
+
+/// Says yes and does nothing.
+#[derive(Debug)]
+struct Liar {
+    calls: usize,
+}
+
+// SAFETY: it grants nothing.
+unsafe impl Source for Liar {
+    fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
+        talc.source.calls += 1;
+        Ok(())
+    }
+}
+
+#[test]
+fn a_source_that_lies_is_asked_a_bounded_number_of_times() {
+    let mut talc = Talc::<_, DefaultBinning>::new(Liar { calls: 0 });
+    for failures in 1..4 {
+        // SAFETY: the size is not zero.
+        assert_eq!(unsafe { talc.allocate(layout(100)) }, None);
+        assert!(
+            talc.source.calls <= failures * 8,
+            "asked {} times",
+            talc.source.calls
+        );
+    }
+    // SAFETY: the size is not zero.
+    assert_eq!(unsafe { talc.try_allocate(layout(100)) }, None);
+    assert!(talc.source.calls <= 24, "trying does not ask");
+}
+
+/// Grants the next `grant` bytes of its memory as a heap, each time that `may_fail` allows.
+#[derive(Debug)]
+struct Slices {
+    rest: heap::Span,
+    grant: usize,
+    calls: usize,
+    fails_at: usize,
+}
+
+impl Slices {
+    fn new(memory: &Memory, grant: usize) -> Self {
+        let rest = heap::Span::new(memory.base(), memory.end());
+        Self {
+            rest,
+            grant,
+            calls: 0,
+            fails_at: usize::MAX,
+        }
+    }
+}
+
+// SAFETY: each byte is granted once.
+unsafe impl Source for Slices {
+    fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
+        let source = &mut talc.source;
+        source.calls += 1;
+        if source.calls == source.fails_at || source.rest.size() < source.grant {
+            return Err(());
+        }
+        let (base, grant) = (source.rest.base(), source.grant);
+        source.rest = source.rest.truncate(grant, 0);
+        // SAFETY: the bytes were not granted before.
+        unsafe { talc.claim(base, grant) }.map(|_| ()).ok_or(())
+    }
+}
+
+#[test]
+fn a_source_that_grants_too_little_leads_to_failure_and_the_grants_stay() {
+    for page in [512, 4096] {
+        for less in (0..64).step_by(3) {
+            let memory = Memory::new(1 << 18);
+            let mut talc = Talc::<_, DefaultBinning>::new(Slices::new(&memory, page.max(MIN)));
+            let wanted = 2 * page.max(MIN) - less;
+            // SAFETY: the size is not zero.
+            assert_eq!(unsafe { talc.allocate(layout(wanted)) }, None);
+            assert!(talc.source.calls <= 8);
+            let calls = talc.source.calls;
+            // SAFETY: the size is not zero.
+            assert!(unsafe { talc.allocate(layout(256)) }.is_some());
+            assert_eq!(talc.source.calls, calls, "what was granted is used");
+            talc.check().unwrap();
+        }
+    }
+}
+
+#[test]
+fn a_source_that_fails_at_any_call_leaves_everything_as_it_was() {
+    for fails_at in 1.. {
+        let memory = Memory::new(16 * MIN);
+        let mut source = Slices::new(&memory, MIN + 2048);
+        source.fails_at = fails_at;
+        let mut talc = Talc::<_, DefaultBinning>::new(source);
+        let mut blocks = Vec::new();
+        let mut failed = false;
+        for size in [100, 1000, 1800, 1500, 30, 1700, 1200, 1900, 1100] {
+            let before: Vec<_> = talc.gaps().collect();
+            // SAFETY: the size is not zero.
+            let block = unsafe { talc.allocate(layout(size)) };
+            let block = block.unwrap_or_else(|| {
+                failed = true;
+                assert_eq!(
+                    talc.gaps().collect::<Vec<_>>(),
+                    before,
+                    "a failure changed the heap"
+                );
+                talc.check().unwrap();
+                // SAFETY: the size is not zero.
+                unsafe { talc.allocate(layout(size)) }.expect("the source fails once")
+            });
+            blocks.push((block, size));
+        }
+        let heaps = talc.source.calls - usize::from(failed);
+        for (block, size) in blocks {
+            // SAFETY: the block is live.
+            unsafe { talc.deallocate(block.as_ptr(), layout(size)) };
+        }
+        talc.check().unwrap();
+        assert_eq!(talc.gaps().count(), heaps, "nothing leaked");
+        if !failed {
+            assert!(fails_at > 2, "the program needed no source");
+            return;
+        }
+    }
+}
+
+#[test]
+fn claim_claims_once_when_needed_and_hands_out_the_heap_end() {
+    let memory = Memory::new((MIN + 4096).next_multiple_of(CHUNK_UNIT));
+    // SAFETY: the memory is ours.
+    let source = unsafe { Claim::new(memory.base(), memory.size()) };
+    let mut talc = Talc::<_, DefaultBinning>::new(source);
+    assert!(talc.source.is_ready());
+    assert_eq!(talc.source.take_claim(), None);
+    memory.assert_untouched(memory.base(), memory.end());
+    // SAFETY: the sizes are not zero.
+    unsafe {
+        assert!(talc.allocate(layout(1000)).is_some());
+        assert!(!talc.source.is_ready());
+        assert_eq!(talc.allocate(layout(10_000)), None);
+    }
+    let end = talc.source.take_claim().expect("a heap was claimed");
+    assert_eq!(end.as_ptr(), memory.end());
+    assert_eq!(talc.source.take_claim(), None, "only once");
+}
+
+#[test]
+fn claim_of_too_little_fails_and_touches_nothing() {
+    let memory = Memory::new(CHUNK_UNIT);
+    // SAFETY: the memory is ours.
+    let source = unsafe { Claim::new(memory.base(), memory.size()) };
+    let mut talc = Talc::<_, DefaultBinning>::new(source);
+    // SAFETY: the size is not zero.
+    assert_eq!(unsafe { talc.allocate(layout(1)) }, None);
+    memory.assert_untouched(memory.base(), memory.end());
+    assert!(!Claim::standby().is_ready());
+}
+
+#[test]
+fn what_fits_is_found_before_an_allocation_is_refused() {
+    // Many gaps that may fit and do not, and behind them in the same bin one that does.
+    let memory = Memory::new(1 << 20);
+    let mut talc = Talc::<_, DefaultBinning>::new(Slices::new(&memory, 1 << 19));
+    let (smaller, larger) = (layout(65 * CHUNK_UNIT - 8), layout(68 * CHUNK_UNIT - 8));
+    assert_eq!(
+        DefaultBinning::size_to_bin(65 * CHUNK_UNIT),
+        DefaultBinning::size_to_bin(68 * CHUNK_UNIT)
+    );
+    // SAFETY: sizes are not zero, and blocks are freed once.
+    unsafe {
+        let mut gaps = Vec::new();
+        let mut pair = |talc: &mut Talc<Slices, DefaultBinning>, layout| {
+            gaps.push((talc.allocate(layout).unwrap(), layout));
+            talc.allocate(self::layout(1)).unwrap()
+        };
+        pair(&mut talc, larger);
+        for _ in 0..100 {
+            pair(&mut talc, smaller);
+        }
+        while talc.try_allocate(layout(1)).is_some() {}
+        let [(expected, _), ..] = gaps[..] else {
+            unreachable!()
+        };
+        for (block, layout) in gaps {
+            talc.deallocate(block.as_ptr(), layout);
+        }
+        talc.source.grant = usize::MAX;
+        assert_eq!(talc.allocate(larger), Some(expected));
+        assert_eq!(talc.allocate(larger), None);
+    }
+}

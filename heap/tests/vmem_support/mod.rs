@@ -1,0 +1,318 @@
+//! What the tests of the arena share: tag supplies and sources that count, fail and verify, and a
+//! random number generator.
+#![allow(dead_code, reason = "each test file uses a part of it")]
+
+use std::alloc::Layout as CoreLayout;
+use std::collections::BTreeMap;
+use std::ptr::NonNull;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
+
+use heap::vmem::lock::LockApi;
+use heap::vmem::tags::{Page, PageSupply};
+use heap::vmem::{Allocator, Arena, Bt, Error, Layout, Result, Source};
+
+/// Memory of the host for one `T`.
+fn host_allocate<T>() -> Option<NonNull<T>> {
+    // SAFETY: no `T` used here has size zero.
+    NonNull::new(unsafe { std::alloc::alloc(CoreLayout::new::<T>()) }.cast())
+}
+
+/// # Safety
+/// As for `std::alloc::dealloc`.
+unsafe fn host_deallocate<T>(memory: NonNull<T>) {
+    // SAFETY: the caller says that it came from `host_allocate`. Overwritten first, so that whoever
+    // still reads it notices.
+    unsafe {
+        memory.cast::<u8>().write_bytes(0xdd, size_of::<T>());
+        std::alloc::dealloc(memory.as_ptr().cast(), CoreLayout::new::<T>());
+    }
+}
+
+/// A supply of tags and pages from the host, that counts and can be made to fail.
+pub struct Tags {
+    /// How many tags and pages are out.
+    pub out: AtomicUsize,
+    pub pages_out: AtomicUsize,
+    /// How many calls there were.
+    pub calls: AtomicUsize,
+    /// How many more tags there are.
+    pub budget: AtomicUsize,
+    /// Whether there are pages for the index.
+    pub with_pages: bool,
+}
+
+impl Tags {
+    pub const fn new() -> Self {
+        Self::limited(usize::MAX)
+    }
+
+    pub const fn limited(budget: usize) -> Self {
+        Self {
+            out: AtomicUsize::new(0),
+            pages_out: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
+            budget: AtomicUsize::new(budget),
+            with_pages: true,
+        }
+    }
+
+    pub fn assert_all_back(&self) {
+        assert_eq!(self.out.load(SeqCst), 0, "tags leaked");
+        assert_eq!(self.pages_out.load(SeqCst), 0, "pages leaked");
+    }
+}
+
+// SAFETY: memory of the host.
+unsafe impl Allocator for &Tags {
+    fn allocate(&self) -> Option<NonNull<Bt>> {
+        self.calls.fetch_add(1, SeqCst);
+        self.budget
+            .fetch_update(SeqCst, SeqCst, |budget| budget.checked_sub(1))
+            .ok()?;
+        self.out.fetch_add(1, SeqCst);
+        host_allocate()
+    }
+
+    unsafe fn deallocate(&self, tag: NonNull<Bt>) {
+        self.out.fetch_sub(1, SeqCst);
+        self.budget.fetch_add(1, SeqCst);
+        // SAFETY: it came from `allocate`.
+        unsafe { host_deallocate(tag) };
+    }
+
+    fn allocate_page(&self) -> Option<NonNull<Page>> {
+        if !self.with_pages {
+            return None;
+        }
+        self.pages_out.fetch_add(1, SeqCst);
+        host_allocate()
+    }
+
+    unsafe fn deallocate_page(&self, page: NonNull<Page>) {
+        self.pages_out.fetch_sub(1, SeqCst);
+        // SAFETY: it came from `allocate_page`.
+        unsafe { host_deallocate(page) };
+    }
+}
+
+// SAFETY: memory of the host.
+unsafe impl PageSupply for &Tags {
+    fn allocate_page(&self) -> Option<NonNull<Page>> {
+        self.budget
+            .fetch_update(SeqCst, SeqCst, |budget| budget.checked_sub(1))
+            .ok()?;
+        self.pages_out.fetch_add(1, SeqCst);
+        host_allocate()
+    }
+
+    unsafe fn deallocate_page(&self, page: NonNull<Page>) {
+        self.pages_out.fetch_sub(1, SeqCst);
+        self.budget.fetch_add(1, SeqCst);
+        // SAFETY: it came from `allocate_page`.
+        unsafe { host_deallocate(page) };
+    }
+}
+
+pub type TestLock = LockApi<spin::Mutex<()>>;
+
+/// The arenas of the tests.
+pub type TestArena<'src> = Arena<'static, 'src, &'static Tags, TestLock>;
+
+/// An arena with a supply of its own, which is leaked.
+pub fn arena(quantum: usize) -> TestArena<'static> {
+    TestArena::create("test", quantum, None, Box::leak(Box::new(Tags::new()))).unwrap()
+}
+
+/// An arena with a source.
+pub fn borrower<'src>(quantum: usize, source: &'src dyn Source) -> TestArena<'src> {
+    let tags = Box::leak(Box::new(Tags::new()));
+    TestArena::create("borrower", quantum, Some(source), tags).unwrap()
+}
+
+/// A source that keeps books: it lends ranges of a window from below, and verifies what comes back.
+pub struct Books {
+    state: Mutex<BooksState>,
+    window: (usize, usize),
+    /// Whether `extend` and `shrink` work.
+    pub resizable: bool,
+    /// How many calls may yet succeed.
+    pub budget: AtomicUsize,
+    pub calls: AtomicUsize,
+}
+
+#[derive(Default)]
+struct BooksState {
+    /// Base and size of what is lent.
+    lent: BTreeMap<usize, usize>,
+    imports: usize,
+    releases: usize,
+}
+
+impl Books {
+    /// A source of the addresses from `base` to `last`, inclusive.
+    pub fn new(base: usize, last: usize) -> Self {
+        Self {
+            state: Mutex::default(),
+            window: (base, last),
+            resizable: true,
+            budget: AtomicUsize::new(usize::MAX),
+            calls: AtomicUsize::new(0),
+        }
+    }
+
+    pub fn lent(&self) -> Vec<(usize, usize)> {
+        let state = self.state.lock().unwrap();
+        state
+            .lent
+            .iter()
+            .map(|(&base, &size)| (base, size))
+            .collect()
+    }
+
+    pub fn lent_space(&self) -> usize {
+        self.state.lock().unwrap().lent.values().sum()
+    }
+
+    pub fn imports(&self) -> usize {
+        self.state.lock().unwrap().imports
+    }
+
+    pub fn releases(&self) -> usize {
+        self.state.lock().unwrap().releases
+    }
+
+    fn spend(&self) -> Result<()> {
+        self.calls.fetch_add(1, SeqCst);
+        self.budget
+            .fetch_update(SeqCst, SeqCst, |budget| budget.checked_sub(1))
+            .map(|_| ())
+            .map_err(|_| Error::Other("the source fails, as the test wants"))
+    }
+}
+
+/// Whether `base` satisfies `layout`, from the definition.
+pub fn satisfies(layout: &Layout, base: usize) -> bool {
+    let Some(end) = base.checked_add(layout.size() - 1) else {
+        return false;
+    };
+    let crosses = |nocross: usize| base / nocross != end / nocross;
+    base % layout.align() == layout.phase().unwrap_or(0) % layout.align()
+        && base >= layout.min().unwrap_or(0)
+        && end <= layout.max().unwrap_or(usize::MAX)
+        && !layout.nocross().is_some_and(crosses)
+}
+
+impl Source for Books {
+    fn import(&self, layout: Layout) -> Result<usize> {
+        self.spend()?;
+        let mut state = self.state.lock().unwrap();
+        // Lowest first: candidates are where the window and each hole begin, and what alignment and
+        // boundaries make of these.
+        let starts = state
+            .lent
+            .iter()
+            .map(|(&base, &size)| base.wrapping_add(size))
+            .chain([self.window.0])
+            .filter(|&start| start >= self.window.0);
+        let mut candidates: Vec<usize> = starts
+            .flat_map(|start| {
+                let start = start.max(layout.min().unwrap_or(0));
+                let boundary = start.checked_next_multiple_of(layout.nocross().unwrap_or(1));
+                [Some(start), boundary].into_iter().flatten()
+            })
+            .filter_map(|start| {
+                let phase = layout.phase().unwrap_or(0);
+                start.checked_add(phase.wrapping_sub(start) & (layout.align() - 1))
+            })
+            .collect();
+        candidates.sort_unstable();
+        let base = candidates
+            .into_iter()
+            .find(|&base| {
+                satisfies(&layout, base)
+                    && base >= self.window.0
+                    && base + (layout.size() - 1) <= self.window.1
+                    && state.lent.iter().all(|(&lent, &size)| {
+                        base + (layout.size() - 1) < lent || lent + (size - 1) < base
+                    })
+            })
+            .ok_or(Error::Empty {
+                size: layout.size(),
+            })?;
+        state.lent.insert(base, layout.size());
+        state.imports += 1;
+        Ok(base)
+    }
+
+    unsafe fn release(&self, base: usize, size: usize) -> Result<()> {
+        let mut state = self.state.lock().unwrap();
+        assert_eq!(state.lent.get(&base), Some(&size), "released at {base:#x}");
+        drop(state);
+        self.spend()?;
+        state = self.state.lock().unwrap();
+        state.lent.remove(&base);
+        state.releases += 1;
+        Ok(())
+    }
+
+    unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
+        if !self.resizable {
+            return Err(Error::NotSupported);
+        }
+        assert!(size < new_size);
+        self.spend()?;
+        let mut state = self.state.lock().unwrap();
+        assert_eq!(state.lent.get(&base), Some(&size), "extended at {base:#x}");
+        let last = base
+            .checked_add(new_size - 1)
+            .filter(|&last| last <= self.window.1);
+        let next = state.lent.range(base + 1..).next();
+        if last.is_none_or(|last| next.is_some_and(|(&next, _)| next <= last)) {
+            return Err(Error::Occupied {
+                base: base + size,
+                size: new_size - size,
+            });
+        }
+        state.lent.insert(base, new_size);
+        Ok(())
+    }
+
+    unsafe fn shrink(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
+        if !self.resizable {
+            return Err(Error::NotSupported);
+        }
+        assert!(0 < new_size && new_size < size);
+        self.spend()?;
+        let mut state = self.state.lock().unwrap();
+        assert_eq!(state.lent.get(&base), Some(&size), "shrunk at {base:#x}");
+        state.lent.insert(base, new_size);
+        Ok(())
+    }
+}
+
+/// SplitMix64.
+pub struct Random(pub u64);
+
+impl Random {
+    pub fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut bits = self.0;
+        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        bits ^ (bits >> 31)
+    }
+
+    /// A number below `limit`.
+    pub fn below(&mut self, limit: usize) -> usize {
+        (self.next() % limit as u64) as usize
+    }
+
+    pub fn chance(&mut self, one_in: usize) -> bool {
+        self.below(one_in) == 0
+    }
+
+    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+}

@@ -1,0 +1,247 @@
+//! What the host asks for: lines of `key=value` in the file `config` of the RAM disk.
+//!
+//! A line that starts with `#` is a comment. A key that is not known, is there twice or has a value
+//! that is not understood is refused: a misspelt filter must not run all tests.
+
+use core::fmt;
+
+/// What the kernel is to do.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Mode {
+    /// Demonstrate.
+    #[default]
+    Demo,
+    /// Run tests.
+    Test,
+}
+
+/// What the time-stamp counter counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clock {
+    /// Instructions that were executed: the virtual machine counts them.
+    Instructions,
+    /// Time, in a unit of the processor's own.
+    #[default]
+    Ticks,
+}
+
+impl Clock {
+    /// The unit, in the plural.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Instructions => "instructions",
+            Self::Ticks => "clock ticks",
+        }
+    }
+}
+
+/// The configuration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Config<'a> {
+    /// `mode=demo|test`: what to do; `demo` if absent.
+    pub mode: Mode,
+    /// `filter=SUBSTRING`: only tests whose names contain it; all if absent.
+    pub filter: Option<&'a str>,
+    /// `after=TESTNAME`: only tests that come after this one.
+    pub after: Option<&'a str>,
+    /// `trace=NAME`: the trace that the demonstration replays; `sqlite` if absent.
+    pub trace: &'a str,
+    /// `monitor=yes|no`: whether someone is there to type; `no` if absent.
+    pub monitor: bool,
+    /// `jobs=yes|no`: `no` skips the main job; `yes` if absent.
+    pub jobs: bool,
+    /// `clock=instructions|ticks`: what the time-stamp counter counts; `ticks` if absent.
+    pub clock: Clock,
+    /// `seed=N`: what randomness starts from; 0 if absent.
+    pub seed: u64,
+}
+
+impl Default for Config<'_> {
+    fn default() -> Self {
+        Self {
+            mode: Mode::default(),
+            filter: None,
+            after: None,
+            trace: "sqlite",
+            monitor: false,
+            jobs: true,
+            clock: Clock::default(),
+            seed: 0,
+        }
+    }
+}
+
+/// A line that is not understood.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ConfigError<'a> {
+    /// The line has no `=`.
+    NoValue {
+        /// The line.
+        line: &'a str,
+    },
+    /// There is no such key.
+    UnknownKey {
+        /// The key.
+        key: &'a str,
+    },
+    /// The key was there before.
+    Repeated {
+        /// The key.
+        key: &'a str,
+    },
+    /// The key cannot have that value.
+    BadValue {
+        /// The key.
+        key: &'a str,
+        /// The value.
+        value: &'a str,
+    },
+}
+
+impl fmt::Display for ConfigError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::NoValue { line } => write!(f, "`{line}` is not of the form key=value"),
+            Self::UnknownKey { key } => write!(f, "there is no key `{key}`"),
+            Self::Repeated { key } => write!(f, "`{key}` is given twice"),
+            Self::BadValue { key, value } => write!(f, "`{key}` cannot be `{value}`"),
+        }
+    }
+}
+
+impl core::error::Error for ConfigError<'_> {}
+
+const KEYS: [&str; 8] = [
+    "mode", "filter", "after", "trace", "monitor", "jobs", "clock", "seed",
+];
+
+impl<'a> Config<'a> {
+    /// Reads a configuration.
+    ///
+    /// # Errors
+    /// At the first line that is not understood.
+    pub fn parse(text: &'a str) -> Result<Self, ConfigError<'a>> {
+        let mut config = Self::default();
+        let mut seen = [false; KEYS.len()];
+        let lines = text.lines().map(str::trim);
+        for line in lines.filter(|line| !line.is_empty() && !line.starts_with('#')) {
+            let (key, value) = line.split_once('=').ok_or(ConfigError::NoValue { line })?;
+            let index = KEYS
+                .iter()
+                .position(|&known| known == key)
+                .ok_or(ConfigError::UnknownKey { key })?;
+            if core::mem::replace(&mut seen[index], true) {
+                return Err(ConfigError::Repeated { key });
+            }
+            config
+                .set(key, value)
+                .ok_or(ConfigError::BadValue { key, value })?;
+        }
+        Ok(config)
+    }
+
+    /// Sets a key that is known; `None` if it cannot have that value.
+    fn set(&mut self, key: &str, value: &'a str) -> Option<()> {
+        if value.is_empty() {
+            return None;
+        }
+        match key {
+            "mode" => {
+                self.mode = match value {
+                    "demo" => Mode::Demo,
+                    "test" => Mode::Test,
+                    _ => return None,
+                }
+            }
+            "filter" => self.filter = Some(value),
+            "after" => self.after = Some(value),
+            "trace" => self.trace = value,
+            "monitor" => self.monitor = yes_or_no(value)?,
+            "jobs" => self.jobs = yes_or_no(value)?,
+            "clock" => {
+                self.clock = match value {
+                    "instructions" => Clock::Instructions,
+                    "ticks" => Clock::Ticks,
+                    _ => return None,
+                }
+            }
+            "seed" => self.seed = value.parse().ok()?,
+            _ => return None,
+        }
+        Some(())
+    }
+}
+
+fn yes_or_no(value: &str) -> Option<bool> {
+    match value {
+        "yes" => Some(true),
+        "no" => Some(false),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_key_is_read() {
+        let text = "# of the host\nmode=test\nfilter=grow::\nafter=grow::in_place\n\n\
+                    trace=git\nmonitor=yes\njobs=no\nseed=18446744073709551615\n";
+        let expected = Config {
+            mode: Mode::Test,
+            filter: Some("grow::"),
+            after: Some("grow::in_place"),
+            trace: "git",
+            monitor: true,
+            jobs: false,
+            seed: u64::MAX,
+        };
+        assert_eq!(Config::parse(text), Ok(expected));
+    }
+
+    #[test]
+    fn an_empty_configuration_is_the_default() {
+        assert_eq!(Config::parse(""), Ok(Config::default()));
+    }
+
+    #[test]
+    fn what_is_not_understood_is_refused() {
+        let refused = [
+            ("filter", ConfigError::NoValue { line: "filter" }),
+            ("fliter=x", ConfigError::UnknownKey { key: "fliter" }),
+            ("seed=1\nseed=1", ConfigError::Repeated { key: "seed" }),
+            (
+                "seed=-1",
+                ConfigError::BadValue {
+                    key: "seed",
+                    value: "-1",
+                },
+            ),
+            (
+                "mode=tset",
+                ConfigError::BadValue {
+                    key: "mode",
+                    value: "tset",
+                },
+            ),
+            (
+                "monitor=true",
+                ConfigError::BadValue {
+                    key: "monitor",
+                    value: "true",
+                },
+            ),
+            (
+                "filter=",
+                ConfigError::BadValue {
+                    key: "filter",
+                    value: "",
+                },
+            ),
+        ];
+        for (text, error) in refused {
+            assert_eq!(Config::parse(text), Err(error), "{text}");
+        }
+    }
+}

@@ -1,0 +1,42 @@
+//! The demonstration: a recorded program on the kernel heap, the comparison with other allocators, the monitor.
+
+mod compare;
+mod figure;
+mod mix;
+mod monitor;
+mod player;
+mod replay;
+mod subject;
+mod trace;
+
+use kernel::config::Config;
+use kernel::exit::ExitCode;
+use kernel::println;
+use kernel::ramdisk::Ramdisk;
+
+/// The recorded program that is replayed when the host names none.
+const DEFAULT_TRACE: &str = "cc";
+
+/// Runs what `config` asks for.
+pub fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) -> ExitCode {
+    let name = config.trace.unwrap_or(DEFAULT_TRACE);
+    let mut code = ExitCode::Success;
+    if config.jobs {
+        let trace = match trace::load(ramdisk, name) {
+            Ok(trace) => trace,
+            Err(error) => {
+                println!("refused: {error}");
+                return ExitCode::Refused;
+            }
+        };
+        let replayed = replay::replay(name, &trace);
+        let compared = compare::compare(name, &trace, config);
+        if !(replayed && compared) {
+            code = ExitCode::Failed;
+        }
+    }
+    if config.monitor {
+        monitor::run(name, config, ramdisk);
+    }
+    code
+}

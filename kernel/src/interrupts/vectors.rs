@@ -1,0 +1,130 @@
+//! The interrupt descriptor table: which handler each vector has.
+
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::registers::control::Cr2;
+use x86_64::structures::idt::{InterruptDescriptorTable, InterruptStackFrame, PageFaultErrorCode};
+
+use super::fault::{Cause, Fault, PageFault};
+use super::segments::InterruptStack;
+use super::timer;
+use crate::println;
+
+static TABLE: Once<InterruptDescriptorTable> = Once::new();
+
+pub(super) fn init() {
+    TABLE.call_once(table).load();
+}
+
+/// Handlers for exceptions that nothing here can repair.
+macro_rules! fatal {
+    ($($handler:ident = $name:literal;)*) => {$(
+        extern "x86-interrupt" fn $handler(frame: InterruptStackFrame) {
+            Fault { cause: Cause::Exception { name: $name, code: None }, frame: &frame }.die()
+        }
+    )*};
+}
+
+/// The same, for exceptions that come with an error code.
+macro_rules! fatal_with_code {
+    ($($handler:ident = $name:literal;)*) => {$(
+        extern "x86-interrupt" fn $handler(frame: InterruptStackFrame, code: u64) {
+            Fault { cause: Cause::Exception { name: $name, code: Some(code) }, frame: &frame }.die()
+        }
+    )*};
+}
+
+fatal! {
+    divide_error = "divide error";
+    debug = "debug exception";
+    non_maskable = "non-maskable interrupt";
+    overflow = "overflow";
+    bound_range = "bound range exceeded";
+    invalid_opcode = "invalid opcode";
+    no_device = "device not available";
+    x87 = "x87 floating-point exception";
+    simd = "SIMD floating-point exception";
+    virtualization = "virtualization exception";
+}
+
+fatal_with_code! {
+    invalid_task_state = "invalid TSS";
+    no_segment = "segment not present";
+    stack_segment = "stack-segment fault";
+    general_protection = "general protection fault";
+    alignment = "alignment check";
+}
+
+fn table() -> InterruptDescriptorTable {
+    let mut table = InterruptDescriptorTable::new();
+    table.divide_error.set_handler_fn(divide_error);
+    table.debug.set_handler_fn(debug);
+    table.breakpoint.set_handler_fn(breakpoint);
+    table.overflow.set_handler_fn(overflow);
+    table.bound_range_exceeded.set_handler_fn(bound_range);
+    table.invalid_opcode.set_handler_fn(invalid_opcode);
+    table.device_not_available.set_handler_fn(no_device);
+    table.invalid_tss.set_handler_fn(invalid_task_state);
+    table.segment_not_present.set_handler_fn(no_segment);
+    table.stack_segment_fault.set_handler_fn(stack_segment);
+    table
+        .general_protection_fault
+        .set_handler_fn(general_protection);
+    table.x87_floating_point.set_handler_fn(x87);
+    table.alignment_check.set_handler_fn(alignment);
+    table.simd_floating_point.set_handler_fn(simd);
+    table.virtualization.set_handler_fn(virtualization);
+    // SAFETY: each stack is in the loaded task state segment, and no other vector uses it.
+    unsafe {
+        table
+            .double_fault
+            .set_handler_fn(double_fault)
+            .set_stack_index(InterruptStack::DoubleFault.index());
+        table
+            .page_fault
+            .set_handler_fn(page_fault)
+            .set_stack_index(InterruptStack::PageFault.index());
+        table
+            .non_maskable_interrupt
+            .set_handler_fn(non_maskable)
+            .set_stack_index(InterruptStack::NonMaskable.index());
+    }
+    table[timer::VECTOR].set_handler_fn(tick);
+    for vector in timer::SPURIOUS_VECTORS {
+        table[vector].set_handler_fn(spurious);
+    }
+    table
+}
+
+extern "x86-interrupt" fn tick(_frame: InterruptStackFrame) {
+    timer::tick();
+}
+
+extern "x86-interrupt" fn spurious(_frame: InterruptStackFrame) {}
+
+/// A breakpoint is not an error: it is reported, and the program goes on.
+extern "x86-interrupt" fn breakpoint(frame: InterruptStackFrame) {
+    println!("breakpoint at {:#x}", frame.instruction_pointer);
+}
+
+extern "x86-interrupt" fn double_fault(frame: InterruptStackFrame, code: u64) -> ! {
+    let cause = Cause::Exception {
+        name: "double fault",
+        code: Some(code),
+    };
+    Fault {
+        cause,
+        frame: &frame,
+    }
+    .die()
+}
+
+extern "x86-interrupt" fn page_fault(frame: InterruptStackFrame, code: PageFaultErrorCode) {
+    let address = Cr2::read().unwrap_or_else(|invalid| VirtAddr::new_truncate(invalid.0));
+    let cause = Cause::Page(PageFault::new(address, code));
+    Fault {
+        cause,
+        frame: &frame,
+    }
+    .die()
+}

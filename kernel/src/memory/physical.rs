@@ -1,0 +1,96 @@
+//! Physical memory as the kernel can reach it: the bootloader maps all of it at an offset.
+//!
+//! This is the one place where addresses become pointers.
+
+use core::ptr::{self, NonNull};
+
+use bootloader_api::info::{MemoryRegionKind, MemoryRegions};
+use spin::Once;
+use x86_64::structures::paging::PhysFrame;
+use x86_64::{PhysAddr, VirtAddr};
+
+use super::InitError;
+use super::frames::{FRAME_SIZE, Frames, Group, LOWEST_ADDRESS};
+
+/// Where the mapping of physical memory begins.
+static OFFSET: Once<VirtAddr> = Once::new();
+
+/// The offset of the mapping of physical memory.
+///
+/// # Panics
+/// Before [`init`].
+pub(super) fn offset() -> VirtAddr {
+    *OFFSET.get().expect("memory was not set up")
+}
+
+/// Where the kernel reaches a physical address.
+///
+/// # Panics
+/// Before [`init`].
+pub fn pointer<T>(address: PhysAddr) -> NonNull<T> {
+    let address = offset() + address.as_u64();
+    NonNull::new(ptr::with_exposed_provenance_mut(address.as_u64() as usize))
+        .expect("physical memory is mapped above address 0")
+}
+
+/// The frame that the kernel reaches at `pointer`.
+pub(super) fn frame_at(pointer: NonNull<u8>) -> PhysFrame {
+    let address = VirtAddr::from_ptr(pointer.as_ptr()) - offset();
+    PhysFrame::containing_address(PhysAddr::new(address))
+}
+
+/// Fills a frame with zeros.
+///
+/// # Safety
+/// The frame is memory, and nobody uses it.
+pub unsafe fn clear(frame: PhysFrame) {
+    let page = pointer::<u8>(frame.start_address());
+    // SAFETY: all memory is mapped there, writable, and by the caller's promise nobody uses this.
+    unsafe { page.write_bytes(0, FRAME_SIZE as usize) };
+}
+
+/// Remembers the offset, and makes an allocator of the frames that the bootloader left.
+///
+/// # Safety
+/// All physical memory is mapped at `offset`, `regions` is true, and this is called once.
+pub(super) unsafe fn init(
+    offset: VirtAddr,
+    regions: &MemoryRegions,
+) -> Result<Frames<'static>, InitError> {
+    OFFSET.call_once(|| offset);
+    let ranges = |usable: bool| {
+        regions
+            .iter()
+            .filter(move |region| (region.kind == MemoryRegionKind::Usable) == usable)
+            .map(|region| region.start..region.end)
+    };
+
+    // The table of frames lies at the end of the first region that has room for it.
+    let end = ranges(true).map(|range| range.end).max().unwrap_or(0);
+    let groups = Frames::groups_below(end).ok_or(InitError::NoRoomForFrameTable { end })?;
+    let bytes = (groups * size_of::<Group>()) as u64;
+    let table = ranges(true)
+        .filter_map(|range| {
+            let start = range.end.checked_sub(bytes)? & !(FRAME_SIZE - 1);
+            (start >= range.start.max(LOWEST_ADDRESS)).then_some(start..range.end)
+        })
+        .next()
+        .ok_or(InitError::NoRoomForFrameTable { end })?;
+
+    let memory = pointer::<Group>(PhysAddr::new(table.start));
+    // SAFETY: the memory is usable by the map, mapped, aligned to a page, and long enough; below it
+    // is removed from the frames, so it is nobody else's. Each group is written before it is read.
+    let groups = unsafe {
+        for index in 0..groups {
+            memory.add(index).write(Group::EMPTY);
+        }
+        core::slice::from_raw_parts_mut(memory.as_ptr(), groups)
+    };
+
+    let mut frames = Frames::new(groups);
+    ranges(true).for_each(|range| frames.add(range));
+    // Where regions overlap, the one that is not usable is right.
+    ranges(false).for_each(|range| frames.remove(range));
+    frames.remove(table);
+    Ok(frames)
+}

@@ -1,0 +1,148 @@
+//! What an address belongs to, for reports of faults. Locks are only tried here.
+
+use core::fmt;
+use core::ops::Range;
+
+use bootloader_api::BootInfo;
+use heap::vmem::SegmentKind;
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::structures::paging::{Page, Size4KiB};
+
+use super::releases::{self, Release};
+use super::{PAGE_SIZE, arenas, kernel_addresses};
+use crate::interrupts::segments::InterruptStack;
+
+/// Where the boot stack is.
+static BOOT_STACK: Once<Range<usize>> = Once::new();
+
+/// What an address belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The first page, which is where null pointers with an offset lead.
+    Null,
+    /// The stack that the kernel runs on.
+    BootStack,
+    /// The guard page below the stack that the kernel runs on.
+    BootStackGuard,
+    /// The guard page below the stack for some exceptions.
+    InterruptStackGuard(InterruptStack),
+    /// The window of addresses for the heap.
+    Heap {
+        /// What is there now.
+        now: HeapPlace,
+        /// When it was given back lately: what was there before.
+        before: Option<Release>,
+    },
+    /// None of these.
+    Unknown,
+}
+
+/// What an address in the window for the heap is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeapPlace {
+    /// A span of the heap: mapped pages.
+    Span {
+        /// The first address of the span.
+        base: usize,
+        /// The first address that is not mapped any more.
+        end: usize,
+    },
+    /// The guard page of a span.
+    Guard {
+        /// The first address of the span.
+        base: usize,
+        /// Where the guard page begins.
+        end: usize,
+    },
+    /// Nothing.
+    Unused,
+    /// It is being changed just now.
+    Locked,
+}
+
+pub(super) fn init(boot_info: &BootInfo) {
+    BOOT_STACK.call_once(|| {
+        let bottom = boot_info.kernel_stack_bottom as usize;
+        bottom..bottom + boot_info.kernel_stack_len as usize
+    });
+}
+
+/// What `address` belongs to.
+pub fn place_of(address: VirtAddr) -> Place {
+    let page = Page::<Size4KiB>::containing_address(address);
+    if Some(page.p4_index()) == arenas::window() {
+        let address = address.as_u64() as usize;
+        return Place::Heap {
+            now: heap_place_of(address),
+            before: releases::try_find(address),
+        };
+    }
+    for stack in InterruptStack::ALL {
+        if stack.guard() == page {
+            return Place::InterruptStackGuard(stack);
+        }
+    }
+    let page = page.start_address().as_u64() as usize;
+    match BOOT_STACK.get() {
+        _ if page == 0 => Place::Null,
+        Some(stack) if stack.contains(&page) => Place::BootStack,
+        Some(stack) if stack.contains(&(page + PAGE_SIZE)) => Place::BootStackGuard,
+        _ => Place::Unknown,
+    }
+}
+
+fn heap_place_of(address: usize) -> HeapPlace {
+    match kernel_addresses().try_segment_of(address) {
+        None => HeapPlace::Locked,
+        Some(Some(segment)) if segment.kind == SegmentKind::Allocated => {
+            let (base, end) = (segment.base, segment.last + 1 - PAGE_SIZE);
+            if address < end {
+                HeapPlace::Span { base, end }
+            } else {
+                HeapPlace::Guard { base, end }
+            }
+        }
+        Some(_) => HeapPlace::Unused,
+    }
+}
+
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("in the page at address 0"),
+            Self::BootStack => f.write_str("in the kernel's stack"),
+            Self::BootStackGuard => f.write_str("in the guard page below the kernel's stack"),
+            Self::InterruptStackGuard(stack) => {
+                write!(f, "in the guard page below the stack for {stack:?}")
+            }
+            Self::Heap { now, before: None } => now.fmt(f),
+            Self::Heap {
+                now,
+                before: Some(Release { base, size, range }),
+            } => write!(
+                f,
+                "in a page of the heap that was given back: {base:#x} to {:#x} of the span at \
+                 {range:#x}; now {now}",
+                base + size
+            ),
+            Self::Unknown => f.write_str("nothing that the kernel knows of"),
+        }
+    }
+}
+
+impl fmt::Display for HeapPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Span { base, end } => {
+                write!(f, "in the span of the heap from {base:#x} to {end:#x}")
+            }
+            Self::Guard { base, end } => write!(
+                f,
+                "in the guard page of the span of the heap from {base:#x} to {end:#x}"
+            ),
+            Self::Unused => f.write_str("in unused addresses of the heap's window"),
+            Self::Locked => f.write_str("in the heap's window, which is being changed"),
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! How the heap gets its pages, and what happens when there are none.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::alloc::{GlobalAlloc, Layout};
+
+use heap::source::{ArenaHeap, ArenaSource};
+use heap::talc::TalcLock;
+use kernel::accounts;
+use kernel::heap::HEAP;
+use kernel::kernel_test;
+use kernel::memory::{PAGE_SIZE, frames, heap_pages, kernel_addresses, mapped_pages};
+use kernel::sync::InterruptLock;
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+/// The heap that grows first, and how many there are.
+fn heaps() -> (ArenaHeap, usize) {
+    let talc = HEAP.core().lock();
+    let first = talc.arena_heaps().next().expect("the harness has allocated");
+    (first, talc.arena_heaps().count())
+}
+
+/// Vectors of `size` bytes, as many as there is memory for.
+fn fill_memory(size: usize) -> Vec<Vec<u8>> {
+    let mut blocks = Vec::new();
+    loop {
+        let mut block: Vec<u8> = Vec::new();
+        if block.try_reserve_exact(size).is_err() || blocks.try_reserve(1).is_err() {
+            return blocks;
+        }
+        block.resize(size, blocks.len() as u8);
+        blocks.push(block);
+    }
+}
+
+kernel_test! {
+    fn nothing_is_mapped_before_the_first_allocation() {
+        let mapped = mapped_pages::mapped();
+        // SAFETY: the arena's pages are memory that only its borrowers use.
+        let heap: TalcLock<InterruptLock, _> = TalcLock::new(unsafe { ArenaSource::new(heap_pages()) });
+        assert_eq!(mapped_pages::mapped(), mapped);
+        let layout = Layout::new::<u64>();
+        // SAFETY: the size is not zero; the block is freed with its layout.
+        unsafe {
+            let block = heap.alloc(layout);
+            assert!(!block.is_null());
+            assert_eq!(mapped_pages::mapped(), mapped + 64 * KIB / PAGE_SIZE, "one step");
+            heap.dealloc(block, layout);
+        }
+        drop(heap);
+        assert_eq!(mapped_pages::mapped(), mapped, "a heap that is dropped gives everything back");
+    }
+}
+
+kernel_test! {
+    fn growth_extends_the_heap_in_place() {
+        HEAP.reap();
+        let (before, count) = heaps();
+        let blocks: Vec<Vec<u8>> = (0..64).map(|n| vec![n; 100 * KIB]).collect();
+        let (after, same) = heaps();
+        assert_eq!((after.base, same), (before.base, count), "no second heap");
+        assert!(after.kept >= 64 * 100 * KIB);
+        assert!(blocks.iter().zip(0..).all(|(block, n)| block.iter().all(|&byte| byte == n)));
+    }
+}
+
+kernel_test! {
+    fn a_second_heap_is_claimed_when_the_address_above_is_taken() {
+        HEAP.reap();
+        let (heap, count) = heaps();
+        let above = heap.base.addr().get() + heap.size + PAGE_SIZE;
+        kernel_addresses().xalloc_at(above, PAGE_SIZE).expect("only the guard lies above the heap");
+        let block = vec![1_u8; MIB];
+        assert_eq!(heaps().1, count + 1);
+        let base = block.as_ptr().addr();
+        assert!(base < heap.base.addr().get() || base > above);
+        drop(block);
+        HEAP.reap();
+        assert_eq!(heaps().1, count, "it is given back when it is empty");
+        kernel_addresses().free(above).expect("allocated above");
+    }
+}
+
+kernel_test! {
+    fn one_large_block_is_mapped_in_one_step() {
+        HEAP.reap();
+        let before = mapped_pages::mapped();
+        let block = vec![3_u8; 5 * MIB];
+        let mapped = (mapped_pages::mapped() - before) * PAGE_SIZE;
+        assert!(mapped >= 5 * MIB && mapped <= 5 * MIB + 2 * PAGE_SIZE, "{mapped} bytes for 5 MiB");
+        assert!(block.iter().all(|&byte| byte == 3));
+    }
+}
+
+kernel_test! {
+    fn small_blocks_grow_the_heap_by_steps() {
+        HEAP.reap();
+        let before = mapped_pages::mapped();
+        let mut growths = 0;
+        let mut last = before;
+        let mut blocks = Vec::with_capacity(20_000);
+        for _ in 0..20_000 {
+            blocks.push(alloc::boxed::Box::new([0_u8; 200]));
+            if mapped_pages::mapped() != last {
+                last = mapped_pages::mapped();
+                growths += 1;
+            }
+        }
+        let pages = last - before;
+        assert!(growths <= 60, "{growths} steps for {pages} pages");
+        assert!(pages * PAGE_SIZE <= 20_000 * 224 + 480_000 + 2 * MIB, "{pages} pages");
+    }
+}
+
+kernel_test! {
+    fn memory_runs_out_with_an_error_and_comes_back(deadline = 240) {
+        HEAP.reap();
+        let before = HEAP.stats();
+        let blocks = fill_memory(64 * KIB);
+        assert!(blocks.len() > 100, "{} blocks", blocks.len());
+        assert!(frames::usage().free < 64 * KIB / PAGE_SIZE + 64, "{} frames are free still", frames::usage().free);
+        for (block, n) in blocks.iter().zip(0..) {
+            assert!(block[0] == n as u8 && block[block.len() - 1] == n as u8, "block {n} changed");
+        }
+        let count = blocks.len();
+        drop(blocks);
+        HEAP.reap();
+        assert_eq!(HEAP.stats(), before);
+        assert_eq!(accounts::check(), Ok(()));
+        let again = fill_memory(64 * KIB);
+        assert!(again.len() + 1 >= count, "{} blocks after {count}", again.len());
+    }
+}
+
+kernel_test! {
+    fn the_last_frames_serve_small_blocks_when_a_step_is_too_large() {
+        HEAP.reap();
+        let mut taken = Vec::with_capacity(frames::usage().free);
+        while frames::usage().free > 12 {
+            taken.push(frames::allocate(frames::Purpose::Other).expect("frames are free"));
+        }
+        HEAP.reap();
+        let layout = Layout::from_size_align(16 * KIB, 8).expect("valid");
+        // SAFETY: the size is not zero; the block is freed with its layout.
+        unsafe {
+            let block = HEAP.alloc(layout);
+            assert!(!block.is_null(), "{} frames are free", frames::usage().free);
+            HEAP.dealloc(block, layout);
+            let step = Layout::from_size_align(64 * KIB, 8).expect("valid");
+            assert!(HEAP.alloc(step).is_null());
+        }
+        for frame in taken.drain(..) {
+            frames::free(frame, frames::Purpose::Other).expect("taken above");
+        }
+    }
+}
+
+kernel_test! {
+    fn a_failure_at_any_frame_of_a_step_rolls_back(deadline = 240) {
+        // 40 pages, and the page tables that they may need.
+        let layout = Layout::from_size_align(40 * PAGE_SIZE, 8).expect("valid");
+        let mut failures = 0;
+        for frame in 0.. {
+            HEAP.reap();
+            let before = HEAP.stats();
+            let arena = (heap_pages().allocated_space(), kernel_addresses().allocated_space());
+            frames::fail_from(frame);
+            // SAFETY: the size is not zero; the block is freed with its layout.
+            let block = unsafe { HEAP.alloc(layout) };
+            frames::fail_never();
+            if !block.is_null() {
+                // SAFETY: as above.
+                unsafe { HEAP.dealloc(block, layout) };
+                assert!(failures >= 40, "only {failures} frames were needed");
+                break;
+            }
+            failures += 1;
+            assert_eq!(HEAP.stats(), before, "frame {frame}");
+            assert_eq!((heap_pages().allocated_space(), kernel_addresses().allocated_space()), arena);
+            assert_eq!(accounts::check(), Ok(()));
+            // SAFETY: as above.
+            unsafe {
+                let block = HEAP.alloc(layout);
+                assert!(!block.is_null(), "the same request succeeds afterwards");
+                block.write_bytes(0x42, layout.size());
+                HEAP.dealloc(block, layout);
+            }
+        }
+    }
+}
+
+kernel_test! {
+    fn a_vector_that_cannot_grow_keeps_what_it_has() {
+        let mut vector = vec![9_u8; 100 * KIB];
+        HEAP.reap();
+        frames::fail_from(0);
+        let result = vector.try_reserve_exact(64 * MIB);
+        frames::fail_never();
+        assert!(result.is_err());
+        assert!(vector.len() == 100 * KIB && vector.iter().all(|&byte| byte == 9));
+        vector.push(1);
+    }
+}

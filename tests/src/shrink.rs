@@ -1,0 +1,192 @@
+//! How pages go back.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::alloc::{GlobalAlloc, Layout};
+
+use kernel::heap::HEAP;
+use kernel::kernel_test;
+use kernel::memory::{PAGE_SIZE, frames, kernel_addresses, mapped_pages};
+use x86_64::instructions::interrupts;
+
+use crate::support::{Blocks, Random};
+
+const KIB: usize = 1 << 10;
+const MIB: usize = 1 << 20;
+
+kernel_test! {
+    fn freeing_a_large_block_gives_its_pages_back() {
+        HEAP.reap();
+        let before = HEAP.stats();
+        let block = vec![1_u8; 8 * MIB];
+        assert!(mapped_pages::mapped() * PAGE_SIZE >= before.mapped + 8 * MIB);
+        drop(block);
+        let after = HEAP.stats();
+        assert!(after.mapped <= before.mapped + 2 * MIB, "{} bytes stay mapped", after.mapped - before.mapped);
+        assert!(after.heap_frames <= before.heap_frames + 2 * MIB / PAGE_SIZE);
+    }
+}
+
+kernel_test! {
+    fn shrink_to_fit_gives_pages_back() {
+        HEAP.reap();
+        let before = mapped_pages::mapped();
+        let mut vector = vec![7_u8; 16 * MIB];
+        vector.truncate(10 * KIB);
+        vector.shrink_to_fit();
+        let mapped = (mapped_pages::mapped() - before) * PAGE_SIZE;
+        assert!(mapped <= 2 * MIB, "{mapped} bytes stay mapped for 10 KiB");
+        assert!(vector.iter().all(|&byte| byte == 7));
+    }
+}
+
+kernel_test! {
+    fn trimming_leaves_less_than_a_page_free_at_the_top() {
+        let block = vec![1_u8; 3 * MIB];
+        drop(block);
+        HEAP.reap();
+        let talc = HEAP.core().lock();
+        for heap in talc.arena_heaps() {
+            // SAFETY: `end` is where the heap ends.
+            let reserved = unsafe { talc.reserved(heap.end) };
+            assert!(heap.end.addr().get() - reserved.up_to.addr().get() < PAGE_SIZE);
+            assert_eq!(heap.kept, heap.size);
+        }
+    }
+}
+
+kernel_test! {
+    fn a_whole_heap_goes_back_when_it_is_empty() {
+        HEAP.reap();
+        let heap = HEAP.core().lock().arena_heaps().next().expect("the harness has allocated");
+        let fence = heap.base.addr().get() + heap.size + PAGE_SIZE;
+        kernel_addresses().xalloc_at(fence, PAGE_SIZE).expect("only the guard lies above the heap");
+        let before = HEAP.stats();
+        let blocks: Vec<Vec<u8>> = (0..20).map(|_| vec![5; 50 * KIB]).collect();
+        let during = HEAP.stats();
+        assert!(during.heaps > before.heaps && during.mapped > before.mapped + 900 * KIB);
+        drop(blocks);
+        HEAP.reap();
+        assert_eq!(HEAP.stats(), before);
+        kernel_addresses().free(fence).expect("allocated above");
+    }
+}
+
+kernel_test! {
+    fn random_programs_return_to_the_baseline() {
+        HEAP.reap();
+        let before = HEAP.stats();
+        for seed in 20..24 {
+            let mut random = Random::new(seed);
+            let mut blocks = Blocks::new();
+            for _ in 0..3000 {
+                if random.below(5) < 3 {
+                    let size = random.size(17);
+                    assert!(blocks.allocate(Layout::from_size_align(size, 8).expect("valid")).is_some());
+                } else {
+                    blocks.free_any(&mut random);
+                }
+            }
+            drop(blocks);
+            HEAP.reap();
+            assert_eq!(HEAP.stats(), before, "seed {seed}");
+        }
+    }
+}
+
+kernel_test! {
+    fn crossing_a_boundary_100_000_times_maps_a_handful_of_pages(deadline = 240) {
+        HEAP.reap();
+        let before = mapped_pages::ever_mapped();
+        let layout = Layout::from_size_align(PAGE_SIZE, 8).expect("valid");
+        for _ in 0..100_000 {
+            // SAFETY: the size is not zero; the block is freed with its layout.
+            unsafe {
+                let block = HEAP.alloc(layout);
+                assert!(!block.is_null());
+                HEAP.dealloc(block, layout);
+            }
+        }
+        let mapped = mapped_pages::ever_mapped() - before;
+        assert!(mapped <= 64, "{mapped} pages were mapped");
+    }
+}
+
+kernel_test! {
+    fn pages_freed_with_interrupts_masked_wait_for_the_next_call() {
+        HEAP.reap();
+        let block = vec![1_u8; 8 * MIB];
+        let during = mapped_pages::mapped();
+        interrupts::without_interrupts(|| {
+            drop(block);
+            assert_eq!(mapped_pages::mapped(), during, "nothing is unmapped while interrupts are masked");
+            assert!(HEAP.core().lock().source.has_returns());
+        });
+        drop(vec![0_u8; 10]);
+        assert!(mapped_pages::mapped() < during - 4 * MIB / PAGE_SIZE, "the next call drained");
+    }
+}
+
+kernel_test! {
+    fn pages_that_wait_are_taken_back_for_nothing() {
+        HEAP.reap();
+        let block = vec![1_u8; 8 * MIB];
+        let ever = mapped_pages::ever_mapped();
+        interrupts::without_interrupts(|| {
+            drop(block);
+            let again = vec![2_u8; 8 * MIB];
+            assert_eq!(mapped_pages::ever_mapped(), ever, "no page was mapped anew");
+            drop(again);
+        });
+    }
+}
+
+kernel_test! {
+    fn frames_are_clear_when_they_are_handed_out_again() {
+        let block = vec![0xA5_u8; 4 * MIB];
+        drop(block);
+        HEAP.reap();
+        for _ in 0..1024 {
+            let frame = frames::allocate(frames::Purpose::Other).expect("frames are free");
+            let words = kernel::memory::physical::pointer::<[u64; 512]>(frame.start_address());
+            // SAFETY: the frame is the test's, and is mapped there.
+            let clear = unsafe { words.as_ref() }.iter().all(|&word| word != 0xA5A5_A5A5_A5A5_A5A5);
+            frames::free(frame, frames::Purpose::Other).expect("allocated above");
+            assert!(clear, "{frame:?} still holds what the heap wrote");
+        }
+    }
+}
+
+kernel_test! {
+    fn the_last_block_after_exhaustion_frees_memory() {
+        // Regression scenario 24.
+        HEAP.reap();
+        let before = HEAP.stats();
+        let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(4096);
+        loop {
+            let mut block = Vec::new();
+            if blocks.len() == blocks.capacity() || block.try_reserve_exact(MIB).is_err() {
+                break;
+            }
+            blocks.push(block);
+        }
+        while let Some(block) = blocks.pop() {
+            drop(block);
+        }
+        drop(blocks);
+        HEAP.reap();
+        assert_eq!(HEAP.stats(), before);
+    }
+}
+
+kernel_test! {
+    fn touching_a_returned_page_faults(should_fault = "given back") {
+        HEAP.reap();
+        let block = vec![1_u8; 8 * MIB];
+        let address = block.as_ptr().wrapping_add(6 * MIB);
+        drop(block);
+        HEAP.reap();
+        // SAFETY: there is none; the page is unmapped, and this must fault.
+        unsafe { address.read_volatile() };
+    }
+}
