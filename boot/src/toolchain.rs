@@ -281,3 +281,6 @@ fn path_with(folder: &Path) -> std::ffi::OsString {
 pub fn host_triple() -> String {
     format!("{}-unknown-linux-gnu", env::consts::ARCH)
 }
+
+#[cfg(test)]
+mod tests;
