@@ -1,2 +1,73 @@
-//! boot
-fn main() {}
+//! Builds the kernel, makes bootable images of it, runs them in QEMU, and reports what happened.
+//!
+//! `./run-qemu.sh` and `cargo boot` both start this program. From the command line down:
+//!
+//! | file | what it knows |
+//! |---|---|
+//! | `cli` | the options |
+//! | `failure` | every way to end other than well: one line and one exit status each |
+//! | `project` | where things are in the repository and its target folder |
+//! | `process` | children that end when we do; Ctrl-C |
+//! | `packages`, `toolchain`, `debian` | what must be installed, and which compiler builds the kernel |
+//! | `kernel`, `ramdisk`, `image` | the kernel's ELF file, the archive it is given, the disk that boots both |
+//! | `qemu`, `firmware`, `serial`, `record` | a virtual machine, and what its serial line says |
+//! | `demonstration` | the main job and its monitor |
+//! | `session`, `boot_watch` | all in-kernel tests, over as many boots as they need |
+//! | `host_tests`, `report` | the tests of plain `cargo test`; results, totals, JUnit |
+//! | `trace` | recorded allocation traces, checked before a kernel sees them |
+//! | `lint` | rustfmt, clippy and rustdoc, for the host and for the kernel's target |
+
+mod boot_watch;
+mod cli;
+mod debian;
+mod demonstration;
+mod failure;
+mod firmware;
+mod host_tests;
+mod image;
+mod kernel;
+mod lint;
+mod packages;
+mod process;
+mod project;
+mod qemu;
+mod ramdisk;
+mod record;
+mod report;
+mod serial;
+mod session;
+mod toolchain;
+mod trace;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use crate::{
+    cli::{Cli, Command},
+    failure::Failure,
+    project::Project,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match process::watch_signals().and_then(|()| run(cli)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            if !failure.is_already_told() {
+                eprintln!("boot: {failure}");
+            }
+            ExitCode::from(failure.status())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let project = Project::find()?;
+    match cli.command.unwrap_or(Command::Run(cli.run)) {
+        Command::Run(options) => demonstration::run(&project, &options),
+        Command::Test(options) => session::command(&project, &options),
+        Command::Image(options) => image::command(&project, &options),
+        Command::Lint => lint::run(&project),
+    }
+}

@@ -230,3 +230,109 @@ impl fmt::Display for Span {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use core::ptr::without_provenance_mut;
+    use std::format;
+
+    use super::*;
+
+    fn span(base: usize, end: usize) -> Span {
+        Span::new(without_provenance_mut(base), without_provenance_mut(end))
+    }
+
+    /// All spans over addresses from 0 to 7, those with the end below the base included.
+    fn all() -> impl Iterator<Item = Span> + Clone {
+        (0..8).flat_map(|base| (0..8).map(move |end| span(base, end)))
+    }
+
+    fn addresses(span: Span) -> impl Iterator<Item = usize> + Clone {
+        (0..8).filter(move |&addr| span.contains(without_provenance_mut(addr)))
+    }
+
+    #[test]
+    fn sizes_and_equality_are_those_of_the_set_of_addresses() {
+        for a in all() {
+            assert_eq!(a.size(), addresses(a).count(), "{a}");
+            assert_eq!(a.is_empty(), addresses(a).next().is_none(), "{a}");
+            for b in all() {
+                assert_eq!(a == b, addresses(a).eq(addresses(b)), "{a} == {b}");
+            }
+        }
+        assert!(span(5, 5) == Span::empty() && span(6, 2) == Span::default());
+    }
+
+    #[test]
+    fn operations_are_those_of_the_set_of_addresses() {
+        let has = |span: Span, addr| span.contains(without_provenance_mut(addr));
+        for (a, b) in all().flat_map(|a| all().map(move |b| (a, b))) {
+            assert!(addresses(a.fit_within(b)).eq(addresses(a).filter(|&at| has(b, at))));
+            assert_eq!(a.overlaps(b), addresses(a).any(|at| has(b, at)), "{a} {b}");
+            assert_eq!(
+                a.contains_span(b),
+                addresses(b).all(|at| has(a, at)),
+                "{a} {b}"
+            );
+            let over = a.fit_over(b);
+            assert!(over.contains_span(a) && over.contains_span(b), "{a} {b}");
+            let ends = [a, b].into_iter().flat_map(addresses);
+            assert_eq!(addresses(over).min(), ends.clone().min());
+            assert_eq!(addresses(over).max(), ends.max());
+            let (below, above) = a.except(b);
+            assert!(
+                addresses(below)
+                    .chain(addresses(above))
+                    .eq(addresses(a).filter(|&at| !has(b, at))),
+                "{a} except {b}"
+            );
+        }
+        for (a, at) in all().flat_map(|a| (0..8).map(move |at| (a, at))) {
+            let ptr = without_provenance_mut(at);
+            assert!(addresses(a.above(ptr)).eq(addresses(a).filter(|&addr| addr >= at)));
+            assert!(addresses(a.below(ptr)).eq(addresses(a).filter(|&addr| addr < at)));
+        }
+    }
+
+    #[test]
+    fn nothing_wraps_around() {
+        assert!(Span::from_base_size(without_provenance_mut(10), usize::MAX - 9).is_none());
+        assert_eq!(
+            Span::from_base_size(without_provenance_mut(10), usize::MAX - 10),
+            Some(span(10, usize::MAX))
+        );
+        assert_eq!(span(5, 10).extend(6, usize::MAX), span(0, usize::MAX));
+        assert_eq!(span(5, 10).truncate(2, 1), span(7, 9));
+        assert!(span(5, 10).truncate(usize::MAX, 0).is_empty());
+        assert!(span(5, 10).truncate(0, usize::MAX).is_empty());
+        assert!(span(5, 10).truncate(3, 3).is_empty());
+        assert!(span(10, 5).extend(100, 100).is_empty());
+        assert!(span(usize::MAX - 2, usize::MAX).align_inward(16).is_empty());
+    }
+
+    #[test]
+    fn aligning_inward_takes_only_what_it_must() {
+        assert_eq!(span(1, 31).align_inward(8), span(8, 24));
+        assert_eq!(span(8, 24).align_inward(8), span(8, 24));
+        assert!(span(9, 15).align_inward(8).is_empty());
+        assert_eq!(
+            span(1, 100).word_align_inward(),
+            span(1, 100).align_inward(size_of::<usize>())
+        );
+    }
+
+    #[test]
+    fn slices_and_arrays_are_their_memory() {
+        let mut array = [0_u32; 5];
+        let base: *mut u8 = array.as_mut_ptr().cast();
+        let expected = Span::new(base, base.wrapping_add(20));
+        assert_eq!(Span::from_array(&raw mut array), expected);
+        assert_eq!(Span::from(&mut array), expected);
+        assert_eq!(Span::from(&mut array[..]), expected);
+        assert_eq!(Span::from(base..base.wrapping_add(20)), expected);
+        assert_eq!(expected.size(), 20);
+        assert!(Span::from(&mut array[1..1]).is_empty());
+        assert_eq!(format!("{}", span(16, 32)), "0x10..0x20");
+        assert_eq!(format!("{:?}", span(32, 16)), "empty");
+    }
+}

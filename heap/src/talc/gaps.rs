@@ -112,7 +112,8 @@ impl<B: Binning> Gaps<B> {
     }
 
     /// A gap in which the request fits: the first of the first list whose gaps all certainly do, or
-    /// else the first that does among at most `looks` gaps which may.
+    /// else the first that does among about `looks` gaps which may. The latest gap of each list is
+    /// among them: what a source has just granted is found, if it fits.
     #[inline]
     pub(super) fn find(&self, request: &Request, looks: usize) -> Option<Gap> {
         let certain = B::size_to_bin_ceil(request.size_for_certain);
@@ -136,10 +137,11 @@ impl<B: Binning> Gaps<B> {
             B::BIN_COUNT
         };
         let first_bin = Self::bin_of(request.size);
+        let bins = bins_end.saturating_sub(first_bin).max(1);
+        let looks_each = looks.div_ceil(bins as usize);
         self.bins_from(first_bin)
             .take_while(|&bin| bin < bins_end)
-            .flat_map(|bin| self.iter_bin(bin))
-            .take(looks)
+            .flat_map(|bin| self.iter_bin(bin).take(looks_each))
             .find(|&gap| request.fits(gap))
     }
 

@@ -1,6 +1,6 @@
 //! The boundary-tag allocator.
 //!
-//! [`Talc`](base::Talc) allocates from any number of heaps, which are ranges of addresses that its
+//! [`Talc`] allocates from any number of heaps, which are ranges of addresses that its
 //! user claims or that its [`Source`] provides. Free ranges, *gaps*, lie in lists by size; a freed
 //! chunk merges at once with the gaps that it touches. No operation depends on how many chunks, gaps
 //! or heaps there are.

@@ -38,6 +38,8 @@ pub enum Rule {
     FreeBits,
     /// Each allocated segment is in the index, in the bucket for its base, and nothing else is.
     Index,
+    /// Each borrowed span that is entirely free is in the queue of such spans, and no other is.
+    IdleSpans,
     /// The counters agree with the segments.
     Counters,
     /// The cursor is near a segment of the arena.
@@ -56,6 +58,7 @@ impl fmt::Display for Fault {
             Rule::FreeLists => "a free segment is not where it belongs",
             Rule::FreeBits => "the bit maps of the free lists are wrong",
             Rule::Index => "an allocated segment is not where it belongs",
+            Rule::IdleSpans => "a free borrowed span is not where it belongs",
             Rule::Counters => "a counter is wrong",
             Rule::Cursor => "the cursor is lost",
         };
@@ -113,10 +116,18 @@ impl State {
         }
         self.check_free_lists(&census)?;
         self.check_index(&census)?;
+        let mut idle_spans = 0;
+        for span in self.idle.iter() {
+            idle_spans += 1;
+            // More than there are would be a circle.
+            let right = is_idle(span.above()) && idle_spans <= census.idle_spans;
+            require(right, Rule::IdleSpans, span.start.get())?;
+        }
+        require(idle_spans == census.idle_spans, Rule::IdleSpans, 0)?;
         let counters = census.total == self.total
             && census.borrowed == self.borrowed
             && census.allocated == self.allocated
-            && census.idle_spans == self.idle_spans;
+            && census.idle_spans == self.idle.len();
         require(counters, Rule::Counters, 0)?;
         let cursor = self.cursor.near.is_none() || census.cursor_found;
         require(cursor, Rule::Cursor, self.cursor.address)

@@ -130,75 +130,89 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         given_back
     }
 
-    /// Offers to the source what is free at the end of a span, or the whole span, if it is borrowed
-    /// and there are more than `keep` free spans. Returns how much the source took.
+    /// Offers to the source, after something at the end of a borrowed span has become free, what is
+    /// more than `keep` free spans; if none is to be kept, also the free end of this span. Returns
+    /// how much the source took.
     pub(super) fn give_back<'a>(
         &'a self,
         mut state: Locked<'a, L>,
         span: Tag,
         keep: usize,
     ) -> usize {
+        let Some(source) = self.source else { return 0 };
         let mut given_back = 0;
-        let mut offer_tail = keep == 0 && !state.keeps_tails;
-        while let Some(source) = self.source
-            && span.is_borrowed_span()
-            && span.below().is_free()
+        if keep == 0 {
+            (state, given_back) = self.give_back_tail(state, source, span);
+        }
+        while state.idle.len() > keep
+            && let Some(span) = state.idle.oldest()
             && !span.busy.get()
         {
             let (base, last, size) = (span.start.get(), span.last.get(), span.size());
-            if is_idle(span.below()) {
-                if state.idle_spans <= keep {
-                    break;
-                }
-                // Out of the arena first: once the source has it, it may come back in an import.
-                state.remove_span(span);
-                state.hold(size);
-                let tags = state.stash.split(2);
-                drop(state);
-                // SAFETY: the source lent this span, it has this size, and the arena, which was the
-                // last to know it, does not any more.
-                let released = unsafe { source.release(base, size) };
-                state = self.lock();
-                state.stash.append(tags);
-                state.settle(size);
-                if released.is_ok() {
-                    given_back += size;
-                } else if state.spans.overlapping(base, last).is_none() {
+            // Out of the arena first: once the source has it, it may come back in an import.
+            state.remove_span(span);
+            state.hold(size);
+            let tags = state.stash.split(2);
+            drop(state);
+            // SAFETY: the source lent this span, it has this size, and the arena does not know it
+            // any more.
+            let released = unsafe { source.release(base, size) };
+            state = self.lock();
+            state.stash.append(tags);
+            state.settle(size);
+            if released.is_err() {
+                // Somebody may have added the range meanwhile, against all rules.
+                if state.spans.overlapping(base, last).is_none() {
                     state.add_span(base, last, true);
                 }
                 break;
             }
-            if !offer_tail {
-                break;
-            }
-            state.cut_tail(span);
+            given_back += size;
+        }
+        self.finish(state);
+        given_back
+    }
+
+    /// Offers the free end of a span to the source, unless the whole span is free.
+    fn give_back_tail<'a>(
+        &'a self,
+        mut state: Locked<'a, L>,
+        source: &dyn Source,
+        span: Tag,
+    ) -> (Locked<'a, L>, usize) {
+        let mut given_back = 0;
+        // More may become free while the source is called.
+        while span.is_borrowed_span()
+            && span.below().is_free()
+            && !is_idle(span.below())
+            && !span.busy.get()
+            && !state.keeps_tails
+        {
+            let (base, size) = (span.start.get(), span.size());
+            let last = state.cut_tail(span);
             let new_size = span.size();
             state.hold(size - new_size);
             let tags = state.stash.split(1);
             span.busy.set(true);
             drop(state);
             // SAFETY: the source lent this span, it had this size, what was cut off was free, and
-            // the mark keeps others away from the end of the span.
+            // the mark keeps others away from the end of the span, and the span in the arena.
             let shrunk = unsafe { source.shrink(base, size, new_size) };
             state = self.lock();
             state.stash.append(tags);
             state.settle(size - new_size);
             span.busy.set(false);
-            match shrunk {
-                Ok(()) => given_back += size - new_size,
-                Err(error) => {
-                    state.keeps_tails |= error == Error::NotSupported;
-                    offer_tail = false;
-                    // Somebody may have added the range meanwhile, against all rules.
-                    if state.spans.overlapping(base + new_size, last).is_none() {
-                        state.restore_tail(span, last);
-                    }
+            if let Err(error) = shrunk {
+                state.keeps_tails |= error == Error::NotSupported;
+                // Somebody may have added the range meanwhile, against all rules.
+                if state.spans.overlapping(base + new_size, last).is_none() {
+                    state.restore_tail(span, last);
                 }
+                break;
             }
-            // Meanwhile what is left may have become free.
+            given_back += size - new_size;
         }
-        self.finish(state);
-        given_back
+        (state, given_back)
     }
 }
 

@@ -32,6 +32,7 @@ pub mod error;
 mod fit;
 mod free;
 mod freelist;
+mod idle;
 mod import;
 mod index;
 pub mod layout;
@@ -228,22 +229,16 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     }
 
     fn lock(&self) -> Locked<'_, L> {
-        let guard = self.lock.lock();
-        // SAFETY: the lock is held for as long as this reference lives.
-        let state = unsafe { &mut *self.state.get() };
         Locked {
-            state,
-            _guard: guard,
+            _guard: self.lock.lock(),
+            state: &self.state,
         }
     }
 
     fn try_lock(&self) -> Option<Locked<'_, L>> {
-        let guard = self.lock.try_lock()?;
-        // SAFETY: the lock is held for as long as this reference lives.
-        let state = unsafe { &mut *self.state.get() };
         Some(Locked {
-            state,
-            _guard: guard,
+            _guard: self.lock.try_lock()?,
+            state: &self.state,
         })
     }
 
@@ -332,21 +327,25 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
 
 /// The state of an arena while its lock is held.
 struct Locked<'a, L: Lock + 'a> {
-    state: &'a mut State,
     _guard: L::Guard<'a>,
+    /// Not a `&mut`, which would have to be the only one until the function ends that it was passed
+    /// to, not just until it is dropped.
+    state: &'a UnsafeCell<State>,
 }
 
 impl<L: Lock> Deref for Locked<'_, L> {
     type Target = State;
 
     fn deref(&self) -> &State {
-        self.state
+        // SAFETY: the lock is held, so nobody else has a reference to the state.
+        unsafe { &*self.state.get() }
     }
 }
 
 impl<L: Lock> DerefMut for Locked<'_, L> {
     fn deref_mut(&mut self) -> &mut State {
-        self.state
+        // SAFETY: the lock is held, so nobody else has a reference to the state.
+        unsafe { &mut *self.state.get() }
     }
 }
 

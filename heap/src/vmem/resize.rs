@@ -16,22 +16,22 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     ///
     /// # Errors
     /// [`Error::NoSuchAllocation`], [`Error::AllocZeroSize`], [`Error::SizeOverflow`]. When growing:
-    /// [`Error::Occupied`] if what lies above is allocated, [`Error::Empty`] at the end of a span
+    /// [`Error::Occupied`] if what lies above is allocated or another span, [`Error::Empty`] at the end of a span
     /// that is not borrowed, [`Error::LimitReached`], and the source's error. [`Error::Busy`] if the
     /// segment, or the end of its span, is being resized already. [`Error::AllocatorError`] is
     /// possible when shrinking a segment without free space above it, if even the tags that are
     /// reserved for this have been used up.
     pub fn resize(&self, base: usize, new_size: usize) -> Result<()> {
         let space = fit::round_up(new_size, self.quantum)?;
-        let last = base
-            .checked_add(space - 1)
-            .ok_or(Error::SizeOverflow { size: new_size })?;
         let mut state = self.lock();
         if state.stash.len() == 0 {
             // What follows may need a tag. If there is none, it may still turn out not to.
             state = self.restock(state, 1).unwrap_or_else(|_| self.lock());
         }
         let segment = state.allocated_at(base)?;
+        let last = base
+            .checked_add(space - 1)
+            .ok_or(Error::SizeOverflow { size: new_size })?;
         match last.cmp(&segment.last.get()) {
             Ordering::Equal => Ok(()),
             Ordering::Less => self.shrink(state, segment, last),
@@ -97,13 +97,12 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
         }
         let (span_base, end, size) = (span.start.get(), span.last.get(), span.size());
         let more = last - end;
-        let overlap = |other: Tag| Error::OverlappingSpan {
+        let occupied = Error::Occupied {
             base: end + 1,
-            len: more,
-            other: other.start.get(),
+            size: more,
         };
-        if let Some(other) = state.spans.overlapping(end + 1, last) {
-            return Err(overlap(other));
+        if state.spans.overlapping(end + 1, last).is_some() {
+            return Err(occupied);
         }
         state.reserve(more, self.limit)?;
 
@@ -121,13 +120,11 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
         // its end.
         let mut extended = unsafe { source.extend(span_base, size, size + more) };
         let mut state = self.lock();
-        if extended.is_ok()
-            && let Some(other) = state.spans.overlapping(end + 1, last)
-        {
+        if extended.is_ok() && state.spans.overlapping(end + 1, last).is_some() {
             drop(state);
             // SAFETY: as above; nobody has used what was added.
             let _ = unsafe { source.shrink(span_base, size + more, size) };
-            extended = Err(overlap(other));
+            extended = Err(occupied);
             state = self.lock();
         }
 

@@ -30,6 +30,8 @@ pub struct Bt {
     pub(super) next: Cell<Option<Tag>>,
     pub(super) left: Cell<Option<Tag>>,
     pub(super) right: Cell<Option<Tag>>,
+    /// Links in the queue of idle spans: see there.
+    pub(super) idle: Cell<Option<Tag>>,
     pub(super) kind: Cell<Kind>,
     /// The source is being called about the end of this span, or of the span of this segment.
     pub(super) busy: Cell<bool>,
@@ -69,6 +71,7 @@ impl Tag {
             next: Cell::new(None),
             left: Cell::new(None),
             right: Cell::new(None),
+            idle: Cell::new(None),
             kind: Cell::new(Kind::Free),
             busy: Cell::new(false),
         };

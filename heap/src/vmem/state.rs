@@ -4,6 +4,7 @@
 //! decided by its caller.
 
 use super::freelist::FreeLists;
+use super::idle::IdleSpans;
 use super::index::Index;
 use super::segment::{Kind, Tag};
 use super::spans::Spans;
@@ -25,8 +26,8 @@ pub(super) struct State {
     pub(super) borrowed: usize,
     /// How much `total` may yet grow by operations that are waiting for the source.
     pending: usize,
-    /// How many borrowed spans are entirely free.
-    pub(super) idle_spans: usize,
+    /// The borrowed spans that are entirely free.
+    pub(super) idle: IdleSpans,
     /// Whether the source has said that it does not take parts of spans.
     pub(super) keeps_tails: bool,
     /// Goes up whenever a tag leaves the address order, so that whoever remembers a tag knows
@@ -55,7 +56,7 @@ impl State {
             allocated: 0,
             borrowed: 0,
             pending: 0,
-            idle_spans: 0,
+            idle: IdleSpans::default(),
             keeps_tails: false,
             generation: 0,
         }
@@ -96,7 +97,7 @@ impl State {
         self.total += span.size();
         if borrowed {
             self.borrowed += span.size();
-            self.idle_spans += 1;
+            self.idle.push(span);
         }
         segment
     }
@@ -105,11 +106,11 @@ impl State {
     pub(super) fn remove_span(&mut self, span: Tag) {
         let segment = span.above();
         debug_assert!(is_idle(segment) && !span.busy.get());
+        self.idle.remove(span);
         self.free.remove(segment);
         self.spans.remove(span);
         self.total -= span.size();
         self.borrowed -= span.size();
-        self.idle_spans -= 1;
         self.retire(segment, None);
         self.stash.put(span);
     }
@@ -119,7 +120,7 @@ impl State {
     #[inline]
     pub(super) fn carve(&mut self, free: Tag, base: usize, size: usize) -> Tag {
         if is_idle(free) {
-            self.idle_spans -= 1;
+            self.idle.remove(free.below());
         }
         let (start, last) = (free.start.get(), free.last.get());
         let end = base + (size - 1);
@@ -180,7 +181,7 @@ impl State {
             }
         };
         if is_idle(merged) {
-            self.idle_spans += 1;
+            self.idle.push(merged.below());
         }
         merged
     }

@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::_rdtsc;
 
+use kernel::config::Config;
 use kernel::println;
 use kernel::trace::Trace;
 
@@ -40,7 +41,7 @@ impl Workload<'_> {
     fn room(&self) -> usize {
         match self {
             Workload::Mix(_) => 4 << 20,
-            Workload::Trace(trace) => 2 * trace.peak() + (1 << 20),
+            Workload::Trace(trace) => 2 * trace.peak() as usize + (1 << 20),
         }
     }
 }
@@ -100,18 +101,30 @@ fn measure<S: Subject>(subject: &S, workload: &Workload<'_>) -> Measured {
     measured
 }
 
-/// Prints the tables for the synthetic mix of `seed` and for the beginning of `trace`. `unit` is what the time-stamp
-/// counter counts. Returns whether every allocator could be measured and this heap refused nothing.
-pub fn compare(name: &str, trace: &Trace<'_>, seed: u64, unit: &str) -> bool {
-    let mix = table(format_args!("a random mix, seed {seed:#x}"), &Workload::Mix(seed), unit);
-    let recorded = table(format_args!("the beginning of `{name}`"), &Workload::Trace(trace), unit);
+/// Prints the tables for the synthetic mix and for the beginning of `trace`. Returns whether every allocator could be
+/// measured and this heap refused nothing.
+pub fn compare(name: &str, trace: &Trace<'_>, config: &Config<'_>) -> bool {
+    let (seed, unit) = (config.seed, config.clock.unit());
+    let mix = table(
+        format_args!("a random mix, seed {seed:#x}"),
+        &Workload::Mix(seed),
+        unit,
+    );
+    let recorded = table(
+        format_args!("the beginning of `{name}`"),
+        &Workload::Trace(trace),
+        unit,
+    );
     mix && recorded
 }
 
 fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &str) -> bool {
     let operations = workload.operations() as u64;
     println!();
-    println!("The same {} operations on other allocators: {title}.", Count(operations));
+    println!(
+        "The same {} operations on other allocators: {title}.",
+        Count(operations)
+    );
     println!("The others start with 64 KiB and are given 64 KiB more whenever they run out.");
     println!();
     let this = measure(&KernelHeap::default(), workload);
@@ -122,7 +135,10 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &str) -
         Some((list, measure(&talc(&region), workload)))
     });
     let Some((list, talc)) = measured else {
-        println!("  not enough memory for a region of {}", Bytes(workload.room()));
+        println!(
+            "  not enough memory for a region of {}",
+            Bytes(workload.room())
+        );
         return false;
     };
     let row = |title: &str, value: &dyn Fn(&Measured) -> u64, bytes: bool| {
@@ -130,11 +146,27 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &str) -
             true => alloc::format!("{}", Bytes(value(measured) as usize)),
             false => alloc::format!("{}", Count(value(measured))),
         };
-        println!("  {title:<34} {:>12} {:>23} {:>12}", show(&this), show(&list), show(&talc));
+        println!(
+            "  {title:<34} {:>12} {:>23} {:>12}",
+            show(&this),
+            show(&list),
+            show(&talc)
+        );
     };
-    println!("  {:<34} {:>12} {:>23} {:>12}", "", "this heap", "linked_list_allocator", "talc 5.1.1");
-    row(&alloc::format!("{unit} per operation"), &|m| m.all / operations, false);
-    row("  in the first tenth", &|m| m.first * 10 / operations, false);
+    println!(
+        "  {:<34} {:>12} {:>23} {:>12}",
+        "", "this heap", "linked_list_allocator", "talc 5.1.1"
+    );
+    row(
+        &alloc::format!("{unit} per operation"),
+        &|m| m.all / operations,
+        false,
+    );
+    row(
+        "  in the first tenth",
+        &|m| m.first * 10 / operations,
+        false,
+    );
     row("  in the last tenth", &|m| m.last * 10 / operations, false);
     row("failed allocations", &|m| m.failed as u64, false);
     row("footprint at the peak", &|m| m.peak as u64, true);

@@ -57,7 +57,10 @@ impl Text {
 impl fmt::Write for Text {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         let end = self.len + text.len();
-        self.bytes.get_mut(self.len..end).ok_or(fmt::Error)?.copy_from_slice(text.as_bytes());
+        self.bytes
+            .get_mut(self.len..end)
+            .ok_or(fmt::Error)?
+            .copy_from_slice(text.as_bytes());
         self.len = end;
         Ok(())
     }
@@ -77,7 +80,11 @@ pub struct Bar {
 
 impl fmt::Display for Bar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let places = |value: usize| (value * self.width).div_ceil(self.scale.max(1)).min(self.width);
+        let places = |value: usize| {
+            (value * self.width)
+                .div_ceil(self.scale.max(1))
+                .min(self.width)
+        };
         let (inner, outer) = (places(self.inner), places(self.outer));
         for place in 0..self.width {
             f.write_str(match place {

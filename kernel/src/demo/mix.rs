@@ -27,12 +27,19 @@ impl Mix {
 
     /// The next operation: for a random slot, an allocation if it is empty; else a free, or one time in eight a
     /// reallocation. Sizes are 1 to 2,048 bytes, small ones far more often; alignments 1 to 16.
-    pub fn operation<H: GlobalAlloc, const V: bool>(&mut self, player: &Player<'_, H, V>) -> Operation {
+    pub fn operation<H: GlobalAlloc, const V: bool>(
+        &mut self,
+        player: &Player<'_, H, V>,
+    ) -> Operation {
         let slot = self.next() % player.slots();
-        let size = 1 + self.next() % (8 << (self.next() % 9));
+        let most = 8 << (self.next() % 9);
+        let size = 1 + self.next() % most;
         if !player.holds(slot) {
             let layout = Layout::from_size_align(size, 1 << (self.next() % 5));
-            Operation::Allocate { slot, layout: layout.unwrap_or(Layout::new::<u64>()) }
+            Operation::Allocate {
+                slot,
+                layout: layout.unwrap_or(Layout::new::<u64>()),
+            }
         } else if self.next() % 8 == 0 {
             Operation::Reallocate { slot, size }
         } else {

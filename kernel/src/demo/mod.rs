@@ -10,26 +10,33 @@ mod subject;
 mod trace;
 
 use kernel::config::Config;
+use kernel::exit::ExitCode;
 use kernel::println;
 use kernel::ramdisk::Ramdisk;
 
-/// Runs what `config` asks for. Returns whether everything went well; what did not was said.
-pub fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) -> bool {
-    let mut well = true;
+/// The recorded program that is replayed when the host names none.
+const DEFAULT_TRACE: &str = "cc";
+
+/// Runs what `config` asks for.
+pub fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) -> ExitCode {
+    let name = config.trace.unwrap_or(DEFAULT_TRACE);
+    let mut code = ExitCode::Success;
     if config.jobs {
-        match trace::load(ramdisk, config.trace) {
-            Ok(trace) => {
-                well &= replay::replay(config.trace, &trace);
-                well &= compare::compare(config.trace, &trace, config.seed, config.clock);
-            }
+        let trace = match trace::load(ramdisk, name) {
+            Ok(trace) => trace,
             Err(error) => {
-                println!("{error}");
-                return false;
+                println!("refused: {error}");
+                return ExitCode::Refused;
             }
+        };
+        let replayed = replay::replay(name, &trace);
+        let compared = compare::compare(name, &trace, config);
+        if !(replayed && compared) {
+            code = ExitCode::Failed;
         }
     }
     if config.monitor {
-        monitor::run(config, ramdisk);
+        monitor::run(name, config, ramdisk);
     }
-    well
+    code
 }

@@ -1,5 +1,6 @@
 //! The monitor: a prompt for looking at the heap.
 
+use heap::Span;
 use kernel::config::Config;
 use kernel::heap::HEAP;
 use kernel::memory::{frames, heap_pages, kernel_addresses};
@@ -21,7 +22,7 @@ const HELP: &str = "\
   exit           switch the machine off (so does the end of input)";
 
 /// Reads commands from the serial port until `exit` or the end of input.
-pub fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
+pub fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
     println!();
     println!("Type `help` for the commands.");
     let mut line = [0; 128];
@@ -44,8 +45,8 @@ pub fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
                 Ok(trace) => _ = replay::replay(name, &trace),
                 Err(error) => println!("{error}"),
             },
-            ("compare", _) => match trace::load(ramdisk, config.trace) {
-                Ok(trace) => _ = compare::compare(config.trace, &trace, config.seed, config.clock),
+            ("compare", _) => match trace::load(ramdisk, trace) {
+                Ok(loaded) => _ = compare::compare(trace, &loaded, config),
                 Err(error) => println!("{error}"),
             },
             ("trim", _) => {
@@ -66,20 +67,51 @@ fn stats() {
     let stats = HEAP.stats();
     println!("  heaps              {:>12}", stats.heaps);
     println!("  claimed            {:>12}", Bytes(stats.claimed));
-    println!("  free inside        {:>12} in {} gaps", Bytes(stats.free), Count(stats.gaps as u64));
+    println!(
+        "  free inside        {:>12} in {} gaps",
+        Bytes(stats.free),
+        Count(stats.gaps as u64)
+    );
     println!("  mapped             {:>12}", Bytes(stats.mapped));
-    println!("  to be given back   {:>12}", Bytes(stats.mapped - stats.claimed));
+    println!(
+        "  to be given back   {:>12}",
+        Bytes(stats.mapped - stats.claimed)
+    );
 }
 
 fn arenas() {
-    println!("  {:<18} {:>10} {:>12} {:>12} {:>12} {:>12}", "arena", "quantum", "total", "allocated", "free", "borrowed");
+    println!(
+        "  {:<18} {:>10} {:>12} {:>12} {:>12} {:>12}",
+        "arena", "quantum", "total", "allocated", "free", "borrowed"
+    );
     let row = |label: &str, quantum, total, allocated, free, borrowed| {
-        println!("  {label:<18} {:>10} {:>12} {:>12} {:>12} {:>12}", Bytes(quantum), Bytes(total), Bytes(allocated), Bytes(free), Bytes(borrowed));
+        println!(
+            "  {label:<18} {:>10} {:>12} {:>12} {:>12} {:>12}",
+            Bytes(quantum),
+            Bytes(total),
+            Bytes(allocated),
+            Bytes(free),
+            Bytes(borrowed)
+        );
     };
     let arena = heap_pages();
-    row(arena.label(), arena.quantum(), arena.total_space(), arena.allocated_space(), arena.free_space(), arena.borrowed_space());
+    row(
+        arena.label(),
+        arena.quantum(),
+        arena.total_space(),
+        arena.allocated_space(),
+        arena.free_space(),
+        arena.borrowed_space(),
+    );
     let arena = kernel_addresses();
-    row(arena.label(), arena.quantum(), arena.total_space(), arena.allocated_space(), arena.free_space(), arena.borrowed_space());
+    row(
+        arena.label(),
+        arena.quantum(),
+        arena.total_space(),
+        arena.allocated_space(),
+        arena.free_space(),
+        arena.borrowed_space(),
+    );
 }
 
 fn show_frames() {
@@ -91,6 +123,65 @@ fn show_frames() {
         ("boundary tags", usage.tags),
         ("other", usage.other),
     ] {
-        println!("  {title:<18} {:>12} frames {:>12}", Count(frames as u64), Bytes(frames * kernel::memory::PAGE_SIZE));
+        println!(
+            "  {title:<18} {:>12} frames {:>12}",
+            Count(frames as u64),
+            Bytes(frames * kernel::memory::PAGE_SIZE)
+        );
     }
+}
+
+/// How many segments are shown of each arena.
+const MOST_SEGMENTS: usize = 64;
+
+fn map() {
+    println!("  The heap's window of addresses:");
+    for (shown, segment) in kernel_addresses().segments().enumerate() {
+        if shown == MOST_SEGMENTS {
+            println!("  ... and more");
+            break;
+        }
+        println!(
+            "  {:#018x} {:>12}  {:?}",
+            segment.base,
+            Bytes(segment.last - segment.base + 1),
+            segment.kind
+        );
+    }
+    println!("  The heaps, # where most of a part is in use:");
+    let talc = HEAP.core().lock();
+    let heaps = talc.arena_heaps().count();
+    drop(talc);
+    for index in 0..heaps {
+        heap_line(index);
+    }
+}
+
+/// Prints the heap at `index` of the list, in `PARTS` parts. Nothing is printed while the heap is locked.
+fn heap_line(index: usize) {
+    const PARTS: usize = 64;
+    let mut free = [0; PARTS];
+    let talc = HEAP.core().lock();
+    let Some(heap) = talc.arena_heaps().nth(index) else {
+        return;
+    };
+    let span = Span::new(heap.base.as_ptr(), heap.end.as_ptr());
+    let part = span.size().div_ceil(PARTS).max(1);
+    for gap in talc.gaps().filter(|gap| span.contains(gap.base())) {
+        let (mut from, to) = (
+            gap.base().addr() - heap.base.addr().get(),
+            gap.end().addr() - heap.base.addr().get(),
+        );
+        while from < to {
+            let end = to.min((from / part + 1) * part);
+            free[from / part] += end - from;
+            from = end;
+        }
+    }
+    drop(talc);
+    let line: alloc::string::String = free
+        .iter()
+        .map(|&free| if free > part / 2 { '.' } else { '#' })
+        .collect();
+    println!("  {:p} {:>12} [{line}]", heap.base, Bytes(heap.kept));
 }

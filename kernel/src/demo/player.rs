@@ -31,12 +31,22 @@ struct Block {
     layout: Layout,
 }
 
-const EMPTY: Block = Block { base: ptr::null_mut(), layout: Layout::new::<()>() };
+const EMPTY: Block = Block {
+    base: ptr::null_mut(),
+    layout: Layout::new::<()>(),
+};
 
 impl<'h, H: GlobalAlloc, const VERIFY: bool> Player<'h, H, VERIFY> {
     /// A workload that uses `slots` slots, all of them empty.
     pub fn new(heap: &'h H, slots: usize) -> Self {
-        Player { heap, slots: vec![EMPTY; slots], live: 0, peak: 0, failed: 0, damaged: 0 }
+        Player {
+            heap,
+            slots: vec![EMPTY; slots],
+            live: 0,
+            peak: 0,
+            failed: 0,
+            damaged: 0,
+        }
     }
 
     /// How many slots there are.
@@ -68,7 +78,9 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Player<'h, H, VERIFY> {
                     return;
                 }
                 self.verify(slot, layout.size().min(size));
-                let Ok(new) = Layout::from_size_align(size, layout.align()) else { return };
+                let Ok(new) = Layout::from_size_align(size, layout.align()) else {
+                    return;
+                };
                 // SAFETY: the slot holds a live block of this layout; `size` is not zero.
                 let moved = unsafe { self.heap.realloc(base, layout, size) };
                 if moved.is_null() {
@@ -76,9 +88,18 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Player<'h, H, VERIFY> {
                     return;
                 }
                 self.live -= layout.size();
-                self.slots[slot] = Block { base: moved, layout: new };
+                self.slots[slot] = Block {
+                    base: moved,
+                    layout: new,
+                };
                 self.verify(slot, layout.size().min(size));
-                self.put(slot, Block { base: moved, layout: new });
+                self.put(
+                    slot,
+                    Block {
+                        base: moved,
+                        layout: new,
+                    },
+                );
             }
         }
     }
@@ -101,7 +122,11 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Player<'h, H, VERIFY> {
         self.live += block.layout.size();
         self.peak = self.peak.max(self.live);
         // SAFETY: the block is live and not empty.
-        unsafe { block.base.write_bytes(pattern(slot), if VERIFY { block.layout.size() } else { 1 }) };
+        unsafe {
+            block
+                .base
+                .write_bytes(pattern(slot), if VERIFY { block.layout.size() } else { 1 })
+        };
     }
 
     /// Counts the block in `slot` as damaged unless its first `size` bytes are as they were written.

@@ -17,15 +17,32 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
     HEAP.reap();
     let before = HEAP.stats();
     println!();
-    println!("The recorded program `{name}` on the kernel heap: {} operations, at most {} live,", Count(trace.len() as u64), Bytes(trace.peak()));
+    println!(
+        "The recorded program `{name}` on the kernel heap: {} operations, at most {} live,",
+        Count(trace.len() as u64),
+        Bytes(trace.peak() as usize)
+    );
     println!("every byte of every block verified. In the bars # is live, - is mapped beyond that.");
     println!();
-    println!("  {:>9} {:>10} {:>10} {:>7}  {:<WIDTH$}", "operation", "live", "mapped", "frames", "0");
-    let scale = trace.peak() + trace.peak() / 3;
+    println!(
+        "  {:>9} {:>10} {:>10} {:>7}  {:<WIDTH$}",
+        "operation", "live", "mapped", "frames", "0"
+    );
+    let scale = trace.peak() as usize * 4 / 3;
     let line = |operation: &dyn core::fmt::Display, live: usize| {
         let stats = HEAP.stats();
-        let bar = Bar { inner: live, outer: stats.mapped, scale, width: WIDTH };
-        println!("  {operation:>9} {:>10} {:>10} {:>7} |{bar}|", Bytes(live), Bytes(stats.mapped), Count(stats.frames as u64));
+        let bar = Bar {
+            inner: live,
+            outer: stats.mapped,
+            scale,
+            width: WIDTH,
+        };
+        println!(
+            "  {operation:>9} {:>10} {:>10} {:>7} |{bar}|",
+            Bytes(live),
+            Bytes(stats.mapped),
+            Count(stats.frames as u64)
+        );
     };
 
     let mut player = Player::<_, true>::new(&HEAP, trace.slots());
@@ -50,7 +67,13 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
 
     let after = HEAP.stats();
     println!();
-    println!("  {} live at the peak; {failed} allocations failed; {damaged} blocks damaged.", Bytes(peak));
-    println!("  Frames of the heap: {} before, {} after.", before.heap_frames, after.heap_frames);
+    println!(
+        "  {} live at the peak; {failed} allocations failed; {damaged} blocks damaged.",
+        Bytes(peak)
+    );
+    println!(
+        "  Frames of the heap: {} before, {} after.",
+        before.heap_frames, after.heap_frames
+    );
     failed == 0 && damaged == 0 && after.heap_frames == before.heap_frames
 }

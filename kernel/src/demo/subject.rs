@@ -49,7 +49,9 @@ impl Subject for KernelHeap {
     }
 
     fn footprint(&self) -> usize {
-        HEAP.stats().mapped.saturating_sub(self.before.load(Ordering::Relaxed))
+        HEAP.stats()
+            .mapped
+            .saturating_sub(self.before.load(Ordering::Relaxed))
     }
 }
 
@@ -66,12 +68,15 @@ impl Region {
     /// At least `size` bytes. `None` when there is not so much memory.
     pub fn new(size: usize) -> Option<Self> {
         let size = size.checked_next_multiple_of(STEP)?;
-        let base = heap_pages().alloc(size, heap::vmem::AllocPolicy::InstantFit).ok()?;
+        let base = heap_pages()
+            .alloc(size, heap::vmem::AllocPolicy::InstantFit)
+            .ok()?;
         Some(Region { base, size })
     }
 
     fn at(&self, offset: usize) -> NonNull<u8> {
-        let base = NonNull::new(ptr::with_exposed_provenance_mut(self.base)).expect("no page is at address zero");
+        let base = NonNull::new(ptr::with_exposed_provenance_mut(self.base))
+            .expect("no page is at address zero");
         // SAFETY: offsets stay within the region.
         unsafe { base.byte_add(offset) }
     }
@@ -79,7 +84,9 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        heap_pages().free_sized(self.base, self.size).expect("the region was allocated from this arena");
+        heap_pages()
+            .free_sized(self.base, self.size)
+            .expect("the region was allocated from this arena");
     }
 }
 
@@ -105,7 +112,10 @@ impl<E: Extend> Growing<E> {
     /// # Safety
     /// `heap` must lie in the first [`STEP`] bytes of `region`, which must outlive it.
     unsafe fn new(heap: E, region: &Region) -> Self {
-        Growing { heap: Mutex::new((heap, STEP)), size: region.size }
+        Growing {
+            heap: Mutex::new((heap, STEP)),
+            size: region.size,
+        }
     }
 }
 
@@ -126,7 +136,12 @@ unsafe impl<E: Extend> GlobalAlloc for Growing<E> {
 
     unsafe fn dealloc(&self, base: *mut u8, layout: Layout) {
         // SAFETY: the caller keeps the contract of `GlobalAlloc`: the block is one of this heap.
-        unsafe { self.heap.lock().0.give(NonNull::new_unchecked(base), layout) }
+        unsafe {
+            self.heap
+                .lock()
+                .0
+                .give(NonNull::new_unchecked(base), layout)
+        }
     }
 }
 
@@ -138,7 +153,8 @@ impl<E: Extend> Subject for Growing<E> {
 
 impl Extend for linked_list_allocator::Heap {
     fn take(&mut self, layout: Layout) -> *mut u8 {
-        self.allocate_first_fit(layout).map_or(ptr::null_mut(), NonNull::as_ptr)
+        self.allocate_first_fit(layout)
+            .map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn give(&mut self, base: NonNull<u8>, layout: Layout) {
@@ -191,7 +207,8 @@ impl Extend for Talc {
 pub fn talc(region: &Region) -> Growing<Talc> {
     let mut talc = talc::base::Talc::new(talc::source::Manual);
     // SAFETY: the region is memory that nobody else uses.
-    let end = unsafe { talc.claim(region.at(0).as_ptr(), STEP) }.expect("a step is more than the first heap needs");
+    let end = unsafe { talc.claim(region.at(0).as_ptr(), STEP) }
+        .expect("a step is more than the first heap needs");
     // SAFETY: it lies there.
     unsafe { Growing::new(Talc { talc, end }, region) }
 }

@@ -4,8 +4,8 @@ use core::ptr::NonNull;
 
 use lock_api::RawMutex;
 
-use super::record::{Record, State};
 use super::ArenaSource;
+use super::record::{Record, State};
 use crate::talc::base::binning::Binning;
 use crate::talc::sync::TalcLock;
 use crate::vmem::{Allocator, Error, Lock};
@@ -36,8 +36,12 @@ impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource<'_,
         let mut given = 0;
         loop {
             let mut guard = self.lock();
-            let Some(arena) = guard.source.arena else { return Ok(given) };
-            let Some(next) = guard.source.take_return() else { return Ok(given) };
+            let Some(arena) = guard.source.arena else {
+                return Ok(given);
+            };
+            let Some(next) = guard.source.take_return() else {
+                return Ok(given);
+            };
             drop(guard);
             let result = match next.kept {
                 0 => arena.free_sized(next.base, next.size),
@@ -63,18 +67,33 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         // SAFETY: it is in the list.
         unsafe { self.returns.remove(record) };
         // SAFETY: a record that was in the list is live, and this is the only reference to it.
-        let Record { base, size, kept, state, .. } = unsafe { &mut *record.as_ptr() };
+        let Record {
+            base,
+            size,
+            kept,
+            state,
+            ..
+        } = unsafe { &mut *record.as_ptr() };
         *state = State::Draining;
         // The record of a deleted heap is reached by nobody: it may vanish with its page.
         if *kept != 0 {
             self.draining = Some(record);
         }
-        Some(Return { record, base: base.addr().get(), size: *size, kept: *kept })
+        Some(Return {
+            record,
+            base: base.addr().get(),
+            size: *size,
+            kept: *kept,
+        })
     }
 
     /// Records that a range was given back, or, if not `done`, queues it again.
     fn finish_return(&mut self, given: &Return, done: bool) {
-        let record = if given.kept == 0 { given.record } else { self.draining.take().unwrap_or(given.record) };
+        let record = if given.kept == 0 {
+            given.record
+        } else {
+            self.draining.take().unwrap_or(given.record)
+        };
         // SAFETY: the record of a heap that is being drained stays live (if moved, `draining` followed
         // it), and so does that of a deleted heap which the arena did not take.
         let fields = unsafe { &mut *record.as_ptr() };

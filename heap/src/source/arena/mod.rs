@@ -34,7 +34,8 @@ use crate::talc::TalcLock;
 ///
 /// * **Growth** goes by steps of an eighth of what is claimed, 64 KiB to 2 MiB, or by what the layout
 ///   demands if that is more; when the arena cannot give the step, by what the layout demands alone.
-/// * **Giving back** starts when the free top of a heap is larger than two such steps and leaves one.
+/// * **Giving back** starts when the free top of a heap is larger than two such steps, and leaves one step of what
+///   is claimed then.
 ///   Heaps that become empty go back whole, except for the first, which holds Talc's metadata.
 ///   [`Talc::trim`] gives back everything that is free at a top.
 ///
@@ -57,7 +58,8 @@ pub struct ArenaSource<'a, A: Allocator, L: Lock> {
 
 // SAFETY: the records that the lists lead to lie in memory that the arena allocated to this source alone.
 // A reference to the arena may go to another thread where the arena may be shared.
-unsafe impl<'a, A: Allocator, L: Lock> Send for ArenaSource<'a, A, L> where Arena<'a, 'a, A, L>: Sync {}
+unsafe impl<'a, A: Allocator, L: Lock> Send for ArenaSource<'a, A, L> where Arena<'a, 'a, A, L>: Sync
+{}
 
 /// One heap of an [`ArenaSource`], as [`Talc::arena_heaps`] lists them.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -136,7 +138,13 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
     /// `record` must be live, in [`HEAPS`], and a valid copy of it be `old`; `kept` must be a multiple of
     /// the quantum, at most `size`, and everything up to `size` be mapped. The bytes of the new record must
     /// belong to this source.
-    unsafe fn rekeep(&mut self, record: NonNull<Record>, mut old: Record, kept: usize, size: usize) -> NonNull<Record> {
+    unsafe fn rekeep(
+        &mut self,
+        record: NonNull<Record>,
+        mut old: Record,
+        kept: usize,
+        size: usize,
+    ) -> NonNull<Record> {
         let queued = old.state == State::Queued;
         let before = old.kept;
         (old.kept, old.size) = (kept, size);
@@ -210,14 +218,17 @@ fn end_above(top: usize, layout: Layout) -> Option<usize> {
 
 /// The most bytes that a chunk for `size` bytes takes.
 fn chunk_size(size: usize) -> Option<usize> {
-    size.checked_add(size_of::<usize>())?.checked_next_multiple_of(CHUNK_UNIT)
+    size.checked_add(size_of::<usize>())?
+        .checked_next_multiple_of(CHUNK_UNIT)
 }
 
 impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     /// Grows the heap that was claimed last in place, so that `layout` fits in at its top.
     /// Returns whether it did.
     fn grow_in_place(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
-        let Some(record) = self.source.heaps.first() else { return false };
+        let Some(record) = self.source.heaps.first() else {
+            return false;
+        };
         // SAFETY: a record in the list is live, and nothing writes to it while it is copied.
         let old = unsafe { record.read() };
         if old.state == State::Draining {
@@ -229,15 +240,23 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         let demanded = end_above(top.addr().get(), layout)
             .and_then(|end| end.checked_add(RECORD)?.checked_sub(old.base.addr().get()))
             .and_then(|kept| kept.checked_next_multiple_of(arena.quantum()));
-        let Some(demanded) = demanded else { return false };
-        let step = self.source.step.growth(self.source.claimed).next_multiple_of(arena.quantum());
+        let Some(demanded) = demanded else {
+            return false;
+        };
+        let step = self
+            .source
+            .step
+            .growth(self.source.claimed)
+            .next_multiple_of(arena.quantum());
         let stepped = old.kept.saturating_add(step).max(demanded);
 
         let resized = |kept: usize| {
             // What is queued is still mapped, and may be taken back for nothing.
             kept <= old.size || arena.resize(old.base.addr().get(), kept).is_ok()
         };
-        let Some(kept) = [stepped, demanded].into_iter().find(|&kept| resized(kept)) else { return false };
+        let Some(kept) = [stepped, demanded].into_iter().find(|&kept| resized(kept)) else {
+            return false;
+        };
         // SAFETY: the segment reaches to `kept` now.
         let new_end = unsafe { Record::place(old.base, kept) }.cast::<u8>();
         if new_end > end {
@@ -254,13 +273,23 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
 
     /// Claims another heap in which `layout` fits. Returns whether it did.
     fn claim_another(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
-        let overhead = if self.is_metadata_established() { CHUNK_UNIT } else { min_first_heap_size::<B>() };
+        let overhead = if self.is_metadata_established() {
+            CHUNK_UNIT
+        } else {
+            min_first_heap_size::<B>()
+        };
         let demanded = chunk_size(layout.size())
             .and_then(|size| size.checked_add(layout.align().saturating_sub(CHUNK_UNIT)))
             .and_then(|size| size.checked_add(overhead + RECORD))
             .and_then(|size| size.checked_next_multiple_of(arena.quantum()));
-        let Some(demanded) = demanded else { return false };
-        let step = self.source.step.growth(self.source.claimed).next_multiple_of(arena.quantum());
+        let Some(demanded) = demanded else {
+            return false;
+        };
+        let step = self
+            .source
+            .step
+            .growth(self.source.claimed)
+            .next_multiple_of(arena.quantum());
 
         let Some((base, size)) = self.source.take_back_heap(demanded).or_else(|| {
             [demanded.max(step), demanded].into_iter().find_map(|size| {
@@ -276,7 +305,10 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         // SAFETY: the segment is memory that nobody else uses, as `ArenaSource::new` demands.
         let end = unsafe { self.claim(base.as_ptr(), size - RECORD) };
         if end != Some(record.cast()) {
-            debug_assert!(false, "a segment of {size} bytes at {base:p} made a heap that ends at {end:?}");
+            debug_assert!(
+                false,
+                "a segment of {size} bytes at {base:p} made a heap that ends at {end:?}"
+            );
             return false;
         }
         // SAFETY: the bytes above the heap's end are ours and aligned.
@@ -292,7 +324,9 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     ///
     /// O(heaps), and constant time for each.
     pub fn trim(&mut self) {
-        let Some(arena) = self.source.arena else { return };
+        let Some(arena) = self.source.arena else {
+            return;
+        };
         let mut next = self.source.heaps.first();
         while let Some(record) = next {
             // SAFETY: `record` is in the list.
@@ -302,7 +336,8 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             let end = record.cast::<u8>();
             // SAFETY: the record lies where its heap ends.
             let Reserved { up_to: top, any } = unsafe { self.reserved(end) };
-            let kept = (top.addr().get() - old.base.addr().get() + RECORD).next_multiple_of(arena.quantum());
+            let kept = (top.addr().get() - old.base.addr().get() + RECORD)
+                .next_multiple_of(arena.quantum());
             // SAFETY: `kept` covers what is reserved, which is less than what is kept, and the record.
             let new_end = unsafe { Record::place(old.base, kept) };
             if !any {
@@ -332,8 +367,15 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             // SAFETY: `record` is in the list, which does not change while `self` is borrowed.
             next = unsafe { self.source.heaps.after(record) };
             // SAFETY: as above.
-            let &Record { base, size, kept, .. } = unsafe { record.as_ref() };
-            Some(ArenaHeap { base, end: record.cast(), kept, size })
+            let &Record {
+                base, size, kept, ..
+            } = unsafe { record.as_ref() };
+            Some(ArenaHeap {
+                base,
+                end: record.cast(),
+                kept,
+                size,
+            })
         })
     }
 }
@@ -354,9 +396,15 @@ unsafe impl<A: Allocator, L: Lock> Source for ArenaSource<'_, A, L> {
     }
 
     #[inline]
-    unsafe fn resize(&mut self, chunk_base: *mut u8, heap_end: *mut u8, is_heap_base: bool) -> *mut u8 {
+    unsafe fn resize(
+        &mut self,
+        chunk_base: *mut u8,
+        heap_end: *mut u8,
+        is_heap_base: bool,
+    ) -> *mut u8 {
         let free = heap_end.addr() - chunk_base.addr();
-        if free <= self.threshold && !(is_heap_base && !self.step.keeps_empty_heaps()) {
+        let may_stay = !is_heap_base || self.step.keeps_empty_heaps();
+        if may_stay && free <= self.threshold {
             return heap_end;
         }
         // SAFETY: the caller passes the end of a heap with that much free below it.
@@ -370,9 +418,19 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
     /// # Safety
     /// As for [`Source::resize`].
     #[cold]
-    unsafe fn lower(&mut self, chunk_base: *mut u8, heap_end: *mut u8, is_heap_base: bool) -> *mut u8 {
+    unsafe fn lower(
+        &mut self,
+        chunk_base: *mut u8,
+        heap_end: *mut u8,
+        is_heap_base: bool,
+    ) -> *mut u8 {
         // SAFETY: a record lies at the end of each heap.
-        let (record, arena) = unsafe { (NonNull::new_unchecked(heap_end).cast::<Record>(), self.arena) };
+        let (record, arena) = unsafe {
+            (
+                NonNull::new_unchecked(heap_end).cast::<Record>(),
+                self.arena,
+            )
+        };
         let Some(arena) = arena else { return heap_end };
         if is_heap_base {
             self.step.gave_back();
@@ -383,7 +441,9 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         // SAFETY: the record is live, and nothing writes to it while it is copied.
         let old = unsafe { record.read() };
         let used = chunk_base.addr() - old.base.addr().get();
-        let kept = (used + self.step.slack(self.claimed) + RECORD).next_multiple_of(arena.quantum());
+        let free = heap_end.addr() - chunk_base.addr();
+        let kept = (used + self.step.slack(self.claimed - free) + RECORD)
+            .next_multiple_of(arena.quantum());
         if kept >= old.kept {
             return heap_end;
         }
@@ -391,7 +451,9 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         let size = old.size;
         // SAFETY: the record was copied. Its new place is above `chunk_base`, in memory that is free and
         // that belongs to this source once its address is returned.
-        unsafe { self.rekeep(record, old, kept, size) }.cast().as_ptr()
+        unsafe { self.rekeep(record, old, kept, size) }
+            .cast()
+            .as_ptr()
     }
 }
 

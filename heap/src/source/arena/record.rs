@@ -59,8 +59,17 @@ struct Links {
 impl Record {
     /// A record that is in no list.
     pub fn new(base: NonNull<u8>, size: usize) -> Self {
-        let links = [Links { prev: None, next: None }; 2];
-        Record { base, size, kept: size, state: State::Settled, links }
+        let links = [Links {
+            prev: None,
+            next: None,
+        }; 2];
+        Record {
+            base,
+            size,
+            kept: size,
+            state: State::Settled,
+            links,
+        }
     }
 
     /// Where the record of a heap that begins at `base` and keeps `kept` bytes lies; also Talc's end.

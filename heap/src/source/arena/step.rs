@@ -25,7 +25,10 @@ pub(super) struct Step {
 
 impl Step {
     pub const fn new() -> Self {
-        Step { bounces: 0, gave_back: false }
+        Step {
+            bounces: 0,
+            gave_back: false,
+        }
     }
 
     /// How many bytes to grow by, with `claimed` bytes in all heaps.

@@ -1,0 +1,312 @@
+//! What one boot of the in-kernel tests shows: a state machine over the records, without QEMU and without a
+//! clock of its own, so that every way to die can be tested on the host.
+
+use std::time::{Duration, Instant};
+
+use crate::{
+    failure::Failure,
+    qemu::Exit,
+    record::{Ended, Outcome, Record},
+    report::{TestResult, Verdict, with_thousands},
+    serial::Piece,
+};
+
+/// How long firmware, boot stages and the kernel's entry may take, and how long the kernel may be silent
+/// between two tests.
+const IDLE_LIMIT: Duration = Duration::from_secs(60);
+
+/// How the figures in the records are to be read.
+#[derive(Debug, Clone, Copy)]
+pub struct Scale {
+    /// Each test may take so many times its own deadline; `None` is for ever.
+    pub deadline: Option<u32>,
+    /// What a test's cost counts: `instructions`, or `cycles`.
+    pub unit: &'static str,
+    /// So many ticks of the kernel's counter (a power of two) are one of them.
+    pub ticks_per_unit_log2: u32,
+}
+
+/// One boot, watched.
+#[derive(Debug)]
+pub struct BootWatch {
+    scale: Scale,
+    /// When it becomes too late.
+    due: Option<Instant>,
+    is_ready: bool,
+    /// How many tests the kernel said it would run.
+    announced: Option<usize>,
+    running: Option<Running>,
+    results: Vec<TestResult>,
+    /// The kernel's own count at the end.
+    done: Option<(usize, usize)>,
+    /// What was written outside of tests.
+    text: Vec<u8>,
+    /// Shows a result as soon as it is there.
+    show: fn(&TestResult),
+}
+
+/// A test that has begun.
+#[derive(Debug)]
+struct Running {
+    name: String,
+    began: Instant,
+    deadline: Duration,
+    text: Vec<u8>,
+}
+
+/// Why a boot ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum End {
+    /// By itself.
+    Exit(Exit),
+    /// It was killed because it was too late.
+    Killed,
+}
+
+/// What one boot brought.
+#[derive(Debug)]
+pub struct Booted {
+    /// The tests that ended in it, or died with it.
+    pub results: Vec<TestResult>,
+    /// How many tests are left for the next boot; or why there cannot be one.
+    pub left: Result<usize, Failure>,
+    /// What the kernel wrote outside of tests.
+    pub text: String,
+}
+
+impl BootWatch {
+    /// Begins to watch a boot that starts `now`; `show` is called with each result.
+    pub fn new(scale: Scale, now: Instant, show: fn(&TestResult)) -> Self {
+        let mut watch = Self {
+            scale,
+            due: None,
+            is_ready: false,
+            announced: None,
+            running: None,
+            results: Vec::new(),
+            done: None,
+            text: Vec::new(),
+            show,
+        };
+        watch.set_due(now, IDLE_LIMIT);
+        watch
+    }
+
+    /// When it becomes too late, if ever.
+    pub fn due(&self) -> Option<Instant> {
+        self.due
+    }
+
+    /// Takes what came over the serial line.
+    pub fn take(&mut self, piece: Piece, now: Instant) -> Result<(), Failure> {
+        let record = match piece {
+            Piece::Text(bytes) => {
+                self.running
+                    .as_mut()
+                    .map_or(&mut self.text, |running| &mut running.text)
+                    .extend(bytes);
+                return Ok(());
+            }
+            Piece::Record(record) => record,
+            Piece::BadRecord(line) => {
+                return Err(Failure::Protocol(format!("`{line}` is no record")));
+            }
+        };
+        match record {
+            Record::Ready => self.is_ready = true,
+            Record::Tests(count) => self.announced = Some(count),
+            Record::Begin { name, deadline } => {
+                if let Some(running) = &self.running {
+                    return Err(Failure::Protocol(format!(
+                        "{name} begins before {} ends",
+                        running.name
+                    )));
+                }
+                self.set_due(now, deadline);
+                self.running = Some(Running {
+                    name,
+                    began: now,
+                    deadline,
+                    text: Vec::new(),
+                });
+            }
+            Record::End(ended) => {
+                let Some(running) = self.running.take_if(|running| running.name == ended.name)
+                else {
+                    return Err(Failure::Protocol(format!(
+                        "{} ends and has not begun",
+                        ended.name
+                    )));
+                };
+                self.set_due(now, IDLE_LIMIT);
+                self.push(self.result_of(running, ended, now));
+            }
+            Record::Done { passed, failed } => self.done = Some((passed, failed)),
+            Record::RunTests { .. } => {
+                return Err(Failure::Protocol("the tests ask for the tests".into()));
+            }
+        }
+        Ok(())
+    }
+
+    /// The boot has ended. The last of its results may be of a test that died without a word.
+    pub fn end(mut self, end: End, now: Instant) -> Booted {
+        if let Some(running) = self.running.take() {
+            self.push(TestResult {
+                verdict: death(&end, running.deadline),
+                name: running.name,
+                took: Some(now - running.began),
+                cost: None,
+                text: lossy(&running.text),
+            });
+        } else if self.done.is_none()
+            && end != End::Exit(Exit::Panicked)
+            && end != End::Exit(Exit::Faulted)
+            && let Some(last) = self.results.last_mut()
+        {
+            // It did not die of what it was to die of, but left behind something that the kernel died of.
+            last.verdict = death(&end, IDLE_LIMIT);
+            (self.show)(last);
+        }
+        Booted {
+            left: self.left(&end),
+            text: lossy(&self.text),
+            results: self.results,
+        }
+    }
+
+    /// The boot was given up because of `failure`.
+    pub fn give_up(self, failure: Failure) -> Booted {
+        Booted {
+            left: Err(failure),
+            text: lossy(&self.text),
+            results: self.results,
+        }
+    }
+
+    /// How many tests are left after `end`.
+    fn left(&self, end: &End) -> Result<usize, Failure> {
+        if self.done.is_some() || self.results.is_empty() {
+            // Nobody died who was allowed to.
+            match end {
+                End::Exit(Exit::Success) => {}
+                End::Exit(Exit::Failed) if self.done.is_some() => {}
+                End::Exit(exit) => return exit.failure().map_or(Ok(0), Err),
+                End::Killed => {
+                    let what = if self.is_ready {
+                        "next test"
+                    } else {
+                        "sign of life from the kernel"
+                    };
+                    return Err(Failure::TimedOut {
+                        what,
+                        limit: IDLE_LIMIT,
+                    });
+                }
+            }
+        }
+        let announced = self
+            .announced
+            .ok_or_else(|| Failure::Protocol("no tests were announced".into()))?;
+        let left = announced.checked_sub(self.results.len()).ok_or_else(|| {
+            Failure::Protocol(format!(
+                "{announced} tests announced, {} ended",
+                self.results.len()
+            ))
+        })?;
+        match self.done {
+            Some(_) if left > 0 => Err(Failure::Protocol(format!(
+                "{left} of {announced} tests have not run"
+            ))),
+            Some((passed, failed)) => self.check_count(passed, failed).map(|()| 0),
+            None if self.results.is_empty() => {
+                Err(Failure::Protocol("it exited before its first test".into()))
+            }
+            None => Ok(left),
+        }
+    }
+
+    fn push(&mut self, result: TestResult) {
+        (self.show)(&result);
+        self.results.push(result);
+    }
+
+    fn set_due(&mut self, now: Instant, limit: Duration) {
+        self.due = self
+            .scale
+            .deadline
+            .and_then(|factor| now.checked_add(limit.checked_mul(factor)?));
+    }
+
+    fn result_of(&self, running: Running, ended: Ended, now: Instant) -> TestResult {
+        let reason = ended
+            .reason
+            .unwrap_or_else(|| "the kernel gives no reason".into());
+        let verdict = match ended.outcome {
+            Outcome::Passed => Verdict::Passed,
+            Outcome::Failed => Verdict::Failed {
+                how: "failed",
+                reason,
+            },
+            Outcome::Panicked => Verdict::Failed {
+                how: "panicked",
+                reason,
+            },
+            Outcome::Faulted => Verdict::Failed {
+                how: "faulted",
+                reason,
+            },
+        };
+        let cost = ended.instructions >> self.scale.ticks_per_unit_log2;
+        TestResult {
+            name: running.name,
+            verdict,
+            took: Some(now - running.began),
+            cost: Some(format!("{} {}", with_thousands(cost), self.scale.unit)),
+            text: lossy(&running.text),
+        }
+    }
+
+    /// Compares the kernel's count with ours.
+    fn check_count(&self, passed: usize, failed: usize) -> Result<(), Failure> {
+        let ours = self
+            .results
+            .iter()
+            .filter(|result| result.verdict == Verdict::Passed)
+            .count();
+        if (passed, failed) == (ours, self.results.len() - ours) {
+            return Ok(());
+        }
+        Err(Failure::Protocol(format!(
+            "the kernel counts {passed} passed and {failed} failed, its records say {ours} and {}",
+            self.results.len() - ours
+        )))
+    }
+}
+
+/// The verdict on a test that the boot ended in.
+fn death(end: &End, limit: Duration) -> Verdict {
+    let (how, reason) = match end {
+        End::Killed => (
+            "timed out",
+            format!("not done within {} s", limit.as_secs()),
+        ),
+        End::Exit(exit) => match exit {
+            Exit::Panicked => ("panicked", "the kernel panicked".to_owned()),
+            Exit::Faulted => ("faulted", "the kernel met a fault".to_owned()),
+            Exit::Reset => (
+                "reset",
+                "the machine reset itself (a triple fault?)".to_owned(),
+            ),
+            Exit::Success | Exit::Failed | Exit::Refused => {
+                ("died", "the kernel exited".to_owned())
+            }
+        },
+    };
+    Verdict::Failed { how, reason }
+}
+
+/// The text in `bytes`, whatever they are.
+fn lossy(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}

@@ -1,0 +1,246 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::failure::{Failure, STATUS_HELP};
+
+/// Builds the kernel, boots it in QEMU and runs its main job: a recorded program's allocations, replayed on
+/// the kernel's heap. On a terminal, a small monitor follows.
+#[derive(Debug, Parser)]
+#[command(
+    name = "run-qemu.sh",
+    args_conflicts_with_subcommands = true,
+    after_help = EXAMPLES,
+    after_long_help = format!("{EXAMPLES}\n\n{STATUS_HELP}")
+)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+    /// Options of `run`, which is what happens without a command.
+    #[command(flatten)]
+    pub run: RunOptions,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  ./run-qemu.sh                          boot under BIOS and run the main job
+  ./run-qemu.sh --uefi --memory 4G       the same under UEFI, with 4 GiB of memory
+  ./run-qemu.sh --trace cc               replay another trace of tests/traces
+  ./run-qemu.sh test                     all tests, on the host and in the kernel
+  ./run-qemu.sh test grow::              those whose names contain `grow::`
+  ./run-qemu.sh test --junit target/junit.xml
+  ./run-qemu.sh image --uefi heap.img    only write the disk image";
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot and run the main job (the default).
+    Run(RunOptions),
+    /// Run every test: on the host, then in the kernel. The last line is `N passed, N failed`.
+    Test(TestOptions),
+    /// Write a disk image that boots the main job, and do not run it.
+    Image(ImageOptions),
+    /// rustfmt, clippy and rustdoc, for the host and for the kernel's target; warnings are errors.
+    Lint,
+}
+
+/// Options of `run`.
+#[derive(Debug, Args)]
+pub struct RunOptions {
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    /// The trace that the main job replays: the name of one in tests/traces, or a file.
+    #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_TRACE)]
+    pub trace: String,
+}
+
+/// Options of `test`.
+#[derive(Debug, Args)]
+pub struct TestOptions {
+    /// Run only the tests whose names contain this.
+    pub filter: Option<String>,
+    /// The machine.
+    #[command(flatten)]
+    pub machine: MachineOptions,
+    /// Also write the results as JUnit XML.
+    #[arg(long, value_name = "FILE")]
+    pub junit: Option<PathBuf>,
+    /// Leave out the tests that run on the host.
+    #[arg(long)]
+    pub kernel_only: bool,
+    /// Give each in-kernel test this many times its deadline (a slow machine, `--accel kvm` under another
+    /// hypervisor).
+    #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub deadline_scale: u32,
+}
+
+/// Options of `image`.
+#[derive(Debug, Args)]
+pub struct ImageOptions {
+    /// Where to write the image.
+    pub file: PathBuf,
+    /// How it is built.
+    #[command(flatten)]
+    pub build: BuildOptions,
+    /// The trace that its main job replays: the name of one in tests/traces, or a file.
+    #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_TRACE)]
+    pub trace: String,
+}
+
+/// What the main job replays when nothing else is asked for.
+const DEFAULT_TRACE: &str = "sqlite";
+
+/// How an image is built.
+#[derive(Debug, Clone, Args)]
+pub struct BuildOptions {
+    /// Boot through UEFI instead of BIOS.
+    #[arg(long)]
+    pub uefi: bool,
+    /// Build without optimisation for speed, with debug assertions.
+    #[arg(long, conflicts_with = "release")]
+    pub debug: bool,
+    /// Build optimised (the default).
+    #[arg(long)]
+    pub release: bool,
+}
+
+impl BuildOptions {
+    /// The firmware that the image is for.
+    pub fn firmware(&self) -> Firmware {
+        if self.uefi {
+            Firmware::Uefi
+        } else {
+            Firmware::Bios
+        }
+    }
+}
+
+/// The machine that QEMU makes.
+#[derive(Debug, Clone, Args)]
+pub struct MachineOptions {
+    /// How the image is built.
+    #[command(flatten)]
+    pub build: BuildOptions,
+    /// Memory of the machine: a number of MiB, or with a suffix K, M or G.
+    #[arg(long, value_name = "SIZE", default_value = "256M")]
+    pub memory: Memory,
+    /// What executes the machine's instructions. With tcg they are counted, and every run is the same.
+    #[arg(long, value_enum, default_value_t = Accelerator::Tcg)]
+    pub accel: Accelerator,
+    /// Wait for gdb before the first instruction, and print the line that starts it. No deadlines.
+    #[arg(long)]
+    pub gdb: bool,
+    /// Show the machine's screen.
+    #[arg(long)]
+    pub display: bool,
+}
+
+impl MachineOptions {
+    /// Refuses what cannot boot.
+    pub fn check(&self) -> Result<(), Failure> {
+        let firmware = self.build.firmware();
+        let least = firmware.least_memory();
+        if self.memory < least {
+            return Err(Failure::Input(format!(
+                "{} of memory is too little to boot under {}: give it {least} or more",
+                self.memory,
+                firmware.name()
+            )));
+        }
+        Ok(())
+    }
+}
+
+/// How the machine starts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// The PC's old BIOS: QEMU brings its own.
+    Bios,
+    /// UEFI: OVMF, a package of its own.
+    Uefi,
+}
+
+impl Firmware {
+    /// Its name, as people write it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Bios => "BIOS",
+            Self::Uefi => "UEFI",
+        }
+    }
+
+    /// The least memory with which it and the boot stages come up. With less they hang without a word.
+    pub fn least_memory(self) -> Memory {
+        match self {
+            Self::Bios => Memory::mib(48),
+            Self::Uefi => Memory::mib(64),
+        }
+    }
+}
+
+/// What executes the machine's instructions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Accelerator {
+    /// QEMU translates them.
+    Tcg,
+    /// The processor does, through /dev/kvm.
+    Kvm,
+}
+
+/// An amount of memory, in KiB.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Memory {
+    kib: u64,
+}
+
+impl Memory {
+    /// `count` MiB.
+    const fn mib(count: u64) -> Self {
+        Self { kib: count * 1024 }
+    }
+
+    /// The amount in KiB.
+    pub fn kib(self) -> u64 {
+        self.kib
+    }
+}
+
+impl std::str::FromStr for Memory {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (digits, kib_per_unit) = match text.as_bytes().last() {
+            Some(b'K' | b'k') => (&text[..text.len() - 1], 1),
+            Some(b'M' | b'm') => (&text[..text.len() - 1], 1 << 10),
+            Some(b'G' | b'g') => (&text[..text.len() - 1], 1 << 20),
+            _ => (text, 1 << 10),
+        };
+        if digits.is_empty() || !digits.bytes().all(|byte| byte.is_ascii_digit()) {
+            return Err("not a number with an optional suffix K, M or G".into());
+        }
+        digits
+            .parse::<u64>()
+            .ok()
+            .and_then(|count| count.checked_mul(kib_per_unit))
+            // QEMU counts bytes in 64 bits.
+            .filter(|&kib| kib <= u64::MAX >> 10)
+            .map(|kib| Self { kib })
+            .ok_or_else(|| "more than 64 bits can count".into())
+    }
+}
+
+impl std::fmt::Display for Memory {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        if self.kib.is_multiple_of(1 << 20) {
+            write!(f, "{} GiB", self.kib >> 20)
+        } else if self.kib.is_multiple_of(1 << 10) {
+            write!(f, "{} MiB", self.kib >> 10)
+        } else {
+            write!(f, "{} KiB", self.kib)
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! The tests that run on the host: `cargo test` at the root, with the Rust that built this program.
+
+use std::{
+    env,
+    io::{self, BufRead, BufReader, PipeReader},
+    process::{Command, Stdio},
+};
+
+use crate::{
+    failure::Failure,
+    process,
+    project::Project,
+    report::{TestResult, Verdict},
+};
+
+/// Runs those whose names contain `filter`, shows what they write as they write it, and returns their results.
+pub fn run(project: &Project, filter: Option<&str>) -> Result<Vec<TestResult>, Failure> {
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    // Quiet about what it runs, for people; but the tests themselves are listed.
+    cargo
+        .args(["test", "--no-fail-fast"])
+        .args(filter)
+        .current_dir(project.root());
+    let piped = |error| Failure::Io {
+        what: "cannot make a pipe".into(),
+        error,
+    };
+    let (output, input) = io::pipe().map_err(piped)?;
+    cargo
+        .stdin(Stdio::null())
+        .stderr(input.try_clone().map_err(piped)?)
+        .stdout(input);
+    let child = process::spawn(&mut cargo).map_err(Failure::start(cargo.get_program()))?;
+    // It holds the ends of the pipe that are written to; ours would keep it open.
+    drop(cargo);
+    let mut results = read(output);
+    let status = process::wait(child)?;
+    if !status.success()
+        && results
+            .iter()
+            .all(|result| !matches!(result.verdict, Verdict::Failed { .. }))
+    {
+        // A test binary that did not build, or died.
+        results.push(TestResult {
+            name: "cargo test".into(),
+            verdict: Verdict::Failed {
+                how: "failed",
+                reason: status.to_string(),
+            },
+            took: None,
+            cost: None,
+            text: String::new(),
+        });
+    }
+    Ok(results)
+}
+
+/// Shows each line of `output`, and collects the results among them.
+fn read(output: PipeReader) -> Vec<TestResult> {
+    let mut results = Vec::new();
+    for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
+        let line = String::from_utf8_lossy(&line);
+        println!("{line}");
+        results.extend(parse(&line));
+    }
+    results
+}
+
+/// The result in `test module::name ... ok`.
+fn parse(line: &str) -> Option<TestResult> {
+    let (name, outcome) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
+    let verdict = if outcome == "ok" {
+        Verdict::Passed
+    } else if outcome.starts_with("ignored") {
+        Verdict::Ignored
+    } else if outcome.starts_with("FAILED") {
+        Verdict::Failed {
+            how: "failed",
+            reason: "see its output".into(),
+        }
+    } else {
+        return None;
+    };
+    // ` - should panic` is not part of the name.
+    let name = name.strip_suffix(" - should panic").unwrap_or(name);
+    Some(TestResult {
+        name: name.into(),
+        verdict,
+        took: None,
+        cost: None,
+        text: String::new(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn results_are_found_among_what_cargo_says() {
+        let verdict = |line: &str| parse(line).map(|result| (result.name, result.verdict));
+        let passed = |name: &str| Some((name.to_owned(), Verdict::Passed));
+        assert_eq!(
+            verdict("test span::tests::empty ... ok"),
+            passed("span::tests::empty")
+        );
+        assert_eq!(
+            verdict("test tests::dies - should panic ... ok"),
+            passed("tests::dies")
+        );
+        assert_eq!(
+            verdict("test heap/src/span.rs - span::Span (line 9) ... ok"),
+            passed("heap/src/span.rs - span::Span (line 9)")
+        );
+        assert_eq!(
+            verdict("test a::b ... ignored, slow"),
+            Some(("a::b".into(), Verdict::Ignored))
+        );
+        assert!(matches!(
+            verdict("test a::b ... FAILED"),
+            Some((_, Verdict::Failed { .. }))
+        ));
+        for line in [
+            "running 3 tests",
+            "test result: ok. 3 passed; 0 failed",
+            "tests ... ok",
+            "test a::b has been running for over 60 seconds",
+        ] {
+            assert_eq!(verdict(line), None, "{line}");
+        }
+    }
+}

@@ -1,0 +1,124 @@
+//! Disk images: a kernel and its RAM disk, made bootable.
+
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+
+use tempfile::NamedTempFile;
+
+use crate::{
+    cli::{BuildOptions, Firmware, ImageOptions},
+    failure::Failure,
+    kernel::Kernel,
+    process,
+    project::Project,
+    ramdisk::{self, Config},
+    toolchain::Toolchain,
+    trace,
+};
+
+/// The package that makes images.
+const MAKER: &str = "disk-image";
+
+/// `boot image`: writes an image that runs the main job, and the monitor after it.
+pub fn command(project: &Project, options: &ImageOptions) -> Result<(), Failure> {
+    let folder = options
+        .file
+        .parent()
+        .filter(|folder| !folder.as_os_str().is_empty())
+        .unwrap_or(Path::new("."));
+    if !folder.is_dir() || options.file.is_dir() {
+        return Err(Failure::Input(format!(
+            "cannot write an image to {}",
+            options.file.display()
+        )));
+    }
+    let trace = trace::load(project, &options.trace)?;
+    let toolchain = Toolchain::prepare(project)?;
+    let builder = Builder::prepare(project, &toolchain)?;
+    let kernel = Kernel::Demonstration.build(project, &toolchain, &options.build)?;
+    let config = Config::Demonstration {
+        trace: trace.name.clone(),
+        job: true,
+        monitor: true,
+    };
+    let ramdisk = ramdisk::archive(&config, &[(trace.name, trace.bytes)])?;
+    let image = builder.make(&kernel, &ramdisk, &options.build, folder)?;
+    image
+        .persist(&options.file)
+        .map_err(|error| Failure::io("cannot write", &options.file)(error.error))?;
+    println!(
+        "{}: boots under {}",
+        options.file.display(),
+        options.build.firmware().name()
+    );
+    Ok(())
+}
+
+/// The program that makes images, built.
+///
+/// It is a package of its own, because its boot stages compile with the kernel's toolchain only.
+#[derive(Debug)]
+pub struct Builder<'a> {
+    project: &'a Project,
+}
+
+impl<'a> Builder<'a> {
+    /// Builds it, if it is not built already.
+    pub fn prepare(project: &'a Project, toolchain: &Toolchain) -> Result<Self, Failure> {
+        let builder = Self { project };
+        if !builder.program().exists() {
+            eprintln!("boot: building the boot stages (once, some minutes)");
+        }
+        let mut cargo = toolchain.cargo(project, "build");
+        cargo.args(["--release", "--package", MAKER]);
+        let status = process::run(&mut cargo)?;
+        if !status.success() {
+            return Err(Failure::Build {
+                what: "the boot stages".into(),
+                status,
+            });
+        }
+        Ok(builder)
+    }
+
+    /// Makes an image of `kernel` and `ramdisk`, as a temporary file in `folder`.
+    pub fn make(
+        &self,
+        kernel: &Path,
+        ramdisk: &[u8],
+        options: &BuildOptions,
+        folder: &Path,
+    ) -> Result<NamedTempFile, Failure> {
+        let temporary = |folder: &Path| {
+            tempfile::Builder::new()
+                .prefix(".image-")
+                .permissions(fs::Permissions::from_mode(0o666)) // what the umask leaves of it
+                .tempfile_in(folder)
+                .map_err(Failure::io("cannot write to", folder))
+        };
+        let ramdisk_file = temporary(self.project.target())?;
+        fs::write(&ramdisk_file, ramdisk)
+            .map_err(Failure::io("cannot write", ramdisk_file.path()))?;
+        let image = temporary(folder)?;
+        let mut maker = std::process::Command::new(self.program());
+        maker
+            .arg(kernel)
+            .arg(ramdisk_file.path())
+            .arg(image.path())
+            .arg(match options.firmware() {
+                Firmware::Bios => "--bios",
+                Firmware::Uefi => "--uefi",
+            });
+        let status = process::run(&mut maker)?;
+        if !status.success() {
+            return Err(Failure::Build {
+                what: "the disk image".into(),
+                status,
+            });
+        }
+        Ok(image)
+    }
+
+    fn program(&self) -> std::path::PathBuf {
+        self.project.bare_target().join("release").join(MAKER)
+    }
+}

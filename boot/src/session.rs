@@ -1,0 +1,216 @@
+//! `boot test`: the tests on the host, then all in-kernel tests, over as many boots as they need.
+//!
+//! A test that dies takes its boot with it. The next boot is told to begin after that test, and so on until
+//! none is left. Each boot must bring at least one result, so the sequence ends.
+
+use std::{
+    path::PathBuf,
+    time::{Duration, Instant},
+};
+
+use crate::{
+    boot_watch::{BootWatch, Booted, End, Scale},
+    cli::{Accelerator, MachineOptions, TestOptions},
+    failure::Failure,
+    host_tests,
+    image::Builder,
+    kernel::Kernel,
+    process,
+    project::Project,
+    qemu::{self, Heard, Qemu},
+    ramdisk::{self, Config},
+    report::{Report, TestResult, Verdict},
+    serial::Splitter,
+    toolchain::Toolchain,
+};
+
+/// `boot test`.
+pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> {
+    options.machine.check()?;
+    let toolchain = Toolchain::prepare(project)?;
+    let qemu = Qemu::prepare(options.machine.build.firmware())?;
+    let filter = options.filter.as_deref();
+
+    let mut report = Report::default();
+    if !options.kernel_only {
+        report.add("host", host_tests::run(project, filter)?);
+    }
+    let builder = Builder::prepare(project, &toolchain)?;
+    let session = Session::prepare(
+        project,
+        &toolchain,
+        &builder,
+        &qemu,
+        &options.machine,
+        options.deadline_scale,
+    )?;
+    let (mut results, ending) = session.run(filter);
+    if let Err(failure) = &ending {
+        // The tests that did not get to run count as one that failed.
+        eprintln!("boot: {failure}");
+        results.push(TestResult {
+            name: "the tests' boot".into(),
+            verdict: Verdict::Failed {
+                how: "died",
+                reason: failure.to_string(),
+            },
+            took: None,
+            cost: None,
+            text: String::new(),
+        });
+    }
+    report.add(
+        &format!("kernel, {}", options.machine.build.firmware().name()),
+        results,
+    );
+
+    if let (Some(filter), true) = (filter, report.is_empty()) {
+        return Err(Failure::Input(format!(
+            "no test has `{filter}` in its name"
+        )));
+    }
+    if let Some(file) = &options.junit {
+        report.write_junit(file)?;
+    }
+    let totals = report.totals();
+    println!("{totals}");
+    match ending {
+        Err(failure) => Err(Failure::Told(failure.status())),
+        Ok(()) if totals.failed > 0 => Err(Failure::Told(1)),
+        Ok(()) => Ok(()),
+    }
+}
+
+/// All that is needed to boot the tests, again and again.
+#[derive(Debug)]
+pub struct Session<'a> {
+    project: &'a Project,
+    builder: &'a Builder<'a>,
+    qemu: &'a Qemu,
+    machine: &'a MachineOptions,
+    kernel: PathBuf,
+    scale: Scale,
+}
+
+impl<'a> Session<'a> {
+    /// Builds the tests.
+    pub fn prepare(
+        project: &'a Project,
+        toolchain: &Toolchain,
+        builder: &'a Builder<'a>,
+        qemu: &'a Qemu,
+        machine: &'a MachineOptions,
+        deadline_scale: u32,
+    ) -> Result<Self, Failure> {
+        let kernel = Kernel::Tests.build(project, toolchain, &machine.build)?;
+        let (unit, ticks_per_unit_log2) = match machine.accel {
+            Accelerator::Tcg => ("instructions", qemu::icount_shift(machine)),
+            Accelerator::Kvm => ("cycles", 0),
+        };
+        let scale = Scale {
+            deadline: (!machine.gdb).then_some(deadline_scale),
+            unit,
+            ticks_per_unit_log2,
+        };
+        Ok(Self {
+            project,
+            builder,
+            qemu,
+            machine,
+            kernel,
+            scale,
+        })
+    }
+
+    /// Runs the tests whose names contain `filter`, and shows each as it ends. Returns their results, and what
+    /// went wrong besides them.
+    pub fn run(&self, filter: Option<&str>) -> (Vec<TestResult>, Result<(), Failure>) {
+        over_boots(|after| self.boot(filter, after))
+    }
+
+    /// One boot: the tests after `after`, until the last or until one dies.
+    fn boot(&self, filter: Option<&str>, after: Option<&str>) -> Result<Booted, Failure> {
+        let config = Config::Test {
+            filter: filter.map(str::to_owned),
+            after: after.map(str::to_owned),
+        };
+        let ramdisk = ramdisk::archive(&config, &[])?;
+        let image = self.builder.make(
+            &self.kernel,
+            &ramdisk,
+            &self.machine.build,
+            self.project.target(),
+        )?;
+        let mut machine = self.qemu.start(self.machine, &self.kernel, image.path())?;
+
+        let mut splitter = Splitter::default();
+        let mut watch = BootWatch::new(self.scale, Instant::now(), TestResult::print);
+        let booted = loop {
+            if process::interrupted() {
+                return Err(Failure::Interrupted);
+            }
+            let left = watch.due().map_or(Duration::MAX, |due| {
+                due.saturating_duration_since(Instant::now())
+            });
+            if left.is_zero() {
+                machine.kill();
+                break watch.end(End::Killed, Instant::now());
+            }
+            match machine.listen(left.min(process::POLL)) {
+                Heard::Nothing => {}
+                Heard::Bytes(bytes) => {
+                    let pieces = splitter.push(&bytes);
+                    if let Err(failure) = pieces
+                        .into_iter()
+                        .try_for_each(|piece| watch.take(piece, Instant::now()))
+                    {
+                        break watch.give_up(failure);
+                    }
+                }
+                Heard::End => {
+                    break match machine.end() {
+                        Ok(exit) => watch.end(End::Exit(exit), Instant::now()),
+                        Err(failure) => watch.give_up(failure),
+                    };
+                }
+            }
+        };
+        if booted.left.is_err() {
+            eprint!(
+                "{}{}",
+                splitter.before_ready().unwrap_or_default(),
+                booted.text
+            );
+        }
+        Ok(booted)
+    }
+}
+
+/// Boots until no test is left; `boot` is told after which test to begin.
+fn over_boots(
+    mut boot: impl FnMut(Option<&str>) -> Result<Booted, Failure>,
+) -> (Vec<TestResult>, Result<(), Failure>) {
+    let mut results: Vec<TestResult> = Vec::new();
+    let mut left_before = usize::MAX;
+    loop {
+        let after = results.last().map(|result| result.name.clone());
+        let booted = match boot(after.as_deref()) {
+            Ok(booted) => booted,
+            Err(failure) => return (results, Err(failure)),
+        };
+        results.extend(booted.results);
+        match booted.left {
+            Ok(0) => return (results, Ok(())),
+            Ok(left) if left < left_before => left_before = left,
+            Ok(_) => {
+                return (
+                    results,
+                    Err(Failure::Protocol(
+                        "a boot ran tests that had run before".into(),
+                    )),
+                );
+            }
+            Err(failure) => return (results, Err(failure)),
+        }
+    }
+}

@@ -1,0 +1,37 @@
+//! A bump allocator as the `#[global_allocator]`, for programs that need no more.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr;
+
+use super::Bump;
+
+// SAFETY: ranges are disjoint, fit their layouts, and are there as long as the `Bump` is.
+unsafe impl<T> GlobalAlloc for Bump<T> {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        match self.get_layout(layout) {
+            Some(allocation) => allocation.ptr.as_ptr(),
+            None => ptr::null_mut(),
+        }
+    }
+
+    /// Does nothing.
+    unsafe fn dealloc(&self, _ptr: *mut u8, _layout: Layout) {}
+
+    /// In place if the new size is not larger, or if the block is the last one and there is room
+    /// above it.
+    unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        if new_size <= layout.size() || self.room().try_grow(ptr, layout.size(), new_size) {
+            return ptr;
+        }
+        let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else {
+            return ptr::null_mut();
+        };
+        // SAFETY: the new size is larger than the old one, and so not zero.
+        let new = unsafe { GlobalAlloc::alloc(self, new_layout) };
+        if !new.is_null() {
+            // SAFETY: the new block is larger, and another one.
+            unsafe { ptr::copy_nonoverlapping(ptr, new, layout.size()) };
+        }
+        new
+    }
+}

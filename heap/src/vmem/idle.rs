@@ -1,0 +1,55 @@
+//! The borrowed spans that are entirely free, in the order in which they became so.
+//!
+//! The oldest is given back first, so that a span which is allocated and freed again and again stays.
+
+use super::segment::Tag;
+
+/// A queue of spans, linked both ways: by the field `idle` of each span to the next, and by that of
+/// its only segment to the one before.
+#[derive(Default)]
+pub(super) struct IdleSpans {
+    oldest: Option<Tag>,
+    newest: Option<Tag>,
+    len: usize,
+}
+
+impl IdleSpans {
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn oldest(&self) -> Option<Tag> {
+        self.oldest
+    }
+
+    /// Adds a span that has become free.
+    pub(super) fn push(&mut self, span: Tag) {
+        let before = self.newest.replace(span);
+        span.idle.set(None);
+        span.above().idle.set(before);
+        match before {
+            Some(before) => before.idle.set(Some(span)),
+            None => self.oldest = Some(span),
+        }
+        self.len += 1;
+    }
+
+    /// Removes a span while it is still entirely free.
+    pub(super) fn remove(&mut self, span: Tag) {
+        let (before, after) = (span.above().idle.get(), span.idle.get());
+        match before {
+            Some(before) => before.idle.set(after),
+            None => self.oldest = after,
+        }
+        match after {
+            Some(after) => after.above().idle.set(before),
+            None => self.newest = before,
+        }
+        self.len -= 1;
+    }
+
+    /// All of them, the oldest first.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Tag> {
+        core::iter::successors(self.oldest, |span| span.idle.get())
+    }
+}

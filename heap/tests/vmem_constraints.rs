@@ -1,0 +1,151 @@
+//! Constrained allocation, with every policy, against the definition.
+
+mod vmem_support;
+
+use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
+use heap::vmem::{Error, Layout, SegmentKind};
+use vmem_support::{Random, TestArena, arena, satisfies};
+
+/// Whether some base satisfies the layout within a free segment.
+fn possible(arena: &TestArena<'_>, layout: &Layout) -> bool {
+    arena
+        .segments()
+        .filter(|segment| segment.kind == SegmentKind::Free)
+        .any(|segment| {
+            (segment.base..=segment.last)
+                .filter(|base| base.is_multiple_of(arena.quantum()))
+                .any(|base| satisfies(layout, base) && base + layout.size() - 1 <= segment.last)
+        })
+}
+
+fn random_layout(random: &mut Random, space: usize) -> Layout {
+    let most = if random.chance(3) { space } else { 9 };
+    let size = 1 + random.below(most);
+    let mut layout = Layout::from_size_align(size, 1 << random.below(6)).unwrap();
+    if random.chance(3) {
+        layout = layout.with_phase(random.below(80));
+    }
+    if random.chance(3) {
+        layout = layout.with_nocross(1 << random.below(7)).unwrap_or(layout);
+    }
+    if random.chance(3) {
+        layout = layout.with_min(random.below(space));
+    }
+    if random.chance(3) {
+        layout = layout.with_max(random.below(space + 20));
+    }
+    layout
+}
+
+#[test]
+fn a_constrained_allocation_succeeds_exactly_when_a_position_exists() {
+    for seed in 0..300 {
+        let mut random = Random(seed);
+        let quantum = random.pick(&[1, 1, 2, 8]);
+        let arena = arena(quantum);
+        let low = random.below(4) * quantum;
+        arena.add_span(low, 16 * quantum).unwrap();
+        arena.add_span(low + 16 * quantum, 5 * quantum).unwrap();
+        arena.add_span(low + 24 * quantum, 40 * quantum).unwrap();
+        let mut live = Vec::new();
+        for step in 0..120 {
+            if random.chance(3) && !live.is_empty() {
+                let (base, size) = live.swap_remove(random.below(live.len()));
+                arena.free_sized(base, size).unwrap();
+            } else {
+                let layout = random_layout(&mut random, 70 * quantum);
+                let policy = random.pick(&[InstantFit, BestFit, NextFit]);
+                let possible = possible(&arena, &layout);
+                match arena.xalloc(layout, policy) {
+                    Ok(base) => {
+                        assert!(
+                            satisfies(&layout, base),
+                            "seed {seed} step {step}: {layout:?}"
+                        );
+                        live.push((base, layout.size()));
+                    }
+                    Err(Error::Empty { .. } | Error::Unsatisfiable { .. }) => assert!(
+                        !possible,
+                        "seed {seed} step {step}: {policy:?} {layout:?} {:?}",
+                        arena.segments().collect::<Vec<_>>()
+                    ),
+                    Err(error) => panic!("seed {seed} step {step}: {error}"),
+                }
+            }
+            arena
+                .check()
+                .unwrap_or_else(|fault| panic!("seed {seed} step {step}: {fault}"));
+        }
+        for (base, size) in live {
+            arena.free_sized(base, size).unwrap();
+        }
+        assert_eq!(arena.segments().count(), 3, "seed {seed}");
+    }
+}
+
+#[test]
+fn best_fit_never_leaves_a_smaller_segment_that_would_do() {
+    for seed in 0..100 {
+        let mut random = Random(seed);
+        let arena = arena(1);
+        let mut base = 0;
+        while base < 4000 {
+            let len = 1 + random.below(150);
+            arena.add_span(base, len).unwrap();
+            base += len + random.below(3);
+        }
+        for _ in 0..40 {
+            let layout = random_layout(&mut random, 150);
+            let smallest = arena
+                .segments()
+                .filter(|segment| segment.kind == SegmentKind::Free)
+                .filter(|segment| {
+                    (segment.base..=segment.last).any(|base| {
+                        satisfies(&layout, base) && base + layout.size() - 1 <= segment.last
+                    })
+                })
+                .map(|segment| segment.last - segment.base)
+                .min();
+            let before: Vec<_> = arena.segments().collect();
+            let chosen = arena.xalloc(layout, BestFit).ok().map(|base| {
+                let segment = before
+                    .iter()
+                    .find(|segment| segment.base <= base && base <= segment.last)
+                    .unwrap();
+                segment.last - segment.base
+            });
+            assert_eq!(chosen, smallest, "seed {seed}: {layout:?}");
+        }
+    }
+}
+
+#[test]
+fn an_alignment_larger_than_the_span_works_where_the_address_allows() {
+    let arena = arena(0x1000);
+    arena.add_span(0x4000_0000, 0x2000).unwrap();
+    arena.add_span(0x1000, 0x2000).unwrap();
+    let layout = Layout::from_size_align(0x1000, 0x4000_0000).unwrap();
+    assert_eq!(arena.xalloc(layout, InstantFit), Ok(0x4000_0000));
+    for policy in [InstantFit, BestFit, NextFit] {
+        assert_eq!(
+            arena.xalloc(layout, policy),
+            Err(Error::Empty { size: 0x1000 })
+        );
+    }
+    let phased = layout.with_phase(0x4000_2000);
+    assert_eq!(arena.xalloc(phased, InstantFit), Ok(0x2000));
+}
+
+#[test]
+fn a_bounded_look_does_not_hide_what_fits_when_the_source_has_nothing() {
+    let empty = vmem_support::Books::new(0, 0);
+    let arena = vmem_support::borrower(1, &empty);
+    // A hundred segments of the right class that are too small, and one that fits.
+    for number in 0..101 {
+        arena
+            .add_span(number * 100, if number == 0 { 67 } else { 64 })
+            .unwrap();
+    }
+    assert_eq!(arena.alloc(66, InstantFit), Ok(0));
+    arena.check().unwrap();
+}

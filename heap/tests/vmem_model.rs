@@ -1,0 +1,501 @@
+//! Random programs on arenas and on a shadow that knows what must be where.
+
+mod vmem_support;
+
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::SeqCst;
+
+use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
+use heap::vmem::{AllocPolicy, Error, Layout, SegmentKind, Source};
+use vmem_support::{Books, Random, Tags, TestArena, satisfies};
+
+const POLICIES: [AllocPolicy; 3] = [InstantFit, BestFit, NextFit];
+
+/// Base and last address of what is allocated.
+#[derive(Default)]
+struct Shadow(BTreeMap<usize, usize>);
+
+impl Shadow {
+    /// Notes an allocation, which must be disjoint from all others.
+    fn add(&mut self, base: usize, size: usize) {
+        let last = base + (size - 1);
+        let below = self.0.range(..=last).next_back();
+        assert!(
+            below.is_none_or(|(_, &below)| below < base),
+            "granted twice"
+        );
+        self.0.insert(base, last);
+    }
+
+    fn pick(&self, random: &mut Random) -> Option<(usize, usize)> {
+        let number = random.below(self.0.len().max(1));
+        self.0
+            .iter()
+            .nth(number)
+            .map(|(&base, &last)| (base, last - base + 1))
+    }
+
+    /// Compares every segment, and the sums.
+    fn compare(&self, arena: &TestArena<'_>) {
+        let mut allocated = 0;
+        let mut total = 0;
+        for segment in arena.segments() {
+            let size = segment.last - segment.base + 1;
+            assert!(segment.span.base <= segment.base && segment.last <= segment.span.last);
+            total += size;
+            if segment.kind == SegmentKind::Allocated {
+                assert_eq!(self.0.get(&segment.base), Some(&segment.last));
+                allocated += 1;
+            }
+        }
+        assert_eq!(allocated, self.0.len());
+        assert_eq!(total, arena.total_space());
+        let sum: usize = self.0.iter().map(|(base, last)| last - base + 1).sum();
+        assert_eq!(arena.allocated_space(), sum);
+        assert_eq!(arena.free_space(), total - sum);
+    }
+}
+
+fn random_layout(random: &mut Random, quantum: usize, low: usize, space: usize) -> Layout {
+    let most = if random.chance(8) { 60 } else { 6 };
+    let size = 1 + random.below(quantum * most);
+    let mut layout = Layout::from_size_align(size, quantum << random.below(4)).unwrap();
+    if random.chance(4) {
+        layout = layout.with_phase(random.below(32) * quantum);
+    }
+    if random.chance(4) {
+        layout = layout
+            .with_nocross(quantum << random.below(6))
+            .unwrap_or(layout);
+    }
+    if random.chance(4) {
+        layout = layout.with_min(low.saturating_add(random.below(space)));
+    }
+    if random.chance(4) {
+        layout = layout.with_max(low.saturating_add(random.below(space)));
+    }
+    layout
+}
+
+/// Runs a program of `steps` on an arena whose spans lie in `[low, low + space)`.
+fn run(arena: &TestArena<'_>, random: &mut Random, low: usize, space: usize, steps: usize) {
+    let quantum = arena.quantum();
+    let round = |size: usize| size.next_multiple_of(quantum);
+    let mut shadow = Shadow::default();
+    for step in 0..steps {
+        match random.below(12) {
+            0..=2 => {
+                let most = if random.chance(6) { 80 } else { 5 };
+                let size = 1 + random.below(quantum * most);
+                if let Ok(base) = arena.alloc(size, random.pick(&POLICIES)) {
+                    shadow.add(base, round(size));
+                }
+            }
+            3..=4 => {
+                let layout = random_layout(random, quantum, low, space);
+                if let Ok(base) = arena.xalloc(layout, random.pick(&POLICIES)) {
+                    assert!(satisfies(&layout, base), "{layout:?}");
+                    shadow.add(base, round(layout.size()));
+                }
+            }
+            5 => {
+                let base = low + random.below(space / quantum) * quantum;
+                let size = round(1 + random.below(quantum * 8));
+                let free = arena.segment_of(base).is_some_and(|segment| {
+                    segment.kind == SegmentKind::Free
+                        && base
+                            .checked_add(size - 1)
+                            .is_some_and(|last| last <= segment.last)
+                });
+                match arena.xalloc_at(base, size) {
+                    Ok(()) => {
+                        assert!(free);
+                        shadow.add(base, size);
+                    }
+                    Err(Error::Occupied { .. } | Error::SizeOverflow { .. }) => assert!(!free),
+                    Err(Error::AllocatorError) => {}
+                    Err(error) => panic!("{error}"),
+                }
+            }
+            6..=8 => {
+                if let Some((base, size)) = shadow.pick(random) {
+                    if random.chance(2) {
+                        arena.free(base).unwrap();
+                    } else {
+                        arena.free_sized(base, size).unwrap();
+                    }
+                    shadow.0.remove(&base);
+                }
+            }
+            9..=10 => {
+                if let Some((base, size)) = shadow.pick(random) {
+                    let new_size = round(1 + random.below(size * 2));
+                    match arena.resize(base, new_size) {
+                        Ok(()) => {
+                            shadow.0.remove(&base);
+                            shadow.add(base, new_size);
+                        }
+                        Err(Error::AllocatorError) => {}
+                        Err(error) => assert!(new_size > size, "{error}"),
+                    }
+                }
+            }
+            _ => {
+                let wrong = low.wrapping_add(random.below(space));
+                if !shadow.0.contains_key(&wrong) {
+                    let expected = Err(Error::NoSuchAllocation { base: wrong });
+                    assert_eq!(arena.free(wrong), expected);
+                    assert_eq!(arena.resize(wrong, quantum), expected);
+                }
+                if let Some((base, size)) = shadow.pick(random) {
+                    let wrong = arena.free_sized(base, size + 1);
+                    assert!(matches!(wrong, Err(Error::WrongSize { .. })));
+                }
+                if random.chance(8) {
+                    arena.trim();
+                }
+            }
+        }
+        arena
+            .check()
+            .unwrap_or_else(|fault| panic!("step {step}: {fault}"));
+        if step % 16 == 0 {
+            shadow.compare(arena);
+        }
+    }
+    shadow.compare(arena);
+    while let Some((base, _)) = shadow.pick(random) {
+        arena.free(base).unwrap();
+        shadow.0.remove(&base);
+        arena.check().unwrap();
+    }
+    shadow.compare(arena);
+}
+
+/// Runs `program` for many seeds, and says which one failed.
+fn for_seeds(count: u64, program: impl Fn(&mut Random) + std::panic::RefUnwindSafe) {
+    for seed in 0..count {
+        let outcome = std::panic::catch_unwind(|| program(&mut Random(seed)));
+        if let Err(panic) = outcome {
+            eprintln!("failed with seed {seed}");
+            std::panic::resume_unwind(panic);
+        }
+    }
+}
+
+/// Runs `test` with a supply, and verifies that everything comes back to it.
+fn with_tags(tags: Tags, test: impl FnOnce(&'static Tags)) {
+    let tags = Box::leak(Box::new(tags));
+    test(tags);
+    tags.assert_all_back();
+}
+
+#[test]
+fn random_programs_on_spans_of_its_own() {
+    for_seeds(200, |random| {
+        with_tags(Tags::new(), |tags| {
+            let quantum = 1 << random.below(13);
+            let arena = TestArena::create("model", quantum, None, tags).unwrap();
+            // At the lowest addresses, somewhere, and up to the last address.
+            let space = 256 * quantum;
+            let low = random.pick(&[0, 1 << 20, (usize::MAX - space).wrapping_add(1)]);
+            let mut spans = 0;
+            for part in 0..4 {
+                let len = (1 + random.below(64)) * quantum;
+                let base = low + part * 64 * quantum + (64 * quantum - len);
+                arena.add_span(base, len).unwrap();
+                spans += 1;
+            }
+            run(&arena, random, low, space, 400);
+            assert_eq!(arena.segments().count(), spans, "all merged");
+        });
+    });
+}
+
+#[test]
+fn random_programs_on_borrowed_spans() {
+    for_seeds(200, |random| {
+        with_tags(Tags::new(), |tags| {
+            let quantum = 1 << random.below(13);
+            let low = (1 + random.below(8)) * 256 * quantum;
+            let mut books = Books::new(low, low + 512 * quantum - 1);
+            books.resizable = random.chance(2);
+            {
+                let arena = TestArena::create("model", quantum, Some(&books), tags)
+                    .unwrap()
+                    .with_kept_spans(random.below(3))
+                    .with_min_import(random.below(40) * quantum);
+                if random.chance(2) {
+                    arena.add_span(0, 64 * quantum).unwrap();
+                }
+                run(&arena, random, 0, low + 512 * quantum, 400);
+                assert_eq!(books.lent_space(), arena.borrowed_space());
+                arena.trim();
+                assert_eq!(books.lent(), []);
+                arena.check().unwrap();
+            }
+            assert_eq!(books.lent(), []);
+        });
+    });
+}
+
+#[test]
+fn random_programs_with_a_source_and_a_supply_that_fail_now_and_then() {
+    for_seeds(200, |random| {
+        with_tags(Tags::new(), |tags| {
+            let quantum = 1 << random.below(5);
+            let books = Books::new(0, 512 * quantum - 1);
+            let kept = random.below(2);
+            let arena = TestArena::create("model", quantum, Some(&books), tags)
+                .unwrap()
+                .with_kept_spans(kept);
+            let mut rounds = random.below(4) + 1;
+            while rounds > 0 {
+                rounds -= 1;
+                tags.budget.store(random.below(60), SeqCst);
+                books.budget.store(random.below(60), SeqCst);
+                run(&arena, random, 0, 512 * quantum, 100);
+                assert_eq!(books.lent_space(), arena.borrowed_space());
+            }
+            books.budget.store(usize::MAX, SeqCst);
+            arena.trim();
+            assert_eq!(books.lent(), []);
+            tags.budget.store(usize::MAX, SeqCst);
+        });
+    });
+}
+
+#[test]
+fn random_programs_on_a_chain_of_arenas() {
+    for_seeds(100, |random| {
+        with_tags(Tags::new(), |tags| {
+            let quantum = 1 << random.below(5);
+            let space = 2048 * quantum;
+            let top = TestArena::create("top", quantum * 4, None, tags).unwrap();
+            top.add_span(space, space).unwrap();
+            {
+                let middle = TestArena::create("middle", quantum * 2, Some(&top), tags)
+                    .unwrap()
+                    .with_kept_spans(random.below(2))
+                    .with_min_import(random.below(3) * 16 * quantum);
+                let bottom = TestArena::create("bottom", quantum, Some(&middle), tags)
+                    .unwrap()
+                    .with_kept_spans(random.below(2));
+                run(&bottom, random, space, space, 300);
+                middle.check().unwrap();
+                top.check().unwrap();
+                bottom.trim();
+                assert_eq!(middle.allocated_space(), 0);
+                middle.trim();
+                assert_eq!(top.allocated_space(), 0);
+            }
+            assert_eq!(top.largest_free(), space);
+        });
+    });
+}
+
+#[test]
+fn the_index_finds_everything_with_and_without_pages() {
+    for with_pages in [true, false] {
+        let mut tags = Tags::new();
+        tags.with_pages = with_pages;
+        with_tags(tags, |tags| {
+            let arena = TestArena::create("index", 0x1000, None, tags).unwrap();
+            arena.add_span(0x1000, 0x1000 * 40_000).unwrap();
+            let mut random = Random(1);
+            let count = if with_pages { 40_000 } else { 4_000 };
+            let mut live: Vec<_> = (0..count)
+                .map(|_| arena.alloc(1, InstantFit).unwrap())
+                .collect();
+            arena.check().unwrap();
+            if with_pages {
+                assert!(tags.pages_out.load(SeqCst) >= 40_000 / 512);
+            }
+            while live.len() > 10 {
+                let base = live.swap_remove(random.below(live.len()));
+                arena.free(base).unwrap();
+                assert_eq!(arena.free(base), Err(Error::NoSuchAllocation { base }));
+                if live.len() % 1000 == 0 {
+                    arena.check().unwrap();
+                }
+            }
+            assert!(tags.pages_out.load(SeqCst) <= 2, "idle pages went back");
+            assert!(tags.out.load(SeqCst) <= 3 * 10 + 40, "idle tags went back");
+        });
+    }
+}
+
+#[test]
+fn an_index_that_gets_no_page_catches_up_when_there_are_some() {
+    let tags: &'static Tags = Box::leak(Box::new(Tags::new()));
+    let pages = Tags::limited(0);
+    let pages: &'static Tags = Box::leak(Box::new(pages));
+    let supply = TagsAndPages { tags, pages };
+    let arena =
+        heap::vmem::Arena::<_, vmem_support::TestLock>::create("late", 1, None, supply).unwrap();
+    arena.add_span(0, 20_000).unwrap();
+    let mut live: Vec<_> = (0..5000)
+        .map(|_| arena.alloc(1, InstantFit).unwrap())
+        .collect();
+    assert_eq!(pages.pages_out.load(SeqCst), 0);
+    pages.budget.store(1000, SeqCst);
+    live.extend((0..10_000).map(|_| arena.alloc(1, InstantFit).unwrap()));
+    assert!(pages.pages_out.load(SeqCst) >= 15_000 / 512);
+    arena.check().unwrap();
+    for base in live {
+        arena.free(base).unwrap();
+    }
+    arena.check().unwrap();
+    drop(arena);
+    tags.assert_all_back();
+    pages.assert_all_back();
+}
+
+struct TagsAndPages {
+    tags: &'static Tags,
+    pages: &'static Tags,
+}
+
+// SAFETY: as for the two supplies.
+unsafe impl heap::vmem::Allocator for TagsAndPages {
+    fn allocate(&self) -> Option<std::ptr::NonNull<heap::vmem::Bt>> {
+        self.tags.allocate()
+    }
+
+    unsafe fn deallocate(&self, tag: std::ptr::NonNull<heap::vmem::Bt>) {
+        // SAFETY: it came from there.
+        unsafe { self.tags.deallocate(tag) };
+    }
+
+    fn allocate_page(&self) -> Option<std::ptr::NonNull<heap::vmem::tags::Page>> {
+        heap::vmem::tags::PageSupply::allocate_page(&self.pages)
+    }
+
+    unsafe fn deallocate_page(&self, page: std::ptr::NonNull<heap::vmem::tags::Page>) {
+        // SAFETY: it came from there.
+        unsafe { heap::vmem::tags::PageSupply::deallocate_page(&self.pages, page) };
+    }
+}
+
+#[test]
+fn a_source_fails_at_every_call_of_a_program_in_turn() {
+    // What the program does to an arena, and what it leaves allocated.
+    fn program(arena: &TestArena<'_>) -> Vec<usize> {
+        let mut live = Vec::new();
+        for pages in [1, 3, 2, 8] {
+            if let Ok(base) = arena.alloc(pages * 0x1000, BestFit) {
+                let _ = arena.resize(base, pages * 0x2000);
+                let _ = arena.resize(base, 0x1000);
+                live.push(base);
+            }
+        }
+        if live.len() > 2 {
+            arena.free(live.remove(1)).unwrap();
+        }
+        arena.trim();
+        live
+    }
+    for kept in [0, 1] {
+        let mut call = 0;
+        loop {
+            let books = Books::new(0x10_0000, 0x1f_ffff);
+            books.budget.store(call, SeqCst);
+            let arena = vmem_support::borrower(0x1000, &books).with_kept_spans(kept);
+            let live = program(&arena);
+            arena
+                .check()
+                .unwrap_or_else(|fault| panic!("call {call}: {fault}"));
+            assert_eq!(books.lent_space(), arena.borrowed_space(), "call {call}");
+            assert_eq!(
+                arena.allocated_space(),
+                live.len() * 0x1000 + unshrunk(&arena)
+            );
+            let failed = books.budget.load(SeqCst) == 0;
+            books.budget.store(usize::MAX, SeqCst);
+            for base in live {
+                arena.free(base).unwrap();
+            }
+            arena.trim();
+            assert_eq!(books.lent(), [], "call {call}");
+            arena.check().unwrap();
+            if !failed {
+                break;
+            }
+            call += 1;
+        }
+        assert!(call > 8, "{call} calls");
+    }
+}
+
+/// Bytes by which allocated segments are larger than a page. (Shrinking never fails.)
+fn unshrunk(arena: &TestArena<'_>) -> usize {
+    arena
+        .segments()
+        .filter(|segment| segment.kind == SegmentKind::Allocated)
+        .map(|segment| segment.last - segment.base + 1 - 0x1000)
+        .sum()
+}
+
+#[test]
+fn a_supply_fails_at_every_call_of_a_program_in_turn() {
+    let mut budget = 0;
+    loop {
+        let tags: &'static Tags = Box::leak(Box::new(Tags::limited(budget)));
+        let books = Books::new(0x10_0000, 0x1f_ffff);
+        let arena = TestArena::create("supply", 0x1000, Some(&books), tags).unwrap();
+        let mut failed = false;
+        let mut live: Vec<usize> = Vec::new();
+        for step in 0..40usize {
+            let before: Vec<_> = arena.segments().collect();
+            let outcome = match step % 4 {
+                0 | 1 => arena
+                    .alloc(0x1000 * (1 + step % 3), InstantFit)
+                    .map(|base| live.push(base)),
+                2 => arena.add_span(0x1000 * 2 * step, 0x1000),
+                _ => match live.first() {
+                    Some(&base) => arena.resize(base, 0x1000 * (1 + step % 2)).or(Ok(())),
+                    None => Ok(()),
+                },
+            };
+            if let Err(error) = outcome {
+                assert_eq!(error, Error::AllocatorError, "budget {budget} step {step}");
+                assert_eq!(arena.segments().collect::<Vec<_>>(), before);
+                failed = true;
+            }
+            assert_eq!(books.lent_space(), arena.borrowed_space());
+            arena
+                .check()
+                .unwrap_or_else(|fault| panic!("budget {budget}: {fault}"));
+        }
+        tags.budget.store(usize::MAX / 2, SeqCst);
+        live.push(arena.alloc(0x5000, InstantFit).unwrap());
+        for base in live {
+            arena.free(base).unwrap();
+        }
+        drop(arena);
+        assert_eq!(books.lent(), []);
+        tags.assert_all_back();
+        if !failed {
+            break;
+        }
+        budget += 1;
+    }
+    assert!(budget > 20, "{budget} tags");
+}
+
+#[test]
+fn an_arena_is_a_source_like_any_other() {
+    let arena = vmem_support::arena(0x1000);
+    arena.add_span(0x10_0000, 0x10_0000).unwrap();
+    let source: &dyn Source = &arena;
+    let layout = Layout::from_size_align(0x3000, 0x8000).unwrap();
+    let base = source.import(layout).unwrap();
+    // SAFETY: the range was lent with this base and has the sizes given.
+    unsafe {
+        source.extend(base, 0x3000, 0x5000).unwrap();
+        source.shrink(base, 0x5000, 0x1000).unwrap();
+        assert!(source.release(base, 0x5000).is_err());
+        source.release(base, 0x1000).unwrap();
+    }
+    assert_eq!(arena.allocated_space(), 0);
+}

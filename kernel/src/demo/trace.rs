@@ -1,0 +1,62 @@
+//! Recorded programs in the RAM disk.
+
+use alloc::vec;
+use core::fmt;
+
+use kernel::println;
+use kernel::ramdisk::{Ramdisk, trace_name};
+use kernel::trace::{Trace, TraceError};
+
+use super::figure::{Bytes, Count};
+
+/// Why a recorded program cannot be replayed.
+pub enum LoadError<'a> {
+    /// The RAM disk does not hold it.
+    Missing(&'a str),
+    /// It is damaged.
+    Damaged(&'a str, TraceError),
+}
+
+impl fmt::Display for LoadError<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::Missing(name) => write!(
+                f,
+                "the RAM disk holds no trace `{name}`; `trace` lists those it does"
+            ),
+            LoadError::Damaged(name, error) => write!(f, "the trace `{name}` is damaged: {error}"),
+        }
+    }
+}
+
+/// The trace `name`, checked through and through.
+pub fn load<'r, 'n>(ramdisk: &Ramdisk<'r>, name: &'n str) -> Result<Trace<'r>, LoadError<'n>> {
+    let bytes = ramdisk.trace(name).ok_or(LoadError::Missing(name))?;
+    let trace = Trace::parse(bytes).map_err(|error| LoadError::Damaged(name, error))?;
+    trace
+        .check(&mut vec![0; trace.slots()])
+        .map_err(|error| LoadError::Damaged(name, error))?;
+    Ok(trace)
+}
+
+/// Prints which traces there are.
+pub fn list(ramdisk: &Ramdisk<'_>) {
+    for file in ramdisk.files() {
+        let Some(name) = file
+            .filename()
+            .as_str()
+            .ok()
+            .and_then(trace_name)
+            .map(alloc::string::String::from)
+        else {
+            continue;
+        };
+        match load(ramdisk, &name) {
+            Ok(trace) => {
+                let (operations, peak) = (Count(trace.len() as u64), Bytes(trace.peak() as usize));
+                println!("  {name:<10} {operations:>9} operations, at most {peak} live");
+            }
+            Err(error) => println!("  {error}"),
+        }
+    }
+}

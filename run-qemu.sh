@@ -1,0 +1,30 @@
+#!/bin/sh
+# Builds the kernel and runs it in QEMU: a thin start of the program in boot/, which does the work and has --help.
+set -eu
+
+root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
+
+fail() {
+    printf 'run-qemu.sh: %s\n' "$1" >&2
+    exit 1
+}
+
+if ! command -v cargo >/dev/null 2>&1; then
+    # rustup may have been installed in this very session.
+    PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+    command -v cargo >/dev/null 2>&1 || fail 'there is no cargo: install Rust first, see https://rustup.rs'
+fi
+
+if ! command -v cc >/dev/null 2>&1; then
+    command -v apt-get >/dev/null 2>&1 || fail 'there is no C linker (cc): install gcc'
+    printf 'run-qemu.sh: installing gcc and libc6-dev with apt-get\n' >&2
+    [ "$(id -u)" -eq 0 ] && sudo='' || sudo=sudo
+    { $sudo apt-get -qq update || true; } >/dev/null 2>&1
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends gcc libc6-dev >/dev/null 2>&1 ||
+        fail 'there is no C linker (cc), and apt-get cannot install gcc'
+fi
+
+target=${CARGO_TARGET_DIR:-$root/target}
+{ mkdir -p "$target" && test -w "$target"; } 2>/dev/null || fail "cannot write to the target folder $target"
+
+exec cargo run --quiet --release --manifest-path "$root/Cargo.toml" --package boot -- "$@"
