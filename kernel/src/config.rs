@@ -15,6 +15,26 @@ pub enum Mode {
     Test,
 }
 
+/// What the time stamp counter counts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Clock {
+    /// Cycles of some clock, which vary from run to run.
+    #[default]
+    Cycles,
+    /// Executed instructions: QEMU runs with `-icount shift=0`.
+    Instructions,
+}
+
+impl Clock {
+    /// The name of the unit, in the plural.
+    pub fn unit(self) -> &'static str {
+        match self {
+            Self::Cycles => "cycles",
+            Self::Instructions => "instructions",
+        }
+    }
+}
+
 /// The configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config<'a> {
@@ -24,12 +44,14 @@ pub struct Config<'a> {
     pub filter: Option<&'a str>,
     /// `after=TESTNAME`: only tests that come after this one.
     pub after: Option<&'a str>,
-    /// `trace=NAME`: the trace that the demonstration replays; `sqlite` if absent.
-    pub trace: &'a str,
+    /// `trace=NAME`: the trace that the demonstration replays.
+    pub trace: Option<&'a str>,
     /// `monitor=yes|no`: whether someone is there to type; `no` if absent.
     pub monitor: bool,
     /// `jobs=yes|no`: `no` skips the main job; `yes` if absent.
     pub jobs: bool,
+    /// `clock=cycles|instructions`: what the time stamp counter counts; `cycles` if absent.
+    pub clock: Clock,
     /// `seed=N`: what randomness starts from; 0 if absent.
     pub seed: u64,
 }
@@ -40,7 +62,8 @@ impl Default for Config<'_> {
             mode: Mode::default(),
             filter: None,
             after: None,
-            trace: "sqlite",
+            trace: None,
+            clock: Clock::default(),
             monitor: false,
             jobs: true,
             seed: 0,
@@ -88,8 +111,8 @@ impl fmt::Display for ConfigError<'_> {
 
 impl core::error::Error for ConfigError<'_> {}
 
-const KEYS: [&str; 7] = [
-    "mode", "filter", "after", "trace", "monitor", "jobs", "seed",
+const KEYS: [&str; 8] = [
+    "mode", "filter", "after", "trace", "monitor", "jobs", "clock", "seed",
 ];
 
 impl<'a> Config<'a> {
@@ -132,9 +155,16 @@ impl<'a> Config<'a> {
             }
             "filter" => self.filter = Some(value),
             "after" => self.after = Some(value),
-            "trace" => self.trace = value,
+            "trace" => self.trace = Some(value),
             "monitor" => self.monitor = yes_or_no(value)?,
             "jobs" => self.jobs = yes_or_no(value)?,
+            "clock" => {
+                self.clock = match value {
+                    "cycles" => Clock::Cycles,
+                    "instructions" => Clock::Instructions,
+                    _ => return None,
+                }
+            }
             "seed" => self.seed = value.parse().ok()?,
             _ => return None,
         }
@@ -157,12 +187,13 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "# of the host\nmode=test\nfilter=grow::\nafter=grow::in_place\n\n\
-                    trace=git\nmonitor=yes\njobs=no\nseed=18446744073709551615\n";
+                    trace=git\nmonitor=yes\njobs=no\nclock=instructions\nseed=18446744073709551615\n";
         let expected = Config {
             mode: Mode::Test,
             filter: Some("grow::"),
             after: Some("grow::in_place"),
-            trace: "git",
+            trace: Some("git"),
+            clock: Clock::Instructions,
             monitor: true,
             jobs: false,
             seed: u64::MAX,

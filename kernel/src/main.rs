@@ -1,11 +1,23 @@
-//! The demonstration.
+//! The demonstration: a recorded program on the kernel heap, a comparison with other allocators, and a monitor.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-use kernel::{Boot, exit::ExitCode, memory::frames, println};
+extern crate alloc;
 
-kernel::entry_point!(run);
+mod demo;
 
-fn run(_boot: Boot) -> ExitCode {
-    println!("{:?}", frames::usage());
-    ExitCode::Success
+kernel::entry_point!(kernel_main);
+
+fn kernel_main(boot: kernel::Boot) -> kernel::exit::ExitCode {
+    use kernel::config::Mode;
+    use kernel::exit::ExitCode;
+
+    match boot.config.mode {
+        Mode::Demo => demo::run(&boot.config, &boot.ramdisk),
+        Mode::Test => {
+            kernel::println!(
+                "refused: mode=test, but this image holds no tests; they are in that of `kernel-tests`"
+            );
+            ExitCode::Refused
+        }
+    }
 }

@@ -18,7 +18,10 @@ const MIB: usize = 1 << 20;
 /// The heap that grows first, and how many there are.
 fn heaps() -> (ArenaHeap, usize) {
     let talc = HEAP.core().lock();
-    let first = talc.arena_heaps().next().expect("the harness has allocated");
+    let first = talc
+        .arena_heaps()
+        .next()
+        .expect("the harness has allocated");
     (first, talc.arena_heaps().count())
 }
 
