@@ -108,9 +108,6 @@ impl BootWatch {
                 return Ok(());
             }
             Piece::Record(record) => record,
-            Piece::BadRecord(line) => {
-                return Err(Failure::Protocol(format!("`{line}` is no record")));
-            }
         };
         match record {
             Record::Ready => self.is_ready = true,

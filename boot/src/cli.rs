@@ -11,6 +11,7 @@ use crate::failure::{Failure, STATUS_HELP};
 #[derive(Debug, Parser)]
 #[command(
     name = "run-qemu.sh",
+    bin_name = "./run-qemu.sh",
     args_conflicts_with_subcommands = true,
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{STATUS_HELP}")
@@ -22,6 +23,28 @@ pub struct Cli {
     /// Options of `run`, which is what happens without a command.
     #[command(flatten)]
     pub run: RunOptions,
+}
+
+impl Cli {
+    /// Reads this program's arguments. A call for help is answered here, and ends the program.
+    pub fn read() -> Result<Self, Failure> {
+        Self::try_parse().map_err(|error| {
+            if !error.use_stderr() {
+                error.exit();
+            }
+            // clap's first lines say what is wrong, those after an empty one how to write it.
+            let text = error.to_string();
+            let what: Vec<_> = text
+                .lines()
+                .map(str::trim)
+                .take_while(|line| !line.is_empty())
+                .collect();
+            Failure::Input(format!(
+                "{} (--help says more)",
+                what.join(" ").trim_start_matches("error: ")
+            ))
+        })
+    }
 }
 
 const EXAMPLES: &str = "\

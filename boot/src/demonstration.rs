@@ -63,8 +63,10 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
         };
         let session = Session::prepare(project, &toolchain, &builder, &qemu, &options.machine, 1)?;
         let (results, ending) = session.run(filter.as_deref());
-        if let Err(failure) = ending {
-            eprintln!("boot: {failure}");
+        match ending {
+            Err(Failure::Interrupted) => return ending,
+            Err(failure) => eprintln!("boot: {failure}"),
+            Ok(()) => {}
         }
         let mut report = Report::default();
         report.add("kernel", results);
@@ -125,7 +127,10 @@ fn watch(
         if splitter.before_ready().is_none()
             && let Some(console) = console
         {
-            console.lines.try_iter().for_each(|line| machine.say(&line));
+            for line in console.lines.try_iter() {
+                machine.say(&line);
+                splitter.answered();
+            }
         }
         match machine.listen(process::POLL) {
             Heard::Nothing => {}
@@ -137,9 +142,6 @@ fn watch(
                         Piece::Record(Record::RunTests { filter }) => wish = Some(Wish { filter }),
                         Piece::Record(record) => {
                             return Err(Failure::Protocol(format!("{record:?} outside of tests")));
-                        }
-                        Piece::BadRecord(line) => {
-                            return Err(Failure::Protocol(format!("`{line}` is no record")));
                         }
                     }
                 }

@@ -4,6 +4,7 @@ use std::{
     env,
     io::{self, BufRead, BufReader, PipeReader},
     process::{Command, Stdio},
+    thread,
 };
 
 use crate::{
@@ -30,11 +31,12 @@ pub fn run(project: &Project, filter: Option<&str>) -> Result<Vec<TestResult>, F
         .stdin(Stdio::null())
         .stderr(input.try_clone().map_err(piped)?)
         .stdout(input);
-    let child = process::spawn(&mut cargo).map_err(Failure::start(cargo.get_program()))?;
+    let mut child = process::spawn(&mut cargo).map_err(Failure::start(cargo.get_program()))?;
     // It holds the ends of the pipe that are written to; ours would keep it open.
     drop(cargo);
-    let mut results = read(output);
-    let status = process::wait(child)?;
+    let reader = thread::spawn(|| read(output));
+    let status = process::wait(&mut child)?;
+    let mut results = reader.join().expect("reading lines does not panic");
     if !status.success()
         && results
             .iter()

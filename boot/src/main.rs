@@ -41,8 +41,6 @@ mod trace;
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use crate::{
     cli::{Cli, Command},
     failure::Failure,
@@ -50,8 +48,7 @@ use crate::{
 };
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
-    match process::watch_signals().and_then(|()| run(cli)) {
+    match process::watch_signals().and_then(|()| run(Cli::read()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_already_told() {

@@ -29,17 +29,14 @@ pub const POLL: Duration = Duration::from_millis(20);
 /// Set by the first signal that asks us to stop.
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Notes SIGINT, SIGTERM and SIGHUP from now on. The first is acted on in order; a second ends us at once.
+/// Notes SIGINT, SIGTERM and SIGHUP from now on.
 pub fn watch_signals() -> Result<(), Failure> {
     let noted = INTERRUPTED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        // The order matters: on the first signal the flag is still clear when the shutdown looks at it.
-        flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(noted))
-            .and_then(|_| flag::register(signal, Arc::clone(noted)))
-            .map_err(|error| Failure::Io {
-                what: "cannot watch for signals".into(),
-                error,
-            })?;
+        flag::register(signal, Arc::clone(noted)).map_err(|error| Failure::Io {
+            what: "cannot watch for signals".into(),
+            error,
+        })?;
     }
     Ok(())
 }
@@ -62,8 +59,8 @@ pub fn spawn(command: &mut Command) -> io::Result<Child> {
 
 /// Runs `command` to its end.
 pub fn run(command: &mut Command) -> Result<ExitStatus, Failure> {
-    let child = spawn(command).map_err(Failure::start(command.get_program()))?;
-    wait(child)
+    let mut child = spawn(command).map_err(Failure::start(command.get_program()))?;
+    wait(&mut child)
 }
 
 /// Runs `command` to its end and keeps what it says to itself; returns it with how it ended.
@@ -86,7 +83,7 @@ pub fn run_quietly(command: &mut Command) -> Result<(ExitStatus, String), Failur
 }
 
 /// Waits for `child`; when a signal asks us to stop, kills it.
-pub fn wait(mut child: Child) -> Result<ExitStatus, Failure> {
+pub fn wait(child: &mut Child) -> Result<ExitStatus, Failure> {
     loop {
         match child.try_wait() {
             Ok(Some(_)) if interrupted() => return Err(Failure::Interrupted),

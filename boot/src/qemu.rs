@@ -122,18 +122,21 @@ impl Qemu {
         if options.gdb {
             add(&["-s", "-S"]);
         }
-        // What the machine writes to its disks is forgotten: the files stay as they are.
-        let drives = self
-            .ovmf
-            .iter()
-            .flat_map(|ovmf| {
-                [
-                    ("if=pflash,readonly=on", &*ovmf.code),
-                    ("if=pflash,snapshot=on", &*ovmf.variables),
-                ]
-            })
-            .chain([("snapshot=on", image)]);
-        for (kind, file) in drives {
+        // What the machine writes to its disks is forgotten: the files stay as they are. The disk is on an AHCI
+        // controller, because the BIOS reads five times as fast from that as from the IDE one.
+        add(&[
+            "-device",
+            "ahci,id=ahci",
+            "-device",
+            "ide-hd,drive=disk,bus=ahci.0",
+        ]);
+        let flash = self.ovmf.iter().flat_map(|ovmf| {
+            [
+                ("if=pflash,readonly=on", &*ovmf.code),
+                ("if=pflash,snapshot=on", &*ovmf.variables),
+            ]
+        });
+        for (kind, file) in flash.chain([("if=none,id=disk,snapshot=on", image)]) {
             arguments.push("-drive".into());
             arguments.push(drive(kind, file));
         }
@@ -301,10 +304,7 @@ impl Machine {
 
     /// Waits for the end of a machine that [ends](Heard::End).
     pub fn end(&mut self) -> Result<Exit, Failure> {
-        let status = self.child.wait().map_err(|error| Failure::Io {
-            what: "cannot wait for QEMU".into(),
-            error,
-        })?;
+        let status = process::wait(&mut self.child)?;
         match status.code().and_then(Exit::from_status) {
             Some(exit) => Ok(exit),
             None => {

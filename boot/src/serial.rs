@@ -9,8 +9,6 @@ pub enum Piece {
     Text(Vec<u8>),
     /// A line that is a record.
     Record(Record),
-    /// A line that begins with `@` and is no record.
-    BadRecord(String),
 }
 
 /// Takes the stream apart.
@@ -57,10 +55,16 @@ impl Splitter {
             return None;
         }
         let line = std::mem::take(&mut self.held);
-        let line = String::from_utf8_lossy(line.trim_ascii_end());
-        Some(
-            Record::parse(&line).map_or_else(|| Piece::BadRecord(line.into_owned()), Piece::Record),
-        )
+        let record = str::from_utf8(line.trim_ascii_end())
+            .ok()
+            .and_then(Record::parse);
+        Some(record.map_or(Piece::Text(line), Piece::Record))
+    }
+
+    /// Notes that a line was sent the other way. The kernel does not echo it, but it ends the line of the prompt
+    /// on the terminal, so that what comes next is at the start of one.
+    pub fn answered(&mut self) {
+        self.is_mid_line = false;
     }
 
     /// What the firmware and the boot stages said, while the kernel has said nothing.
@@ -98,7 +102,15 @@ mod tests {
         splitter.push(b"@ready\n");
         assert_eq!(splitter.push(b"heap> "), [text("heap> ")]);
         // Not at the start of a line, so no record.
-        assert_eq!(splitter.push(b"@tests 3\n"), [text("@tests 3\n")]);
+        assert_eq!(
+            splitter.push(b"@tests 3\nheap> "),
+            [text("@tests 3\n"), text("heap> ")]
+        );
+        splitter.answered();
+        assert_eq!(
+            splitter.push(b"@tests 3\n"),
+            [Piece::Record(Record::Tests(3))]
+        );
     }
 
     #[test]
@@ -121,8 +133,7 @@ mod tests {
                 Piece::Record(Record::Ready),
                 text("hällo\n"),
                 Piece::Record(Record::Tests(3)),
-                Piece::BadRecord("@what".into()),
-                text("\nlast"),
+                text("@what\n\nlast"),
             ]
         );
         for first in 0..stream.len() {

@@ -45,6 +45,9 @@ pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> 
         options.deadline_scale,
     )?;
     let (mut results, ending) = session.run(filter);
+    if let Err(Failure::Interrupted) = ending {
+        return ending;
+    }
     if let Err(failure) = &ending {
         // The tests that did not get to run count as one that failed.
         eprintln!("boot: {failure}");
