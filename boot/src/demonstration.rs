@@ -14,7 +14,7 @@ use crate::{
     kernel::Kernel,
     process,
     project::Project,
-    qemu::{Exit, Heard, Machine, Qemu},
+    qemu::{self, Exit, Heard, Machine, Qemu},
     ramdisk::{self, Config},
     record::Record,
     report::Report,
@@ -50,6 +50,7 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
             trace: trace.name.clone(),
             job,
             monitor: console.is_some(),
+            ticks_per_instruction: qemu::ticks_per_instruction(&options.machine),
         };
         let ramdisk = ramdisk::archive(&config, &traces)?;
         let image = builder.make(&kernel, &ramdisk, &options.machine.build, project.target())?;

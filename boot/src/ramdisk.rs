@@ -15,6 +15,8 @@ pub enum Config {
         job: bool,
         /// Whether the monitor follows.
         monitor: bool,
+        /// How far the time-stamp counter moves with each instruction, if the machine counts them.
+        ticks_per_instruction: Option<u64>,
     },
     /// The tests.
     Test {
@@ -37,11 +39,15 @@ impl Config {
                 trace,
                 job,
                 monitor,
+                ticks_per_instruction,
             } => {
                 line("mode", "demo");
                 line("trace", trace);
                 line("jobs", yes_no(job));
                 line("monitor", yes_no(monitor));
+                if let Some(ticks) = ticks_per_instruction {
+                    line("ticks-per-instruction", &ticks.to_string());
+                }
             }
             Self::Test { filter, after } => {
                 line("mode", "test");
