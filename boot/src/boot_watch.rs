@@ -22,8 +22,8 @@ pub struct Scale {
     pub deadline: Option<u32>,
     /// What a test's cost counts: `instructions`, or `cycles`.
     pub unit: &'static str,
-    /// So many ticks of the kernel's counter (a power of two) are one of them.
-    pub ticks_per_unit_log2: u32,
+    /// So many ticks of the kernel's counter are one of them.
+    pub ticks_per_unit: u64,
 }
 
 /// One boot, watched.
@@ -254,7 +254,7 @@ impl BootWatch {
                 reason,
             },
         };
-        let cost = ended.instructions >> self.scale.ticks_per_unit_log2;
+        let cost = ended.instructions / self.scale.ticks_per_unit;
         TestResult {
             name: running.name,
             verdict,

@@ -51,7 +51,7 @@ const EXAMPLES: &str = "\
 Examples:
   ./run-qemu.sh                          boot under BIOS and run the main job
   ./run-qemu.sh --uefi --memory 4G       the same under UEFI, with 4 GiB of memory
-  ./run-qemu.sh --trace cc               replay another trace of tests/traces
+  ./run-qemu.sh --trace python           replay another trace of tests/traces
   ./run-qemu.sh test                     all tests, on the host and in the kernel
   ./run-qemu.sh test grow::              those whose names contain `grow::`
   ./run-qemu.sh test --junit target/junit.xml
@@ -116,7 +116,7 @@ pub struct ImageOptions {
 }
 
 /// What the main job replays when nothing else is asked for.
-const DEFAULT_TRACE: &str = "sqlite";
+const DEFAULT_TRACE: &str = "cc";
 
 /// How an image is built.
 #[derive(Debug, Clone, Args)]

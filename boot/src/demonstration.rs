@@ -15,7 +15,7 @@ use crate::{
     machine::{Exit, Heard, Machine},
     process,
     project::Project,
-    qemu::Qemu,
+    qemu::{self, Qemu},
     ramdisk::{self, Config},
     record::Record,
     report::Report,
@@ -51,6 +51,7 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
             trace: trace.name.clone(),
             job,
             monitor: console.is_some(),
+            ticks_per_instruction: qemu::ticks_per_instruction(&options.machine),
         };
         let ramdisk = ramdisk::archive(&config, &traces)?;
         let image = builder.make(&kernel, &ramdisk, &options.machine.build, project.target())?;

@@ -39,6 +39,8 @@ pub fn command(project: &Project, options: &ImageOptions) -> Result<(), Failure>
         trace: trace.name.clone(),
         job: true,
         monitor: true,
+        // Nobody knows yet what will run it.
+        ticks_per_instruction: None,
     };
     let ramdisk = ramdisk::archive(&config, &[(trace.name, trace.bytes)])?;
     let image = builder.make(&kernel, &ramdisk, &options.build, folder)?;

@@ -147,10 +147,18 @@ impl Qemu {
 /// Nought makes `rdtsc` count instructions. But OVMF looks for a TPM for 0.75 s of virtual time by reading a
 /// timer port, which costs far more than the nanosecond that it is then counted as: 40 s of ours. With a
 /// shift of 5 it starts as fast as without counting, and 32 ticks are one instruction.
-pub fn icount_shift(options: &MachineOptions) -> u32 {
+fn icount_shift(options: &MachineOptions) -> u32 {
     match options.build.firmware() {
         Firmware::Bios => 0,
         Firmware::Uefi => 5,
+    }
+}
+
+/// How far `rdtsc` moves with each instruction, if the machine counts them.
+pub fn ticks_per_instruction(options: &MachineOptions) -> Option<u64> {
+    match options.accel {
+        Accelerator::Tcg => Some(1 << icount_shift(options)),
+        Accelerator::Kvm => None,
     }
 }
 

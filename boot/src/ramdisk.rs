@@ -15,6 +15,8 @@ pub enum Config {
         job: bool,
         /// Whether the monitor follows.
         monitor: bool,
+        /// How far the time-stamp counter moves with each instruction, if the machine counts them.
+        ticks_per_instruction: Option<u64>,
     },
     /// The tests.
     Test {
@@ -37,11 +39,15 @@ impl Config {
                 trace,
                 job,
                 monitor,
+                ticks_per_instruction,
             } => {
                 line("mode", "demo");
                 line("trace", trace);
                 line("jobs", yes_no(job));
                 line("monitor", yes_no(monitor));
+                if let Some(ticks) = ticks_per_instruction {
+                    line("ticks-per-instruction", &ticks.to_string());
+                }
             }
             Self::Test { filter, after } => {
                 line("mode", "test");
@@ -90,6 +96,7 @@ mod tests {
             trace: "cc".into(),
             job: true,
             monitor: false,
+            ticks_per_instruction: Some(32),
         };
         let bytes = archive(
             &config,
@@ -111,7 +118,7 @@ mod tests {
             files[0],
             (
                 "config".into(),
-                b"mode=demo\ntrace=cc\njobs=yes\nmonitor=no\n".to_vec()
+                b"mode=demo\ntrace=cc\njobs=yes\nmonitor=no\nticks-per-instruction=32\n".to_vec()
             )
         );
         assert_eq!(files[1], ("traces/cc.trace".into(), vec![7; 1000]));

@@ -10,7 +10,7 @@ use std::{
 
 use crate::{
     boot_watch::{BootWatch, Booted, End, Scale},
-    cli::{Accelerator, MachineOptions, TestOptions},
+    cli::{MachineOptions, TestOptions},
     failure::Failure,
     host_tests,
     image::Builder,
@@ -112,14 +112,14 @@ impl<'a> Session<'a> {
         deadline_scale: u32,
     ) -> Result<Self, Failure> {
         let kernel = Kernel::Tests.build(project, toolchain, &machine.build)?;
-        let (unit, ticks_per_unit_log2) = match machine.accel {
-            Accelerator::Tcg => ("instructions", qemu::icount_shift(machine)),
-            Accelerator::Kvm => ("cycles", 0),
+        let (unit, ticks_per_unit) = match qemu::ticks_per_instruction(machine) {
+            Some(ticks) => ("instructions", ticks),
+            None => ("cycles", 1),
         };
         let scale = Scale {
             deadline: (!machine.gdb).then_some(deadline_scale),
             unit,
-            ticks_per_unit_log2,
+            ticks_per_unit,
         };
         Ok(Self {
             project,

@@ -4,6 +4,7 @@
 //! that is not understood is refused: a misspelt filter must not run all tests.
 
 use core::fmt;
+use core::num::NonZero;
 
 /// What the kernel is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -13,26 +14,6 @@ pub enum Mode {
     Demo,
     /// Run tests.
     Test,
-}
-
-/// What the time-stamp counter counts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Clock {
-    /// Instructions that were executed: the virtual machine counts them.
-    Instructions,
-    /// Time, in a unit of the processor's own.
-    #[default]
-    Ticks,
-}
-
-impl Clock {
-    /// The unit, in the plural.
-    pub fn unit(self) -> &'static str {
-        match self {
-            Self::Instructions => "instructions",
-            Self::Ticks => "clock ticks",
-        }
-    }
 }
 
 /// The configuration.
@@ -50,8 +31,9 @@ pub struct Config<'a> {
     pub monitor: bool,
     /// `jobs=yes|no`: `no` skips the main job; `yes` if absent.
     pub jobs: bool,
-    /// `clock=instructions|ticks`: what the time-stamp counter counts; `ticks` if absent.
-    pub clock: Clock,
+    /// `ticks-per-instruction=N`: how far the time-stamp counter moves with each instruction, when
+    /// the virtual machine counts them; if absent, it counts time.
+    pub ticks_per_instruction: Option<NonZero<u64>>,
     /// `seed=N`: what randomness starts from; 0 if absent.
     pub seed: u64,
 }
@@ -65,7 +47,7 @@ impl Default for Config<'_> {
             trace: "sqlite",
             monitor: false,
             jobs: true,
-            clock: Clock::default(),
+            ticks_per_instruction: None,
             seed: 0,
         }
     }
@@ -112,7 +94,14 @@ impl fmt::Display for ConfigError<'_> {
 impl core::error::Error for ConfigError<'_> {}
 
 const KEYS: [&str; 8] = [
-    "mode", "filter", "after", "trace", "monitor", "jobs", "clock", "seed",
+    "mode",
+    "filter",
+    "after",
+    "trace",
+    "monitor",
+    "jobs",
+    "ticks-per-instruction",
+    "seed",
 ];
 
 impl<'a> Config<'a> {
@@ -158,13 +147,7 @@ impl<'a> Config<'a> {
             "trace" => self.trace = value,
             "monitor" => self.monitor = yes_or_no(value)?,
             "jobs" => self.jobs = yes_or_no(value)?,
-            "clock" => {
-                self.clock = match value {
-                    "instructions" => Clock::Instructions,
-                    "ticks" => Clock::Ticks,
-                    _ => return None,
-                }
-            }
+            "ticks-per-instruction" => self.ticks_per_instruction = Some(value.parse().ok()?),
             "seed" => self.seed = value.parse().ok()?,
             _ => return None,
         }

@@ -48,7 +48,9 @@ pub struct Stats {
 
 impl KernelHeap {
     const fn new() -> Self {
-        KernelHeap { talc: TalcLock::new(ArenaSource::detached()) }
+        KernelHeap {
+            talc: TalcLock::new(ArenaSource::detached()),
+        }
     }
 
     /// Makes the heap take its memory from `arena` from now on.
@@ -90,7 +92,9 @@ impl KernelHeap {
     pub fn stats(&self) -> Stats {
         let talc = self.talc.lock();
         let heaps = talc.arena_heaps().count();
-        let (free, gaps) = talc.gaps().fold((0, 0), |(free, gaps), gap| (free + gap.size(), gaps + 1));
+        let (free, gaps) = talc
+            .gaps()
+            .fold((0, 0), |(free, gaps), gap| (free + gap.size(), gaps + 1));
         let claimed = talc.source.claimed();
         drop(talc);
         let usage = frames::usage();
@@ -132,7 +136,11 @@ unsafe impl GlobalAlloc for KernelHeap {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let block = self.allocate(layout);
-        if block.is_null() { self.retry(|| self.allocate(layout)) } else { block }
+        if block.is_null() {
+            self.retry(|| self.allocate(layout))
+        } else {
+            block
+        }
     }
 
     #[inline]

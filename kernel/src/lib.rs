@@ -8,7 +8,7 @@
 //! | [`memory`] | frames, page tables, and the pages of the heap |
 //! | [`ramdisk`], [`config`], [`trace`] | what the host hands over |
 //! | [`testing`] | the harness of the tests that run inside the kernel |
-//! | [`exit`](mod@exit), [`panic`] | how it ends |
+//! | [`exit`](mod@exit), [`panic`](mod@panic) | how it ends |
 //!
 //! A kernel names its main function with [`entry_point!`]. Everything is compiled on the host too,
 //! for its documentation and for the tests of what does not need the machine.

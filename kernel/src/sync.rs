@@ -23,10 +23,6 @@ pub struct InterruptLock {
 
 // SAFETY: exclusion is that of the spin lock, which is taken before and released after all else.
 unsafe impl RawMutex for InterruptLock {
-    #[expect(
-        clippy::declare_interior_mutable_const,
-        reason = "`lock_api` makes new locks from it"
-    )]
     const INIT: Self = Self {
         lock: <spin::Mutex<()> as RawMutex>::INIT,
         enable: AtomicBool::new(false),

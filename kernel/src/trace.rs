@@ -1,13 +1,15 @@
 //! Recorded allocation traces: every heap call of a real program.
 //!
-//!     8 bytes   "HEAPTRC1"
-//!     u32       number of operations        (little-endian)
-//!     u32       number of slots
-//!     u64       peak of live bytes
-//!     …         operations, each a few LEB128 numbers:
-//!               1 slot size align_log2      allocate
-//!               2 slot                      free
-//!               3 slot new_size             reallocate, alignment unchanged
+//! ```text
+//! 8 bytes   "HEAPTRC1"
+//! u32       number of operations        (little-endian)
+//! u32       number of slots
+//! u64       peak of live bytes
+//! …         operations, each a few LEB128 numbers:
+//!           1 slot size align_log2      allocate
+//!           2 slot                      free
+//!           3 slot new_size             reallocate, alignment unchanged
+//! ```
 //!
 //! Reading allocates nothing and believes nothing: every error is a value.
 

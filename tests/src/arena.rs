@@ -8,7 +8,11 @@ use kernel::memory::{PAGE_SIZE, frames, heap_pages, kernel_addresses, mapped_pag
 
 use crate::support::Random;
 
-const POLICIES: [AllocPolicy; 3] = [AllocPolicy::InstantFit, AllocPolicy::BestFit, AllocPolicy::NextFit];
+const POLICIES: [AllocPolicy; 3] = [
+    AllocPolicy::InstantFit,
+    AllocPolicy::BestFit,
+    AllocPolicy::NextFit,
+];
 
 /// Writes to and reads from every page of a range.
 fn touch(base: usize, size: usize) {

@@ -1,8 +1,17 @@
 //! What must not be touched faults, and the report says why.
 
+use alloc::boxed::Box;
+use alloc::vec;
+use core::arch::asm;
 use core::hint::black_box;
+use core::ptr;
 
+use heap::vmem::AllocPolicy;
+use kernel::interrupts::segments::InterruptStack;
 use kernel::kernel_test;
+use kernel::memory::{PAGE_SIZE, heap_pages, kernel_addresses, page_table};
+use x86_64::VirtAddr;
+use x86_64::structures::paging::{Page, PageTableFlags};
 
 kernel_test! {
     /// A recursion without end runs into the guard page below the stack.
@@ -60,5 +69,93 @@ kernel_test! {
             }
         }
         kernel::println!("{Panics}");
+    }
+}
+
+kernel_test! {
+    /// With a stack pointer that leads nowhere no exception can be handled but this one.
+    fn a_broken_stack_pointer_ends_in_a_double_fault(should_fault = "double fault") {
+        // SAFETY: it is not: this is what the test shows.
+        unsafe { asm!("mov rsp, {}", "ud2", in(reg) 1_u64 << 63, options(noreturn)) };
+    }
+}
+
+kernel_test! {
+    /// The stacks of exceptions have guard pages too.
+    fn the_guard_page_of_an_interrupt_stack_cannot_be_touched(
+        should_fault = "in the guard page below the stack for DoubleFault",
+    ) {
+        let guard = InterruptStack::DoubleFault.guard().start_address();
+        let pointer = black_box(guard.as_ptr::<u8>());
+        // SAFETY: it is not: this is what the test shows.
+        unsafe { pointer.read_volatile() };
+    }
+}
+
+kernel_test! {
+    /// What is on the heap is data.
+    fn the_heap_cannot_be_executed(should_fault = "mapped, but not for that; in the span of the heap") {
+        const RETURN: u8 = 0xc3;
+        let code = black_box(Box::new([RETURN; 16]));
+        // SAFETY: it is not: this is what the test shows.
+        let function = unsafe { core::mem::transmute::<*const u8, extern "C" fn()>(code.as_ptr()) };
+        function();
+    }
+}
+
+kernel_test! {
+    /// The first byte above a span belongs to nobody.
+    fn the_guard_page_above_a_span_cannot_be_touched(should_fault = "in the guard page of the span") {
+        let size = 3 * PAGE_SIZE;
+        let base = heap_pages().alloc(size, AllocPolicy::InstantFit).expect("there is memory");
+        let end = ptr::with_exposed_provenance_mut::<u8>(base).wrapping_add(size);
+        // SAFETY: the byte below the end is the test's; the one at the end is not: this is what it shows.
+        unsafe {
+            end.wrapping_sub(1).write_volatile(1);
+            end.write_volatile(1);
+        }
+    }
+}
+
+kernel_test! {
+    /// Addresses of the window that nobody has are not mapped.
+    fn unused_addresses_of_the_window_cannot_be_touched(should_fault = "in unused addresses of the heap's window") {
+        let base = kernel_addresses().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("the window is large");
+        kernel_addresses().free(base).expect("allocated above");
+        // SAFETY: it is not: this is what the test shows.
+        unsafe { ptr::with_exposed_provenance::<u8>(base).read_volatile() };
+    }
+}
+
+kernel_test! {
+    /// A page of the heap that was made read-only is.
+    fn a_protected_page_cannot_be_written(should_fault = "mapped, but not for that; in the span of the heap") {
+        let base = heap_pages().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("there is memory");
+        let page = Page::containing_address(VirtAddr::new(base as u64));
+        let flags = PageTableFlags::PRESENT | PageTableFlags::NO_EXECUTE;
+        // SAFETY: the page is the test's.
+        unsafe { page_table::protect(page, flags) }.expect("it is mapped");
+        let pointer = ptr::with_exposed_provenance_mut::<u8>(base);
+        // SAFETY: reading is allowed; writing is not: this is what the test shows.
+        unsafe {
+            black_box(pointer.read_volatile());
+            pointer.write_volatile(1);
+        }
+    }
+}
+
+kernel_test! {
+    /// A panic whose message allocates, in the middle of a heap in use, is reported.
+    fn a_panic_with_a_message_on_the_heap_is_reported(should_panic = "of 3 numbers: [7, 7, 7]") {
+        let numbers = black_box(vec![7; 3]);
+        panic!("of {} numbers: {numbers:?}", numbers.len());
+    }
+}
+
+kernel_test! {
+    /// A panic while the heap is locked is reported: the report does not allocate.
+    fn a_panic_with_the_heap_locked_is_reported(should_panic = "the heap is locked") {
+        let _guard = kernel::heap::HEAP.core().lock();
+        panic!("the heap is locked");
     }
 }

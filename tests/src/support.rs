@@ -45,19 +45,32 @@ struct Block {
 impl Block {
     fn fill(&self, from: usize) {
         // SAFETY: the block is live, and `from` is within it.
-        unsafe { self.base.add(from).write_bytes(self.fill, self.layout.size() - from) };
+        unsafe {
+            self.base
+                .add(from)
+                .write_bytes(self.fill, self.layout.size() - from)
+        };
     }
 
     fn verify(&self, size: usize) {
         // SAFETY: the block is live, and was filled.
         let bytes = unsafe { core::slice::from_raw_parts(self.base, size) };
-        assert!(bytes.iter().all(|&byte| byte == self.fill), "the block at {:p}, {:?}, changed", self.base, self.layout);
+        assert!(
+            bytes.iter().all(|&byte| byte == self.fill),
+            "the block at {:p}, {:?}, changed",
+            self.base,
+            self.layout
+        );
     }
 }
 
 impl Blocks {
     pub fn new() -> Self {
-        Blocks { blocks: Vec::new(), bytes: 0, next: 1 }
+        Blocks {
+            blocks: Vec::new(),
+            bytes: 0,
+            next: 1,
+        }
     }
 
     /// Bytes in all blocks.
@@ -73,7 +86,11 @@ impl Blocks {
         if base.is_null() {
             return None;
         }
-        let block = Block { base, layout, fill: self.next };
+        let block = Block {
+            base,
+            layout,
+            fill: self.next,
+        };
         self.next = self.next.wrapping_add(1);
         block.fill(0);
         self.blocks.push(block);

@@ -18,8 +18,13 @@ struct Pages {
 
 impl Pages {
     fn new(count: usize) -> Self {
-        let base = heap_pages().alloc(count * PAGE_SIZE, AllocPolicy::InstantFit).expect("there is memory");
-        Pages { base: NonNull::new(ptr::with_exposed_provenance_mut(base)).expect("not at zero"), count }
+        let base = heap_pages()
+            .alloc(count * PAGE_SIZE, AllocPolicy::InstantFit)
+            .expect("there is memory");
+        Pages {
+            base: NonNull::new(ptr::with_exposed_provenance_mut(base)).expect("not at zero"),
+            count,
+        }
     }
 
     /// The address `pages` pages above the base.
@@ -32,7 +37,9 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        heap_pages().free_sized(self.base.addr().get(), self.count * PAGE_SIZE).expect("allocated above");
+        heap_pages()
+            .free_sized(self.base.addr().get(), self.count * PAGE_SIZE)
+            .expect("allocated above");
     }
 }
 

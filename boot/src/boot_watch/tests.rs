@@ -11,7 +11,7 @@ impl Boot {
         Self::with(Scale {
             deadline: Some(1),
             unit: "instructions",
-            ticks_per_unit_log2: 0,
+            ticks_per_unit: 1,
         })
     }
 
@@ -142,7 +142,7 @@ fn deadlines_are_scaled_or_left_out() {
     let scale = |deadline| Scale {
         deadline,
         unit: "cycles",
-        ticks_per_unit_log2: 0,
+        ticks_per_unit: 1,
     };
     let due = |deadline| {
         Boot::with(scale(deadline))
@@ -273,17 +273,17 @@ fn a_kernel_that_dies_after_its_last_record_is_not_a_success() {
 
 #[test]
 fn costs_are_counted_in_instructions_whatever_the_counters_step() {
-    let cost = |ticks_per_unit_log2| {
+    let cost = |ticks_per_unit| {
         let scale = Scale {
             deadline: Some(1),
             unit: "instructions",
-            ticks_per_unit_log2,
+            ticks_per_unit,
         };
         let booted = Boot::with(scale)
             .says(&["@tests 1", BEGIN_A, PASS_A])
             .exits(Exit::Panicked);
         booted.results[0].cost.clone().unwrap()
     };
-    assert_eq!(cost(0), "3,200 instructions");
-    assert_eq!(cost(5), "100 instructions");
+    assert_eq!(cost(1), "3,200 instructions");
+    assert_eq!(cost(32), "100 instructions");
 }

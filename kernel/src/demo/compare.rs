@@ -46,6 +46,28 @@ impl Workload<'_> {
     }
 }
 
+/// What cost is measured in.
+struct Unit {
+    title: &'static str,
+    /// How far the time-stamp counter moves for one.
+    ticks: u64,
+}
+
+impl Unit {
+    fn of(config: &Config<'_>) -> Self {
+        match config.ticks_per_instruction {
+            Some(ticks) => Unit {
+                title: "instructions per operation",
+                ticks: ticks.get(),
+            },
+            None => Unit {
+                title: "clock ticks per operation",
+                ticks: 1,
+            },
+        }
+    }
+}
+
 /// What is measured of one allocator.
 #[derive(Clone, Copy, Default)]
 struct Measured {
@@ -104,21 +126,22 @@ fn measure<S: Subject>(subject: &S, workload: &Workload<'_>) -> Measured {
 /// Prints the tables for the synthetic mix and for the beginning of `trace`. Returns whether every allocator could be
 /// measured and this heap refused nothing.
 pub fn compare(name: &str, trace: &Trace<'_>, config: &Config<'_>) -> bool {
-    let (seed, unit) = (config.seed, config.clock.unit());
+    let unit = Unit::of(config);
+    let seed = config.seed;
     let mix = table(
         format_args!("a random mix, seed {seed:#x}"),
         &Workload::Mix(seed),
-        unit,
+        &unit,
     );
     let recorded = table(
         format_args!("the beginning of `{name}`"),
         &Workload::Trace(trace),
-        unit,
+        &unit,
     );
     mix && recorded
 }
 
-fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &str) -> bool {
+fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &Unit) -> bool {
     let operations = workload.operations() as u64;
     println!();
     println!(
@@ -157,17 +180,17 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &str) -
         "  {:<34} {:>12} {:>23} {:>12}",
         "", "this heap", "linked_list_allocator", "talc 5.1.1"
     );
-    row(
-        &alloc::format!("{unit} per operation"),
-        &|m| m.all / operations,
-        false,
-    );
+    row(unit.title, &|m| m.all / unit.ticks / operations, false);
     row(
         "  in the first tenth",
-        &|m| m.first * 10 / operations,
+        &|m| m.first * 10 / unit.ticks / operations,
         false,
     );
-    row("  in the last tenth", &|m| m.last * 10 / operations, false);
+    row(
+        "  in the last tenth",
+        &|m| m.last * 10 / unit.ticks / operations,
+        false,
+    );
     row("failed allocations", &|m| m.failed as u64, false);
     row("footprint at the peak", &|m| m.peak as u64, true);
     row("footprint when all is freed", &|m| m.end as u64, true);

@@ -14,12 +14,9 @@ use kernel::exit::ExitCode;
 use kernel::println;
 use kernel::ramdisk::Ramdisk;
 
-/// The recorded program that is replayed when the host names none.
-const DEFAULT_TRACE: &str = "cc";
-
 /// Runs what `config` asks for.
 pub fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) -> ExitCode {
-    let name = config.trace.unwrap_or(DEFAULT_TRACE);
+    let name = config.trace;
     let mut code = ExitCode::Success;
     if config.jobs {
         let trace = match trace::load(ramdisk, name) {

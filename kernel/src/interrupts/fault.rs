@@ -7,6 +7,7 @@ use x86_64::structures::idt::{InterruptStackFrame, PageFaultErrorCode};
 
 use crate::exit::{ExitCode, exit};
 use crate::memory::place::{Place, place_of};
+use crate::panic::begin_to_die;
 use crate::serial::println_unlocked;
 use crate::testing::{self, Death};
 
@@ -35,6 +36,7 @@ pub(super) struct PageFault {
 impl Fault<'_> {
     /// Reports the fault and ends the kernel. Waits for no lock and allocates nothing.
     pub fn die(self) -> ! {
+        begin_to_die(ExitCode::Faulted);
         println_unlocked!("{self}");
         println_unlocked!(
             "  instruction {:#x}, stack {:#x}, flags {:?}",

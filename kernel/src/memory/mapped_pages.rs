@@ -1,8 +1,10 @@
 //! The source of the arena "heap pages": addresses with frames mapped at them.
 //!
-//!     base                                   base + size
-//!     ├──────────── mapped pages ────────────┼── guard ──┤
-//!     └──── one allocation of "kernel addresses" ────────┘
+//! ```text
+//! base                                   base + size
+//! ├──────────── mapped pages ────────────┼── guard ──┤
+//! └──── one allocation of "kernel addresses" ────────┘
+//! ```
 //!
 //! The guard page is reserved and never mapped; below `base` lies the guard of another range or the
 //! page that the window begins with. So no range touches another.

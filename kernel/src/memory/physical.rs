@@ -18,7 +18,7 @@ static OFFSET: Once<VirtAddr> = Once::new();
 /// The offset of the mapping of physical memory.
 ///
 /// # Panics
-/// Before [`init`].
+/// Before memory was set up.
 pub(super) fn offset() -> VirtAddr {
     *OFFSET.get().expect("memory was not set up")
 }
@@ -26,7 +26,7 @@ pub(super) fn offset() -> VirtAddr {
 /// Where the kernel reaches a physical address.
 ///
 /// # Panics
-/// Before [`init`].
+/// Before memory was set up.
 pub fn pointer<T>(address: PhysAddr) -> NonNull<T> {
     let address = offset() + address.as_u64();
     NonNull::new(ptr::with_exposed_provenance_mut(address.as_u64() as usize))

@@ -31,7 +31,7 @@ pub enum Place {
     Heap {
         /// What is there now.
         now: HeapPlace,
-        /// When it was given back lately: what was there before.
+        /// What was there before, when that was given back lately and nothing is there now.
         before: Option<Release>,
     },
     /// None of these.
@@ -73,10 +73,12 @@ pub fn place_of(address: VirtAddr) -> Place {
     let page = Page::<Size4KiB>::containing_address(address);
     if Some(page.p4_index()) == arenas::window() {
         let address = address.as_u64() as usize;
-        return Place::Heap {
-            now: heap_place_of(address),
-            before: releases::try_find(address),
+        let now = heap_place_of(address);
+        let before = match now {
+            HeapPlace::Span { .. } => None,
+            _ => releases::try_find(address),
         };
+        return Place::Heap { now, before };
     }
     for stack in InterruptStack::ALL {
         if stack.guard() == page {

@@ -196,7 +196,7 @@ impl fmt::Display for Failure {
 
 /// Defines a test that runs inside the kernel.
 ///
-/// ```ignore
+/// ```text
 /// kernel_test! {
 ///     /// What it shows.
 ///     fn name_of_the_behaviour(should_fault = "guard page", deadline = 10) { … }

@@ -1,9 +1,11 @@
 //! 512 frames of 4 KiB that are one frame of 2 MiB.
 //!
-//!     frame     0         64                       448       511
-//!     managed   ├─ word 0 ─┼─ word 1 ─┤   …   ├─ word 7 ─┤      1: ours to hand out
-//!     free      ├─ word 0 ─┼─ word 1 ─┤   …   ├─ word 7 ─┤      1: not handed out now
-//!     free_count, and the neighbours in the list of groups that this one is in
+//! ```text
+//! frame     0         64                       448       511
+//! managed   ├─ word 0 ─┼─ word 1 ─┤   …   ├─ word 7 ─┤      1: ours to hand out
+//! free      ├─ word 0 ─┼─ word 1 ─┤   …   ├─ word 7 ─┤      1: not handed out now
+//! free_count, and the neighbours in the list of groups that this one is in
+//! ```
 
 use core::ops::Range;
 
