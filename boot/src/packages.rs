@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use crate::{failure::Failure, process};
+use crate::process;
 
 /// `apt-get`, or whatever stands in for it.
 #[derive(Debug)]
@@ -65,8 +65,7 @@ impl AptGet {
         match process::run_quietly(&mut command) {
             Ok((status, _)) if status.success() => Ok(()),
             Ok((status, said)) => Err(error_line(&said).unwrap_or_else(|| status.to_string())),
-            Err(Failure::Io { what, error }) => Err(format!("{what}: {error}")),
-            Err(other) => Err(other.to_string()),
+            Err(failure) => Err(failure.to_string()),
         }
     }
 }

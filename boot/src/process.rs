@@ -33,10 +33,8 @@ static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 pub fn watch_signals() -> Result<(), Failure> {
     let noted = INTERRUPTED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        flag::register(signal, Arc::clone(noted)).map_err(|error| Failure::Io {
-            what: "cannot watch for signals".into(),
-            error,
-        })?;
+        flag::register(signal, Arc::clone(noted))
+            .map_err(Failure::because("cannot watch for signals"))?;
     }
     Ok(())
 }
@@ -65,10 +63,7 @@ pub fn run(command: &mut Command) -> Result<ExitStatus, Failure> {
 
 /// Runs `command` to its end and keeps what it says to itself; returns it with how it ended.
 pub fn run_quietly(command: &mut Command) -> Result<(ExitStatus, String), Failure> {
-    let lost = |error| Failure::Io {
-        what: "cannot keep a program's output".into(),
-        error,
-    };
+    let lost = |error| Failure::because("cannot keep a program's output")(error);
     let mut log = tempfile::tempfile().map_err(lost)?;
     command
         .stdin(Stdio::null())
@@ -95,12 +90,7 @@ pub fn wait(child: &mut Child) -> Result<ExitStatus, Failure> {
                 return Err(Failure::Interrupted);
             }
             Ok(None) => thread::sleep(POLL),
-            Err(error) => {
-                return Err(Failure::Io {
-                    what: "cannot wait for a child".into(),
-                    error,
-                });
-            }
+            Err(error) => return Err(Failure::because("cannot wait for a child")(error)),
         }
     }
 }

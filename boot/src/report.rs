@@ -39,6 +39,17 @@ pub enum Verdict {
 }
 
 impl TestResult {
+    /// A test of which only the outcome is known.
+    pub fn new(name: &str, verdict: Verdict) -> Self {
+        Self {
+            name: name.into(),
+            verdict,
+            took: None,
+            cost: None,
+            text: String::new(),
+        }
+    }
+
     /// Writes it to the terminal: a line, and for a failure the last of what it wrote.
     pub fn print(&self) {
         let name = &self.name;

@@ -62,16 +62,13 @@ pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> 
     if let Err(failure) = &ending {
         // The tests that could not be run count as one that failed.
         eprintln!("boot: {failure}");
-        results.push(TestResult {
-            name: "in-kernel tests".into(),
-            verdict: Verdict::Failed {
+        results.push(TestResult::new(
+            "in-kernel tests",
+            Verdict::Failed {
                 how: "died",
                 reason: failure.to_string(),
             },
-            took: None,
-            cost: None,
-            text: String::new(),
-        });
+        ));
     }
     report.add(
         &format!("kernel, {}", options.machine.build.firmware().name()),
@@ -202,11 +199,7 @@ impl<'a> Session<'a> {
             }
         };
         if booted.left.is_err() {
-            eprint!(
-                "{}{}",
-                splitter.before_ready().unwrap_or_default(),
-                booted.text
-            );
+            eprint!("{}{}", splitter.before_ready(), booted.text);
         }
         Ok(booted)
     }

@@ -3,13 +3,7 @@ use std::collections::VecDeque;
 use super::*;
 
 fn passed(name: &str) -> TestResult {
-    TestResult {
-        name: name.into(),
-        verdict: Verdict::Passed,
-        took: None,
-        cost: None,
-        text: String::new(),
-    }
+    TestResult::new(name, Verdict::Passed)
 }
 
 /// Goes over boots that bring the given tests and leave the given number; returns after which test each began.
