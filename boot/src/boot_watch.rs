@@ -1,5 +1,5 @@
-//! What one boot of the in-kernel tests shows: a state machine over the records, without QEMU and without a
-//! clock of its own, so that every way to die can be tested on the host.
+//! What one boot of the in-kernel tests shows: a state machine over the records, without QEMU and
+//! without a clock of its own, so that every way to die can be tested on the host.
 
 use std::time::{Duration, Instant};
 
@@ -163,7 +163,8 @@ impl BootWatch {
             && end != End::Exit(Exit::Faulted)
             && let Some(last) = self.results.last_mut()
         {
-            // It did not die of what it was to die of, but left behind something that the kernel died of.
+            // It did not die of what it was to die of, but left behind something that the kernel
+            // died of.
             last.verdict = death(&end, IDLE_LIMIT);
             (self.show)(last);
         }

@@ -67,8 +67,8 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
     }
 }
 
-/// The traces that go into the RAM disk. Under BIOS it is read slowly, so without a monitor to ask for them the
-/// others stay out.
+/// The traces that go into the RAM disk. Under BIOS it is read slowly, so without a monitor to ask
+/// for them the others stay out.
 fn traces_for(
     project: &Project,
     chosen: &Trace,

@@ -66,7 +66,7 @@ impl Failure {
         move |error| Self::Io { what, error }
     }
 
-    /// Names something else that the system refused: `Failure::because("cannot wait for a child")(error)`.
+    /// Names anything else that the system refused: `Failure::because("cannot fork")(error)`.
     pub fn because(what: &str) -> impl FnOnce(io::Error) -> Self {
         let what = what.to_owned();
         move |error| Self::Io { what, error }

@@ -15,7 +15,8 @@ use crate::{
     terminal,
 };
 
-/// Runs those whose names contain `filter`, shows what they write as they write it, and returns their results.
+/// Runs those whose names contain `filter`, shows what they write as they write it, and returns
+/// their results.
 pub fn run(project: &Project, filter: Option<&str>) -> Result<Vec<TestResult>, Failure> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // Quiet about what it runs, for people; but the tests themselves are listed.

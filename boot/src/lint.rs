@@ -1,4 +1,5 @@
-//! `boot lint`: rustfmt, clippy and rustdoc, for the host and for the kernel's target. A warning fails its check.
+//! `boot lint`: rustfmt, clippy and rustdoc, for the host and for the kernel's target. A warning
+//! fails its check.
 
 use std::{env, process::Command};
 

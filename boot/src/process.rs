@@ -1,7 +1,8 @@
 //! Children that end when we do, and signals.
 //!
-//! Ctrl-C reaches every process on the terminal, but `kill` only the one it names. So each child asks the
-//! kernel to be killed when we die, and whoever waits for one looks at [`interrupted`] meanwhile.
+//! Ctrl-C reaches every process on the terminal, but `kill` only the one it names. So each child
+//! asks the kernel to be killed when we die, and whoever waits for one looks at [`interrupted`]
+//! meanwhile.
 
 use std::{
     io::{self, Read, Seek},
@@ -50,7 +51,8 @@ pub fn interrupted() -> bool {
 ///
 /// Call it from the main thread: the kernel watches the *thread* that starts a child.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
-    // SAFETY: between fork and exec only `prctl` is called, which is async-signal-safe; nothing allocates.
+    // SAFETY: between fork and exec only `prctl` is called, which is async-signal-safe; nothing
+    // allocates.
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
     command.spawn()
 }

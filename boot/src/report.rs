@@ -143,8 +143,8 @@ impl Report {
     }
 }
 
-/// A file that will get the report as JUnit XML. It is written to a temporary file and renamed, so it is never
-/// there in part.
+/// A file that will get the report as JUnit XML. It is written to a temporary file and renamed, so
+/// it is never there in part.
 #[derive(Debug)]
 pub struct JunitFile<'a> {
     file: &'a Path,

@@ -13,9 +13,9 @@ pub enum Piece {
 
 /// Takes the stream apart.
 ///
-/// Until the kernel says `@ready`, what comes is the firmware's: it is kept for [`Splitter::before_ready`] and
-/// not passed on. After that, text is passed on as it comes, so that a prompt without a line end is seen; only
-/// a line that may become a record is held until it ends.
+/// Until the kernel says `@ready`, what comes is the firmware's: it is kept for
+/// [`Splitter::before_ready`] and not passed on. After that, text is passed on as it comes, so that
+/// a prompt without a line end is seen; only a line that may become a record is held until it ends.
 #[derive(Debug, Default)]
 pub struct Splitter {
     is_ready: bool,
@@ -61,8 +61,8 @@ impl Splitter {
         Some(record.map_or(Piece::Text(line), Piece::Record))
     }
 
-    /// Notes that a line was sent the other way. The kernel does not echo it, but it ends the line of the prompt
-    /// on the terminal, so that what comes next is at the start of one.
+    /// Notes that a line was sent the other way. The kernel does not echo it, but it ends the line
+    /// of the prompt on the terminal, so that what comes next is at the start of one.
     pub fn answered(&mut self) {
         self.is_mid_line = false;
     }

@@ -6,7 +6,8 @@ fn passed(name: &str) -> TestResult {
     TestResult::new(name, Verdict::Passed)
 }
 
-/// Goes over boots that bring the given tests and leave the given number; returns after which test each began.
+/// Goes over boots that bring the given tests and leave the given number; returns after which test
+/// each began.
 fn go_over(
     boots: &[(&[&str], Result<usize, ()>)],
 ) -> (Vec<Option<String>>, Vec<TestResult>, Result<(), Failure>) {
