@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::{
     failure::Failure,
-    qemu::Exit,
+    machine::Exit,
     record::{Ended, Outcome, Record},
     report::{TestResult, Verdict, with_thousands},
     serial::Piece,
@@ -307,3 +307,6 @@ fn death(end: &End, limit: Duration) -> Verdict {
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }
+
+#[cfg(test)]
+mod tests;

@@ -85,6 +85,7 @@ pub struct RunOptions {
 #[derive(Debug, Args)]
 pub struct TestOptions {
     /// Run only the tests whose names contain this.
+    #[arg(value_parser = parse_filter)]
     pub filter: Option<String>,
     /// The machine.
     #[command(flatten)]
@@ -178,6 +179,14 @@ impl MachineOptions {
     }
 }
 
+/// A filter becomes a line of the kernel's configuration.
+fn parse_filter(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() || text.contains(char::is_control) {
+        return Err("not a part of a name");
+    }
+    Ok(text.into())
+}
+
 /// How the machine starts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firmware {
@@ -265,5 +274,52 @@ impl std::fmt::Display for Memory {
         } else {
             write!(f, "{} KiB", self.kib)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_definition_of_the_options_is_sound() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn memory_is_a_number_of_mebibytes_or_has_a_suffix() {
+        let kib = |text: &str| text.parse::<Memory>().map(Memory::kib);
+        assert_eq!(kib("256"), Ok(256 << 10));
+        assert_eq!(kib("256M"), Ok(256 << 10));
+        assert_eq!(kib("65536k"), Ok(64 << 10));
+        assert_eq!(kib("4G"), Ok(4 << 20));
+        for text in ["", "M", "-1", "+1", "1.5G", "1T", "1GB", " 1", "ä"] {
+            assert!(kib(text).unwrap_err().contains("suffix"), "{text}");
+        }
+        for text in [
+            "18446744073709551616",
+            "17592186044416G",
+            "18014398509481984K",
+        ] {
+            assert!(kib(text).unwrap_err().contains("64 bits"), "{text}");
+        }
+    }
+
+    #[test]
+    fn each_firmware_has_its_least_memory() {
+        let check = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from([&["run-qemu.sh"], arguments].concat()).unwrap();
+            cli.run.machine.check()
+        };
+        assert!(check(&["--memory", "48M"]).is_ok());
+        assert!(check(&["--uefi", "--memory", "64M"]).is_ok());
+        let why = |arguments| check(arguments).unwrap_err().to_string();
+        assert!(
+            why(&["--memory", "49151K"])
+                .contains("49151 KiB of memory is too little to boot under BIOS")
+        );
+        assert!(why(&["--uefi", "--memory", "63"]).contains("give it 64 MiB or more"));
     }
 }

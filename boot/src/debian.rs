@@ -4,8 +4,8 @@
 //! that folder, of links:
 //!
 //! ```text
-//! bin/cargo                                  -> /usr/bin/cargo
-//! bin/rustc, rustdoc, …                      scripts: /usr/bin/rustc --sysroot FOLDER …
+//! bin/cargo, bin/cargo-clippy                -> /usr/bin/cargo, …
+//! bin/rustc, bin/rustdoc                     scripts: /usr/bin/rustc --sysroot FOLDER …
 //! lib/rustlib/HOST/lib                       -> /usr/lib/rustlib/HOST/lib
 //! lib/rustlib/HOST/bin/llvm-objcopy, …       -> /usr/bin/llvm-objcopy, …
 //! lib/rustlib/HOST/bin/rust-lld              -> /usr/bin/lld
@@ -44,6 +44,9 @@ impl Debian {
     /// Its packages.
     pub const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld", "llvm"];
 
+    /// Its package of clippy, which only `boot lint` needs.
+    pub const CLIPPY_PACKAGE: &str = "rust-web-clippy";
+
     /// The compiler installed below `root`, to be assembled in `folder`.
     pub fn new(root: PathBuf, folder: PathBuf) -> Self {
         Self { root, folder }
@@ -75,8 +78,13 @@ impl Debian {
         let write = || {
             fs::create_dir_all(self.folder.join("bin"))?;
             fs::create_dir_all(&tools)?;
-            link(&bin.join("cargo"), &self.folder.join("bin/cargo"))?;
-            for driver in ["rustc", "rustdoc", "clippy-driver"] {
+            for program in ["cargo", "cargo-clippy"]
+                .iter()
+                .filter(|program| bin.join(program).is_file())
+            {
+                link(&bin.join(program), &self.folder.join("bin").join(program))?;
+            }
+            for driver in ["rustc", "rustdoc"] {
                 write_driver(&bin.join(driver), &self.folder)?;
             }
             link(&bin.join("lld"), &tools.join("rust-lld"))?;

@@ -27,6 +27,7 @@ mod host_tests;
 mod image;
 mod kernel;
 mod lint;
+mod machine;
 mod packages;
 mod process;
 mod project;

@@ -1,6 +1,9 @@
 //! Debian's packages: installed when something is missing, with the least ado.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use crate::{failure::Failure, process};
 
@@ -8,6 +11,8 @@ use crate::{failure::Failure, process};
 #[derive(Debug)]
 pub struct AptGet {
     program: PathBuf,
+    /// Whether it needs `sudo`.
+    needs_sudo: bool,
     /// Whether its lists were brought up to date in this run.
     is_updated: bool,
 }
@@ -15,13 +20,18 @@ pub struct AptGet {
 impl AptGet {
     /// The system's, if it has one.
     pub fn find() -> Option<Self> {
-        find_program("apt-get").map(Self::at)
+        let program = find_program("apt-get")?;
+        Some(Self {
+            needs_sudo: !rustix::process::geteuid().is_root(),
+            ..Self::at(program)
+        })
     }
 
-    /// The one at `program`.
+    /// The one at `program`, which we may use ourselves.
     pub fn at(program: PathBuf) -> Self {
         Self {
             program,
+            needs_sudo: false,
             is_updated: false,
         }
     }
@@ -40,13 +50,14 @@ impl AptGet {
     }
 
     fn call(&self, arguments: &[&str]) -> Result<(), String> {
-        let mut command = if rustix::process::geteuid().is_root() {
-            Command::new(&self.program)
+        let mut command = Command::new(if self.needs_sudo {
+            Path::new("sudo")
         } else {
-            let mut sudo = Command::new("sudo");
-            sudo.arg(&self.program);
-            sudo
-        };
+            &self.program
+        });
+        if self.needs_sudo {
+            command.arg(&self.program);
+        }
         command
             .arg("-qq")
             .args(arguments)
@@ -76,4 +87,74 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path)
         .map(|folder| folder.join(name))
         .find(|file| file.is_file())
+}
+
+/// Stand-ins for programs, for tests.
+#[cfg(test)]
+pub mod scripts {
+    use std::{
+        fs,
+        path::{Path, PathBuf},
+        process::Command,
+    };
+
+    /// Makes `file` a program that writes down its arguments and then does what `body` says.
+    pub fn script(file: &Path, body: &str) {
+        let text = format!(
+            "#!/bin/sh\necho \"$*\" >> '{}'\n{body}\n",
+            log_of(file).display()
+        );
+        // Written by a child: while a file is open for writing here, it may be so in the child of another test's
+        // thread too, and cannot be run.
+        let write = "printf '%s' \"$2\" > \"$1\" && chmod +x \"$1\"";
+        let status = Command::new("sh")
+            .args(["-c", write, "sh"])
+            .arg(file)
+            .arg(text)
+            .status()
+            .unwrap();
+        assert!(status.success());
+    }
+
+    /// The arguments of each call of the script `file`.
+    pub fn calls(file: &Path) -> Vec<String> {
+        fs::read_to_string(log_of(file))
+            .unwrap_or_default()
+            .lines()
+            .map(str::to_owned)
+            .collect()
+    }
+
+    fn log_of(file: &Path) -> PathBuf {
+        file.with_extension("calls")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{scripts::*, *};
+
+    #[test]
+    fn lists_are_updated_once_before_the_first_of_several_installations() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("apt-get");
+        script(&program, "");
+        let mut apt_get = AptGet::at(program.clone());
+        apt_get.install(&["one"]).unwrap();
+        apt_get.install(&["two"]).unwrap();
+        let said = calls(&program);
+        let updates = said.iter().filter(|call| call.ends_with("update")).count();
+        assert_eq!((updates, said.len()), (1, 3), "{said:?}");
+    }
+
+    #[test]
+    fn the_error_of_apt_is_told_in_one_line() {
+        let said = "Reading…\nE: Could not get lock\nE: Unable to lock\n\n";
+        assert_eq!(error_line(said).as_deref(), Some("E: Could not get lock"));
+        assert_eq!(
+            error_line("sudo: a password is required\n").as_deref(),
+            Some("sudo: a password is required")
+        );
+        assert_eq!(error_line("\n"), None);
+    }
 }

@@ -50,6 +50,11 @@ impl Project {
         self.target.join("bare")
     }
 
+    /// Where a toolchain is assembled of what lies elsewhere.
+    pub fn toolchain(&self) -> PathBuf {
+        self.target.join("toolchain")
+    }
+
     /// The description of the kernel's target.
     pub fn target_spec(&self) -> PathBuf {
         self.root.join("x86_64-talc.json")

@@ -1,19 +1,17 @@
-//! A virtual machine: QEMU's command line, its serial line, and how it ended.
+//! QEMU: where it is, and its command line.
 
 use std::{
-    ffi::OsString,
-    io::{Read, Write},
+    ffi::{OsStr, OsString},
+    os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
-    process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
-    thread::{self, JoinHandle},
-    time::Duration,
+    process::Command,
 };
 
 use crate::{
     cli::{Accelerator, Firmware, MachineOptions},
     failure::Failure,
     firmware::Ovmf,
+    machine::Machine,
     packages::{AptGet, find_program},
     process,
 };
@@ -172,9 +170,10 @@ fn gdb_line(firmware: Firmware, kernel: &Path) -> String {
         Firmware::Bios => 2 << 39,
         Firmware::Uefi => 1 << 39,
     };
+    let kernel = kernel.display();
+    // A breakpoint of the processor's own, because the kernel is not in memory yet.
     format!(
-        "gdb -ex 'target remote :1234' -ex 'add-symbol-file {} -o {base:#x}'",
-        kernel.display()
+        "gdb -ex 'target remote :1234' -ex 'add-symbol-file {kernel} -o {base:#x}' -ex 'hbreak _start' -ex continue"
     )
 }
 
@@ -186,7 +185,7 @@ fn drive(kind: &str, file: &Path) -> OsString {
         if index > 0 {
             value.push(",,");
         }
-        value.push(<std::ffi::OsStr as std::os::unix::ffi::OsStrExt>::from_bytes(part));
+        value.push(OsStr::from_bytes(part));
     }
     value
 }
@@ -198,149 +197,88 @@ fn version_in(said: &str) -> Option<(u32, u32)> {
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
 
-/// A running machine. It is killed when dropped.
-pub struct Machine {
-    child: Child,
-    serial: Receiver<Vec<u8>>,
-    /// Reads standard error to its end.
-    complaints: Option<JoinHandle<String>>,
-}
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
 
-/// What came over the serial line in a while.
-pub enum Heard {
-    /// Bytes.
-    Bytes(Vec<u8>),
-    /// Nothing.
-    Nothing,
-    /// The machine has ended, or is about to.
-    End,
-}
+    use super::*;
+    use crate::cli::Cli;
 
-/// How the machine ended.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Exit {
-    /// The kernel reports success.
-    Success,
-    /// The kernel reports failure.
-    Failed,
-    /// The kernel panicked.
-    Panicked,
-    /// The kernel met a fault that it could not recover from.
-    Faulted,
-    /// The kernel refused its RAM disk, its configuration or its boot information.
-    Refused,
-    /// The machine reset or switched itself off: after a triple fault, say.
-    Reset,
-}
-
-impl Exit {
-    /// What the exit status of QEMU means; `None` for a status that the kernel cannot have caused.
-    fn from_status(status: i32) -> Option<Self> {
-        // What the kernel writes to the isa-debug-exit port becomes `value << 1 | 1`.
-        Some(match status {
-            0 => Self::Reset,
-            0x21 => Self::Success,
-            0x23 => Self::Failed,
-            0x25 => Self::Panicked,
-            0x27 => Self::Faulted,
-            0x29 => Self::Refused,
-            _ => return None,
-        })
+    fn options(arguments: &[&str]) -> MachineOptions {
+        Cli::try_parse_from([&["run-qemu.sh"], arguments].concat())
+            .unwrap()
+            .run
+            .machine
     }
 
-    /// What it means for whoever hoped for success.
-    pub fn failure(&self) -> Option<Failure> {
-        match self {
-            Self::Success => None,
-            Self::Failed => Some(Failure::KernelFailed),
-            Self::Panicked => Some(Failure::Panicked),
-            Self::Faulted => Some(Failure::Faulted),
-            Self::Refused => Some(Failure::Refused),
-            Self::Reset => Some(Failure::Reset),
-        }
-    }
-}
-
-impl Machine {
-    fn start(mut command: Command) -> Result<Self, Failure> {
-        command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut child =
-            process::spawn(&mut command).map_err(Failure::start(command.get_program()))?;
-        let mut output = child.stdout.take().expect("standard output is piped");
-        let mut errors = child.stderr.take().expect("standard error is piped");
-        let (sender, serial) = mpsc::channel();
-        thread::spawn(move || {
-            let mut buffer = [0; 4096];
-            // Until the machine ends, or nobody listens any more.
-            while let Ok(count @ 1..) = output.read(&mut buffer) {
-                if sender.send(buffer[..count].to_vec()).is_err() {
-                    break;
-                }
-            }
-        });
-        let complaints = thread::spawn(move || {
-            let mut said = Vec::new();
-            // What could be read before an error is still worth showing.
-            let _ = errors.read_to_end(&mut said);
-            String::from_utf8_lossy(&said).into_owned()
-        });
-        Ok(Self {
-            child,
-            serial,
-            complaints: Some(complaints),
-        })
+    fn command_line(arguments: &[&str]) -> String {
+        let ovmf = Ovmf {
+            code: "/ovmf/code".into(),
+            variables: "/ovmf/variables".into(),
+        };
+        let options = options(arguments);
+        let qemu = Qemu {
+            program: "qemu".into(),
+            ovmf: options.build.uefi.then_some(ovmf),
+        };
+        let words = qemu.arguments(&options, Path::new("/an,image"));
+        words.join(OsStr::new(" ")).into_string().unwrap()
     }
 
-    /// Waits up to `limit` for something on the serial line.
-    pub fn listen(&self, limit: Duration) -> Heard {
-        match self.serial.recv_timeout(limit) {
-            Ok(bytes) => Heard::Bytes(bytes),
-            Err(RecvTimeoutError::Timeout) => Heard::Nothing,
-            Err(RecvTimeoutError::Disconnected) => Heard::End,
-        }
+    #[test]
+    fn instructions_are_counted_unless_the_processor_executes_them() {
+        assert!(command_line(&[]).contains("-accel tcg -icount shift=0"));
+        assert!(command_line(&["--uefi"]).contains("-accel tcg -icount shift=5"));
+        let kvm = command_line(&["--accel", "kvm"]);
+        assert!(
+            kvm.contains("-accel kvm") && !kvm.contains("-icount"),
+            "{kvm}"
+        );
     }
 
-    /// Writes `bytes` to the serial line. A machine that has ended does not hear them.
-    pub fn say(&mut self, bytes: &[u8]) {
-        if let Some(input) = &mut self.child.stdin {
-            let _ = input.write_all(bytes).and_then(|()| input.flush());
-        }
+    #[test]
+    fn no_file_is_written_and_a_comma_in_a_name_stays_one() {
+        let drives = |arguments: &[&str]| {
+            let line = command_line(arguments);
+            line.split("-drive ")
+                .skip(1)
+                .map(|drive| drive.trim().to_owned())
+                .collect::<Vec<_>>()
+        };
+        let disk = "if=none,id=disk,snapshot=on,format=raw,file=/an,,image";
+        assert_eq!(drives(&[]), [disk]);
+        assert_eq!(
+            drives(&["--uefi"]),
+            [
+                "if=pflash,readonly=on,format=raw,file=/ovmf/code",
+                "if=pflash,snapshot=on,format=raw,file=/ovmf/variables",
+                disk
+            ]
+        );
     }
 
-    /// Waits for the end of a machine that [ends](Heard::End).
-    pub fn end(&mut self) -> Result<Exit, Failure> {
-        let status = process::wait(&mut self.child)?;
-        match status.code().and_then(Exit::from_status) {
-            Some(exit) => Ok(exit),
-            None => {
-                let said = self
-                    .complaints
-                    .take()
-                    .and_then(|reader| reader.join().ok())
-                    .unwrap_or_default();
-                let message = said
-                    .lines()
-                    .next_back()
-                    .unwrap_or("it did not say why")
-                    .to_owned();
-                Err(Failure::Qemu { status, message })
-            }
-        }
+    #[test]
+    fn the_machine_is_as_the_options_say() {
+        let plain = command_line(&[]);
+        assert!(
+            plain.contains("-m 262144K")
+                && plain.contains("-display none")
+                && !plain.contains("-S"),
+            "{plain}"
+        );
+        assert!(command_line(&["--memory", "4G"]).contains("-m 4194304K"));
+        assert!(!command_line(&["--display"]).contains("-display"));
+        assert!(command_line(&["--gdb"]).contains("-s -S"));
     }
 
-    /// Ends the machine as it is.
-    pub fn kill(&mut self) {
-        // It may have ended by itself: then there is nothing to kill.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
-}
-
-impl Drop for Machine {
-    fn drop(&mut self) {
-        self.kill();
+    #[test]
+    fn qemus_version_is_read_from_what_it_says() {
+        assert_eq!(
+            version_in("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg)"),
+            Some((7, 2))
+        );
+        assert_eq!(version_in("QEMU emulator version 10.0"), Some((10, 0)));
+        assert_eq!(version_in("something else"), None);
+        assert_eq!(version_in(""), None);
     }
 }

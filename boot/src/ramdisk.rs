@@ -83,3 +83,62 @@ pub fn archive(config: &Config, traces: &[(String, Vec<u8>)]) -> Result<Vec<u8>,
             error,
         })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read;
+
+    use super::*;
+
+    #[test]
+    fn the_archive_has_the_configuration_first_and_then_the_traces() {
+        let config = Config::Demonstration {
+            trace: "cc".into(),
+            job: true,
+            monitor: false,
+            ticks_per_instruction: Some(32),
+        };
+        let bytes = archive(
+            &config,
+            &[("cc".into(), vec![7; 1000]), ("git".into(), vec![])],
+        )
+        .unwrap();
+        let mut archive = tar::Archive::new(&bytes[..]);
+        let files: Vec<_> = archive
+            .entries()
+            .unwrap()
+            .map(|entry| {
+                let mut entry = entry.unwrap();
+                let mut content = Vec::new();
+                entry.read_to_end(&mut content).unwrap();
+                (entry.path().unwrap().into_owned(), content)
+            })
+            .collect();
+        assert_eq!(
+            files[0],
+            (
+                "config".into(),
+                b"mode=demo\ntrace=cc\njobs=yes\nmonitor=no\nticks-per-instruction=32\n".to_vec()
+            )
+        );
+        assert_eq!(files[1], ("traces/cc.trace".into(), vec![7; 1000]));
+        assert_eq!(files[2], ("traces/git.trace".into(), vec![]));
+        assert_eq!(files.len(), 3);
+    }
+
+    #[test]
+    fn a_test_run_says_only_what_was_asked_for() {
+        let text = |filter: Option<&str>, after: Option<&str>| {
+            Config::Test {
+                filter: filter.map(str::to_owned),
+                after: after.map(str::to_owned),
+            }
+            .text()
+        };
+        assert_eq!(text(None, None), "mode=test\n");
+        assert_eq!(
+            text(Some("grow::"), Some("grow::a")),
+            "mode=test\nfilter=grow::\nafter=grow::a\n"
+        );
+    }
+}

@@ -1,8 +1,9 @@
 //! Results of tests: on the terminal as they come, in total, and as JUnit.
 
-use std::{fmt::Write as _, io::Write as _, path::Path, time::Duration};
+use std::{fmt::Write, path::Path, time::Duration};
 
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
+use tempfile::NamedTempFile;
 
 use crate::failure::Failure;
 
@@ -107,30 +108,49 @@ impl Report {
         )
     }
 
-    /// Writes it to `file` as JUnit XML, all or nothing.
-    pub fn write_junit(&self, file: &Path) -> Result<(), Failure> {
+    /// The report as JUnit XML.
+    fn junit(&self) -> quick_junit::Report {
         let mut report = quick_junit::Report::new("heap");
         for (name, results) in &self.suites {
             let mut suite = TestSuite::new(name.as_str());
             suite.add_test_cases(results.iter().map(|result| test_case(name, result)));
             report.add_test_suite(suite);
         }
-        let xml = report.to_string().map_err(|error| Failure::Io {
-            what: "cannot write JUnit XML".into(),
-            error: std::io::Error::other(error),
-        })?;
+        report
+    }
+}
+
+/// A file that will get the report as JUnit XML. It is written to a temporary file and renamed, so it is never
+/// there in part.
+#[derive(Debug)]
+pub struct JunitFile<'a> {
+    file: &'a Path,
+    temporary: NamedTempFile,
+}
+
+impl<'a> JunitFile<'a> {
+    /// Makes sure that `file` can be written, before the tests are run.
+    pub fn create(file: &'a Path) -> Result<Self, Failure> {
         let folder = file
             .parent()
             .filter(|folder| !folder.as_os_str().is_empty())
             .unwrap_or(Path::new("."));
-        let write = || {
+        let create = || {
             std::fs::create_dir_all(folder)?;
-            let mut temporary = tempfile::NamedTempFile::new_in(folder)?;
-            temporary.write_all(xml.as_bytes())?;
-            temporary.persist(file)?;
-            Ok(())
+            NamedTempFile::new_in(folder)
         };
-        write().map_err(Failure::io("cannot write", file))
+        let temporary = create().map_err(Failure::io("cannot write", file))?;
+        Ok(Self { file, temporary })
+    }
+
+    /// Writes `report`.
+    pub fn write(mut self, report: &Report) -> Result<(), Failure> {
+        report
+            .junit()
+            .serialize(&mut self.temporary)
+            .map_err(std::io::Error::other)
+            .and_then(|()| Ok(self.temporary.persist(self.file).map(drop)?))
+            .map_err(Failure::io("cannot write", self.file))
     }
 }
 
@@ -170,4 +190,84 @@ pub fn with_thousands(number: u64) -> String {
         text.push(digit);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn result(name: &str, verdict: Verdict, text: &str) -> TestResult {
+        TestResult {
+            name: name.into(),
+            verdict,
+            took: None,
+            cost: None,
+            text: text.into(),
+        }
+    }
+
+    fn failed(reason: &str) -> Verdict {
+        Verdict::Failed {
+            how: "faulted",
+            reason: reason.into(),
+        }
+    }
+
+    fn report() -> Report {
+        let mut report = Report::default();
+        report.add(
+            "host",
+            vec![
+                result("a", Verdict::Passed, ""),
+                result("b", Verdict::Ignored, ""),
+            ],
+        );
+        report.add(
+            "kernel",
+            vec![
+                result("c", Verdict::Passed, ""),
+                result("d", failed("a < b & c"), "\x1b[2J\u{0}"),
+            ],
+        );
+        report
+    }
+
+    #[test]
+    fn totals_are_of_all_suites_and_ignored_tests_count_as_neither() {
+        assert_eq!(report().totals().to_string(), "2 passed, 1 failed");
+        assert!(!report().is_empty());
+        assert!(Report::default().is_empty());
+    }
+
+    #[test]
+    fn junit_has_every_test_and_is_well_formed_whatever_a_kernel_writes() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("new/junit.xml");
+        JunitFile::create(&file).unwrap().write(&report()).unwrap();
+        let xml = std::fs::read_to_string(&file).unwrap();
+        assert!(
+            xml.contains(r#"tests="4" skipped="1" failures="1""#),
+            "{xml}"
+        );
+        assert!(
+            xml.contains("a &lt; b &amp; c") && xml.contains(r#"type="faulted""#),
+            "{xml}"
+        );
+        assert!(!xml.contains(['\x1b', '\0']), "{xml}");
+        // Nothing else is left beside it.
+        assert_eq!(folder.path().join("new").read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn digits_are_in_groups_of_three() {
+        let cases = [
+            (0, "0"),
+            (999, "999"),
+            (1000, "1,000"),
+            (1_234_567, "1,234,567"),
+        ];
+        for (number, text) in cases {
+            assert_eq!(with_thousands(number), text);
+        }
+    }
 }

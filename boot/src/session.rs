@@ -15,11 +15,12 @@ use crate::{
     host_tests,
     image::Builder,
     kernel::Kernel,
+    machine::Heard,
     process,
     project::Project,
-    qemu::{self, Heard, Qemu},
+    qemu::{self, Qemu},
     ramdisk::{self, Config},
-    report::{Report, TestResult, Verdict},
+    report::{JunitFile, Report, TestResult, Verdict},
     serial::Splitter,
     toolchain::Toolchain,
 };
@@ -27,6 +28,11 @@ use crate::{
 /// `boot test`.
 pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> {
     options.machine.check()?;
+    let junit = options
+        .junit
+        .as_deref()
+        .map(JunitFile::create)
+        .transpose()?;
     let toolchain = Toolchain::prepare(project)?;
     let qemu = Qemu::prepare(options.machine.build.firmware())?;
     let filter = options.filter.as_deref();
@@ -72,8 +78,8 @@ pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> 
             "no test has `{filter}` in its name"
         )));
     }
-    if let Some(file) = &options.junit {
-        report.write_junit(file)?;
+    if let Some(junit) = junit {
+        junit.write(&report)?;
     }
     let totals = report.totals();
     println!("{totals}");
@@ -217,3 +223,6 @@ fn over_boots(
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

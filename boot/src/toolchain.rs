@@ -48,7 +48,7 @@ impl Toolchain {
                 .filter(|name| !name.is_empty()),
             rustup_toolchains: rustup_toolchains(),
             rustup: find_program("rustup"),
-            debian: Debian::new("/".into(), project.target().join("toolchain")),
+            debian: Debian::new("/".into(), project.toolchain()),
             apt_get: AptGet::find(),
         };
         let toolchain = search.pick()?;
@@ -56,9 +56,40 @@ impl Toolchain {
         Ok(toolchain)
     }
 
+    /// Installs this toolchain's clippy if it must be.
+    pub fn prepare_clippy(&self, project: &Project) -> Result<(), Failure> {
+        let debian = Debian::new("/".into(), project.toolchain());
+        match self {
+            Self::Rustup(name) => {
+                let rustup = find_program("rustup").unwrap_or_else(|| "rustup".into());
+                call_rustup(
+                    &rustup,
+                    &["component", "add", "clippy", "--toolchain", name],
+                )
+            }
+            Self::Folder { root, .. } if root.join("bin/cargo-clippy").exists() => Ok(()),
+            Self::Folder { .. } => match AptGet::find() {
+                Some(mut apt_get) => apt_get.install(&[Debian::CLIPPY_PACKAGE]),
+                None => Err("there is no apt-get".to_owned()),
+            }
+            .and_then(|()| {
+                debian
+                    .assemble()
+                    .map(drop)
+                    .map_err(|failure| failure.to_string())
+            }),
+        }
+        .map_err(|why| Failure::NoToolchain(format!("{self} has no clippy ({why})")))
+    }
+
     /// This toolchain's cargo, for a build into the project's bare target folder.
     pub fn cargo(&self, project: &Project, subcommand: &str) -> Command {
-        let mut command = Command::new("cargo");
+        // Called by its own name: cargo might find the `cargo-clippy` of another toolchain before ours.
+        let mut command = Command::new(if subcommand == "clippy" {
+            "cargo-clippy"
+        } else {
+            "cargo"
+        });
         // Whoever ran us may have been cargo itself, with another toolchain's settings for its children.
         for name in [
             "CARGO",
@@ -220,17 +251,17 @@ fn is_complete(folder: &Path) -> bool {
 /// Installs the pinned nightly. The error says in a few words why that failed.
 fn install_pinned(rustup: &Path) -> Result<(), String> {
     eprintln!("boot: installing {PINNED_NIGHTLY} with rustup");
-    let mut command = Command::new(rustup);
-    command.args([
-        "toolchain",
-        "install",
-        PINNED_NIGHTLY,
-        "--profile",
-        "minimal",
-    ]);
-    command.args(["-c", "rust-src", "-c", "llvm-tools"]);
-    let (status, said) =
-        process::run_quietly(&mut command).map_err(|failure| failure.to_string())?;
+    let components = ["--profile", "minimal", "-c", "rust-src", "-c", "llvm-tools"];
+    call_rustup(
+        rustup,
+        &[&["toolchain", "install", PINNED_NIGHTLY], &components[..]].concat(),
+    )
+}
+
+/// Runs `rustup`. The error says in a few words why that failed.
+fn call_rustup(rustup: &Path, arguments: &[&str]) -> Result<(), String> {
+    let (status, said) = process::run_quietly(Command::new(rustup).args(arguments))
+        .map_err(|failure| failure.to_string())?;
     if status.success() {
         return Ok(());
     }
@@ -250,3 +281,6 @@ fn path_with(folder: &Path) -> std::ffi::OsString {
 pub fn host_triple() -> String {
     format!("{}-unknown-linux-gnu", env::consts::ARCH)
 }
+
+#[cfg(test)]
+mod tests;

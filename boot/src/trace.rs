@@ -227,3 +227,6 @@ fn number(bytes: &mut &[u8]) -> Result<u64, NumberDamage> {
     }
     Ok(value)
 }
+
+#[cfg(test)]
+mod tests;

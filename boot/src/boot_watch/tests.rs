@@ -1,0 +1,289 @@
+use super::*;
+
+/// A boot of the tests on a clock that only moves when told to.
+struct Boot {
+    watch: BootWatch,
+    now: Instant,
+}
+
+impl Boot {
+    fn new() -> Self {
+        Self::with(Scale {
+            deadline: Some(1),
+            unit: "instructions",
+            ticks_per_unit: 1,
+        })
+    }
+
+    fn with(scale: Scale) -> Self {
+        let now = Instant::now();
+        Self {
+            watch: BootWatch::new(scale, now, |_| {}),
+            now,
+        }
+    }
+
+    /// The kernel writes `lines`, a second apart.
+    fn says(mut self, lines: &[&str]) -> Self {
+        for line in lines {
+            self.now += Duration::from_secs(1);
+            self.watch.take(piece(line), self.now).unwrap();
+        }
+        self
+    }
+
+    fn refuses(mut self, line: &str) -> String {
+        self.watch
+            .take(piece(line), self.now)
+            .unwrap_err()
+            .to_string()
+    }
+
+    fn exits(self, exit: Exit) -> Booted {
+        self.watch.end(End::Exit(exit), self.now)
+    }
+
+    fn killed(self) -> Booted {
+        self.watch.end(End::Killed, self.now)
+    }
+
+    fn due_in(&self) -> Option<Duration> {
+        self.watch.due().map(|due| due - self.now)
+    }
+}
+
+fn piece(line: &str) -> Piece {
+    Record::parse(line).map_or_else(
+        || Piece::Text(format!("{line}\n").into_bytes()),
+        Piece::Record,
+    )
+}
+
+const BEGIN_A: &str = "@begin m::a deadline=10";
+const PASS_A: &str = "@end m::a passed instructions=3200 frames=5..5";
+const BEGIN_B: &str = "@begin m::b deadline=7";
+
+fn outcomes(booted: &Booted) -> Vec<(&str, &str)> {
+    booted
+        .results
+        .iter()
+        .map(|result| match &result.verdict {
+            Verdict::Passed => (&*result.name, "passed"),
+            Verdict::Ignored => (&*result.name, "ignored"),
+            Verdict::Failed { how, .. } => (&*result.name, *how),
+        })
+        .collect()
+}
+
+#[test]
+fn a_boot_in_which_all_tests_end_leaves_none() {
+    let booted = Boot::new()
+        .says(&["@ready", "@tests 2", BEGIN_A, PASS_A, BEGIN_B])
+        .says(&[
+            "@end m::b failed instructions=1 frames=5..6 reason=leaked",
+            "@done passed=1 failed=1",
+        ])
+        .exits(Exit::Failed);
+    assert_eq!(outcomes(&booted), [("m::a", "passed"), ("m::b", "failed")]);
+    assert_eq!(booted.left.unwrap(), 0);
+    assert_eq!(booted.results[0].took, Some(Duration::from_secs(1)));
+}
+
+#[test]
+fn a_filter_that_matches_nothing_is_no_failure_of_the_kernel() {
+    let booted = Boot::new()
+        .says(&["@ready", "@tests 0", "@done passed=0 failed=0"])
+        .exits(Exit::Success);
+    assert_eq!((booted.results.len(), booted.left.unwrap()), (0, 0));
+}
+
+#[test]
+fn a_test_that_was_to_die_and_did_leaves_the_others_for_the_next_boot() {
+    for exit in [Exit::Panicked, Exit::Faulted] {
+        let booted = Boot::new()
+            .says(&["@ready", "@tests 3", BEGIN_A, PASS_A])
+            .exits(exit);
+        assert_eq!(outcomes(&booted), [("m::a", "passed")]);
+        assert_eq!(booted.left.unwrap(), 2);
+    }
+}
+
+#[test]
+fn a_test_that_dies_without_a_word_gets_the_verdict_of_its_death_and_keeps_its_text() {
+    let deaths = [
+        (Exit::Panicked, "panicked"),
+        (Exit::Faulted, "faulted"),
+        (Exit::Reset, "reset"),
+        (Exit::Success, "died"),
+    ];
+    for (exit, how) in deaths {
+        let booted = Boot::new()
+            .says(&["@ready", "@tests 3", BEGIN_A, PASS_A, BEGIN_B, "last words"])
+            .exits(exit);
+        assert_eq!(outcomes(&booted), [("m::a", "passed"), ("m::b", how)]);
+        assert_eq!(booted.results[1].text, "last words\n");
+        assert_eq!(booted.left.unwrap(), 1);
+    }
+}
+
+#[test]
+fn a_test_that_hangs_is_due_at_its_own_deadline() {
+    let boot = Boot::new();
+    assert_eq!(boot.due_in(), Some(IDLE_LIMIT));
+    let boot = boot.says(&["@ready", "@tests 2", BEGIN_B]);
+    assert_eq!(boot.due_in(), Some(Duration::from_secs(7)));
+    let booted = boot.killed();
+    assert_eq!(outcomes(&booted), [("m::b", "timed out")]);
+    assert_eq!(booted.left.unwrap(), 1);
+}
+
+#[test]
+fn deadlines_are_scaled_or_left_out() {
+    let scale = |deadline| Scale {
+        deadline,
+        unit: "cycles",
+        ticks_per_unit: 1,
+    };
+    let due = |deadline| {
+        Boot::with(scale(deadline))
+            .says(&["@ready", "@tests 1", BEGIN_A])
+            .due_in()
+    };
+    assert_eq!(due(Some(3)), Some(Duration::from_secs(30)));
+    assert_eq!(due(None), None);
+}
+
+#[test]
+fn a_kernel_that_hangs_after_a_test_spoils_that_test() {
+    let booted = Boot::new()
+        .says(&["@ready", "@tests 2", BEGIN_A, PASS_A])
+        .killed();
+    assert_eq!(outcomes(&booted), [("m::a", "timed out")]);
+    assert_eq!(booted.left.unwrap(), 1);
+}
+
+#[test]
+fn a_boot_without_a_test_ends_the_session_and_says_why() {
+    let why = |booted: Booted| booted.left.unwrap_err().to_string();
+    assert_eq!(
+        why(Boot::new().killed()),
+        "timed out: no sign of life from the kernel within 60 s"
+    );
+    assert_eq!(
+        why(Boot::new().says(&["@ready"]).killed()),
+        "timed out: no next test within 60 s"
+    );
+    assert_eq!(
+        why(Boot::new().exits(Exit::Reset)),
+        Failure::Reset.to_string()
+    );
+    assert_eq!(
+        why(Boot::new().says(&["@ready"]).exits(Exit::Faulted)),
+        Failure::Faulted.to_string()
+    );
+    let refused = Boot::new()
+        .says(&["@ready", "config: no such key"])
+        .exits(Exit::Refused);
+    assert_eq!(refused.text, "config: no such key\n");
+    assert_eq!(why(refused), Failure::Refused.to_string());
+    assert!(
+        why(Boot::new()
+            .says(&["@ready", "@tests 2"])
+            .exits(Exit::Success))
+        .contains("before its first test")
+    );
+}
+
+#[test]
+fn records_that_contradict_each_other_are_refused() {
+    let ready = || Boot::new().says(&["@ready", "@tests 2"]);
+    assert!(
+        ready()
+            .says(&[BEGIN_A])
+            .refuses(BEGIN_B)
+            .contains("m::b begins before m::a ends")
+    );
+    assert!(
+        ready()
+            .refuses(PASS_A)
+            .contains("m::a ends and has not begun")
+    );
+    assert!(
+        ready()
+            .says(&[BEGIN_B])
+            .refuses(PASS_A)
+            .contains("m::a ends and has not begun")
+    );
+    assert!(
+        ready()
+            .refuses("@run-tests")
+            .contains("the tests ask for the tests")
+    );
+    let why = |lines: &[&str], exit| {
+        Boot::new()
+            .says(lines)
+            .exits(exit)
+            .left
+            .unwrap_err()
+            .to_string()
+    };
+    let count = why(
+        &["@tests 1", BEGIN_A, PASS_A, "@done passed=0 failed=1"],
+        Exit::Failed,
+    );
+    assert!(
+        count.contains("counts 0 passed and 1 failed, its records say 1 and 0"),
+        "{count}"
+    );
+    let missing = why(
+        &["@tests 2", BEGIN_A, PASS_A, "@done passed=1 failed=0"],
+        Exit::Success,
+    );
+    assert!(missing.contains("1 of 2 tests have not run"), "{missing}");
+    let more = why(&["@tests 0", BEGIN_A, PASS_A], Exit::Panicked);
+    assert!(more.contains("0 tests announced, 1 ended"), "{more}");
+    assert!(why(&[BEGIN_A, PASS_A], Exit::Panicked).contains("no tests were announced"));
+}
+
+#[test]
+fn a_kernel_that_dies_after_its_last_record_is_not_a_success() {
+    let done = || {
+        Boot::new().says(&[
+            "@ready",
+            "@tests 1",
+            BEGIN_A,
+            PASS_A,
+            "@done passed=1 failed=0",
+        ])
+    };
+    assert_eq!(done().exits(Exit::Success).left.unwrap(), 0);
+    assert!(matches!(
+        done().exits(Exit::Reset).left,
+        Err(Failure::Reset)
+    ));
+    assert!(matches!(
+        done().exits(Exit::Panicked).left,
+        Err(Failure::Panicked)
+    ));
+    assert!(matches!(
+        done().killed().left,
+        Err(Failure::TimedOut { .. })
+    ));
+}
+
+#[test]
+fn costs_are_counted_in_instructions_whatever_the_counters_step() {
+    let cost = |ticks_per_unit| {
+        let scale = Scale {
+            deadline: Some(1),
+            unit: "instructions",
+            ticks_per_unit,
+        };
+        let booted = Boot::with(scale)
+            .says(&["@tests 1", BEGIN_A, PASS_A])
+            .exits(Exit::Panicked);
+        booted.results[0].cost.clone().unwrap()
+    };
+    assert_eq!(cost(1), "3,200 instructions");
+    assert_eq!(cost(32), "100 instructions");
+}

@@ -1,0 +1,236 @@
+//! A running virtual machine: its serial line, and how it ends.
+
+use std::{
+    io::{Read, Write},
+    process::{Child, Command, Stdio},
+    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    thread::{self, JoinHandle},
+    time::Duration,
+};
+
+use crate::{failure::Failure, process};
+
+/// A running machine. It is killed when dropped.
+pub struct Machine {
+    child: Child,
+    serial: Receiver<Vec<u8>>,
+    /// Reads standard error to its end.
+    complaints: Option<JoinHandle<String>>,
+}
+
+/// What came over the serial line in a while.
+pub enum Heard {
+    /// Bytes.
+    Bytes(Vec<u8>),
+    /// Nothing.
+    Nothing,
+    /// The machine has ended, or is about to.
+    End,
+}
+
+/// How the machine ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Exit {
+    /// The kernel reports success.
+    Success,
+    /// The kernel reports failure.
+    Failed,
+    /// The kernel panicked.
+    Panicked,
+    /// The kernel met a fault that it could not recover from.
+    Faulted,
+    /// The kernel refused its RAM disk, its configuration or its boot information.
+    Refused,
+    /// The machine reset or switched itself off: after a triple fault, say.
+    Reset,
+}
+
+impl Exit {
+    /// What the exit status of QEMU means; `None` for a status that the kernel cannot have caused.
+    fn from_status(status: i32) -> Option<Self> {
+        // What the kernel writes to the isa-debug-exit port becomes `value << 1 | 1`.
+        Some(match status {
+            0 => Self::Reset,
+            0x21 => Self::Success,
+            0x23 => Self::Failed,
+            0x25 => Self::Panicked,
+            0x27 => Self::Faulted,
+            0x29 => Self::Refused,
+            _ => return None,
+        })
+    }
+
+    /// What it means for whoever hoped for success.
+    pub fn failure(&self) -> Option<Failure> {
+        match self {
+            Self::Success => None,
+            Self::Failed => Some(Failure::KernelFailed),
+            Self::Panicked => Some(Failure::Panicked),
+            Self::Faulted => Some(Failure::Faulted),
+            Self::Refused => Some(Failure::Refused),
+            Self::Reset => Some(Failure::Reset),
+        }
+    }
+}
+
+impl Machine {
+    /// Starts QEMU as `command` says, with its serial line on standard input and output.
+    pub fn start(mut command: Command) -> Result<Self, Failure> {
+        command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut child =
+            process::spawn(&mut command).map_err(Failure::start(command.get_program()))?;
+        let mut output = child.stdout.take().expect("standard output is piped");
+        let mut errors = child.stderr.take().expect("standard error is piped");
+        let (sender, serial) = mpsc::channel();
+        thread::spawn(move || {
+            let mut buffer = [0; 4096];
+            // Until the machine ends, or nobody listens any more.
+            while let Ok(count @ 1..) = output.read(&mut buffer) {
+                if sender.send(buffer[..count].to_vec()).is_err() {
+                    break;
+                }
+            }
+        });
+        let complaints = thread::spawn(move || {
+            let mut said = Vec::new();
+            // What could be read before an error is still worth showing.
+            let _ = errors.read_to_end(&mut said);
+            String::from_utf8_lossy(&said).into_owned()
+        });
+        Ok(Self {
+            child,
+            serial,
+            complaints: Some(complaints),
+        })
+    }
+
+    /// Waits up to `limit` for something on the serial line.
+    pub fn listen(&self, limit: Duration) -> Heard {
+        match self.serial.recv_timeout(limit) {
+            Ok(bytes) => Heard::Bytes(bytes),
+            Err(RecvTimeoutError::Timeout) => Heard::Nothing,
+            Err(RecvTimeoutError::Disconnected) => Heard::End,
+        }
+    }
+
+    /// Writes `bytes` to the serial line. A machine that has ended does not hear them.
+    pub fn say(&mut self, bytes: &[u8]) {
+        if let Some(input) = &mut self.child.stdin {
+            let _ = input.write_all(bytes).and_then(|()| input.flush());
+        }
+    }
+
+    /// Waits for the end of a machine that [ends](Heard::End).
+    pub fn end(&mut self) -> Result<Exit, Failure> {
+        let status = process::wait(&mut self.child)?;
+        match status.code().and_then(Exit::from_status) {
+            Some(exit) => Ok(exit),
+            None => {
+                let said = self
+                    .complaints
+                    .take()
+                    .and_then(|reader| reader.join().ok())
+                    .unwrap_or_default();
+                let message = said
+                    .lines()
+                    .next_back()
+                    .unwrap_or("it did not say why")
+                    .to_owned();
+                Err(Failure::Qemu { status, message })
+            }
+        }
+    }
+
+    /// Ends the machine as it is.
+    pub fn kill(&mut self) {
+        // It may have ended by itself: then there is nothing to kill.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Drop for Machine {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn machine(script: &str) -> Machine {
+        let mut command = Command::new("sh");
+        command.args(["-c", script]);
+        Machine::start(command).unwrap()
+    }
+
+    /// All that it says until its end.
+    fn hear(machine: &Machine) -> Vec<u8> {
+        let mut all = Vec::new();
+        loop {
+            match machine.listen(Duration::from_secs(60)) {
+                Heard::Bytes(bytes) => all.extend(bytes),
+                Heard::Nothing => panic!("it says nothing for a minute"),
+                Heard::End => return all,
+            }
+        }
+    }
+
+    #[test]
+    fn each_exit_of_the_kernel_has_its_meaning() {
+        let exits = [
+            (0, Exit::Reset),
+            (33, Exit::Success),
+            (35, Exit::Failed),
+            (37, Exit::Panicked),
+            (39, Exit::Faulted),
+            (41, Exit::Refused),
+        ];
+        for (status, exit) in exits {
+            let mut machine = machine(&format!("printf hello; exit {status}"));
+            assert_eq!(hear(&machine), b"hello");
+            assert_eq!(machine.end().unwrap(), exit);
+        }
+    }
+
+    #[test]
+    fn a_failure_of_qemu_is_told_in_its_own_words() {
+        let mut machine =
+            machine("echo 'warning' >&2; echo 'cannot set up guest memory' >&2; exit 1");
+        hear(&machine);
+        let failure = machine.end().unwrap_err();
+        assert!(
+            matches!(&failure, Failure::Qemu { message, .. } if message == "cannot set up guest memory")
+        );
+        let mut killed = self::machine("kill -SEGV $$");
+        hear(&killed);
+        assert!(killed.end().unwrap_err().to_string().contains("signal: 11"));
+    }
+
+    #[test]
+    fn what_is_said_to_it_is_heard_and_silence_is_told_from_the_end() {
+        let mut machine = machine("read line; echo \"<$line>\"; exit 33");
+        assert!(matches!(
+            machine.listen(Duration::from_millis(10)),
+            Heard::Nothing
+        ));
+        machine.say(b"stats\n");
+        assert_eq!(hear(&machine), b"<stats>\n");
+        assert_eq!(machine.end().unwrap(), Exit::Success);
+        // Nobody there any more.
+        machine.say(b"stats\n");
+    }
+
+    #[test]
+    fn a_machine_that_is_dropped_is_killed() {
+        let machine = machine("exec sleep 1000");
+        let process = std::path::PathBuf::from(format!("/proc/{}", machine.child.id()));
+        assert!(process.exists());
+        drop(machine);
+        assert!(!process.exists());
+    }
+}

@@ -1,0 +1,136 @@
+//! What cannot be used is refused in one line, with a status of its own, before anything is installed or built.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Command, Output},
+};
+
+/// Runs `boot` where it would find neither compiler nor QEMU nor installer.
+fn boot(arguments: &[&str], variables: &[(&str, &Path)]) -> Output {
+    let nowhere = Path::new("/nonexistent");
+    Command::new(env!("CARGO_BIN_EXE_boot"))
+        .args(arguments)
+        .env("PATH", nowhere)
+        .env("RUSTUP_HOME", nowhere)
+        .env("KERNEL_TOOLCHAIN", "/nonexistent/toolchain")
+        .envs(variables.iter().copied())
+        .output()
+        .unwrap()
+}
+
+/// The one line that `boot` says before it ends with `status`.
+fn refusal(output: Output, status: i32) -> String {
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(status), "{said}");
+    assert_eq!(output.stdout, b"", "{said}");
+    assert_eq!(said.lines().count(), 1, "{said}");
+    let line = said.trim_end();
+    line.strip_prefix("boot: ")
+        .unwrap_or_else(|| panic!("{line}"))
+        .to_owned()
+}
+
+#[test]
+fn options_that_do_not_exist_or_make_no_sense() {
+    let cases: &[(&[&str], &str)] = &[
+        (&["--frob"], "--frob"),
+        (&["frob"], "frob"),
+        (&["--memory", "much"], "--memory"),
+        (&["--memory", "47M"], "give it 48 MiB or more"),
+        (
+            &["test", "--uefi", "--memory", "63M"],
+            "give it 64 MiB or more",
+        ),
+        (&["--debug", "--release"], "--release"),
+        (&["--accel", "magic"], "magic"),
+        (&["test", "one", "two"], "two"),
+        (&["test", "one\nmode=demo"], "not a part of a name"),
+        (&["test", "--deadline-scale", "0"], "0"),
+        (&["image"], "<FILE>"),
+        (&["image", "/nonexistent/heap.img"], "/nonexistent/heap.img"),
+    ];
+    for (arguments, part) in cases {
+        let line = refusal(boot(arguments, &[]), 2);
+        assert!(line.contains(part), "{arguments:?}: {line}");
+    }
+}
+
+#[test]
+fn traces_that_are_not_there_or_damaged() {
+    let folder = tempfile::tempdir().unwrap();
+    let trace = folder.path().join("short.trace");
+    fs::write(&trace, b"HEAPTRC1\x01").unwrap();
+    let name = trace.to_str().unwrap();
+    let line = refusal(boot(&["--trace", name], &[]), 2);
+    assert_eq!(
+        line,
+        format!("the trace {name} is damaged: it ends within its header")
+    );
+    let line = refusal(
+        boot(&["image", "--trace", "nosuch", "/tmp/heap.img"], &[]),
+        2,
+    );
+    assert!(line.contains("nosuch") && line.contains("sqlite"), "{line}");
+    let odd_name = folder.path().join("odd name.trace");
+    fs::write(&odd_name, [b"HEAPTRC1".as_slice(), &[0; 16]].concat()).unwrap();
+    let line = refusal(boot(&["--trace", odd_name.to_str().unwrap()], &[]), 2);
+    assert!(line.contains("needs a name of letters"), "{line}");
+}
+
+#[test]
+fn a_target_folder_that_cannot_be_written() {
+    for folder in ["/proc", "/dev/null/target"] {
+        let line = refusal(boot(&[], &[("CARGO_TARGET_DIR", Path::new(folder))]), 14);
+        assert!(line.contains(folder), "{line}");
+    }
+}
+
+#[test]
+fn a_report_that_cannot_be_written_is_known_before_the_tests_run() {
+    let line = refusal(boot(&["test", "--junit", "/dev/null/junit.xml"], &[]), 14);
+    assert!(line.contains("/dev/null/junit.xml"), "{line}");
+}
+
+#[test]
+fn no_toolchain_and_no_qemu() {
+    let line = refusal(boot(&[], &[]), 10);
+    assert!(line.contains("KERNEL_TOOLCHAIN"), "{line}");
+
+    let folder = tempfile::tempdir().unwrap();
+    let tools = format!(
+        "lib/rustlib/{}-unknown-linux-gnu/bin",
+        std::env::consts::ARCH
+    );
+    let tools = ["llvm-objcopy", "llvm-objdump", "rust-lld"].map(|tool| format!("{tools}/{tool}"));
+    let others = [
+        "bin/cargo",
+        "bin/rustc",
+        "lib/rustlib/src/rust/library/core/Cargo.toml",
+    ];
+    for file in tools.iter().map(String::as_str).chain(others) {
+        let file = folder.path().join(file);
+        fs::create_dir_all(file.parent().unwrap()).unwrap();
+        fs::write(file, "").unwrap();
+    }
+    let output = boot(&["test"], &[("KERNEL_TOOLCHAIN", folder.path())]);
+    let said = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(11), "{said}");
+    // The toolchain is told, then what is missing.
+    assert_eq!(said.lines().count(), 2, "{said}");
+    assert!(
+        said.ends_with("install QEMU (Debian: qemu-system-x86)\n"),
+        "{said}"
+    );
+}
+
+#[test]
+fn help_is_no_error() {
+    let output = boot(&["--help"], &[]);
+    assert!(output.status.success());
+    let said = String::from_utf8(output.stdout).unwrap();
+    assert!(
+        said.contains("Exit status:") && said.contains("./run-qemu.sh test"),
+        "{said}"
+    );
+}
