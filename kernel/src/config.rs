@@ -170,7 +170,7 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "# of the host\nmode=test\nfilter=grow::\nafter=grow::in_place\n\n\
-                    trace=git\nmonitor=yes\njobs=no\nseed=18446744073709551615\n";
+                    trace=git\nmonitor=yes\njobs=no\nticks-per-instruction=1\nseed=18446744073709551615\n";
         let expected = Config {
             mode: Mode::Test,
             filter: Some("grow::"),
@@ -178,6 +178,7 @@ mod tests {
             trace: "git",
             monitor: true,
             jobs: false,
+            ticks_per_instruction: NonZero::new(1),
             seed: u64::MAX,
         };
         assert_eq!(Config::parse(text), Ok(expected));
