@@ -41,7 +41,7 @@ impl Workload<'_> {
     fn room(&self) -> usize {
         match self {
             Workload::Mix(_) => 4 << 20,
-            Workload::Trace(trace) => 2 * trace.peak() as usize + (1 << 20),
+            Workload::Trace(trace) => 2 * trace.peak() + (1 << 20),
         }
     }
 }

@@ -63,7 +63,7 @@ pub fn list(ramdisk: &Ramdisk<'_>) {
         };
         match load(ramdisk, &name) {
             Ok(trace) => {
-                let (operations, peak) = (Count(trace.len() as u64), Bytes(trace.peak() as usize));
+                let (operations, peak) = (Count(trace.len() as u64), Bytes(trace.peak()));
                 println!("  {name:<10} {operations:>9} operations, at most {peak} live");
             }
             Err(error) => println!("  {error}"),
