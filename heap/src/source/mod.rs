@@ -20,7 +20,8 @@ pub use self::manual::Manual;
 /// An implementor guarantees:
 /// * [`acquire`](Source::acquire) and [`resize`](Source::resize) use the allocator that calls them
 ///   through their arguments only. They do not allocate from it in another way: not through the lock
-///   around it, nor, if it is the global allocator, by way of a `Box` or a `println!`.
+///   around it, nor, if it is the global allocator, by way of a `Box` or a `println!`. Nor does its
+///   `clone`, if it has one.
 /// * What [`resize`](Source::resize) returns is as described there.
 pub unsafe trait Source: Debug + Sized {
     /// Whether [`resize`](Source::resize) is to be called. Most sources never take memory back and
