@@ -6,12 +6,18 @@ use core::fmt::Debug;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 
+mod allocator;
 mod arena;
+mod blocks;
 mod claim;
+mod global_alloc;
 mod manual;
 
+pub use self::allocator::AllocatorSource;
 pub use self::arena::{ArenaHeap, ArenaSource};
+pub(crate) use self::blocks::Tie;
 pub use self::claim::Claim;
+pub use self::global_alloc::GlobalAllocSource;
 pub use self::manual::Manual;
 
 /// Gives memory to a [`Talc`] that has not enough, and may take back what has become free.

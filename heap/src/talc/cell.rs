@@ -201,10 +201,9 @@ impl<S: Source, B: Binning> TalcSyncCell<S, B> {
     /// # Panics
     /// Elsewhere.
     pub const fn new_wasm(source: S) -> Self {
-        assert!(
-            cfg!(all(target_family = "wasm", not(target_feature = "atomics"))),
-            "this is not WebAssembly without threads"
-        );
+        if !cfg!(all(target_family = "wasm", not(target_feature = "atomics"))) {
+            panic!("this is not WebAssembly without threads");
+        }
         // SAFETY: on this target there is nobody who could call.
         unsafe { Self::new(TalcCell::new(source)) }
     }

@@ -26,7 +26,7 @@ use self::chunk::chunk_size;
 use self::counters::Counting;
 use self::gaps::Gaps;
 use self::tag::TAG_SIZE;
-use crate::source::Source;
+use crate::source::{Source, Tie};
 
 mod allocate;
 pub mod binning;
@@ -102,6 +102,8 @@ pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 /// assert!(talc.check().is_ok());
 /// ```
 pub struct Talc<S: Source, B: Binning> {
+    /// Dropped before the source, which may want to know that this is about to happen.
+    pub(crate) tie: Tie,
     /// Provides memory. `Talc` calls it and does not touch it otherwise.
     pub source: S,
     gaps: Gaps<B>,
@@ -117,6 +119,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// An allocator that has no memory yet.
     pub const fn new(source: S) -> Self {
         Self {
+            tie: Tie::new(),
             source,
             gaps: Gaps::new(),
             counters: Counting::new(),
