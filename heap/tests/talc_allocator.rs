@@ -1,4 +1,5 @@
 //! `Allocator`, for the lock and the cell, for values and references.
+#![cfg_attr(feature = "nightly", feature(allocator_api))]
 
 mod common;
 
@@ -242,6 +243,14 @@ fn the_standard_collections_take_the_allocators() {
     let cell = TalcCell::new(claim(&memory));
     let mut numbers = std::vec::Vec::new_in(&cell);
     numbers.extend(0..1000);
-
-    assert_eq!(numbers.iter().sum::<i32>(), 499_500);
+    let map: std::collections::BTreeMap<_, _, _> = {
+        let mut map = std::collections::BTreeMap::new_in(&cell);
+        map.extend(
+            numbers
+                .iter()
+                .map(|n| (n, std::boxed::Box::new_in(n * n, &cell))),
+        );
+        map
+    };
+    assert!(map.into_iter().all(|(n, square)| *square == n * n));
 }

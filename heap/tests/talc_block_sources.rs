@@ -5,7 +5,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
-use std::mem::{replace, swap};
+use std::mem::{swap, take};
 use std::ptr::NonNull;
 
 use allocator_api2::alloc::{AllocError, Allocator};
@@ -225,7 +225,7 @@ fn a_replaced_source_leaves_what_is_in_use() {
 
 /// So that a leak checker sees what is not meant.
 fn free_leaked(backing: &Backing) {
-    for (base, layout) in replace(&mut *backing.blocks.borrow_mut(), BTreeMap::new()) {
+    for (base, layout) in take(&mut *backing.blocks.borrow_mut()) {
         // SAFETY: the system allocated it, and those who had it are gone.
         unsafe { System.dealloc(base, layout) };
     }
