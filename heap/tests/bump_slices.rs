@@ -102,13 +102,8 @@ fn one_thread_allocates_boxes_and_arrays() {
         assert_eq!(bump.bump_array::<()>(usize::MAX).unwrap().len(), usize::MAX);
         assert!(bump.alloc(layout(8, 8)).is_some() && bump.alloc(layout(1, 1)).is_none());
         // SAFETY: all elements were written.
-        assert_eq!(
-            array
-                .iter()
-                .map(|n| unsafe { n.assume_init() })
-                .sum::<usize>(),
-            6
-        );
+        let numbers = array.iter().map(|n| unsafe { n.assume_init() });
+        assert_eq!(numbers.sum::<usize>(), 6);
     }
     assert_eq!(Rc::strong_count(&counted), 1, "the box dropped its value");
     bump.reset();
