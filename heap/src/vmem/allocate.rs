@@ -40,7 +40,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
             && let Some(segment) = find(&state.free, space)
         {
             let base = segment.start.get();
-            state.carve(segment, base, space);
+            state.carve_front(segment, space);
             return Ok(base);
         }
         drop(state);

@@ -65,10 +65,9 @@ impl FreeLists {
     #[inline]
     pub(super) fn list_at_least(&self, size: usize) -> usize {
         let quanta_less_one = (size - 1) >> self.shift;
-        if quanta_less_one < EXACT {
+        // One more than the list for the next smaller size.
+        if quanta_less_one <= EXACT {
             quanta_less_one
-        } else if quanta_less_one == EXACT {
-            EXACT
         } else {
             class_of(quanta_less_one) + 1
         }
@@ -176,7 +175,7 @@ impl FreeLists {
         self.change_list(tag, self.list_of(before), self.list_of(tag.size()));
     }
 
-    #[inline(never)]
+    #[cold]
     fn change_list(&mut self, tag: Tag, from: usize, to: usize) {
         if from != to {
             self.unlink(tag, from);

@@ -57,12 +57,10 @@ pub(super) struct Index {
     asking: bool,
     /// No page is asked for below this number of segments: the last time there was none.
     patience: usize,
-    /// log₂ of the quantum.
-    shift: u32,
 }
 
 impl Index {
-    pub(super) const fn new(shift: u32) -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             inline: [const { Cell::new(None) }; INLINE],
             direct: [None; DIRECT],
@@ -76,7 +74,6 @@ impl Index {
             hungry: false,
             asking: false,
             patience: 0,
-            shift,
         }
     }
 
@@ -143,21 +140,13 @@ impl Index {
     /// The bucket for segments that start at `base`.
     #[inline]
     pub(super) fn bucket_of(&self, base: usize) -> usize {
-        let hash = self.hash(base);
+        let hash = hash(base);
         let mask = if hash & self.mask < self.buckets {
             self.mask
         } else {
             self.mask >> 1
         };
         hash & mask
-    }
-
-    /// Fibonacci hashing: the high bits of the product depend on all bits of the base, so they are
-    /// swapped to where the mask takes bits.
-    #[inline]
-    fn hash(&self, base: usize) -> usize {
-        let quanta = (base >> self.shift) as u64;
-        quanta.wrapping_mul(0x9e37_79b9_7f4a_7c15).swap_bytes() as usize
     }
 
     #[inline]
@@ -167,10 +156,9 @@ impl Index {
         }
         let page = number / PER_PAGE;
         let leaf = match self.direct.get(page) {
-            Some(leaf) => *leaf,
-            None => self.far_leaf(page - DIRECT),
+            Some(&Some(leaf)) => leaf,
+            _ => self.far_leaf(page),
         };
-        let leaf = leaf.expect("pages cover the buckets");
         // SAFETY: a page of buckets stays valid while it belongs to the index, was initialised when
         // it was installed, and is changed through cells only.
         let leaf = unsafe { leaf.as_ref() };
@@ -178,9 +166,12 @@ impl Index {
     }
 
     /// A page of buckets beyond the first `DIRECT`.
-    #[inline(never)]
-    fn far_leaf(&self, number: usize) -> Option<NonNull<Leaf>> {
-        self.directory(number / PER_PAGE)?[number % PER_PAGE].get()
+    #[cold]
+    fn far_leaf(&self, page: usize) -> NonNull<Leaf> {
+        let number = page - DIRECT;
+        self.directory(number / PER_PAGE)
+            .and_then(|directory| directory[number % PER_PAGE].get())
+            .expect("pages cover the buckets")
     }
 
     fn directory(&self, number: usize) -> Option<&Directory> {
@@ -340,6 +331,15 @@ impl Index {
         self.set_leaves(number);
         leaf.map(NonNull::cast)
     }
+}
+
+/// Fibonacci hashing: the high bits of the product depend on all bits of the base, whose low ones are
+/// all zero, so they are swapped to where the mask takes bits.
+#[inline]
+fn hash(base: usize) -> usize {
+    (base as u64)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .swap_bytes() as usize
 }
 
 #[inline]

@@ -49,7 +49,7 @@ impl State {
         Self {
             spans: Spans::default(),
             free: FreeLists::new(shift),
-            index: Index::new(shift),
+            index: Index::new(),
             stash: Stash::new(),
             cursor: Cursor::default(),
             total: 0,
@@ -123,37 +123,48 @@ impl State {
 
     /// Allocates `size` bytes at `base` of a free segment, and returns the allocated segment. Takes
     /// up to two tags.
-    #[inline]
     pub(super) fn carve(&mut self, free: Tag, base: usize, size: usize) -> Tag {
-        if is_idle(free) {
-            self.idle.remove(free.below());
-        }
         let (start, last) = (free.start.get(), free.last.get());
+        if base == start {
+            return self.carve_front(free, size);
+        }
+        self.wake(free);
+        self.set_bounds(free, start, base - 1);
+        let above = self.stash.take();
+        above.set(Kind::Free, base, last);
+        insert_above(free, above);
+        self.free.insert(above);
+        self.carve_front(above, size)
+    }
+
+    /// Allocates the first `size` bytes of a free segment, and returns the allocated segment. Takes
+    /// up to one tag.
+    #[inline(always)]
+    pub(super) fn carve_front(&mut self, free: Tag, size: usize) -> Tag {
+        self.wake(free);
+        let (base, last) = (free.start.get(), free.last.get());
         let end = base + (size - 1);
-        let allocated = if base == start && end == last {
+        let allocated = if end == last {
             self.free.remove(free);
             free
         } else {
             let allocated = self.stash.take();
-            if base == start {
-                insert_above(free.below(), allocated);
-                self.set_bounds(free, end + 1, last);
-            } else {
-                if end != last {
-                    let above = self.stash.take();
-                    above.set(Kind::Free, end + 1, last);
-                    insert_above(free, above);
-                    self.free.insert(above);
-                }
-                insert_above(free, allocated);
-                self.set_bounds(free, start, base - 1);
-            }
+            insert_above(free.below(), allocated);
+            self.set_bounds(free, end + 1, last);
             allocated
         };
         allocated.set(Kind::Allocated, base, end);
-        self.index.insert(allocated);
         self.allocated += size;
+        self.index.insert(allocated);
         allocated
+    }
+
+    /// Takes the span of a segment that is about to be divided or allocated from the idle ones.
+    #[inline]
+    fn wake(&mut self, free: Tag) {
+        if is_idle(free) {
+            self.idle.remove(free.below());
+        }
     }
 
     /// Frees an allocated segment, which has left the index, and returns the free segment of which
