@@ -14,6 +14,11 @@ pub mod vmem;
 
 pub use span::Span;
 
+/// The examples in the README compile.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+mod readme {}
+
 #[cfg(test)]
 #[path = "../tests/common/random.rs"]
 mod test_random;
