@@ -93,20 +93,26 @@ fn spans<S: Subject>(spans: usize, operations: usize) -> Duration {
     for number in 0..spans {
         arena.add_span(base(number), PAGE);
     }
-    measured(operations, |number| arena.add_span(base(spans + number), PAGE))
+    measured(operations, |number| {
+        arena.add_span(base(spans + number), PAGE)
+    })
 }
 
 /// Allocates with alignment, phase, boundary, minimum and maximum, and frees that.
 fn constrained<S: Subject>(live: usize, operations: usize) -> Duration {
     let (arena, _blocks) = filled::<S>(live);
     let (min, max) = (2 * live * PAGE, 4 * (live + 100) * PAGE);
-    measured(operations, |_| arena.free(arena.alloc_constrained(min, max)))
+    measured(operations, |_| {
+        arena.free(arena.alloc_constrained(min, max))
+    })
 }
 
 /// Allocates what is there only for as long as it is needed: two borrowed spans come and go.
 fn import<S: Subject>(live: usize, operations: usize) -> Duration {
     let arena = S::borrowing(4 * (live + 100));
-    let _blocks: Vec<_> = (0..live).map(|number| arena.alloc(size(number), Policy::Instant)).collect();
+    let _blocks: Vec<_> = (0..live)
+        .map(|number| arena.alloc(size(number), Policy::Instant))
+        .collect();
     measured(operations, |number| {
         let blocks = [0, 1].map(|more| arena.alloc(size(number + more), Policy::Instant));
         for block in black_box(blocks) {
