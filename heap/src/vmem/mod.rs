@@ -46,6 +46,8 @@ mod source;
 mod spans;
 mod stash;
 mod state;
+#[cfg(test)]
+mod steps;
 pub mod tags;
 
 use core::cell::UnsafeCell;

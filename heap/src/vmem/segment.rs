@@ -136,6 +136,8 @@ impl Deref for Tag {
     type Target = Bt;
 
     fn deref(&self) -> &Bt {
+        #[cfg(test)]
+        super::steps::count();
         // SAFETY: `new` was promised that the memory is valid for as long as the tag is used, and
         // that the arena's lock keeps other threads away. It has been initialised, and is only
         // changed through cells.

@@ -172,10 +172,10 @@ impl State {
     #[inline]
     pub(super) fn release(&mut self, tag: Tag) -> Tag {
         self.allocated -= tag.size();
-        tag.kind.set(Kind::Free);
         let (below, above) = (tag.below(), tag.above());
         let merged = match (below.is_free(), above.is_free()) {
             (false, false) => {
+                tag.kind.set(Kind::Free);
                 self.free.insert(tag);
                 tag
             }
