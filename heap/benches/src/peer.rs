@@ -45,7 +45,12 @@ pub trait Peer: Sized {
 ///
 /// # Safety
 /// As for [`Peer::reallocate`].
-unsafe fn move_block<P: Peer>(peer: &mut P, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+unsafe fn move_block<P: Peer>(
+    peer: &mut P,
+    ptr: *mut u8,
+    layout: Layout,
+    new_size: usize,
+) -> *mut u8 {
     // SAFETY: both blocks are live and as large as their layouts say.
     unsafe {
         let new = peer.allocate(resized(layout, new_size));
@@ -159,13 +164,19 @@ impl Peer for Rlsf {
     #[inline(never)]
     unsafe fn deallocate(&mut self, ptr: *mut u8, layout: Layout) {
         // SAFETY: the caller's duty.
-        unsafe { self.0.deallocate(NonNull::new_unchecked(ptr), layout.align()) }
+        unsafe {
+            self.0
+                .deallocate(NonNull::new_unchecked(ptr), layout.align())
+        }
     }
 
     #[inline(never)]
     unsafe fn reallocate(&mut self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         // SAFETY: the caller's duty.
-        or_null(unsafe { self.0.reallocate(NonNull::new_unchecked(ptr), resized(layout, new_size)) })
+        or_null(unsafe {
+            self.0
+                .reallocate(NonNull::new_unchecked(ptr), resized(layout, new_size))
+        })
     }
 }
 
@@ -222,7 +233,9 @@ impl Peer for Dlmalloc {
 
     unsafe fn new(base: *mut u8, size: usize) -> Option<Self> {
         let range = Cell::new(Some((base, size)));
-        Some(Self(dlmalloc::Dlmalloc::new_with_allocator(OneRange { range })))
+        Some(Self(dlmalloc::Dlmalloc::new_with_allocator(OneRange {
+            range,
+        })))
     }
 
     #[inline(never)]
@@ -343,4 +356,10 @@ macro_rules! with_peer {
 }
 
 /// The peers that are measured when none is named. ([`LinkedList`] takes minutes for a trace.)
-pub const NAMES: [&str; 5] = [Heap::NAME, Talc::NAME, Rlsf::NAME, Dlmalloc::NAME, Buddy::NAME];
+pub const NAMES: [&str; 5] = [
+    Heap::NAME,
+    Talc::NAME,
+    Rlsf::NAME,
+    Dlmalloc::NAME,
+    Buddy::NAME,
+];

@@ -30,7 +30,13 @@ pub struct Slot {
 
 /// Empty slots for a trace.
 pub fn slots(trace: &Trace) -> Vec<Slot> {
-    vec![Slot { ptr: ptr::null_mut(), layout: Layout::new::<()>() }; trace.slots]
+    vec![
+        Slot {
+            ptr: ptr::null_mut(),
+            layout: Layout::new::<()>()
+        };
+        trace.slots
+    ]
 }
 
 /// Replays a trace and frees what it leaves behind, so that the slots are empty again. Returns

@@ -45,7 +45,11 @@ fn main() {
     print!("{:<12}", "fit, %");
     TRACES.iter().for_each(|trace| print!("{trace:>8}"));
     println!();
-    for peer in if named.is_empty() { &peer::NAMES[..] } else { &named } {
+    for peer in if named.is_empty() {
+        &peer::NAMES[..]
+    } else {
+        &named
+    } {
         print!("{peer:<12}");
         for name in TRACES {
             let trace = trace(name).expect("it exists");
