@@ -22,7 +22,7 @@ use core::alloc::Layout;
 use core::fmt;
 
 use self::binning::Binning;
-use self::chunk::chunk_size;
+use self::chunk::{MIN_CHUNK, chunk_size};
 use self::counters::Counting;
 use self::gaps::Gaps;
 use self::tag::TAG_SIZE;
@@ -185,14 +185,14 @@ const fn metadata_chunk_size<B: Binning>() -> usize {
 /// With this size, wherever it is, the first claim succeeds.
 pub const fn min_first_heap_size<B: Binning>() -> usize {
     // At the base, the tag and up to a unit less one byte to the first multiple of the unit; at the
-    // end as much again to the last; between them the metadata and one unit for an allocation.
-    TAG_SIZE + 2 * (base::CHUNK_UNIT - 1) + metadata_chunk_size::<B>() + base::CHUNK_UNIT
+    // end as much again to the last; between them the metadata and a chunk for an allocation.
+    TAG_SIZE + 2 * (base::CHUNK_UNIT - 1) + metadata_chunk_size::<B>() + MIN_CHUNK
 }
 
 /// With this size and alignment the first claim succeeds.
 pub const fn min_first_heap_layout<B: Binning>() -> Layout {
     // The base tag takes a unit, or else the metadata would not be aligned.
-    let size = base::CHUNK_UNIT + metadata_chunk_size::<B>() + base::CHUNK_UNIT;
+    let size = base::CHUNK_UNIT + metadata_chunk_size::<B>() + MIN_CHUNK;
     match Layout::from_size_align(size, base::CHUNK_UNIT) {
         Ok(layout) => layout,
         Err(_) => panic!("more bins than memory"),
