@@ -11,7 +11,7 @@ fail() {
 
 if ! command -v cargo >/dev/null 2>&1; then
     # rustup may have been installed in this very session.
-    PATH="$PATH:${CARGO_HOME:-$HOME/.cargo}/bin"
+    PATH="$PATH:${CARGO_HOME:-${HOME:-}/.cargo}/bin"
     command -v cargo >/dev/null 2>&1 || fail 'there is no cargo: install Rust first, see https://rustup.rs'
 fi
 
@@ -26,5 +26,9 @@ fi
 
 target=${CARGO_TARGET_DIR:-$root/target}
 { mkdir -p "$target" && test -w "$target"; } 2>/dev/null || fail "cannot write to the target folder $target"
+
+[ -x "$target/release/boot" ] || printf 'run-qemu.sh: building the program that does the work (once, about a minute)\n' >&2
+cargo build --quiet --release --manifest-path "$root/Cargo.toml" --package boot ||
+    fail 'cargo cannot build the program in boot/ (it says why above; the first time it needs a network)'
 
 exec cargo run --quiet --release --manifest-path "$root/Cargo.toml" --package boot -- "$@"

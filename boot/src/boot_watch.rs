@@ -254,12 +254,17 @@ impl BootWatch {
                 reason,
             },
         };
-        let cost = ended.instructions / self.scale.ticks_per_unit;
+        let mut cost = with_thousands(ended.instructions / self.scale.ticks_per_unit);
+        cost = format!("{cost} {}", self.scale.unit);
+        let (before, after) = ended.frames;
+        if before != after {
+            cost += &format!(", {before} frames before and {after} after");
+        }
         TestResult {
             name: running.name,
             verdict,
             took: Some(now - running.began),
-            cost: Some(format!("{} {}", with_thousands(cost), self.scale.unit)),
+            cost: Some(cost),
             text: lossy(&running.text),
         }
     }

@@ -1,11 +1,6 @@
 //! `boot run`: the kernel's main job, and its monitor when somebody is there to use it.
 
-use std::{
-    io::{self, BufRead, IsTerminal, Write},
-    sync::mpsc::{self, Receiver},
-    thread,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use crate::{
     cli::{MachineOptions, RunOptions},
@@ -21,6 +16,7 @@ use crate::{
     report::Report,
     serial::{Piece, Splitter},
     session::Session,
+    terminal::{self, Console},
     toolchain::Toolchain,
     trace::{self, Trace},
 };
@@ -30,9 +26,6 @@ const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long everything may take when no monitor follows.
 const WHOLE_LIMIT: Duration = Duration::from_secs(300);
-
-/// Ends the monitor's input, as it does on a terminal.
-const CTRL_D: &[u8] = b"\x04";
 
 /// `boot run`.
 pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
@@ -63,7 +56,7 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
         let Some(Wish { filter }) = wish else {
             return Ok(());
         };
-        let session = Session::prepare(project, &toolchain, &builder, &qemu, &options.machine, 1)?;
+        let session = Session::prepare(project, &toolchain, &qemu, &options.machine, 1)?;
         let (results, ending) = session.run(filter.as_deref());
         match ending {
             Err(Failure::Interrupted) => return ending,
@@ -72,7 +65,7 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
         }
         let mut report = Report::default();
         report.add("kernel", results);
-        println!("{}", report.totals());
+        terminal::show_line(&report.totals().to_string());
         job = false;
     }
 }
@@ -123,13 +116,13 @@ fn watch(
             ),
         };
         if let Some(limit) = limit.filter(|&limit| !options.gdb && began.elapsed() > limit) {
-            show(splitter.before_ready().unwrap_or_default().as_bytes());
+            terminal::show(splitter.before_ready().unwrap_or_default().as_bytes());
             return Err(Failure::TimedOut { what, limit });
         }
         if splitter.before_ready().is_none()
             && let Some(console) = console
         {
-            for line in console.lines.try_iter() {
+            for line in console.lines() {
                 machine.say(&line);
                 splitter.answered();
             }
@@ -139,7 +132,7 @@ fn watch(
             Heard::Bytes(bytes) => {
                 for piece in splitter.push(&bytes) {
                     match piece {
-                        Piece::Text(text) => show(&text),
+                        Piece::Text(text) => terminal::show(&text),
                         Piece::Record(Record::Ready) => {}
                         Piece::Record(Record::RunTests { filter }) => wish = Some(Wish { filter }),
                         Piece::Record(record) => {
@@ -151,46 +144,10 @@ fn watch(
             Heard::End => {
                 let exit = machine.end();
                 if !matches!(exit, Ok(Exit::Success)) {
-                    show(splitter.before_ready().unwrap_or_default().as_bytes());
+                    terminal::show(splitter.before_ready().unwrap_or_default().as_bytes());
                 }
                 return Ok((exit?, wish));
             }
         }
-    }
-}
-
-/// Writes to the terminal at once, line end or not.
-fn show(bytes: &[u8]) {
-    let mut out = io::stdout().lock();
-    // Nobody reads any more: the machine still runs to its end, and its exit status counts.
-    let _ = out.write_all(bytes).and_then(|()| out.flush());
-}
-
-/// The user's terminal.
-struct Console {
-    /// What was typed, a line at a time; [`CTRL_D`] at its end.
-    lines: Receiver<Vec<u8>>,
-}
-
-impl Console {
-    /// The terminal, if both its directions are one.
-    fn open() -> Option<Self> {
-        if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
-            return None;
-        }
-        let (sender, lines) = mpsc::channel();
-        thread::spawn(move || {
-            let mut input = io::stdin().lock();
-            loop {
-                let mut line = Vec::new();
-                // An unreadable terminal is at its end too.
-                let is_end = !matches!(input.read_until(b'\n', &mut line), Ok(1..));
-                let said = if is_end { CTRL_D.to_vec() } else { line };
-                if sender.send(said).is_err() || is_end {
-                    return;
-                }
-            }
-        });
-        Some(Self { lines })
     }
 }

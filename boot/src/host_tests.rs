@@ -12,6 +12,7 @@ use crate::{
     process,
     project::Project,
     report::{TestResult, Verdict},
+    terminal,
 };
 
 /// Runs those whose names contain `filter`, shows what they write as they write it, and returns their results.
@@ -62,7 +63,7 @@ fn read(output: PipeReader) -> Vec<TestResult> {
     let mut results = Vec::new();
     for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
-        println!("{line}");
+        terminal::show_line(&line);
         results.extend(parse(&line));
     }
     results

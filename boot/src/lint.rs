@@ -8,6 +8,7 @@ use crate::{
     process,
     project::Project,
     report::{Report, TestResult, Verdict},
+    terminal,
     toolchain::Toolchain,
 };
 
@@ -38,7 +39,7 @@ pub fn run(project: &Project) -> Result<(), Failure> {
     let mut report = Report::default();
     report.add("lint", results);
     let totals = report.totals();
-    println!("{totals}");
+    terminal::show_line(&totals.to_string());
     if totals.failed > 0 {
         Err(Failure::Told(1))
     } else {

@@ -10,8 +10,9 @@
 //! | `process` | children that end when we do; Ctrl-C |
 //! | `packages`, `toolchain`, `debian` | what must be installed, and which compiler builds the kernel |
 //! | `kernel`, `ramdisk`, `image` | the kernel's ELF file, the archive it is given, the disk that boots both |
-//! | `qemu`, `firmware`, `serial`, `record` | a virtual machine, and what its serial line says |
-//! | `demonstration` | the main job and its monitor |
+//! | `qemu`, `firmware`, `machine` | QEMU's command line, and a machine that runs |
+//! | `serial`, `record` | what the kernel says on its serial line |
+//! | `demonstration`, `terminal` | the main job and its monitor |
 //! | `session`, `boot_watch` | all in-kernel tests, over as many boots as they need |
 //! | `host_tests`, `report` | the tests of plain `cargo test`; results, totals, JUnit |
 //! | `trace` | recorded allocation traces, checked before a kernel sees them |
@@ -37,6 +38,7 @@ mod record;
 mod report;
 mod serial;
 mod session;
+mod terminal;
 mod toolchain;
 mod trace;
 

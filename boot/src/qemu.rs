@@ -85,7 +85,7 @@ impl Qemu {
         command.args(self.arguments(options, image));
         let machine = Machine::start(command)?;
         if options.gdb {
-            println!("{}", gdb_line(options.build.firmware(), kernel));
+            println!("{}", gdb_line(kernel));
         }
         Ok(machine)
     }
@@ -162,18 +162,16 @@ pub fn ticks_per_instruction(options: &MachineOptions) -> Option<u64> {
     }
 }
 
+/// Where the boot stages put the kernel, which is position-independent: at the beginning of the range that the
+/// kernel's `BOOTLOADER_CONFIG` gives them.
+const KERNEL_BASE: u64 = 0xffff_8000_0000_0000;
+
 /// What to type in another terminal to debug `kernel`.
-fn gdb_line(firmware: Firmware, kernel: &Path) -> String {
-    // The kernel is position-independent. The bootloader puts it at the first entry of the top page table that
-    // nothing else uses, which is another one for each firmware.
-    let base: u64 = match firmware {
-        Firmware::Bios => 2 << 39,
-        Firmware::Uefi => 1 << 39,
-    };
+fn gdb_line(kernel: &Path) -> String {
     let kernel = kernel.display();
     // A breakpoint of the processor's own, because the kernel is not in memory yet.
     format!(
-        "gdb -ex 'target remote :1234' -ex 'add-symbol-file {kernel} -o {base:#x}' -ex 'hbreak _start' -ex continue"
+        "gdb -ex 'target remote :1234' -ex 'add-symbol-file {kernel} -o {KERNEL_BASE:#x}' -ex 'hbreak _start' -ex continue"
     )
 }
 

@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path, time::Duration};
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use tempfile::NamedTempFile;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, terminal};
 
 /// How one test went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -39,8 +39,9 @@ pub enum Verdict {
 }
 
 impl TestResult {
-    /// Writes it to the terminal: a line, and for a failure what it wrote.
+    /// Writes it to the terminal: a line, and for a failure the last of what it wrote.
     pub fn print(&self) {
+        let name = &self.name;
         match &self.verdict {
             Verdict::Passed => {
                 let cost = self
@@ -48,18 +49,29 @@ impl TestResult {
                     .as_ref()
                     .map(|cost| format!(" ({cost})"))
                     .unwrap_or_default();
-                println!("test {} ... ok{cost}", self.name);
+                terminal::show_line(&format!("test {name} ... ok{cost}"));
             }
-            Verdict::Ignored => println!("test {} ... ignored", self.name),
+            Verdict::Ignored => terminal::show_line(&format!("test {name} ... ignored")),
             Verdict::Failed { how, reason } => {
-                println!("test {} ... FAILED ({how}): {reason}", self.name);
-                for line in self.text.lines() {
-                    println!("    | {line}");
+                terminal::show_line(&format!("test {name} ... FAILED ({how}): {reason}"));
+                let lines: Vec<_> = self.text.lines().collect();
+                let tail = &lines[lines.len().saturating_sub(TAIL)..];
+                if tail.len() < lines.len() {
+                    terminal::show_line(&format!(
+                        "    | ({} lines before these)",
+                        lines.len() - tail.len()
+                    ));
+                }
+                for line in tail {
+                    terminal::show_line(&format!("    | {line}"));
                 }
             }
         }
     }
 }
+
+/// So many lines that a failed test wrote are shown. JUnit has them all.
+const TAIL: usize = 40;
 
 /// How many tests passed and failed.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

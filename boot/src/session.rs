@@ -22,8 +22,12 @@ use crate::{
     ramdisk::{self, Config},
     report::{JunitFile, Report, TestResult, Verdict},
     serial::Splitter,
+    terminal,
     toolchain::Toolchain,
 };
+
+/// How long all boots together may take. Each test has its own deadline; this ends what adds up.
+const WHOLE_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// `boot test`.
 pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> {
@@ -41,24 +45,25 @@ pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> 
     if !options.kernel_only {
         report.add("host", host_tests::run(project, filter)?);
     }
-    let builder = Builder::prepare(project, &toolchain)?;
     let session = Session::prepare(
         project,
         &toolchain,
-        &builder,
         &qemu,
         &options.machine,
         options.deadline_scale,
-    )?;
-    let (mut results, ending) = session.run(filter);
+    );
+    let (mut results, ending) = match session {
+        Ok(session) => session.run(filter),
+        Err(failure) => (Vec::new(), Err(failure)),
+    };
     if let Err(Failure::Interrupted) = ending {
         return ending;
     }
     if let Err(failure) = &ending {
-        // The tests that did not get to run count as one that failed.
+        // The tests that could not be run count as one that failed.
         eprintln!("boot: {failure}");
         results.push(TestResult {
-            name: "the tests' boot".into(),
+            name: "in-kernel tests".into(),
             verdict: Verdict::Failed {
                 how: "died",
                 reason: failure.to_string(),
@@ -82,7 +87,7 @@ pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> 
         junit.write(&report)?;
     }
     let totals = report.totals();
-    println!("{totals}");
+    terminal::show_line(&totals.to_string());
     match ending {
         Err(failure) => Err(Failure::Told(failure.status())),
         Ok(()) if totals.failed > 0 => Err(Failure::Told(1)),
@@ -94,23 +99,23 @@ pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> 
 #[derive(Debug)]
 pub struct Session<'a> {
     project: &'a Project,
-    builder: &'a Builder<'a>,
     qemu: &'a Qemu,
     machine: &'a MachineOptions,
+    builder: Builder<'a>,
     kernel: PathBuf,
     scale: Scale,
 }
 
 impl<'a> Session<'a> {
-    /// Builds the tests.
+    /// Builds the tests, and what makes an image of them.
     pub fn prepare(
         project: &'a Project,
         toolchain: &Toolchain,
-        builder: &'a Builder<'a>,
         qemu: &'a Qemu,
         machine: &'a MachineOptions,
         deadline_scale: u32,
     ) -> Result<Self, Failure> {
+        let builder = Builder::prepare(project, toolchain)?;
         let kernel = Kernel::Tests.build(project, toolchain, &machine.build)?;
         let (unit, ticks_per_unit) = match qemu::ticks_per_instruction(machine) {
             Some(ticks) => ("instructions", ticks),
@@ -123,9 +128,9 @@ impl<'a> Session<'a> {
         };
         Ok(Self {
             project,
-            builder,
             qemu,
             machine,
+            builder,
             kernel,
             scale,
         })
@@ -134,11 +139,17 @@ impl<'a> Session<'a> {
     /// Runs the tests whose names contain `filter`, and shows each as it ends. Returns their results, and what
     /// went wrong besides them.
     pub fn run(&self, filter: Option<&str>) -> (Vec<TestResult>, Result<(), Failure>) {
-        over_boots(|after| self.boot(filter, after))
+        let began = Instant::now();
+        over_boots(|after| self.boot(filter, after, began))
     }
 
-    /// One boot: the tests after `after`, until the last or until one dies.
-    fn boot(&self, filter: Option<&str>, after: Option<&str>) -> Result<Booted, Failure> {
+    /// One boot: the tests after `after`, until the last or until one dies. The first boot `began` then.
+    fn boot(
+        &self,
+        filter: Option<&str>,
+        after: Option<&str>,
+        began: Instant,
+    ) -> Result<Booted, Failure> {
         let config = Config::Test {
             filter: filter.map(str::to_owned),
             after: after.map(str::to_owned),
@@ -152,11 +163,18 @@ impl<'a> Session<'a> {
         )?;
         let mut machine = self.qemu.start(self.machine, &self.kernel, image.path())?;
 
+        let whole_limit = self.scale.deadline.map(|factor| WHOLE_LIMIT * factor);
         let mut splitter = Splitter::default();
         let mut watch = BootWatch::new(self.scale, Instant::now(), TestResult::print);
         let booted = loop {
             if process::interrupted() {
                 return Err(Failure::Interrupted);
+            }
+            if let Some(limit) = whole_limit.filter(|&limit| began.elapsed() > limit) {
+                break watch.give_up(Failure::TimedOut {
+                    what: "end of the tests",
+                    limit,
+                });
             }
             let left = watch.due().map_or(Duration::MAX, |due| {
                 due.saturating_duration_since(Instant::now())
@@ -168,10 +186,9 @@ impl<'a> Session<'a> {
             match machine.listen(left.min(process::POLL)) {
                 Heard::Nothing => {}
                 Heard::Bytes(bytes) => {
-                    let pieces = splitter.push(&bytes);
-                    if let Err(failure) = pieces
-                        .into_iter()
-                        .try_for_each(|piece| watch.take(piece, Instant::now()))
+                    let mut pieces = splitter.push(&bytes).into_iter();
+                    if let Err(failure) =
+                        pieces.try_for_each(|piece| watch.take(piece, Instant::now()))
                     {
                         break watch.give_up(failure);
                     }

@@ -287,3 +287,18 @@ fn costs_are_counted_in_instructions_whatever_the_counters_step() {
     assert_eq!(cost(1), "3,200 instructions");
     assert_eq!(cost(32), "100 instructions");
 }
+
+#[test]
+fn frames_are_told_when_a_test_leaves_more_or_fewer() {
+    let booted = Boot::new()
+        .says(&[
+            "@tests 1",
+            BEGIN_A,
+            "@end m::a failed instructions=1 frames=5..7 reason=leaked",
+        ])
+        .exits(Exit::Panicked);
+    assert_eq!(
+        booted.results[0].cost.as_deref(),
+        Some("1 instructions, 5 frames before and 7 after")
+    );
+}

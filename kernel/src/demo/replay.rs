@@ -45,7 +45,13 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
         );
     };
 
-    let mut player = Player::<_, true>::new(&HEAP, trace.slots());
+    let Some(mut player) = Player::<_, true>::new(&HEAP, trace.slots()) else {
+        println!(
+            "  there is no memory for its {} slots",
+            Count(trace.slots() as u64)
+        );
+        return false;
+    };
     for (done, operation) in trace.operations().enumerate() {
         if done % trace.len().div_ceil(STAGES.0) == 0 {
             line(&Count(done as u64), player.live);
