@@ -66,7 +66,7 @@ fn traces_that_are_not_there_or_damaged() {
     let line = refusal(boot(&["--trace", name], &[]), 2);
     assert_eq!(
         line,
-        format!("the trace {name} is damaged: it ends within its header")
+        format!("the trace {name} is damaged: it does not begin with HEAPTRC1 and a whole header")
     );
     let line = refusal(
         boot(&["image", "--trace", "nosuch", "/tmp/heap.img"], &[]),

@@ -193,7 +193,7 @@ fn requests_beyond_the_address_space_fail_and_change_nothing() {
 #[test]
 fn gap_sizes_around_powers_of_two_are_no_tags() {
     let mut heap = OneHeap::new(80 << 20);
-    for power in CHUNK_UNIT.ilog2() + 1..=26 {
+    for power in CHUNK_UNIT.ilog2() + 2..=26 {
         for units in [-1, 0, 1_isize] {
             let chunk = (1_usize << power).wrapping_add_signed(units * CHUNK_UNIT as isize);
             let size = chunk - size_of::<usize>();
@@ -233,9 +233,9 @@ fn churn_of_tiny_blocks_leaves_room_for_larger_ones() {
 #[test]
 fn sizes_within_a_chunk_need_no_change() {
     let mut heap = OneHeap::new(1 << 16);
-    let largest = CHUNK_UNIT - TAG;
+    let largest = 2 * CHUNK_UNIT - TAG;
     let [low, high] = [1, 1].map(|size| heap.allocate(size, 1).unwrap());
-    assert_eq!(high.addr().get() - low.addr().get(), CHUNK_UNIT);
+    assert_eq!(high.addr().get() - low.addr().get(), 2 * CHUNK_UNIT);
     let layout = |size| Layout::from_size_align(size, 1).unwrap();
     // SAFETY: the block is live, and of the size that it was given last.
     unsafe {
@@ -251,6 +251,53 @@ fn sizes_within_a_chunk_need_no_change() {
         heap.talc.shrink(low.as_ptr(), layout(largest), 1);
     }
     heap.check();
+}
+
+#[test]
+fn a_remainder_of_one_unit_is_not_lost() {
+    let mut heap = OneHeap::new(1 << 16);
+    let units = |count: usize| count * CHUNK_UNIT - size_of::<usize>();
+    let layout = |count| Layout::from_size_align(units(count), 1).unwrap();
+    for free_lower_first in [false, true] {
+        // Where five units were freed, four are allocated.
+        let [low, middle, high] = [2, 5, 2].map(|count| heap.allocate(units(count), 1).unwrap());
+        heap.deallocate(middle, units(5), 1);
+        assert_eq!(heap.allocate(units(4), 1), Some(middle));
+        heap.check();
+        assert_eq!(
+            heap.talc.gaps_in(heap.span).count(),
+            1,
+            "a sliver is in no list"
+        );
+        // SAFETY: the block is live, and of the size that it was given last.
+        unsafe {
+            // It can grow into the sliver, and give it up again.
+            assert!(
+                !heap
+                    .talc
+                    .try_grow_in_place(middle.as_ptr(), layout(4), units(6))
+            );
+            assert!(
+                heap.talc
+                    .try_grow_in_place(middle.as_ptr(), layout(4), units(5))
+            );
+            heap.check();
+            heap.talc.shrink(middle.as_ptr(), layout(5), units(4));
+            heap.check();
+        }
+        // Whoever is freed next to it takes it.
+        let (first, second) = if free_lower_first {
+            (middle, high)
+        } else {
+            (high, middle)
+        };
+        let size_of = |block| if block == middle { units(4) } else { units(2) };
+        heap.deallocate(first, size_of(first), 1);
+        heap.check();
+        heap.deallocate(second, size_of(second), 1);
+        heap.deallocate(low, units(2), 1);
+        heap.assert_one_gap();
+    }
 }
 
 #[test]

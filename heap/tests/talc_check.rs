@@ -13,7 +13,7 @@ use heap::talc::{DefaultBinning, Region, Rule, min_first_heap_size};
 
 const WORD: usize = size_of::<usize>();
 
-/// A heap in which gaps of one, two and two units lie between chunks, and the rest is a gap.
+/// A heap in which gaps of two, three and three units lie between chunks, and the rest is a gap.
 struct Specimen {
     talc: Talc<Manual, DefaultBinning>,
     heap: Span,
@@ -29,7 +29,7 @@ impl Specimen {
         // SAFETY: the memory is ours, sizes are not zero, and blocks are freed once.
         let heap = unsafe {
             let end = talc.claim(memory.base(), memory.size()).unwrap();
-            let blocks = [1, 2, 2].map(|units| {
+            let blocks = [2, 3, 3].map(|units| {
                 let layout = Layout::from_size_align(units * CHUNK_UNIT - WORD, 1).unwrap();
                 let block = talc.allocate(layout).unwrap();
                 talc.allocate(Layout::new::<u8>()).unwrap();
@@ -97,7 +97,7 @@ fn a_referrer_that_does_not_lead_back() {
     let specimen = Specimen::new();
     let base = specimen.gaps[0].base();
     let mut was = 0;
-    specimen.damage(base.wrapping_add(WORD), |referrer| {
+    specimen.damage(base.wrapping_add(2 * WORD), |referrer| {
         was = referrer;
         referrer ^ 8
     });
@@ -111,9 +111,9 @@ fn a_referrer_that_does_not_lead_back() {
 #[test]
 fn a_next_pointer_that_is_no_gap() {
     let specimen = Specimen::new();
-    // The two gaps of two units share a list, the latest first.
+    // The two gaps of three units share a list, the latest first.
     let base = specimen.gaps[2].base();
-    specimen.damage(base, |next| next + 1);
+    specimen.damage(base.wrapping_add(WORD), |next| next + 1);
     assert_eq!(
         specimen.report(),
         Some((specimen.gaps[1].base().addr() + 1, Rule::Misaligned))
@@ -124,32 +124,32 @@ fn a_next_pointer_that_is_no_gap() {
 fn a_list_that_leads_back_into_itself() {
     let specimen = Specimen::new();
     let (last, first) = (specimen.gaps[1].base(), specimen.gaps[2].base());
-    specimen.damage(last, |_| first.addr());
+    specimen.damage(last.wrapping_add(WORD), |_| first.addr());
     let Some((at, Rule::Referrer { expected, .. })) = specimen.report() else {
         panic!()
     };
-    assert_eq!((at, expected), (first.addr(), last.addr()));
+    assert_eq!((at, expected), (first.addr(), last.addr() + WORD));
 }
 
 #[test]
 fn a_size_that_belongs_into_another_bin() {
     let specimen = Specimen::new();
     let base = specimen.gaps[0].base();
-    specimen.damage(base.wrapping_add(2 * WORD), |extent| extent + CHUNK_UNIT);
+    specimen.damage(base, |extent| extent + CHUNK_UNIT);
     assert_eq!(
         specimen.report(),
         Some((
             base.addr(),
             Rule::Bin {
-                found: 0,
-                expected: 1
+                found: 2,
+                expected: 3
             }
         ))
     );
-    specimen.damage(base.wrapping_add(2 * WORD), |_| 0);
+    specimen.damage(base, |_| 0);
     assert!(matches!(
         specimen.report(),
-        Some((_, Rule::Bin { found: 0, .. }))
+        Some((_, Rule::Bin { found: 2, .. }))
     ));
 }
 
@@ -159,7 +159,7 @@ fn an_end_that_was_written_over() {
     let gap = specimen.gaps[1];
     specimen.damage(gap.end().wrapping_sub(WORD), |_| 0x4141);
     let expected = Rule::Extent {
-        at_base: 2 * CHUNK_UNIT,
+        at_base: 3 * CHUNK_UNIT,
         at_end: 0x4141,
     };
     assert_eq!(specimen.report(), Some((gap.base().addr(), expected)));
@@ -170,8 +170,8 @@ fn a_tag_below_a_gap_that_was_written_over() {
     for change in [
         |_| 0,
         |tag: u8| tag & !1,
-        |tag: u8| tag & !2,
-        |tag: u8| tag | 8,
+        |tag: u8| tag & !4,
+        |tag: u8| tag | 2,
     ] {
         let specimen = Specimen::new();
         let gap = specimen.gaps[1];
@@ -186,20 +186,21 @@ fn a_tag_below_a_gap_that_was_written_over() {
 #[test]
 fn a_head_without_its_gap() {
     let specimen = Specimen::new();
-    // The list heads are where the first heap begins; one-unit gaps are in the first list.
-    let head = specimen
+    // The list heads are where the first heap begins; so many units, so many lists further.
+    let heads = specimen
         .talc
         .regions(specimen.heap)
         .next()
         .unwrap()
         .span()
         .base();
+    let head = heads.wrapping_add(2 * WORD);
     specimen.damage(head, |first| {
         assert_eq!(first, specimen.gaps[0].base().addr());
         0
     });
     let expected = Rule::Availability {
-        bin: 0,
+        bin: 2,
         available: true,
     };
     assert_eq!(specimen.report(), Some((head.addr(), expected)));
@@ -216,10 +217,10 @@ fn a_damaged_mark_at_the_base_of_the_heap() {
         .span()
         .base();
     for change in [
-        |tag: u8| tag & !4,
+        |tag: u8| tag & !8,
         |tag: u8| tag & !1,
+        |tag: u8| tag | 4,
         |tag: u8| tag | 2,
-        |tag: u8| tag | 8,
     ] {
         let specimen_tag = specimen.tag_below(first);
         let mut was = 0;
@@ -238,19 +239,19 @@ fn a_damaged_mark_at_the_end_of_the_heap() {
     let mut specimen = Specimen::new();
     let top = specimen.gaps[3];
     // On a gap …
-    specimen.damage(top.base().wrapping_add(2 * WORD), |extent| extent ^ 8);
-    specimen.damage(top.end().wrapping_sub(WORD), |extent| extent ^ 8);
+    specimen.damage(top.base(), |extent| extent ^ 2);
+    specimen.damage(top.end().wrapping_sub(WORD), |extent| extent ^ 2);
     assert_eq!(specimen.report(), Some((top.base().addr(), Rule::HeapEnd)));
-    specimen.damage(top.base().wrapping_add(2 * WORD), |extent| extent ^ 8);
-    specimen.damage(top.end().wrapping_sub(WORD), |extent| extent ^ 8);
+    specimen.damage(top.base(), |extent| extent ^ 2);
+    specimen.damage(top.end().wrapping_sub(WORD), |extent| extent ^ 2);
     // … and on a chunk.
     let layout = Layout::from_size_align(top.size() - WORD, 1).unwrap();
     // SAFETY: the size is not zero.
     unsafe { specimen.talc.allocate(layout) }.unwrap();
     assert_eq!(specimen.report(), None);
     for (change, rule) in [
-        ((|tag| tag & !8) as fn(u8) -> u8, Rule::HeapEnd),
-        (|tag| tag | 2, Rule::TagOfRun),
+        ((|tag| tag & !2) as fn(u8) -> u8, Rule::HeapEnd),
+        (|tag| tag | 4, Rule::TagOfRun),
         (|tag| tag & !1, Rule::TagOfRun),
     ] {
         let tag = specimen.tag_below(top.end());
@@ -262,6 +263,73 @@ fn a_damaged_mark_at_the_end_of_the_heap() {
         assert_eq!(specimen.report(), Some((top.end().addr(), rule)));
         specimen.damage_byte(tag, |_| was);
     }
+}
+
+#[test]
+fn slivers_at_both_ends_of_a_heap() {
+    let memory = Memory::new(1 << 16);
+    let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+    // The first chunk of the second heap lies one unit above what is aligned to two.
+    let min = min_first_heap_size::<DefaultBinning>().next_multiple_of(2 * CHUNK_UNIT);
+    let base = memory.base().wrapping_add(min);
+    // SAFETY: the memory is ours, and sizes are not zero.
+    let heap = unsafe {
+        talc.claim(memory.base(), min).unwrap();
+        while talc.allocate(Layout::new::<u8>()).is_some() {}
+        let end = talc.claim(base, 6 * CHUNK_UNIT).unwrap();
+        let layout = Layout::from_size_align(2 * CHUNK_UNIT - WORD, 2 * CHUNK_UNIT).unwrap();
+        let low = talc.allocate(layout).unwrap();
+        assert_eq!(low.as_ptr(), base.wrapping_add(2 * CHUNK_UNIT));
+        let layout = Layout::from_size_align(2 * CHUNK_UNIT - WORD, 1).unwrap();
+        let end = talc
+            .truncate(end, low.as_ptr().wrapping_add(3 * CHUNK_UNIT))
+            .unwrap();
+        assert_eq!(talc.allocate(layout), None, "slivers are not allocated");
+        Span::new(base, end.as_ptr())
+    };
+    let first = base.wrapping_add(CHUNK_UNIT);
+    assert_eq!(
+        talc.regions(heap).collect::<Vec<_>>(),
+        [Region::Run(Span::new(first, heap.end()))]
+    );
+    // SAFETY: it is a heap of this allocator.
+    let report = || unsafe { talc.check_heap(heap) }.map_err(|it| (it.address, it.rule));
+    assert_eq!(report(), Ok(()));
+    for (at, address, rule) in [
+        (first, first, Rule::HeapBase),
+        (first.wrapping_add(CHUNK_UNIT - WORD), first, Rule::HeapBase),
+        (
+            heap.end().wrapping_sub(CHUNK_UNIT),
+            heap.end(),
+            Rule::TagOfRun,
+        ),
+        (heap.end().wrapping_sub(WORD), heap.end(), Rule::TagOfRun),
+    ] {
+        let word: *mut usize = at.cast();
+        // SAFETY: the word is in the heap.
+        let was = unsafe { word.replace(2 * CHUNK_UNIT) };
+        assert_eq!(report(), Err((address.addr(), rule)));
+        // SAFETY: as before.
+        unsafe { word.write(was) };
+    }
+    assert_eq!(report(), Ok(()));
+    // SAFETY: the heap is this allocator's, and its block is live.
+    unsafe {
+        let low = first.wrapping_add(CHUNK_UNIT);
+        let end = std::ptr::NonNull::new(heap.end()).unwrap();
+        assert_eq!(
+            talc.reserved(end).up_to.as_ptr(),
+            low.wrapping_add(2 * CHUNK_UNIT)
+        );
+        let layout = Layout::from_size_align(2 * CHUNK_UNIT - WORD, 2 * CHUNK_UNIT).unwrap();
+        talc.deallocate(low, layout);
+    }
+    assert_eq!(
+        talc.gaps_in(heap).collect::<Vec<_>>(),
+        [Span::new(first, heap.end())]
+    );
+    // SAFETY: it is a heap of this allocator.
+    unsafe { talc.check_heap(heap) }.unwrap();
 }
 
 #[test]

@@ -147,20 +147,20 @@ fn extending_makes_the_top_gap_larger() {
         let all = allocate(&mut talc, 19 * CHUNK_UNIT - size_of::<usize>()).unwrap();
         assert_eq!(talc.reserved(end).up_to, end);
         // Then what is added is a gap of its own.
-        let end = talc.extend(end, at(21));
+        let end = talc.extend(end, at(22));
         let heap = Span::new(at(0), end.as_ptr());
         talc.check_heap(heap).unwrap();
         assert_eq!(
             talc.regions(heap).collect::<Vec<_>>(),
             [
                 Region::Run(Span::new(at(1), at(20))),
-                Region::Gap(Span::new(at(20), at(21)))
+                Region::Gap(Span::new(at(20), at(22)))
             ]
         );
         deallocate(&mut talc, all, 19 * CHUNK_UNIT - size_of::<usize>());
         assert_eq!(
             talc.gaps_in(heap).collect::<Vec<_>>(),
-            [Span::new(at(1), at(21))]
+            [Span::new(at(1), at(22))]
         );
         talc.check_heap(heap).unwrap();
     }

@@ -170,7 +170,8 @@ mod tests {
     #[test]
     fn every_key_is_read() {
         let text = "# of the host\nmode=test\nfilter=grow::\nafter=grow::in_place\n\n\
-                    trace=git\nmonitor=yes\njobs=no\nseed=18446744073709551615\n";
+                    trace=git\nmonitor=yes\njobs=no\n\
+                    ticks-per-instruction=32\nseed=18446744073709551615\n";
         let expected = Config {
             mode: Mode::Test,
             filter: Some("grow::"),
@@ -178,6 +179,7 @@ mod tests {
             trace: "git",
             monitor: true,
             jobs: false,
+            ticks_per_instruction: NonZero::new(32),
             seed: u64::MAX,
         };
         assert_eq!(Config::parse(text), Ok(expected));
@@ -206,6 +208,13 @@ mod tests {
                 ConfigError::BadValue {
                     key: "mode",
                     value: "tset",
+                },
+            ),
+            (
+                "ticks-per-instruction=0",
+                ConfigError::BadValue {
+                    key: "ticks-per-instruction",
+                    value: "0",
                 },
             ),
             (

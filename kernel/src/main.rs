@@ -1,15 +1,12 @@
 //! The demonstration: a recorded program on the kernel heap, a comparison with other allocators, and a monitor.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
-#[cfg(target_os = "none")]
 extern crate alloc;
 
-#[cfg(target_os = "none")]
 mod demo;
 
 kernel::entry_point!(kernel_main);
 
-#[cfg(target_os = "none")]
 fn kernel_main(boot: kernel::Boot) -> kernel::exit::ExitCode {
     use kernel::config::Mode;
     use kernel::exit::ExitCode;

@@ -50,6 +50,13 @@ pub enum Operation {
 pub enum TraceError {
     /// It does not begin like a trace.
     NotATrace,
+    /// The header has more slots than operations, of which each can fill only one.
+    TooManySlots {
+        /// How many slots.
+        slots: u32,
+        /// How many operations.
+        operations: u32,
+    },
     /// It ends before its last operation does.
     Truncated {
         /// The operation that is cut off.
@@ -119,8 +126,11 @@ pub enum TraceError {
 impl fmt::Display for TraceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::NotATrace => f.write_str("not a trace"),
-            Self::Truncated { operation } => write!(f, "cut off in operation {operation}"),
+            Self::NotATrace => f.write_str("it does not begin with HEAPTRC1 and a whole header"),
+            Self::TooManySlots { slots, operations } => {
+                write!(f, "{slots} slots are too many for {operations} operations")
+            }
+            Self::Truncated { operation } => write!(f, "it ends within operation {operation}"),
             Self::TooLong { bytes } => write!(f, "{bytes} bytes follow the last operation"),
             Self::UnknownOperation { operation, code } => {
                 write!(f, "operation {operation} has the unknown code {code}")
@@ -164,7 +174,7 @@ pub struct Trace<'a> {
 }
 
 impl<'a> Trace<'a> {
-    /// Reads a trace. Slots are in range, sizes are not zero and alignments are bounded; whether
+    /// Reads a trace. There are no more slots than operations, slots are in range, sizes are not zero and alignments are bounded; whether
     /// slots are used in turn is for [`check`](Self::check) to say.
     ///
     /// # Errors
@@ -183,6 +193,12 @@ impl<'a> Trace<'a> {
             })
         };
         let trace = header().ok_or(TraceError::NotATrace)?;
+        if trace.slots > trace.operations {
+            return Err(TraceError::TooManySlots {
+                slots: trace.slots,
+                operations: trace.operations,
+            });
+        }
         let mut reader = trace.reader();
         while reader.operation < trace.operations {
             reader.read()?;

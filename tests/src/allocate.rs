@@ -7,11 +7,12 @@ use alloc::string::String;
 use alloc::vec;
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
+use core::hint::black_box;
 
 use kernel::heap::HEAP;
 use kernel::kernel_test;
 
-use crate::support::{Blocks, Random};
+use crate::support::{Blocks, Random, filled};
 
 kernel_test! {
     fn boxes_and_reference_counts_hold_their_values() {
@@ -87,13 +88,13 @@ kernel_test! {
 
 kernel_test! {
     fn zeroed_memory_is_zero_where_it_was_dirty() {
-        let dirty: Vec<Vec<u8>> = (1..50).map(|n| vec![0xEE; n * 300]).collect();
+        let dirty: Vec<Vec<u8>> = (1..50).map(|n| filled(0xEE, n * 300)).collect();
         drop(dirty);
         for n in 1..50 {
-            let zeroed = vec![0_u8; n * 300];
+            let zeroed = filled(0, n * 300);
             assert!(zeroed.iter().all(|&byte| byte == 0), "{} bytes", n * 300);
         }
-        let large = vec![0_u8; 3 << 20];
+        let large = filled(0, 3 << 20);
         assert!(large.iter().all(|&byte| byte == 0));
     }
 }
@@ -169,8 +170,9 @@ kernel_test! {
         HEAP.reap();
         let before = HEAP.stats();
         for size in [isize::MAX as usize, isize::MAX as usize - 4096, 1 << 46, 1 << 38] {
-            let mut vector: Vec<u8> = Vec::new();
-            assert!(vector.try_reserve_exact(size).is_err(), "{size:#x} bytes");
+            let layout = Layout::from_size_align(black_box(size), 1).expect("a valid layout");
+            // SAFETY: the size is not zero.
+            assert!(unsafe { HEAP.alloc(layout) }.is_null(), "{size:#x} bytes");
         }
         let widest = Layout::from_size_align(1, 1 << 62).expect("a valid layout");
         // SAFETY: the size is not zero.

@@ -26,7 +26,7 @@ kernel_test! {
 
 kernel_test! {
     /// Constants are mapped read-only.
-    fn constants_cannot_be_written(should_fault = "mapped, but not for that") {
+    fn constants_cannot_be_written(should_fault = "mapped, but not for that; in the kernel's own code or data") {
         static CONSTANT: u64 = 1;
         let pointer = black_box(&raw const CONSTANT).cast_mut();
         // SAFETY: it is not: this is what the test shows.

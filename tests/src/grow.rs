@@ -1,6 +1,5 @@
 //! How the heap gets its pages, and what happens when there are none.
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
 
@@ -11,6 +10,8 @@ use kernel::heap::HEAP;
 use kernel::kernel_test;
 use kernel::memory::{PAGE_SIZE, frames, heap_pages, kernel_addresses, mapped_pages};
 use kernel::sync::InterruptLock;
+
+use crate::support::filled;
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -71,7 +72,7 @@ kernel_test! {
     fn growth_extends_the_heap_in_place() {
         HEAP.reap();
         let (before, count) = heaps();
-        let blocks: Vec<Vec<u8>> = (0..64).map(|n| vec![n; 100 * KIB]).collect();
+        let blocks: Vec<Vec<u8>> = (0..64).map(|n| filled(n, 100 * KIB)).collect();
         let (after, same) = heaps();
         assert_eq!((after.base, same), (before.base, count), "no second heap");
         assert!(after.kept >= 64 * 100 * KIB);
@@ -85,7 +86,7 @@ kernel_test! {
         let (heap, count) = heaps();
         let above = heap.base.addr().get() + heap.size + PAGE_SIZE;
         kernel_addresses().xalloc_at(above, PAGE_SIZE).expect("only the guard lies above the heap");
-        let block = vec![1_u8; MIB];
+        let block = filled(1, MIB);
         assert_eq!(heaps().1, count + 1);
         let base = block.as_ptr().addr();
         assert!(base < heap.base.addr().get() || base > above);
@@ -100,9 +101,9 @@ kernel_test! {
     fn one_large_block_is_mapped_in_one_step() {
         HEAP.reap();
         let before = mapped_pages::mapped();
-        let block = vec![3_u8; 5 * MIB];
+        let block = filled(3, 5 * MIB);
         let mapped = (mapped_pages::mapped() - before) * PAGE_SIZE;
-        assert!(mapped >= 5 * MIB && mapped <= 5 * MIB + 2 * PAGE_SIZE, "{mapped} bytes for 5 MiB");
+        assert!((5 * MIB..=5 * MIB + 2 * PAGE_SIZE).contains(&mapped), "{mapped} bytes for 5 MiB");
         assert!(block.iter().all(|&byte| byte == 3));
     }
 }
@@ -115,7 +116,7 @@ kernel_test! {
         let mut last = before;
         let mut blocks = Vec::with_capacity(20_000);
         for _ in 0..20_000 {
-            blocks.push(alloc::boxed::Box::new([0_u8; 200]));
+            blocks.push(filled(0, 200));
             if mapped_pages::mapped() != last {
                 last = mapped_pages::mapped();
                 growths += 1;
@@ -175,7 +176,6 @@ kernel_test! {
     fn a_failure_at_any_frame_of_a_step_rolls_back(deadline = 240) {
         // 40 pages, and the page tables that they may need.
         let layout = Layout::from_size_align(40 * PAGE_SIZE, 8).expect("valid");
-        let mut failures = 0;
         for frame in 0.. {
             HEAP.reap();
             let before = HEAP.stats();
@@ -187,10 +187,9 @@ kernel_test! {
             if !block.is_null() {
                 // SAFETY: as above.
                 unsafe { HEAP.dealloc(block, layout) };
-                assert!(failures >= 40, "only {failures} frames were needed");
+                assert!(frame >= 40, "only {frame} frames were needed");
                 break;
             }
-            failures += 1;
             assert_eq!(HEAP.stats(), before, "frame {frame}");
             assert_eq!((heap_pages().allocated_space(), kernel_addresses().allocated_space()), arena);
             assert_eq!(accounts::check(), Ok(()));
@@ -207,7 +206,7 @@ kernel_test! {
 
 kernel_test! {
     fn a_vector_that_cannot_grow_keeps_what_it_has() {
-        let mut vector = vec![9_u8; 100 * KIB];
+        let mut vector = filled(9, 100 * KIB);
         HEAP.reap();
         frames::fail_from(0);
         let result = vector.try_reserve_exact(64 * MIB);

@@ -12,8 +12,17 @@ mod shrink;
 mod support;
 mod truncate;
 
+use kernel::config::Mode;
+use kernel::exit::ExitCode;
+
 kernel::entry_point!(run);
 
-fn run(boot: kernel::Boot) -> kernel::exit::ExitCode {
-    kernel::testing::run(&boot.config)
+fn run(boot: kernel::Boot) -> ExitCode {
+    match boot.config.mode {
+        Mode::Test => kernel::testing::run(&boot.config),
+        Mode::Demo => {
+            kernel::println!("refused: this image holds the tests only, which need `mode=test`");
+            ExitCode::Refused
+        }
+    }
 }

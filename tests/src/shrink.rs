@@ -1,15 +1,15 @@
 //! How pages go back.
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
+use core::hint::black_box;
 
 use kernel::heap::HEAP;
 use kernel::kernel_test;
 use kernel::memory::{PAGE_SIZE, frames, kernel_addresses, mapped_pages};
 use x86_64::instructions::interrupts;
 
-use crate::support::{Blocks, Random};
+use crate::support::{Blocks, Random, filled};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -18,7 +18,7 @@ kernel_test! {
     fn freeing_a_large_block_gives_its_pages_back() {
         HEAP.reap();
         let before = HEAP.stats();
-        let block = vec![1_u8; 8 * MIB];
+        let block = filled(1, 8 * MIB);
         assert!(mapped_pages::mapped() * PAGE_SIZE >= before.mapped + 8 * MIB);
         drop(block);
         let after = HEAP.stats();
@@ -31,7 +31,7 @@ kernel_test! {
     fn shrink_to_fit_gives_pages_back() {
         HEAP.reap();
         let before = mapped_pages::mapped();
-        let mut vector = vec![7_u8; 16 * MIB];
+        let mut vector = filled(7, 16 * MIB);
         vector.truncate(10 * KIB);
         vector.shrink_to_fit();
         let mapped = (mapped_pages::mapped() - before) * PAGE_SIZE;
@@ -42,7 +42,7 @@ kernel_test! {
 
 kernel_test! {
     fn trimming_leaves_less_than_a_page_free_at_the_top() {
-        let block = vec![1_u8; 3 * MIB];
+        let block = filled(1, 3 * MIB);
         drop(block);
         HEAP.reap();
         let talc = HEAP.core().lock();
@@ -62,7 +62,7 @@ kernel_test! {
         let fence = heap.base.addr().get() + heap.size + PAGE_SIZE;
         kernel_addresses().xalloc_at(fence, PAGE_SIZE).expect("only the guard lies above the heap");
         let before = HEAP.stats();
-        let blocks: Vec<Vec<u8>> = (0..20).map(|_| vec![5; 50 * KIB]).collect();
+        let blocks: Vec<Vec<u8>> = (0..20).map(|_| filled(5, 50 * KIB)).collect();
         let during = HEAP.stats();
         assert!(during.heaps > before.heaps && during.mapped > before.mapped + 900 * KIB);
         drop(blocks);
@@ -115,14 +115,14 @@ kernel_test! {
 kernel_test! {
     fn pages_freed_with_interrupts_masked_wait_for_the_next_call() {
         HEAP.reap();
-        let block = vec![1_u8; 8 * MIB];
+        let block = filled(1, 8 * MIB);
         let during = mapped_pages::mapped();
         interrupts::without_interrupts(|| {
             drop(block);
             assert_eq!(mapped_pages::mapped(), during, "nothing is unmapped while interrupts are masked");
             assert!(HEAP.core().lock().source.has_returns());
         });
-        drop(vec![0_u8; 10]);
+        drop(filled(0, 10));
         assert!(mapped_pages::mapped() < during - 4 * MIB / PAGE_SIZE, "the next call drained");
     }
 }
@@ -130,11 +130,11 @@ kernel_test! {
 kernel_test! {
     fn pages_that_wait_are_taken_back_for_nothing() {
         HEAP.reap();
-        let block = vec![1_u8; 8 * MIB];
+        let block = filled(1, 8 * MIB);
         let ever = mapped_pages::ever_mapped();
         interrupts::without_interrupts(|| {
             drop(block);
-            let again = vec![2_u8; 8 * MIB];
+            let again = filled(2, 8 * MIB);
             assert_eq!(mapped_pages::ever_mapped(), ever, "no page was mapped anew");
             drop(again);
         });
@@ -143,7 +143,7 @@ kernel_test! {
 
 kernel_test! {
     fn frames_are_clear_when_they_are_handed_out_again() {
-        let block = vec![0xA5_u8; 4 * MIB];
+        let block = filled(0xA5, 4 * MIB);
         drop(block);
         HEAP.reap();
         for _ in 0..1024 {
@@ -164,8 +164,8 @@ kernel_test! {
         let before = HEAP.stats();
         let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(4096);
         loop {
-            let mut block = Vec::new();
-            if blocks.len() == blocks.capacity() || block.try_reserve_exact(MIB).is_err() {
+            let mut block: Vec<u8> = Vec::new();
+            if blocks.len() == blocks.capacity() || black_box(&mut block).try_reserve_exact(MIB).is_err() {
                 break;
             }
             blocks.push(block);
@@ -182,7 +182,7 @@ kernel_test! {
 kernel_test! {
     fn touching_a_returned_page_faults(should_fault = "given back") {
         HEAP.reap();
-        let block = vec![1_u8; 8 * MIB];
+        let block = filled(1, 8 * MIB);
         let address = block.as_ptr().wrapping_add(6 * MIB);
         drop(block);
         HEAP.reap();

@@ -1,9 +1,17 @@
 //! What several test files use.
 
+use alloc::vec;
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
+use core::hint::black_box;
 
 use kernel::heap::HEAP;
+
+/// `size` bytes on the heap, each of them `byte`. The compiler may not leave the allocation out, nor what comes
+/// of it: an allocation whose result nobody sees need not happen.
+pub fn filled(byte: u8, size: usize) -> Vec<u8> {
+    black_box(vec![byte; size])
+}
 
 /// A xorshift generator: repeatable variety.
 pub struct Random(u64);

@@ -8,6 +8,8 @@ use core::ops::{Deref, DerefMut};
 use core::pin::Pin;
 use core::ptr::NonNull;
 
+pub use super::alloca::Alloca;
+
 /// A value in memory that outlives `'ctx`. The value is dropped when the box is, the memory is left.
 ///
 /// ```

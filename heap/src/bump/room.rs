@@ -1,10 +1,43 @@
 //! How a range is taken.
 
 use core::alloc::Layout;
+use core::cell::Cell;
 use core::ptr::NonNull;
 use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
 use super::allocation::{AllocTime, Allocation, Failure, Level};
+
+/// How much is used.
+pub(super) trait Count {
+    fn get(&self) -> usize;
+
+    /// Changes it from what it is believed to be. If it is not, returns what it is.
+    fn advance(&self, from: usize, to: usize) -> Result<(), usize>;
+}
+
+impl Count for AtomicUsize {
+    fn get(&self) -> usize {
+        self.load(Relaxed)
+    }
+
+    fn advance(&self, from: usize, to: usize) -> Result<(), usize> {
+        self.compare_exchange(from, to, Relaxed, Relaxed).map(drop)
+    }
+}
+
+impl Count for Cell<usize> {
+    fn get(&self) -> usize {
+        self.get()
+    }
+
+    fn advance(&self, from: usize, to: usize) -> Result<(), usize> {
+        if self.get() != from {
+            return Err(self.get());
+        }
+        self.set(to);
+        Ok(())
+    }
+}
 
 /// Memory, and the count of how much of it is used.
 ///
@@ -14,18 +47,17 @@ use super::allocation::{AllocTime, Allocation, Failure, Level};
 /// need more: nobody reads in a new range what another thread has written, and whoever passes an
 /// allocation to another thread orders their accesses. [`reset`](super::Bump::reset) is exclusive,
 /// which somebody else has seen to.
-#[derive(Clone, Copy)]
-pub(super) struct Room<'a> {
+pub(super) struct Room<'a, C> {
     base: NonNull<u8>,
     capacity: usize,
-    used: &'a AtomicUsize,
+    used: &'a C,
 }
 
-impl<'a> Room<'a> {
+impl<'a, C: Count> Room<'a, C> {
     /// # Safety
     /// `base` is valid for `capacity` bytes for the whole of `'a`. Every `Room` with any of these
     /// bytes has all of them and the same count, which only this module changes.
-    pub(super) unsafe fn new(base: NonNull<u8>, capacity: usize, used: &'a AtomicUsize) -> Self {
+    pub(super) unsafe fn new(base: NonNull<u8>, capacity: usize, used: &'a C) -> Self {
         Self {
             base,
             capacity,
@@ -33,11 +65,11 @@ impl<'a> Room<'a> {
         }
     }
 
-    pub(super) fn level(self) -> Level {
-        Level(self.used.load(Relaxed))
+    pub(super) fn level(&self) -> Level {
+        Level(self.used.get())
     }
 
-    pub(super) fn allocation(self, ptr: NonNull<u8>, level: Level) -> Allocation<'a> {
+    pub(super) fn allocation(&self, ptr: NonNull<u8>, level: Level) -> Allocation<'a> {
         Allocation {
             ptr,
             lifetime: AllocTime::default(),
@@ -46,7 +78,7 @@ impl<'a> Room<'a> {
     }
 
     /// Takes the lowest range that is unused and aligned.
-    pub(super) fn take(self, layout: Layout) -> Result<Allocation<'a>, Failure> {
+    pub(super) fn take(&self, layout: Layout) -> Result<Allocation<'a>, Failure> {
         let mut level = self.level();
         loop {
             match self.take_at(layout, level) {
@@ -58,7 +90,7 @@ impl<'a> Room<'a> {
 
     /// Takes the lowest range that is unused and aligned, if the level is `level`. No bytes are
     /// always there.
-    pub(super) fn take_at(self, layout: Layout, level: Level) -> Result<Allocation<'a>, Failure> {
+    pub(super) fn take_at(&self, layout: Layout, level: Level) -> Result<Allocation<'a>, Failure> {
         if layout.size() == 0 {
             let nowhere = NonNull::without_provenance(layout.align().try_into().unwrap());
             return Ok(self.allocation(nowhere, level));
@@ -75,7 +107,7 @@ impl<'a> Room<'a> {
     }
 
     /// Where a range begins and ends that is taken when `used` bytes are used.
-    fn place(self, layout: Layout, used: usize) -> Option<(usize, usize)> {
+    fn place(&self, layout: Layout, used: usize) -> Option<(usize, usize)> {
         // No overflow: this is an address in the memory, or the one where it ends.
         let padding = (self.base.addr().get() + used).wrapping_neg() & (layout.align() - 1);
         let start = used.checked_add(padding)?;
@@ -86,7 +118,7 @@ impl<'a> Room<'a> {
     /// Makes the last allocation longer, if it is the last and there is room.
     ///
     /// `ptr` and `size` are an allocation's.
-    pub(super) fn try_grow(self, ptr: *mut u8, size: usize, new_size: usize) -> bool {
+    pub(super) fn try_grow(&self, ptr: *mut u8, size: usize, new_size: usize) -> bool {
         let start = ptr.addr() - self.base.addr().get();
         let Some(new_end) = start.checked_add(new_size) else {
             return false;
@@ -95,12 +127,10 @@ impl<'a> Room<'a> {
     }
 
     /// Moves the level up, if it is where the caller believes it to be.
-    fn advance(self, from: usize, to: usize) -> Result<(), Failure> {
-        match self.used.compare_exchange(from, to, Relaxed, Relaxed) {
-            Ok(_) => Ok(()),
-            Err(observed) => Err(Failure::Mismatch {
-                observed: Level(observed),
-            }),
-        }
+    fn advance(&self, from: usize, to: usize) -> Result<(), Failure> {
+        let mismatch = |observed| Failure::Mismatch {
+            observed: Level(observed),
+        };
+        self.used.advance(from, to).map_err(mismatch)
     }
 }

@@ -6,12 +6,18 @@ use core::fmt::Debug;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 
+mod allocator;
 mod arena;
+mod blocks;
 mod claim;
+mod global_alloc;
 mod manual;
 
+pub use self::allocator::AllocatorSource;
 pub use self::arena::{ArenaHeap, ArenaSource};
+pub(crate) use self::blocks::Tie;
 pub use self::claim::Claim;
+pub use self::global_alloc::GlobalAllocSource;
 pub use self::manual::Manual;
 
 /// Gives memory to a [`Talc`] that has not enough, and may take back what has become free.
@@ -20,7 +26,8 @@ pub use self::manual::Manual;
 /// An implementor guarantees:
 /// * [`acquire`](Source::acquire) and [`resize`](Source::resize) use the allocator that calls them
 ///   through their arguments only. They do not allocate from it in another way: not through the lock
-///   around it, nor, if it is the global allocator, by way of a `Box` or a `println!`.
+///   around it, nor, if it is the global allocator, by way of a `Box` or a `println!`. Nor does its
+///   `clone`, if it has one.
 /// * What [`resize`](Source::resize) returns is as described there.
 pub unsafe trait Source: Debug + Sized {
     /// Whether [`resize`](Source::resize) is to be called. Most sources never take memory back and

@@ -5,9 +5,9 @@ use core::ptr::NonNull;
 
 use super::Talc;
 use super::binning::Binning;
-use super::chunk::{CHUNK_UNIT, chunk_size};
-use super::node::Gap;
-use super::tag::Tag;
+use super::chunk::{CHUNK_UNIT, chunk_size, distance};
+use super::node::{Gap, Link};
+use super::tag::{TAG_SIZE, Tag};
 use crate::source::Source;
 
 /// Gaps that may or may not fit are tried this often before the source is asked for memory.
@@ -64,10 +64,12 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// `layout.size()` is not zero.
     #[inline]
     pub unsafe fn try_allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        let request = Request::new(layout)?;
-        let gap = self.gaps.find(&request, usize::MAX)?;
-        // SAFETY: the request fits in the gap.
-        Some(unsafe { self.allocate_from(gap, &request, layout) })
+        match self.allocate_first(layout) {
+            None => {
+                self.allocate_found(layout, |talc, request| talc.gaps.find(request, usize::MAX))
+            }
+            block => block,
+        }
     }
 
     /// Allocates, asking the [`Source`] for memory when there is not enough.
@@ -81,25 +83,92 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// `layout.size()` is not zero.
     #[inline]
     pub unsafe fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        match self.allocate_first(layout) {
+            None => self.allocate_found(layout, |talc, request| {
+                talc.find_or_acquire(request, layout)
+            }),
+            block => block,
+        }
+    }
+
+    /// Allocates from the gap that is found first, if the alignment is none and it is large enough.
+    #[inline]
+    fn allocate_first(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        if layout.align() > CHUNK_UNIT {
+            return None;
+        }
+        let size = chunk_size(layout.size());
+        let (head, gap) = self.gaps.first_for(size)?;
+        self.counters.count_allocation(layout.size());
+        // SAFETY: the gap is the first of its list. Below a gap there is always a tag.
+        unsafe {
+            let rest = gap.above(size);
+            if !rest.is_empty() {
+                return self.split_first(head, rest, size);
+            }
+            self.counters.uncount_gap(gap.size());
+            self.gaps.remove_first(head, gap.node());
+            Tag::ending_chunk(rest.is_heap_end()).write_at(rest.base);
+            Tag::ending_at(gap.base)
+                .without(Tag::BELOW_GAP)
+                .write_at(gap.base);
+        }
+        Some(gap.base)
+    }
+
+    /// Makes a chunk of the lowest `size` bytes of a gap, and a gap of the rest.
+    ///
+    /// It is not a part of its caller because it needs more registers. (And its result is computed
+    /// from the rest so that the call can be a jump.)
+    ///
+    /// # Safety
+    /// `rest` and `size` bytes below it are the first gap of the list at `head`. Neither is empty.
+    #[inline(never)]
+    unsafe fn split_first(
+        &mut self,
+        head: *mut Link,
+        rest: Gap,
+        size: usize,
+    ) -> Option<NonNull<u8>> {
+        // SAFETY: the gap is the first of its list, and the rest of it remains free. Below a gap there is always a tag.
+        unsafe {
+            let base = rest.base.byte_sub(size);
+            self.counters.uncount_gap(size + rest.size());
+            Tag::ending_at(base).without(Tag::BELOW_GAP).write_at(base);
+            Tag::ALLOCATED.with(Tag::BELOW_GAP).write_at(rest.base);
+            if rest.is_sliver() {
+                self.gaps.remove_first(head, base.cast());
+                rest.write_extent();
+            } else {
+                self.counters.count_gap(rest.size());
+                self.gaps.replace_first(head, base.cast(), rest);
+            }
+            Some(base)
+        }
+    }
+
+    /// Allocates from the gap that `find` finds, after a more careful search than
+    /// [`allocate_first`](Self::allocate_first)'s.
+    #[inline(never)]
+    fn allocate_found(
+        &mut self,
+        layout: Layout,
+        find: impl FnOnce(&mut Self, &Request) -> Option<Gap>,
+    ) -> Option<NonNull<u8>> {
         let request = Request::new(layout)?;
-        let gap = match self.gaps.find(&request, LOOKS) {
-            Some(gap) => gap,
-            None => self.acquire_gap(&request, layout)?,
-        };
+        let gap = find(self, &request)?;
         // SAFETY: the request fits in the gap.
         Some(unsafe { self.allocate_from(gap, &request, layout) })
     }
 
-    /// Asks the source until there is a gap in which the request fits.
-    #[cold]
-    #[inline(never)]
-    fn acquire_gap(&mut self, request: &Request, layout: Layout) -> Option<Gap> {
+    /// A gap in which the request fits. Asks the source until there is one.
+    fn find_or_acquire(&mut self, request: &Request, layout: Layout) -> Option<Gap> {
         for _ in 0..MAX_ACQUISITIONS {
-            if S::acquire(self, layout).is_err() {
-                break;
-            }
             if let Some(gap) = self.gaps.find(request, LOOKS) {
                 return Some(gap);
+            }
+            if S::acquire(self, layout).is_err() {
+                break;
             }
         }
         self.gaps.find(request, usize::MAX)
@@ -109,7 +178,6 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// # Safety
     /// The gap is in its list, and the request, made from `layout`, fits in it.
-    #[inline]
     unsafe fn allocate_from(&mut self, gap: Gap, request: &Request, layout: Layout) -> NonNull<u8> {
         // SAFETY: the gap is in its list. It ends in its heap, the chunk ends in it, and what is
         // left on either side is free. Below a gap there is always a tag.
@@ -118,7 +186,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
             let padding = request.padding_at(gap.base);
             let base = gap.base.byte_add(padding);
             if padding > 0 {
-                self.insert_gap(Gap::new(gap.base, base, false));
+                self.insert_gap(Gap::new(gap.base, padding, false));
             } else {
                 Tag::ending_at(base).without(Tag::BELOW_GAP).write_at(base);
             }
@@ -134,18 +202,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// # Safety
     /// `end` is a multiple of the unit in or at the end of `gap`, and higher than the chunk's base;
     /// from there on the gap is free and in no list.
-    #[inline]
     pub(super) unsafe fn end_chunk_in(&mut self, gap: Gap, end: NonNull<u8>) {
-        let gap_end = gap.end();
+        let rest = gap.above(distance(gap.base, end));
         // SAFETY: by this function's contract.
         unsafe {
-            if end < gap_end {
-                self.insert_gap(Gap::new(end, gap_end, gap.is_heap_end()));
-                Tag::ALLOCATED.with(Tag::BELOW_GAP).write_at(end);
-            } else if gap.is_heap_end() {
-                Tag::ALLOCATED.with(Tag::HEAP_END).write_at(end);
+            if rest.is_empty() {
+                Tag::ending_chunk(gap.is_heap_end()).write_at(end);
             } else {
-                Tag::ALLOCATED.write_at(end);
+                Tag::ALLOCATED.with(Tag::BELOW_GAP).write_at(end);
+                self.insert_gap(rest);
             }
         }
     }
@@ -164,43 +229,62 @@ impl<S: Source, B: Binning> Talc<S, B> {
         // SAFETY: an allocation is not null, and begins a chunk whose size follows from the layout.
         unsafe {
             let base = NonNull::new_unchecked(ptr);
-            let end = base.byte_add(chunk_size(layout.size()));
-            self.free(base, end);
+            let gap = self.merge(base, chunk_size(layout.size()));
+            if S::TRACK_HEAP_END && gap.is_heap_end() {
+                self.offer_top(gap.base, gap.end());
+            } else {
+                // No chunk is as small as a sliver.
+                self.counters.count_gap(gap.size());
+                self.gaps.insert(gap);
+            }
         }
     }
 
-    /// Frees the range from `base` up to the end of a chunk, merging it with the gaps that it
-    /// touches.
+    /// Frees the last `size` bytes of a chunk that ended at `base + size`, and ends at `base` now.
     ///
     /// # Safety
-    /// A chunk ends at `end` and nothing in the range is in use. A chunk, a gap or a heap's base tag
+    /// The chunk's old tag is in place as well as its new one. Nothing in the range is in use.
+    pub(super) unsafe fn free_tail(&mut self, base: NonNull<u8>, size: usize) {
+        // SAFETY: by this function's contract.
+        unsafe {
+            let gap = self.merge(base, size);
+            if S::TRACK_HEAP_END && gap.is_heap_end() {
+                self.offer_top(gap.base, gap.end());
+            } else {
+                self.insert_gap(gap);
+            }
+        }
+    }
+
+    /// The range of `size` bytes from `base` up to the end of a chunk, and with it the gaps that it
+    /// touches, which are taken out of their lists.
+    ///
+    /// # Safety
+    /// A chunk ends there and nothing in the range is in use. A chunk, a gap or a heap's base tag
     /// ends at `base`.
     #[inline]
-    pub(super) unsafe fn free(&mut self, mut base: NonNull<u8>, mut end: NonNull<u8>) {
+    unsafe fn merge(&mut self, base: NonNull<u8>, size: usize) -> Gap {
         // SAFETY: tags and extents are where the caller says that chunks and gaps end, and tell the
         // truth about what is next to them.
         unsafe {
+            let end = base.byte_add(size);
             let tag = Tag::ending_at(end);
-            let mut heap_end = tag.is_heap_end();
-            if tag.is_below_gap() {
+            let mut gap = if tag.is_below_gap() {
                 let above = Gap::at(end);
                 self.remove_gap(above);
-                end = above.end();
-                heap_end = above.is_heap_end();
-            }
+                Gap::new(base, size, false).join(above)
+            } else {
+                Gap::new(base, size, tag.is_heap_end())
+            };
             let below = Tag::ending_at(base);
             if below.is_allocated() {
                 below.with(Tag::BELOW_GAP).write_at(base);
             } else {
-                let gap = Gap::ending_at(base);
-                self.remove_gap(gap);
-                base = gap.base;
+                let below = Gap::below(base);
+                self.remove_gap(below);
+                gap = below.join(gap);
             }
-            if S::TRACK_HEAP_END && heap_end {
-                self.offer_top(base, end);
-            } else {
-                self.insert_gap(Gap::new(base, end, heap_end));
-            }
+            gap
         }
     }
 
@@ -227,29 +311,44 @@ impl<S: Source, B: Binning> Talc<S, B> {
             new_end.addr() >= base.addr().get(),
             "the source cut into what is in use"
         );
+        if is_heap_base && new_end == base.as_ptr() {
+            // Nothing of the heap is looked at again, not even its base.
+            self.counters
+                .count_end_moved(end.addr().get(), base.addr().get());
+            self.counters.count_deleted_heap(TAG_SIZE);
+            return;
+        }
         // SAFETY: the source vouches for the new end. From here on nothing above it is touched.
         unsafe { self.set_heap_end(base, end, new_end.addr()) };
     }
 
-    /// Enters a free range into its list.
+    /// Makes a free range a gap, and enters it into its list unless it is a sliver.
     ///
     /// # Safety
-    /// As for [`Gaps::insert`](super::gaps::Gaps::insert).
+    /// * The range is free memory of a heap, in no list, and at least one unit.
+    /// * The list heads are established.
     #[inline]
     pub(super) unsafe fn insert_gap(&mut self, gap: Gap) {
-        self.counters.count_gap(gap.size());
-        // SAFETY: the caller's duty.
-        unsafe { self.gaps.insert(gap) }
+        if gap.is_sliver() {
+            // SAFETY: the caller's duty.
+            unsafe { gap.write_extent() };
+        } else {
+            self.counters.count_gap(gap.size());
+            // SAFETY: the caller's duty.
+            unsafe { self.gaps.insert(gap) }
+        }
     }
 
-    /// Takes a gap out of its list.
+    /// Takes a gap out of its list, unless it is a sliver.
     ///
     /// # Safety
-    /// As for [`Gaps::remove`](super::gaps::Gaps::remove).
+    /// It is a gap of a heap, as [`insert_gap`](Self::insert_gap) made it.
     #[inline]
     pub(super) unsafe fn remove_gap(&mut self, gap: Gap) {
-        self.counters.uncount_gap(gap.size());
-        // SAFETY: the caller's duty.
-        unsafe { self.gaps.remove(gap) }
+        if !gap.is_sliver() {
+            self.counters.uncount_gap(gap.size());
+            // SAFETY: what is no sliver is in its list.
+            unsafe { self.gaps.remove(gap) }
+        }
     }
 }

@@ -1,6 +1,6 @@
 //! Which gaps share a list.
 
-use super::bitfield::{BitField, TwoLevelBitField};
+use super::bitfield::BitField;
 use super::chunk::CHUNK_UNIT;
 use super::tag::MAX_GAP;
 
@@ -57,20 +57,23 @@ pub const fn linear_extent_then_linearly_divided_exponential_binning<
     }
     let units = size / CHUNK_UNIT;
     let linear = DIVISIONS * EXTENT as usize;
-    if units < linear {
-        return (units as u32).wrapping_sub(1);
-    }
-    // units = 0b1ddd…: the position of its first one, and the log2(DIVISIONS) digits after it.
-    //
-    //     units = linear      : power = log2(linear), step = DIVISIONS
-    //     units = linear × 2  : power is one more, and step back at DIVISIONS
-    let power = units.ilog2();
-    let step = (units >> (power - DIVISIONS.ilog2())) as u32;
-    let power_at_linear = const { DIVISIONS.ilog2() + EXTENT.ilog2() };
-    (power - power_at_linear) * DIVISIONS as u32 + (step - DIVISIONS as u32) + (linear as u32 - 1)
+    let bin_above = if units < linear {
+        units as u32
+    } else {
+        // units = 0b1ddd…: the position of the last of the log2(DIVISIONS) digits after its first one,
+        // and all digits up to there.
+        //
+        //     units = linear      : shift = log2(EXTENT), step = DIVISIONS
+        //     units = linear × 2  : shift is one more, and step back at DIVISIONS
+        let shift = (units / DIVISIONS).ilog2();
+        let step = (units >> shift) as u32;
+        let at_linear = const { (EXTENT.ilog2() + 1) * DIVISIONS as u32 };
+        shift * DIVISIONS as u32 + step + (linear as u32 - at_linear)
+    };
+    bin_above.wrapping_sub(1)
 }
 
-/// Exact bins for chunks of up to 16 units, then 8 to each power of two, up to the largest gap that
+/// Exact bins for chunks of up to 64 units, then 8 to each power of two, up to the largest gap that
 /// there can be.
 ///
 /// The sizes in a bin differ by less than an eighth, and no bin is a catch-all.
@@ -78,19 +81,25 @@ pub const fn linear_extent_then_linearly_divided_exponential_binning<
 pub struct DefaultBinning;
 
 impl Binning for DefaultBinning {
-    type AvailabilityBitField = TwoLevelBitField<u8, u64, 7>;
+    type AvailabilityBitField = [u64; 7];
 
-    // The last bin, which gives no certainty, begins at the size that no gap has.
+    // The last bin begins at the size that no gap has.
     const BIN_COUNT: u32 = default_bin(MAX_GAP) + 1;
 
     #[inline]
     fn size_to_bin(size: usize) -> u32 {
-        default_bin(size)
+        // Where the compiler can see that a bin is below BIN_COUNT, others need not check.
+        if size < 64 * CHUNK_UNIT {
+            (size / CHUNK_UNIT) as u32
+        } else {
+            default_bin(size).min(Self::BIN_COUNT - 1)
+        }
     }
 }
 
+/// One list is left unused, that of slivers: so many units, so many steps.
 const fn default_bin(size: usize) -> u32 {
-    linear_extent_then_linearly_divided_exponential_binning::<8, 1>(size)
+    linear_extent_then_linearly_divided_exponential_binning::<8, 8>(size).wrapping_add(1)
 }
 
 #[cfg(test)]
@@ -128,7 +137,6 @@ mod tests {
                 pair[1]
             );
         }
-        assert_eq!(B::size_to_bin(CHUNK_UNIT), 0);
         for size in sizes {
             let floor = B::size_to_bin(size);
             let ceil = B::size_to_bin_ceil(size);
@@ -175,7 +183,7 @@ mod tests {
         let mut sizes: std::vec::Vec<_> =
             interesting_sizes().filter(|&size| size < MAX_GAP).collect();
         sizes.sort_unstable();
-        let mut next = 0;
+        let mut next = DefaultBinning::size_to_bin(CHUNK_UNIT);
         for size in sizes {
             let bin = DefaultBinning::size_to_bin(size);
             assert!(bin <= next, "bin {next} is skipped before {size:#x}");
@@ -193,10 +201,10 @@ mod tests {
         for units in 1..=64 {
             assert_eq!(Wide::size_to_bin(units * CHUNK_UNIT), units as u32 - 1);
         }
-        for units in 1..=16 {
+        for units in 1..=64 {
             assert_eq!(
                 DefaultBinning::size_to_bin(units * CHUNK_UNIT),
-                units as u32 - 1
+                units as u32
             );
         }
     }

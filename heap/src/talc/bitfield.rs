@@ -1,6 +1,7 @@
 //! Which bins have a gap in them: sets of small numbers that answer "the first at or after".
 
 use core::fmt::Debug;
+use core::num::NonZero;
 
 /// A set of the numbers below [`BITS`](BitField::BITS).
 ///
@@ -15,6 +16,12 @@ pub trait BitField: Debug + Copy + Sized + Send + Sync + 'static + Eq {
     /// The lowest set bit that is `b` or higher; if there is none, [`BITS`](BitField::BITS) or
     /// more. `b` is less than `BITS`.
     fn bit_scan_forward(&self, b: u32) -> u32;
+    /// Like [`bit_scan_forward`](BitField::bit_scan_forward), but `None` if there is none.
+    #[inline]
+    fn first_from(&self, b: u32) -> Option<u32> {
+        let found = self.bit_scan_forward(b);
+        (found < Self::BITS).then_some(found)
+    }
     /// Sets bit `b`, which is less than [`BITS`](BitField::BITS).
     fn set_bit(&mut self, b: u32);
     /// Clears bit `b`, which is less than [`BITS`](BitField::BITS).
@@ -31,8 +38,12 @@ macro_rules! word_bit_field {
 
             #[inline]
             fn bit_scan_forward(&self, b: u32) -> u32 {
-                // A remainder of zero has as many trailing zeros as bits: the sum is out of range.
-                b + (*self >> b).trailing_zeros()
+                self.first_from(b).unwrap_or(Self::BITS)
+            }
+
+            #[inline]
+            fn first_from(&self, b: u32) -> Option<u32> {
+                NonZero::new(*self & (<$word>::MAX << b)).map(|rest| rest.trailing_zeros())
             }
 
             #[inline]
@@ -61,26 +72,33 @@ impl<const N: usize, F: BitField> BitField for [F; N] {
 
     #[inline]
     fn bit_scan_forward(&self, b: u32) -> u32 {
+        self.first_from(b).unwrap_or(Self::BITS)
+    }
+
+    #[inline]
+    fn first_from(&self, b: u32) -> Option<u32> {
         let mut word = b / F::BITS;
-        let mut found = self[word as usize].bit_scan_forward(b % F::BITS);
-        while found >= F::BITS {
+        let mut found = self.get(word as usize)?.first_from(b % F::BITS);
+        while found.is_none() {
             word += 1;
-            if word == N as u32 {
-                return Self::BITS;
-            }
-            found = self[word as usize].bit_scan_forward(0);
+            found = self.get(word as usize)?.first_from(0);
         }
-        word * F::BITS + found
+        found.map(|bit| word * F::BITS + bit)
     }
 
     #[inline]
     fn set_bit(&mut self, b: u32) {
-        self[(b / F::BITS) as usize].set_bit(b % F::BITS);
+        // (Not indexed: a call that panics would cost a stack frame.)
+        if let Some(word) = self.get_mut((b / F::BITS) as usize) {
+            word.set_bit(b % F::BITS);
+        }
     }
 
     #[inline]
     fn clear_bit(&mut self, b: u32) {
-        self[(b / F::BITS) as usize].clear_bit(b % F::BITS);
+        if let Some(word) = self.get_mut((b / F::BITS) as usize) {
+            word.clear_bit(b % F::BITS);
+        }
     }
 
     #[inline]
@@ -113,18 +131,20 @@ impl<U: BitField, L: BitField, const N: usize> BitField for TwoLevelBitField<U, 
 
     #[inline]
     fn bit_scan_forward(&self, b: u32) -> u32 {
+        self.first_from(b).unwrap_or(Self::BITS)
+    }
+
+    #[inline]
+    fn first_from(&self, b: u32) -> Option<u32> {
         let word = b / L::BITS;
-        let found = self.lower[word as usize].bit_scan_forward(b % L::BITS);
-        if found < L::BITS {
-            return word * L::BITS + found;
+        if let Some(bit) = self.lower[word as usize].first_from(b % L::BITS) {
+            return Some(word * L::BITS + bit);
         }
-        if word + 1 < N as u32 {
-            let word = self.upper.bit_scan_forward(word + 1);
-            if let Some(lower) = self.lower.get(word as usize) {
-                return word * L::BITS + lower.bit_scan_forward(0);
-            }
-        }
-        Self::BITS
+        // Beyond the last word there is no bit to begin at.
+        let next = word + 1;
+        let word = (next < N as u32).then(|| self.upper.first_from(next))??;
+        let bit = self.lower.get(word as usize)?.first_from(0)?;
+        Some(word * L::BITS + bit)
     }
 
     #[inline]
@@ -173,6 +193,7 @@ mod tests {
             assert_eq!(field == F::ZEROES, set.is_empty());
             let from = random.below(F::BITS as usize) as u32;
             let found = Some(field.bit_scan_forward(from)).filter(|&found| found < F::BITS);
+            assert_eq!(found, field.first_from(from));
             assert_eq!(
                 found,
                 set.range(from..).next().copied(),

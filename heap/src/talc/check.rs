@@ -7,7 +7,7 @@ use super::binning::Binning;
 use super::chunk::CHUNK_UNIT;
 use super::gaps::Gaps;
 use super::node::{Gap, Link};
-use super::tag::{MAX_GAP, Tag};
+use super::tag::{HEAP_END, MAX_GAP, Tag};
 use super::walk::allocatable;
 use crate::source::Source;
 use crate::span::Span;
@@ -61,7 +61,7 @@ pub enum Rule {
     HeapBase,
     /// The last chunk or gap of a heap is marked as the last, and no other.
     HeapEnd,
-    /// The last tag of a run of chunks is a tag, and says whether a gap is above.
+    /// A heap that does not end with a gap ends with a tag that says so, or with a sliver.
     TagOfRun,
     /// Gaps end within their heap.
     GapEnd {
@@ -229,27 +229,49 @@ impl<S: Source, B: Binning> Talc<S, B> {
             rest = rest.above(gap.end().as_ptr());
         }
         if !rest.is_empty() {
-            // The heap ends with a run of chunks.
-            // SAFETY: then there is a tag at its end.
+            // The heap ends with a run of chunks, or with a sliver above one.
+            // SAFETY: something ends where the heap does.
             let last = unsafe { tag_at(rest.end()) };
-            ensure(
-                last.is_allocated() && !last.is_below_gap(),
-                heap_end,
-                Rule::TagOfRun,
-            )?;
-            ensure(last.is_heap_end(), heap_end, Rule::HeapEnd)?;
+            if last.is_allocated() {
+                ensure(!last.is_below_gap(), heap_end, Rule::TagOfRun)?;
+                ensure(last.is_heap_end(), heap_end, Rule::HeapEnd)?;
+            } else {
+                // SAFETY: the rest is at least one unit.
+                let sliver = unsafe { is_sliver(rest.end().byte_sub(CHUNK_UNIT), HEAP_END) };
+                ensure(sliver, heap_end, Rule::TagOfRun)?;
+            }
         }
-        // Without a gap at the heap's base, its tag must not claim that there is one.
+        // Without a gap or a sliver at the heap's base, its tag must not claim that there is one.
         let first_is_gap = self
             .gaps_by_address(tiles)
             .next()
             .is_some_and(|gap| gap.base.as_ptr() == tiles.base());
+        let flag = if tiles.size() == CHUNK_UNIT {
+            HEAP_END
+        } else {
+            0
+        };
+        // SAFETY: the heap is at least one unit.
+        let first_is_free = first_is_gap || unsafe { is_sliver(tiles.base(), flag) };
         ensure(
-            base_tag.is_below_gap() == first_is_gap,
+            base_tag.is_below_gap() && first_is_free || !base_tag.is_below_gap() && !first_is_gap,
             first,
             Rule::HeapBase,
         )
     }
+}
+
+/// Whether there is a sliver, with such a flag, and the tag below it says so.
+///
+/// # Safety
+/// `base` is a multiple of the unit in a heap but not its end.
+unsafe fn is_sliver(base: *mut u8, flag: usize) -> bool {
+    let first: *const usize = base.cast();
+    let last = first.wrapping_byte_add(CHUNK_UNIT).wrapping_sub(1);
+    // SAFETY: the unit's first and last word.
+    let extents = unsafe { [first.read(), last.read()] };
+    // SAFETY: below a sliver there is a tag.
+    extents == [CHUNK_UNIT | flag; 2] && unsafe { tag_at(base) }.is_below_gap()
 }
 
 /// # Safety

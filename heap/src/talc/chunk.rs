@@ -13,6 +13,9 @@
 //! Chunks and gaps tile a heap from its first multiple of [`CHUNK_UNIT`] that leaves room for the
 //! base tag to its last. Each chunk ends with a [tag](super::tag), each gap is described by a
 //! [header](super::node) and its extent at the end. Two gaps never touch.
+//!
+//! The unit is half of the smallest chunk. So a gap can be too small for any chunk, and for the links
+//! of a list: that is a *sliver*. It waits, in no list, until a neighbour is freed and merges with it.
 
 use core::ptr::NonNull;
 
@@ -21,14 +24,18 @@ use super::tag::TAG_SIZE;
 /// Chunks begin at multiples of this many bytes and are multiples of it in size.
 ///
 /// Any alignment up to this costs nothing.
-pub const CHUNK_UNIT: usize = 4 * size_of::<usize>();
+pub const CHUNK_UNIT: usize = 2 * size_of::<usize>();
+
+/// No chunk is smaller, so that what is freed can be in a list.
+pub(super) const MIN_CHUNK: usize = 2 * CHUNK_UNIT;
 
 /// The size of the chunk that holds an allocation of `size` bytes, which is at most `isize::MAX`
 /// as in every `Layout`.
 #[inline]
 pub(super) const fn chunk_size(size: usize) -> usize {
     // At most isize::MAX + TAG_SIZE + CHUNK_UNIT - 1: no overflow.
-    (size + (TAG_SIZE + CHUNK_UNIT - 1)) & !(CHUNK_UNIT - 1)
+    let size = (size + (TAG_SIZE + CHUNK_UNIT - 1)) & !(CHUNK_UNIT - 1);
+    if size < MIN_CHUNK { MIN_CHUNK } else { size }
 }
 
 /// Like [`chunk_size`], for a size that nobody has vouched for.

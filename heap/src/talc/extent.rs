@@ -3,7 +3,7 @@
 use core::ptr::NonNull;
 
 use super::binning::Binning;
-use super::chunk::{CHUNK_UNIT, unit_ceil, unit_floor};
+use super::chunk::{MIN_CHUNK, distance, unit_ceil, unit_floor};
 use super::node::Gap;
 use super::tag::{MAX_GAP, TAG_SIZE, Tag};
 use super::{Talc, metadata_chunk_size};
@@ -27,7 +27,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// `None`, and nothing is touched, if the range is null, wraps around or is too small. The first
     /// heap must have room for the list heads: [`min_first_heap_size`](super::min_first_heap_size).
-    /// Others must hold a few bytes and one aligned unit.
+    /// Others must hold a few bytes and the smallest chunk.
     ///
     /// Heaps never merge, even if they touch.
     ///
@@ -49,7 +49,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
             metadata_chunk_size::<B>()
         };
         let heap_size = end.checked_sub(first)?;
-        if heap_size < metadata_size + CHUNK_UNIT || heap_size >= MAX_GAP {
+        if heap_size < metadata_size + MIN_CHUNK || heap_size >= MAX_GAP {
             return None;
         }
 
@@ -203,7 +203,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
             let end = base.byte_add(new_end - base.addr().get());
             if end > base {
                 below.with(Tag::BELOW_GAP).write_at(base);
-                self.insert_gap(Gap::new(base, end, true));
+                self.insert_gap(Gap::new(base, distance(base, end), true));
             } else if below.is_heap_base() {
                 self.counters.count_deleted_heap(TAG_SIZE);
                 return None;

@@ -1,5 +1,6 @@
 //! The lists of gaps, one for each bin.
 
+use core::hint;
 use core::ptr::{self, NonNull};
 
 use super::allocate::Request;
@@ -7,9 +8,12 @@ use super::binning::Binning;
 use super::bitfield::BitField;
 use super::node::{Gap, Link, Node};
 
-/// Every gap of every heap, in a doubly linked list for its bin, latest first.
+/// So many gaps that may fit are looked at before one that certainly does is taken.
+const NEAR_LOOKS: usize = 4;
+
+/// Every gap of every heap, slivers excepted, in a doubly linked list for its bin, latest first.
 pub(super) struct Gaps<B: Binning> {
-    /// `BIN_COUNT` list heads, in memory of the first heap that was claimed; null before that.
+    /// A list head for each bit of `available`, in memory of the first heap that was claimed; null before that.
     heads: *mut Link,
     /// Bit *n* is set exactly when list *n* has a gap in it.
     available: B::AvailabilityBitField,
@@ -19,7 +23,7 @@ impl<B: Binning> Gaps<B> {
     /// Bytes that the list heads take.
     pub(super) const HEADS_SIZE: usize = {
         assert!(B::BIN_COUNT > 0 && B::BIN_COUNT <= B::AvailabilityBitField::BITS);
-        B::BIN_COUNT as usize * size_of::<Link>()
+        B::AvailabilityBitField::BITS as usize * size_of::<Link>()
     };
 
     /// No lists, which is to say that they are all empty.
@@ -38,7 +42,7 @@ impl<B: Binning> Gaps<B> {
     /// * This is done once, before the first [`insert`](Self::insert).
     pub(super) unsafe fn establish(&mut self, heads: NonNull<u8>) {
         self.heads = heads.cast().as_ptr();
-        for bin in 0..B::BIN_COUNT {
+        for bin in 0..B::AvailabilityBitField::BITS {
             // SAFETY: the caller gives room for so many heads.
             unsafe { self.head(bin).write(None) };
         }
@@ -48,6 +52,11 @@ impl<B: Binning> Gaps<B> {
     #[inline]
     fn bin_of(size: usize) -> u32 {
         B::size_to_bin(size).min(B::BIN_COUNT - 1)
+    }
+
+    /// The lowest bin in which every gap has at least `size` bytes, or the last bin.
+    fn bin_ceil_of(size: usize) -> u32 {
+        B::size_to_bin_ceil(size).min(B::BIN_COUNT - 1)
     }
 
     /// Where the pointer to the first gap of list `bin` is, which is less than `BIN_COUNT`. There is
@@ -60,25 +69,47 @@ impl<B: Binning> Gaps<B> {
     /// Enters a free range into its list. It becomes a gap.
     ///
     /// # Safety
-    /// * The range is free memory of a heap, in no list, and at least one unit.
+    /// * The range is free memory of a heap, in no list, and no sliver.
     /// * The list heads are established.
     #[inline]
     pub(super) unsafe fn insert(&mut self, gap: Gap) {
-        let bin = Self::bin_of(gap.size());
+        // SAFETY: the caller's duty.
+        unsafe { self.insert_into(Self::bin_of(gap.size()), gap) }
+    }
+
+    /// [Inserts](Self::insert) a gap whose bin is known.
+    ///
+    /// # Safety
+    /// As for `insert`.
+    #[inline]
+    unsafe fn insert_into(&mut self, bin: u32, gap: Gap) {
         let head = self.head(bin);
-        let node = gap.node();
-        // SAFETY: the range has room for a header and nobody else uses it; head and successor are
-        // ours, and no reference to them is alive.
+        // SAFETY: head and successor are ours; the caller vouches for the range.
         unsafe {
-            gap.write_extent();
             let next = head.read();
-            (&raw mut (*node.as_ptr()).next).write(next);
-            (&raw mut (*node.as_ptr()).referrer).write(head);
-            match next {
-                Some(next) => (*next.as_ptr()).referrer = &raw mut (*node.as_ptr()).next,
+            match Self::link(head, gap, next) {
+                Some(referrer) => referrer.write(&raw mut (*gap.node().as_ptr()).next),
                 None => self.available.set_bit(bin),
             }
-            head.write(Some(node));
+        }
+    }
+
+    /// Makes `gap` the first gap of the list at `head`, and `next` the second. Returns where the second
+    /// has its referrer, which is still to be changed.
+    ///
+    /// # Safety
+    /// The range is free memory of a heap, and no sliver; `head` and `next` are as described.
+    #[inline]
+    unsafe fn link(head: *mut Link, gap: Gap, next: Link) -> Option<*mut *mut Link> {
+        let node = gap.node().as_ptr();
+        // SAFETY: the range has room for a header and nobody else uses it, and no reference to the
+        // list's parts is alive.
+        unsafe {
+            gap.write_extent();
+            (&raw mut (*node).next).write(next);
+            (&raw mut (*node).referrer).write(head);
+            head.write(Some(gap.node()));
+            next.map(|next| &raw mut (*next.as_ptr()).referrer)
         }
     }
 
@@ -111,38 +142,86 @@ impl<B: Binning> Gaps<B> {
         }
     }
 
-    /// A gap in which the request fits: the first of the first list whose gaps all certainly do, or
-    /// else the first that does among about `looks` gaps which may. The latest gap of each list is
-    /// among them: what a source has just granted is found, if it fits.
+    /// The first gap of the first list in which there may be one of `size` bytes, if it has so many,
+    /// and the number of the list. Most requests need no more than this.
     #[inline]
-    pub(super) fn find(&self, request: &Request, looks: usize) -> Option<Gap> {
-        let certain = B::size_to_bin_ceil(request.size_for_certain);
-        // The last bin may hold anything from its lower bound up.
-        if certain < B::BIN_COUNT - 1 {
-            let bin = self.available.bit_scan_forward(certain);
-            if bin < B::BIN_COUNT {
-                return self.first(bin);
-            }
+    pub(super) fn first_for(&self, size: usize) -> Option<(*mut Link, Gap)> {
+        let bin = self.available.first_from(Self::bin_of(size))?;
+        if bin >= B::AvailabilityBitField::BITS {
+            return None;
         }
-        self.find_among_uncertain(request, certain, looks)
+        let gap = self.first(bin);
+        gap.has(size).then_some((self.head(bin), gap))
     }
 
-    /// The second half of [`find`](Self::find): no list from `certain` up has a gap in it, unless
-    /// that is the last.
-    #[cold]
-    fn find_among_uncertain(&self, request: &Request, certain: u32, looks: usize) -> Option<Gap> {
-        let bins_end = if certain < B::BIN_COUNT - 1 {
-            certain
-        } else {
-            B::BIN_COUNT
-        };
-        let first_bin = Self::bin_of(request.size);
-        let bins = bins_end.saturating_sub(first_bin).max(1);
-        let looks_each = looks.div_ceil(bins as usize);
-        self.bins_from(first_bin)
-            .take_while(|&bin| bin < bins_end)
-            .flat_map(|bin| self.iter_bin(bin).take(looks_each))
-            .find(|&gap| request.fits(gap))
+    /// Takes out the gap `first` of list `bin`.
+    ///
+    /// # Safety
+    /// It is the first.
+    #[inline]
+    pub(super) unsafe fn remove_first(&mut self, head: *mut Link, first: NonNull<Node>) {
+        // SAFETY: a gap in a list has a valid header, and what that points to is ours.
+        unsafe {
+            let next = (*first.as_ptr()).next;
+            head.write(next);
+            match next {
+                Some(next) => (*next.as_ptr()).referrer = head,
+                None => {
+                    let bin = head.offset_from_unsigned(self.heads) as u32;
+                    hint::assert_unchecked(bin < B::AvailabilityBitField::BITS);
+                    self.available.clear_bit(bin);
+                }
+            }
+        }
+    }
+
+    /// Takes out the gap `first` of list `bin`, and enters `rest`, which is a part of it.
+    ///
+    /// # Safety
+    /// It is the first of list `bin`, and `rest` is a part of it and no sliver.
+    #[inline]
+    pub(super) unsafe fn replace_first(
+        &mut self,
+        head: *mut Link,
+        first: NonNull<Node>,
+        rest: Gap,
+    ) {
+        let rest_bin = Self::bin_of(rest.size());
+        // SAFETY: a gap in a list has a valid header, and what that points to is ours. The rest is
+        // free memory of a heap.
+        unsafe {
+            if self.head(rest_bin) == head {
+                let next = (*first.as_ptr()).next;
+                if let Some(referrer) = Self::link(head, rest, next) {
+                    referrer.write(&raw mut (*rest.node().as_ptr()).next);
+                }
+            } else {
+                self.remove_first(head, first);
+                self.insert_into(rest_bin, rest);
+            }
+        }
+    }
+
+    /// A gap in which the request fits: one of the first in the lowest list that may have one; or
+    /// else the first of the first list whose gaps all certainly do; or else the first that does
+    /// among about `looks` gaps which may. The latest gap of each list is among them: what a source
+    /// has just granted is found, if it fits.
+    pub(super) fn find(&self, request: &Request, looks: usize) -> Option<Gap> {
+        let floor = Self::bin_of(request.size);
+        let certain = Self::bin_ceil_of(request.size_for_certain);
+        let fits = |gap: &Gap| request.fits(*gap);
+        self.iter_bin(floor)
+            .take(NEAR_LOOKS)
+            .find(fits)
+            .or_else(|| self.bins_from(certain).map(|bin| self.first(bin)).next())
+            .filter(fits)
+            .or_else(|| {
+                let bins = (certain + 1 - floor) as usize;
+                self.bins_from(floor)
+                    .take_while(|&bin| bin <= certain)
+                    .flat_map(|bin| self.iter_bin(bin).take(looks.div_ceil(bins)))
+                    .find(fits)
+            })
     }
 
     /// Which lists from `bin` up have a gap in them.
@@ -161,14 +240,16 @@ impl<B: Binning> Gaps<B> {
 
     /// The first gap of list `bin`, whose bit is set.
     #[inline]
-    fn first(&self, bin: u32) -> Option<Gap> {
-        // SAFETY: bits are only set when the heads are established, and what is in a list is a gap.
-        unsafe { self.head(bin).read().map(|node| Gap::at(node.cast())) }
+    fn first(&self, bin: u32) -> Gap {
+        // SAFETY: bits are only set when the heads are established, and exactly for lists that are
+        // not empty; what is in a list is a gap.
+        unsafe { Gap::at(self.head(bin).read().unwrap_unchecked().cast()) }
     }
 
-    /// The gaps of list `bin`, whose bit is set, in the order of the list.
+    /// The gaps of list `bin` in the order of the list.
     fn iter_bin(&self, bin: u32) -> impl Iterator<Item = Gap> {
-        core::iter::successors(self.first(bin), |gap| {
+        let first = self.available.read_bit(bin).then(|| self.first(bin));
+        core::iter::successors(first, |gap| {
             // SAFETY: what is in a list is a gap with a valid header, and nothing in a list changes
             // while `self` is borrowed.
             unsafe { (*gap.node().as_ptr()).next.map(|node| Gap::at(node.cast())) }

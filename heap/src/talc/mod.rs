@@ -15,20 +15,23 @@
 //! | `allocate`, `reallocate`, `extent` | the operations |
 //! | `check`, `walk`, `counters` | looking at a heap |
 //! | `lock` | an allocator for several threads, and a `#[global_allocator]` |
+//! | `cell` | an allocator for one thread, without a lock |
+//! | `shared` | what both have in common: `GlobalAlloc` and `Allocator` |
 
 use core::alloc::Layout;
 use core::fmt;
 
 use self::binning::Binning;
-use self::chunk::chunk_size;
+use self::chunk::{MIN_CHUNK, chunk_size};
 use self::counters::Counting;
 use self::gaps::Gaps;
 use self::tag::TAG_SIZE;
-use crate::source::Source;
+use crate::source::{Source, Tie};
 
 mod allocate;
 pub mod binning;
 pub mod bitfield;
+pub mod cell;
 mod check;
 mod chunk;
 mod counters;
@@ -37,6 +40,7 @@ mod gaps;
 mod lock;
 mod node;
 mod reallocate;
+mod shared;
 mod tag;
 mod walk;
 
@@ -66,12 +70,19 @@ pub mod sync {
 /// A [`sync::TalcLock`] with the [`DefaultBinning`].
 pub type TalcLock<R, S> = sync::TalcLock<R, S, DefaultBinning>;
 
+/// A [`cell::TalcCell`] with the [`DefaultBinning`].
+pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
+
 /// An allocator over any number of heaps.
 ///
-/// It has no interior mutability, so it is no `GlobalAlloc` itself: see [`TalcLock`](sync::TalcLock).
+/// It has no interior mutability, so it is no `GlobalAlloc` itself: see [`TalcLock`](sync::TalcLock)
+/// and [`TalcCell`](cell::TalcCell).
 ///
 /// `S` is asked for memory when there is not enough, and may take it back when it becomes free.
 /// `B` says which gaps share a list: [`DefaultBinning`] unless you know your sizes.
+///
+/// Where a method wants the layout of an allocation, only its size matters: it may have any
+/// alignment that the address has.
 ///
 /// ```
 /// use core::alloc::Layout;
@@ -91,6 +102,8 @@ pub type TalcLock<R, S> = sync::TalcLock<R, S, DefaultBinning>;
 /// assert!(talc.check().is_ok());
 /// ```
 pub struct Talc<S: Source, B: Binning> {
+    /// Dropped before the source, which may want to know that this is about to happen.
+    pub(crate) tie: Tie,
     /// Provides memory. `Talc` calls it and does not touch it otherwise.
     pub source: S,
     gaps: Gaps<B>,
@@ -106,6 +119,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// An allocator that has no memory yet.
     pub const fn new(source: S) -> Self {
         Self {
+            tie: Tie::new(),
             source,
             gaps: Gaps::new(),
             counters: Counting::new(),
@@ -129,18 +143,37 @@ impl<S: Source, B: Binning> Talc<S, B> {
 
 impl<S: Source, B: Binning> fmt::Debug for Talc<S, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (count, bytes, largest) = self
-            .gaps()
-            .fold((0_usize, 0, 0), |(count, bytes, largest), gap| {
-                (count + 1, bytes + gap.size(), gap.size().max(largest))
-            });
         f.debug_struct("Talc")
             .field("source", &self.source)
-            .field("is_metadata_established", &self.is_metadata_established())
-            .field("gaps", &count)
-            .field("free_bytes", &bytes)
-            .field("largest_gap", &largest)
+            .field("summary", &self.summary())
             .finish_non_exhaustive()
+    }
+}
+
+/// What `Debug` shows of an allocator's state.
+#[derive(Debug)]
+#[expect(dead_code, reason = "the fields are there to be shown")]
+struct Summary {
+    is_metadata_established: bool,
+    gaps: usize,
+    free_bytes: usize,
+    largest_gap: usize,
+}
+
+impl<S: Source, B: Binning> Talc<S, B> {
+    fn summary(&self) -> Summary {
+        let mut summary = Summary {
+            is_metadata_established: self.is_metadata_established(),
+            gaps: 0,
+            free_bytes: 0,
+            largest_gap: 0,
+        };
+        for gap in self.gaps() {
+            summary.gaps += 1;
+            summary.free_bytes += gap.size();
+            summary.largest_gap = summary.largest_gap.max(gap.size());
+        }
+        summary
     }
 }
 
@@ -152,14 +185,14 @@ const fn metadata_chunk_size<B: Binning>() -> usize {
 /// With this size, wherever it is, the first claim succeeds.
 pub const fn min_first_heap_size<B: Binning>() -> usize {
     // At the base, the tag and up to a unit less one byte to the first multiple of the unit; at the
-    // end as much again to the last; between them the metadata and one unit for an allocation.
-    TAG_SIZE + 2 * (base::CHUNK_UNIT - 1) + metadata_chunk_size::<B>() + base::CHUNK_UNIT
+    // end as much again to the last; between them the metadata and a chunk for an allocation.
+    TAG_SIZE + 2 * (base::CHUNK_UNIT - 1) + metadata_chunk_size::<B>() + MIN_CHUNK
 }
 
 /// With this size and alignment the first claim succeeds.
 pub const fn min_first_heap_layout<B: Binning>() -> Layout {
     // The base tag takes a unit, or else the metadata would not be aligned.
-    let size = base::CHUNK_UNIT + metadata_chunk_size::<B>() + base::CHUNK_UNIT;
+    let size = base::CHUNK_UNIT + metadata_chunk_size::<B>() + MIN_CHUNK;
     match Layout::from_size_align(size, base::CHUNK_UNIT) {
         Ok(layout) => layout,
         Err(_) => panic!("more bins than memory"),

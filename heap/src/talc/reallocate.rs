@@ -72,7 +72,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 let base = NonNull::new_unchecked(ptr);
                 let new_end = base.byte_add(new_chunk);
                 Tag::ALLOCATED.write_at(new_end);
-                self.free(new_end, base.byte_add(old_chunk));
+                self.free_tail(new_end, old_chunk - new_chunk);
             }
         }
         self.counters.count_shrinkage(layout.size() - new_size);

@@ -37,7 +37,7 @@ pub(super) const MAX_GAP: usize = if TAG_SIZE == 1 {
 };
 
 /// The flag of an extent or a tag that ends where its heap ends.
-pub(super) const HEAP_END: usize = 1 << 3;
+pub(super) const HEAP_END: usize = 1 << 1;
 
 // A one-byte tag must lie on the most significant byte of a word that ends at the same address.
 const _: () = {
@@ -54,9 +54,9 @@ impl Tag {
     /// In use. Set in every tag, never set at this place in a gap.
     pub(super) const ALLOCATED: Tag = Tag(1 << 0);
     /// A gap begins where this chunk ends.
-    pub(super) const BELOW_GAP: Tag = Tag(1 << 1);
+    pub(super) const BELOW_GAP: Tag = Tag(1 << 2);
     /// There is no chunk under this tag: a heap's first chunk or gap begins above it.
-    pub(super) const HEAP_BASE: Tag = Tag(1 << 2);
+    pub(super) const HEAP_BASE: Tag = Tag(1 << 3);
     /// The heap ends where this chunk ends.
     pub(super) const HEAP_END: Tag = Tag(HEAP_END as Bits);
 
@@ -80,6 +80,16 @@ impl Tag {
     pub(super) unsafe fn write_at(self, end: NonNull<u8>) {
         // SAFETY: the bytes under `end` are metadata of this heap, aligned as for `ending_at`.
         unsafe { end.byte_sub(TAG_SIZE).cast::<Bits>().write(self.0) }
+    }
+
+    /// The tag of a chunk with no gap above it.
+    #[inline]
+    pub(super) const fn ending_chunk(heap_end: bool) -> Tag {
+        if heap_end {
+            Tag::ALLOCATED.with(Tag::HEAP_END)
+        } else {
+            Tag::ALLOCATED
+        }
     }
 
     /// Both tags' flags.

@@ -1,7 +1,7 @@
 //! Gaps, and what lies between them, for whoever wants to look.
 //!
 //! A chunk does not store its size, the layout with which it is freed gives that. So what is seen
-//! of a heap are its gaps and the *runs* of chunks between them.
+//! of a heap are its gaps and the *runs* of chunks (and slivers) between them.
 
 use core::fmt;
 
@@ -19,7 +19,8 @@ use crate::span::Span;
 pub enum Region {
     /// A free range, and all of it: there is another kind of region on either side.
     Gap(Span),
-    /// One or more chunks without a gap between them, tags and metadata included.
+    /// One or more chunks without a gap between them, tags and metadata included; also slivers, free
+    /// ranges of one unit, which are too small for any chunk and in no list.
     Run(Span),
 }
 

@@ -18,8 +18,38 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// [`Error::AllocZeroSize`], [`Error::SizeOverflow`], [`Error::AllocatorError`], and if there is
     /// no room, the source's error, [`Error::LimitReached`], or, without a source,
     /// [`Error::Empty`].
+    #[inline]
     pub fn alloc(&self, size: usize, policy: AllocPolicy) -> Result<usize> {
-        self.allocate(Fit::plain(size, self.quantum)?, policy)
+        match policy {
+            AllocPolicy::InstantFit => self.alloc_by(policy, size, FreeLists::at_least),
+            AllocPolicy::BestFit => self.alloc_by(policy, size, FreeLists::smallest_at_least),
+            AllocPolicy::NextFit => self.alloc_with_care(policy, size),
+        }
+    }
+
+    /// The common case: there is a segment, and what it takes to divide it is in hand.
+    fn alloc_by(
+        &self,
+        policy: AllocPolicy,
+        size: usize,
+        find: impl FnOnce(&FreeLists, usize) -> Option<Tag>,
+    ) -> Result<usize> {
+        let space = fit::round_up(size, self.quantum)?;
+        let mut state = self.lock();
+        if state.is_ready()
+            && let Some(segment) = find(&state.free, space)
+        {
+            let base = segment.start.get();
+            state.carve_front(segment, space);
+            return Ok(base);
+        }
+        drop(state);
+        self.alloc_with_care(policy, size)
+    }
+
+    #[inline(never)]
+    fn alloc_with_care(&self, policy: AllocPolicy, size: usize) -> Result<usize> {
+        self.allocate(&Fit::plain(size, self.quantum)?, policy)
     }
 
     /// Allocates a segment that satisfies `layout`, and returns its base.
@@ -28,7 +58,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// As [`alloc`](Self::alloc), and [`Error::Unsatisfiable`] if no address satisfies the layout in
     /// an arena of this quantum.
     pub fn xalloc(&self, layout: Layout, policy: AllocPolicy) -> Result<usize> {
-        self.allocate(Fit::new(&layout, self.quantum)?, policy)
+        self.allocate(&Fit::new(&layout, self.quantum)?, policy)
     }
 
     /// Allocates exactly the range of `size` at `base`, rounded up to the quantum. Never imports.
@@ -58,12 +88,12 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         Ok(())
     }
 
-    fn allocate(&self, fit: Fit, policy: AllocPolicy) -> Result<usize> {
-        let allocated = self.try_allocate(&fit, policy);
+    fn allocate(&self, fit: &Fit, policy: AllocPolicy) -> Result<usize> {
+        let allocated = self.try_allocate(fit, policy);
         match (allocated, self.reclaim) {
             (Err(error), Some(reclaim)) if error != Error::AllocatorError => {
                 if reclaim(fit.space) {
-                    self.try_allocate(&fit, policy)
+                    self.try_allocate(fit, policy)
                 } else {
                     Err(error)
                 }
@@ -72,7 +102,6 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         }
     }
 
-    #[inline]
     fn try_allocate(&self, fit: &Fit, policy: AllocPolicy) -> Result<usize> {
         let mut state = self.secure()?;
         let looks = match self.source {
@@ -81,7 +110,6 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         };
         if let Some((segment, base)) = state.search(fit, policy, looks) {
             state.allocate(segment, base, fit, policy);
-            self.finish(state);
             return Ok(base);
         }
         match self.source {

@@ -24,12 +24,16 @@ pub(super) struct Fit {
 }
 
 /// Rounds a size that a caller gave up to the quantum.
+#[inline]
 pub(super) fn round_up(size: usize, quantum: usize) -> Result<usize> {
     if size == 0 {
         return Err(Error::AllocZeroSize);
     }
-    size.checked_next_multiple_of(quantum)
-        .ok_or(Error::SizeOverflow { size })
+    // Not `checked_next_multiple_of`, which divides: the quantum is a power of two.
+    match size.checked_add(quantum - 1) {
+        Some(sum) => Ok(sum & !(quantum - 1)),
+        None => Err(Error::SizeOverflow { size }),
+    }
 }
 
 impl Fit {

@@ -39,10 +39,13 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     #[inline]
     fn free_if(&self, base: usize, check: impl FnOnce(Tag) -> Result<()>) -> Result<()> {
         let mut state = self.lock();
-        let segment = state.allocated_at(base)?;
-        check(segment)?;
-        let free = state.release(segment);
-        let above = free.above();
+        let segment = state.index.take(base, |segment| {
+            if segment.busy.get() {
+                return Err(Error::Busy { base });
+            }
+            check(segment)
+        })?;
+        let above = state.release(segment).above();
         if above.is_borrowed_span() {
             self.give_back(state, above, self.kept_spans);
         } else {
@@ -54,7 +57,6 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
 
 impl State {
     /// The allocated segment that starts at `base`, unless another operation on it is under way.
-    #[inline]
     pub(super) fn allocated_at(&self, base: usize) -> Result<Tag> {
         let segment = self
             .index

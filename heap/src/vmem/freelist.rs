@@ -27,6 +27,8 @@ pub(super) struct FreeLists {
     words: [u64; WORDS],
     /// A bit for each word that is not zero.
     summary: u64,
+    /// A power of two, from which on sizes with the same highest four bits share a list.
+    large: usize,
     /// log₂ of the quantum.
     shift: u32,
 }
@@ -37,6 +39,8 @@ impl FreeLists {
             heads: [None; LISTS],
             words: [0; WORDS],
             summary: 0,
+            // With an absurd quantum, no size is this large.
+            large: (2 * EXACT).saturating_mul(1 << shift),
             shift,
         }
     }
@@ -44,13 +48,11 @@ impl FreeLists {
     /// The list for segments of this size.
     #[inline]
     pub(super) fn list_of(&self, size: usize) -> usize {
-        let quanta = size >> self.shift;
-        if quanta <= EXACT {
-            quanta - 1
+        let quanta_less_one = (size - 1) >> self.shift;
+        if quanta_less_one < EXACT {
+            quanta_less_one
         } else {
-            let log2 = quanta.ilog2() as usize;
-            let class = (quanta >> (log2 - CLASSES_LOG2)) & (CLASSES - 1);
-            EXACT + (log2 - EXACT_LOG2) * CLASSES + class
+            class_of(size >> self.shift)
         }
     }
 
@@ -62,12 +64,47 @@ impl FreeLists {
     /// The first list all of whose members, and those of the lists above, have at least this size.
     #[inline]
     pub(super) fn list_at_least(&self, size: usize) -> usize {
-        let smaller = size - (1 << self.shift);
-        if smaller == 0 {
-            0
+        let quanta_less_one = (size - 1) >> self.shift;
+        // One more than the list for the next smaller size.
+        if quanta_less_one <= EXACT {
+            quanta_less_one
         } else {
-            self.list_of(smaller) + 1
+            class_of(quanta_less_one) + 1
         }
+    }
+
+    /// A segment of at least this size, found at once; there may be others.
+    #[inline]
+    pub(super) fn at_least(&self, size: usize) -> Option<Tag> {
+        let (_, first) = self.first_from(self.list_at_least(size))?;
+        Some(first)
+    }
+
+    /// A segment than which no other of at least this size is smaller.
+    #[inline]
+    pub(super) fn smallest_at_least(&self, size: usize) -> Option<Tag> {
+        let (list, first) = self.first_from(self.list_of(size))?;
+        if Self::has_one_size(list) {
+            Some(first)
+        } else {
+            self.smallest_in(list, first, size)
+        }
+    }
+
+    /// A segment of this size or the next larger one, given the list for this size.
+    #[inline(never)]
+    fn smallest_in(&self, list: usize, first: Tag, size: usize) -> Option<Tag> {
+        // The class may turn out to have only smaller ones; all in the next class are larger.
+        [
+            Some(first),
+            self.first_from(list + 1).map(|(_, first)| first),
+        ]
+        .into_iter()
+        .find_map(|first| {
+            members(first)
+                .filter(|segment| segment.size() >= size)
+                .min_by_key(|segment| segment.size())
+        })
     }
 
     /// The first list at or after `list` that has members, and the first of these.
@@ -84,10 +121,10 @@ impl FreeLists {
                 return None;
             }
             word = words.trailing_zeros() as usize;
-            bits = self.words[word];
+            bits = *self.words.get(word)?;
         }
         let list = word * 64 + bits.trailing_zeros() as usize;
-        Some((list, self.heads[list]?))
+        Some((list, (*self.heads.get(list)?)?))
     }
 
     /// The members of the last list that has any.
@@ -130,7 +167,16 @@ impl FreeLists {
     /// Moves a free segment, which had size `before`, to the list for the size that it has now.
     #[inline]
     pub(super) fn resized(&mut self, tag: Tag, before: usize) {
-        let (from, to) = (self.list_of(before), self.list_of(tag.size()));
+        // Mostly something small is carved from a large segment or merged with it. If a change is
+        // below the highest four bits of a size, the class is the same.
+        if before >= self.large && (before ^ tag.size()) <= before >> (CLASSES_LOG2 + 1) {
+            return;
+        }
+        self.change_list(tag, self.list_of(before), self.list_of(tag.size()));
+    }
+
+    #[cold]
+    fn change_list(&mut self, tag: Tag, from: usize, to: usize) {
         if from != to {
             self.unlink(tag, from);
             self.push(tag, to);
@@ -143,6 +189,7 @@ impl FreeLists {
         self.words[list / 64] ^= 1 << (list % 64);
     }
 
+    #[inline]
     fn push(&mut self, tag: Tag, list: usize) {
         let after = self.heads[list].replace(tag);
         tag.left.set(None);
@@ -156,6 +203,7 @@ impl FreeLists {
         }
     }
 
+    #[inline]
     fn unlink(&mut self, tag: Tag, list: usize) {
         let (before, after) = (tag.left.get(), tag.right.get());
         if let Some(after) = after {
@@ -173,6 +221,14 @@ impl FreeLists {
             }
         }
     }
+}
+
+/// The list for sizes of more than `EXACT` quanta.
+#[inline]
+fn class_of(quanta: usize) -> usize {
+    let log2 = quanta.ilog2() as usize;
+    let class = (quanta >> (log2 - CLASSES_LOG2)) & (CLASSES - 1);
+    EXACT + (log2 - EXACT_LOG2) * CLASSES + class
 }
 
 /// A list from one of its members on.

@@ -23,6 +23,7 @@ impl IdleSpans {
     }
 
     /// Adds a span that has become free.
+    #[inline(never)]
     pub(super) fn push(&mut self, span: Tag) {
         let before = self.newest.replace(span);
         span.idle.set(None);
@@ -35,6 +36,7 @@ impl IdleSpans {
     }
 
     /// Removes a span while it is still entirely free.
+    #[inline(never)]
     pub(super) fn remove(&mut self, span: Tag) {
         let (before, after) = (span.above().idle.get(), span.idle.get());
         match before {

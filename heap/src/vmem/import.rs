@@ -133,6 +133,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// Offers to the source, after something at the end of a borrowed span has become free, what is
     /// more than `keep` free spans; if none is to be kept, also the free end of this span. Returns
     /// how much the source took.
+    #[inline(never)]
     pub(super) fn give_back<'a>(
         &'a self,
         mut state: Locked<'a, L>,

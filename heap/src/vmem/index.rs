@@ -15,6 +15,7 @@ use core::ptr::NonNull;
 
 use super::segment::Tag;
 use super::tags::{PAGE_SIZE, Page};
+use super::{Error, Result};
 
 /// How many buckets need no page; a power of two.
 const INLINE: usize = 64;
@@ -26,7 +27,7 @@ const DIRECT: usize = 64;
 const DIRECTORIES: usize = 16;
 const MAX_BUCKETS: usize = (DIRECT + DIRECTORIES * PER_PAGE) * PER_PAGE;
 
-/// The members of a bucket are linked both ways by `left` and `right`.
+/// The members of a bucket are linked by `right`.
 type Bucket = Cell<Option<Tag>>;
 type Leaf = [Bucket; PER_PAGE];
 type Directory = [Cell<Option<NonNull<Leaf>>>; PER_PAGE];
@@ -40,36 +41,39 @@ pub(super) struct Index {
     directories: [Option<NonNull<Directory>>; DIRECTORIES],
     /// How many pages of buckets there are. They cover the buckets, and perhaps more.
     leaves: usize,
+    /// With this many buckets or fewer, the last page is idle: see `set_leaves`.
+    idle_at: usize,
     /// How many buckets there are: `INLINE` or more.
     buckets: usize,
     /// The least 2ⁿ − 1 that is not below `buckets − 1`.
     mask: usize,
     /// How many segments there are.
     len: usize,
+    /// With fewer segments than this, the table is sparse: see `set_buckets`.
+    sparse_below: usize,
     /// Whether the next bucket is due, and wants a page that nobody has asked for yet.
     hungry: bool,
     /// Whether somebody is asking for a page.
     asking: bool,
     /// No page is asked for below this number of segments: the last time there was none.
     patience: usize,
-    /// log₂ of the quantum.
-    shift: u32,
 }
 
 impl Index {
-    pub(super) const fn new(shift: u32) -> Self {
+    pub(super) const fn new() -> Self {
         Self {
             inline: [const { Cell::new(None) }; INLINE],
             direct: [None; DIRECT],
             directories: [None; DIRECTORIES],
             leaves: 0,
+            idle_at: 0,
             buckets: INLINE,
             mask: INLINE - 1,
             len: 0,
+            sparse_below: 0,
             hungry: false,
             asking: false,
             patience: 0,
-            shift,
         }
     }
 
@@ -94,28 +98,38 @@ impl Index {
     /// Adds a segment.
     #[inline]
     pub(super) fn insert(&mut self, tag: Tag) {
+        push(self.bucket(self.bucket_of(tag.start.get())), tag);
         self.len += 1;
         if self.len > self.buckets {
             self.grow();
         }
-        push(self.bucket(self.bucket_of(tag.start.get())), tag);
     }
 
-    /// Removes a segment.
+    /// Removes and returns the segment that starts at `base`, unless `check` objects.
     #[inline]
-    pub(super) fn remove(&mut self, tag: Tag) {
-        let (before, after) = (tag.left.get(), tag.right.get());
-        if let Some(after) = after {
-            after.left.set(before);
-        }
+    pub(super) fn take(
+        &mut self,
+        base: usize,
+        check: impl FnOnce(Tag) -> Result<()>,
+    ) -> Result<Tag> {
+        let bucket = self.bucket(self.bucket_of(base));
+        let mut before = None;
+        let mut member = bucket.get();
+        let tag = loop {
+            let tag = member.ok_or(Error::NoSuchAllocation { base })?;
+            if tag.start.get() == base {
+                break tag;
+            }
+            before = member;
+            member = tag.right.get();
+        };
+        check(tag)?;
         match before {
-            Some(before) => before.right.set(after),
-            None => self.bucket(self.bucket_of(tag.start.get())).set(after),
+            Some(before) => before.right.set(tag.right.get()),
+            None => bucket.set(tag.right.get()),
         }
         self.len -= 1;
-        if self.len < self.buckets / 4 && self.buckets > INLINE {
-            self.shrink();
-        }
+        Ok(tag)
     }
 
     /// The first member of each bucket, with the number of the bucket.
@@ -126,21 +140,13 @@ impl Index {
     /// The bucket for segments that start at `base`.
     #[inline]
     pub(super) fn bucket_of(&self, base: usize) -> usize {
-        let hash = self.hash(base);
-        let number = hash & self.mask;
-        if number < self.buckets {
-            number
+        let hash = hash(base);
+        let mask = if hash & self.mask < self.buckets {
+            self.mask
         } else {
-            number & (self.mask >> 1)
-        }
-    }
-
-    /// Fibonacci hashing: the high bits of the product depend on all bits of the base, so they are
-    /// swapped to where the mask takes bits.
-    #[inline]
-    fn hash(&self, base: usize) -> usize {
-        let quanta = (base >> self.shift) as u64;
-        quanta.wrapping_mul(0x9e37_79b9_7f4a_7c15).swap_bytes() as usize
+            self.mask >> 1
+        };
+        hash & mask
     }
 
     #[inline]
@@ -148,21 +154,24 @@ impl Index {
         if number < INLINE {
             return &self.inline[number];
         }
-        let leaf = self
-            .leaf(number / PER_PAGE)
-            .expect("pages cover the buckets");
+        let page = number / PER_PAGE;
+        let leaf = match self.direct.get(page) {
+            Some(&Some(leaf)) => leaf,
+            _ => self.far_leaf(page),
+        };
         // SAFETY: a page of buckets stays valid while it belongs to the index, was initialised when
         // it was installed, and is changed through cells only.
         let leaf = unsafe { leaf.as_ref() };
         &leaf[number % PER_PAGE]
     }
 
-    #[inline]
-    fn leaf(&self, number: usize) -> Option<NonNull<Leaf>> {
-        match number.checked_sub(DIRECT) {
-            None => self.direct[number],
-            Some(number) => self.directory(number / PER_PAGE)?[number % PER_PAGE].get(),
-        }
+    /// A page of buckets beyond the first `DIRECT`.
+    #[cold]
+    fn far_leaf(&self, page: usize) -> NonNull<Leaf> {
+        let number = page - DIRECT;
+        self.directory(number / PER_PAGE)
+            .and_then(|directory| directory[number % PER_PAGE].get())
+            .expect("pages cover the buckets")
     }
 
     fn directory(&self, number: usize) -> Option<&Directory> {
@@ -187,10 +196,15 @@ impl Index {
         }
     }
 
+    fn set_buckets(&mut self, buckets: usize) {
+        self.buckets = buckets;
+        self.sparse_below = if buckets > INLINE { buckets / 4 } else { 0 };
+    }
+
     /// Adds a bucket, and moves to it what belongs there.
     fn split(&mut self) {
         let new = self.buckets;
-        self.buckets += 1;
+        self.set_buckets(new + 1);
         if new > self.mask {
             self.mask = self.mask * 2 + 1;
         }
@@ -202,20 +216,24 @@ impl Index {
         }
     }
 
-    /// Removes up to four buckets, so that the table shrinks as fast as it empties.
-    #[cold]
-    fn shrink(&mut self) {
+    /// Whether there are many more buckets than segments.
+    #[inline]
+    pub(super) fn is_sparse(&self) -> bool {
+        self.len < self.sparse_below
+    }
+
+    /// Removes up to four buckets of a sparse table, so that it shrinks as fast as it empties.
+    pub(super) fn shrink(&mut self) {
         for _ in 0..4 {
-            if self.buckets == INLINE {
-                return;
+            if self.is_sparse() {
+                self.merge();
             }
-            self.merge();
         }
     }
 
     /// Removes the last bucket, whose members move to the one they were split from.
     fn merge(&mut self) {
-        self.buckets -= 1;
+        self.set_buckets(self.buckets - 1);
         let mut member = self.bucket(self.buckets).take();
         let into = self.bucket(self.buckets & (self.mask >> 1));
         while let Some(tag) = member {
@@ -256,13 +274,13 @@ impl Index {
             None => {
                 // SAFETY: the caller gives us the page.
                 self.direct[number] = Some(unsafe { empty_slots(page) });
-                self.leaves += 1;
+                self.set_leaves(self.leaves + 1);
             }
             Some(number) => match self.directory(number / PER_PAGE) {
                 Some(directory) => {
                     // SAFETY: the caller gives us the page.
                     directory[number % PER_PAGE].set(Some(unsafe { empty_slots(page) }));
-                    self.leaves += 1;
+                    self.set_leaves(self.leaves + 1);
                 }
                 // `grow` asks again for the page of buckets itself.
                 None => {
@@ -276,18 +294,23 @@ impl Index {
     /// Whether there are pages that a table of this size can do without.
     #[inline]
     pub(super) fn has_idle_page(&self) -> bool {
-        match self.leaves {
-            0 => false,
-            1 => self.buckets == INLINE,
+        self.buckets <= self.idle_at
+    }
+
+    fn set_leaves(&mut self, leaves: usize) {
+        self.leaves = leaves;
+        self.idle_at = match leaves {
+            0 => 0,
+            1 => INLINE,
             // Half a page more than necessary, so that a page does not come and go.
-            leaves => self.buckets + PER_PAGE / 2 <= (leaves - 1) * PER_PAGE,
-        }
+            _ => (leaves - 1) * PER_PAGE - PER_PAGE / 2,
+        };
     }
 
     /// Forgets all segments, so that every page is idle.
     pub(super) fn clear(&mut self) {
         self.len = 0;
-        self.buckets = INLINE;
+        self.set_buckets(INLINE);
         self.mask = INLINE - 1;
         self.inline = [const { Cell::new(None) }; INLINE];
     }
@@ -305,18 +328,23 @@ impl Index {
             None => self.direct[number].take(),
             Some(number) => self.directory(number / PER_PAGE)?[number % PER_PAGE].take(),
         };
-        self.leaves = number;
+        self.set_leaves(number);
         leaf.map(NonNull::cast)
     }
 }
 
+/// Fibonacci hashing: the high bits of the product depend on all bits of the base, whose low ones are
+/// all zero, so they are swapped to where the mask takes bits.
+#[inline]
+fn hash(base: usize) -> usize {
+    (base as u64)
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15)
+        .swap_bytes() as usize
+}
+
+#[inline]
 fn push(bucket: &Bucket, tag: Tag) {
-    let after = bucket.replace(Some(tag));
-    tag.left.set(None);
-    tag.right.set(after);
-    if let Some(after) = after {
-        after.left.set(Some(tag));
-    }
+    tag.right.set(bucket.replace(Some(tag)));
 }
 
 /// Makes of a page an array of empty slots.

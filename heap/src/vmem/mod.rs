@@ -46,6 +46,8 @@ mod source;
 mod spans;
 mod stash;
 mod state;
+#[cfg(test)]
+mod steps;
 pub mod tags;
 
 use core::cell::UnsafeCell;
@@ -243,10 +245,9 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     }
 
     /// Locks the arena, with tags in hand for any operation.
-    #[inline]
     fn secure(&self) -> Result<Locked<'_, L>> {
         let state = self.lock();
-        if state.stash.len() >= PER_OPERATION + RESERVE && !state.index.wants_page() {
+        if state.is_ready() {
             return Ok(state);
         }
         self.restock(state, PER_OPERATION + RESERVE)
@@ -293,22 +294,27 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     /// Ends an operation: what is in hand beyond need goes back to the supply.
     #[inline]
     fn finish(&self, state: Locked<'_, L>) {
-        if state.stash.len() > SPILL || state.index.has_idle_page() {
+        if state.stash.len() > SPILL || state.index.is_sparse() {
             self.spill(state);
         }
     }
 
     #[cold]
     fn spill(&self, mut state: Locked<'_, L>) {
-        let surplus = state.stash.len().saturating_sub(REFILL);
-        let tags = state.stash.split(surplus);
+        let len = state.stash.len();
+        let tags = state
+            .stash
+            .split(if len > SPILL { len - REFILL } else { 0 });
+        state.index.shrink();
         let page = if state.index.has_idle_page() {
             state.index.take_page()
         } else {
             None
         };
         drop(state);
-        self.give_back_memory(tags, page);
+        if tags.len() > 0 || page.is_some() {
+            self.give_back_memory(tags, page);
+        }
     }
 
     /// Gives tags and a page back to the supply. The lock is not held.

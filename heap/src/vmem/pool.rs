@@ -39,6 +39,10 @@ const PER_PAGE: usize = (PAGE_SIZE - size_of::<Header>()) / size_of::<Bt>();
 /// are kept.
 ///
 /// Index pages come from the same supply.
+///
+/// A page must stay mapped, at the same address, while the pool has it. A pool whose pages are
+/// nearly all free may still hold many: one tag in use pins its page, and with it the 62 others.
+/// Tags are taken from pages in use first, so that pages empty where they can.
 pub struct TagPool<L: Lock, P: PageSupply, const RESERVE: usize = 64> {
     lock: L,
     pages: P,

@@ -24,10 +24,10 @@ pub struct Bt {
     pub(super) start: Cell<usize>,
     /// The last address, so that a range may end where the address space ends. At least `start`.
     pub(super) last: Cell<usize>,
-    /// The neighbour below; for a span, its last segment.
-    pub(super) prev: Cell<Option<Tag>>,
+    /// The neighbour below; for a span, its last segment. A ring: the tag itself to begin with.
+    pub(super) prev: Cell<Tag>,
     /// The neighbour above; for a span, its first segment.
-    pub(super) next: Cell<Option<Tag>>,
+    pub(super) next: Cell<Tag>,
     pub(super) left: Cell<Option<Tag>>,
     pub(super) right: Cell<Option<Tag>>,
     /// Links in the queue of idle spans: see there.
@@ -67,8 +67,8 @@ impl Tag {
         let tag = Bt {
             start: Cell::new(0),
             last: Cell::new(0),
-            prev: Cell::new(None),
-            next: Cell::new(None),
+            prev: Cell::new(Self(memory)),
+            next: Cell::new(Self(memory)),
             left: Cell::new(None),
             right: Cell::new(None),
             idle: Cell::new(None),
@@ -102,13 +102,13 @@ impl Tag {
     /// The neighbour below: a segment, or the span.
     #[inline]
     pub(super) fn below(self) -> Tag {
-        self.prev.get().expect("a ring has no end")
+        self.prev.get()
     }
 
     /// The neighbour above: a segment, or the span.
     #[inline]
     pub(super) fn above(self) -> Tag {
-        self.next.get().expect("a ring has no end")
+        self.next.get()
     }
 
     pub(super) fn contains(self, address: usize) -> bool {
@@ -136,6 +136,8 @@ impl Deref for Tag {
     type Target = Bt;
 
     fn deref(&self) -> &Bt {
+        #[cfg(test)]
+        super::steps::count();
         // SAFETY: `new` was promised that the memory is valid for as long as the tag is used, and
         // that the arena's lock keeps other threads away. It has been initialised, and is only
         // changed through cells.

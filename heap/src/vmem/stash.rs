@@ -2,7 +2,7 @@
 
 use super::segment::Tag;
 
-/// Boundary tags that describe nothing, linked by `next`.
+/// Boundary tags that describe nothing, linked by `right`.
 #[derive(Default)]
 pub(super) struct Stash {
     first: Option<Tag>,
@@ -17,23 +17,27 @@ impl Stash {
         }
     }
 
+    #[inline]
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
+    #[inline]
     pub(super) fn put(&mut self, tag: Tag) {
-        tag.next.set(self.first.replace(tag));
+        tag.right.set(self.first.replace(tag));
         self.len += 1;
     }
 
+    #[inline]
     pub(super) fn pop(&mut self) -> Option<Tag> {
         let tag = self.first?;
-        self.first = tag.next.get();
+        self.first = tag.right.get();
         self.len -= 1;
         Some(tag)
     }
 
     /// A tag that the operation has made sure of before it began.
+    #[inline]
     pub(super) fn take(&mut self) -> Tag {
         self.pop()
             .expect("tags are secured before an operation begins")

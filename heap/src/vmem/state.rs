@@ -9,7 +9,7 @@ use super::index::Index;
 use super::segment::{Kind, Tag};
 use super::spans::Spans;
 use super::stash::Stash;
-use super::{Error, Result};
+use super::{Error, PER_OPERATION, RESERVE, Result};
 
 /// The structures of an arena.
 pub(super) struct State {
@@ -49,7 +49,7 @@ impl State {
         Self {
             spans: Spans::default(),
             free: FreeLists::new(shift),
-            index: Index::new(shift),
+            index: Index::new(),
             stash: Stash::new(),
             cursor: Cursor::default(),
             total: 0,
@@ -60,6 +60,12 @@ impl State {
             keeps_tails: false,
             generation: 0,
         }
+    }
+
+    /// Whether there are tags in hand for any operation, and the index needs nothing.
+    #[inline]
+    pub(super) fn is_ready(&self) -> bool {
+        self.stash.len() >= PER_OPERATION + RESERVE && !self.index.wants_page()
     }
 
     /// Reserves room for `size` more bytes below the limit, until [`State::settle`].
@@ -117,59 +123,70 @@ impl State {
 
     /// Allocates `size` bytes at `base` of a free segment, and returns the allocated segment. Takes
     /// up to two tags.
-    #[inline]
     pub(super) fn carve(&mut self, free: Tag, base: usize, size: usize) -> Tag {
-        if is_idle(free) {
-            self.idle.remove(free.below());
-        }
         let (start, last) = (free.start.get(), free.last.get());
+        if base == start {
+            return self.carve_front(free, size);
+        }
+        self.wake(free);
+        self.set_bounds(free, start, base - 1);
+        let above = self.stash.take();
+        above.set(Kind::Free, base, last);
+        insert_above(free, above);
+        self.free.insert(above);
+        self.carve_front(above, size)
+    }
+
+    /// Allocates the first `size` bytes of a free segment, and returns the allocated segment. Takes
+    /// up to one tag.
+    #[inline(always)]
+    pub(super) fn carve_front(&mut self, free: Tag, size: usize) -> Tag {
+        self.wake(free);
+        let (base, last) = (free.start.get(), free.last.get());
         let end = base + (size - 1);
-        let allocated = if base == start && end == last {
+        let allocated = if end == last {
             self.free.remove(free);
             free
         } else {
             let allocated = self.stash.take();
-            if base == start {
-                insert_above(free.below(), allocated);
-                self.set_bounds(free, end + 1, last);
-            } else {
-                if end != last {
-                    let above = self.stash.take();
-                    above.set(Kind::Free, end + 1, last);
-                    insert_above(free, above);
-                    self.free.insert(above);
-                }
-                insert_above(free, allocated);
-                self.set_bounds(free, start, base - 1);
-            }
+            insert_above(free.below(), allocated);
+            self.set_bounds(free, end + 1, last);
             allocated
         };
         allocated.set(Kind::Allocated, base, end);
-        self.index.insert(allocated);
         self.allocated += size;
+        self.index.insert(allocated);
         allocated
     }
 
-    /// Frees an allocated segment, and returns the free segment of which it is now a part.
+    /// Takes the span of a segment that is about to be divided or allocated from the idle ones.
+    #[inline]
+    fn wake(&mut self, free: Tag) {
+        if is_idle(free) {
+            self.idle.remove(free.below());
+        }
+    }
+
+    /// Frees an allocated segment, which has left the index, and returns the free segment of which
+    /// it is now a part.
     #[inline]
     pub(super) fn release(&mut self, tag: Tag) -> Tag {
-        self.index.remove(tag);
         self.allocated -= tag.size();
-        tag.kind.set(Kind::Free);
         let (below, above) = (tag.below(), tag.above());
         let merged = match (below.is_free(), above.is_free()) {
             (false, false) => {
+                tag.kind.set(Kind::Free);
                 self.free.insert(tag);
                 tag
             }
             (true, false) => {
-                self.set_bounds(below, below.start.get(), tag.last.get());
                 self.retire(tag, Some(below));
+                self.set_bounds(below, below.start.get(), tag.last.get());
                 below
             }
             (false, true) => {
-                self.set_bounds(above, tag.start.get(), above.last.get());
                 self.retire(tag, Some(above));
+                self.set_bounds(above, tag.start.get(), above.last.get());
                 above
             }
             (true, true) => {
@@ -261,6 +278,7 @@ impl State {
     }
 
     /// Changes the bounds of a free segment.
+    #[inline]
     fn set_bounds(&mut self, tag: Tag, start: usize, last: usize) {
         let before = tag.size();
         tag.start.set(start);
@@ -269,6 +287,7 @@ impl State {
     }
 
     /// Takes a tag out of the address order. What it described belongs to `heir` from now on.
+    #[inline]
     fn retire(&mut self, tag: Tag, heir: Option<Tag>) {
         link(tag.below(), tag.above());
         if self.cursor.near == Some(tag) {
@@ -282,14 +301,14 @@ impl State {
 /// Whether this segment is free and all of a borrowed span.
 #[inline]
 pub(super) fn is_idle(tag: Tag) -> bool {
-    let span = tag.below();
-    span == tag.above() && span.is_borrowed_span() && tag.is_free()
+    let span = tag.above();
+    span.is_borrowed_span() && span == tag.below() && tag.is_free()
 }
 
 /// Makes two tags neighbours.
 fn link(below: Tag, above: Tag) {
-    below.next.set(Some(above));
-    above.prev.set(Some(below));
+    below.next.set(above);
+    above.prev.set(below);
 }
 
 /// Puts `new` into the address order above `tag`.

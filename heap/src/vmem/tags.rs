@@ -1,5 +1,7 @@
 //! Where the boundary tags of an arena come from.
 
+#[cfg(feature = "nightly")]
+use core::alloc::Layout;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
@@ -16,7 +18,8 @@ pub struct Page([MaybeUninit<u8>; PAGE_SIZE]);
 /// A supply of boundary tags for arenas.
 ///
 /// An arena calls its supply only while it does not hold its lock, and keeps a few tags in hand, so
-/// that most operations do not call it at all. An operation takes at most four tags before it
+/// that most operations do not call it at all. With the feature `nightly`, every
+/// `core::alloc::Allocator` is such a supply. An operation takes at most four tags before it
 /// begins to change anything; freeing and shrinking take none.
 ///
 /// # Safety
@@ -49,6 +52,31 @@ pub unsafe trait Allocator {
     /// `page` came from `allocate_page` of this supply and is not used any more.
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
         let _ = page;
+    }
+}
+
+#[cfg(feature = "nightly")]
+// SAFETY: an allocator's memory fits the layout, is nobody else's, and stays where it is while the
+// allocator is moved.
+unsafe impl<T: core::alloc::Allocator> Allocator for T {
+    fn allocate(&self) -> Option<NonNull<Bt>> {
+        let memory = self.allocate(Layout::new::<Bt>()).ok()?;
+        Some(memory.cast())
+    }
+
+    unsafe fn deallocate(&self, tag: NonNull<Bt>) {
+        // SAFETY: the caller says that the tag came from `allocate`, and gives it back.
+        unsafe { self.deallocate(tag.cast(), Layout::new::<Bt>()) };
+    }
+
+    fn allocate_page(&self) -> Option<NonNull<Page>> {
+        let memory = self.allocate(Layout::new::<Page>()).ok()?;
+        Some(memory.cast())
+    }
+
+    unsafe fn deallocate_page(&self, page: NonNull<Page>) {
+        // SAFETY: the caller says that the page came from `allocate_page`, and gives it back.
+        unsafe { self.deallocate(page.cast(), Layout::new::<Page>()) };
     }
 }
 

@@ -14,6 +14,11 @@ pub struct Block {
 }
 
 impl Block {
+    /// What it is when it has moved.
+    pub fn moved_to(self, ptr: *mut u8) -> Self {
+        Self { ptr, ..self }
+    }
+
     fn pattern(&self, index: usize) -> u8 {
         (self
             .id

@@ -27,7 +27,8 @@ impl Trace {
         Self::parse(&bytes).unwrap_or_else(|| panic!("{path:?} is damaged"))
     }
 
-    fn parse(bytes: &[u8]) -> Option<Self> {
+    /// Reads a trace that is in memory. `None` if it is damaged.
+    pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(b"HEAPTRC1")?;
         let count = u32::from_le_bytes(take(&mut rest)?);
         let slots = u32::from_le_bytes(take(&mut rest)?) as usize;

@@ -41,7 +41,7 @@ impl Workload<'_> {
     fn room(&self) -> usize {
         match self {
             Workload::Mix(_) => 4 << 20,
-            Workload::Trace(trace) => 2 * trace.peak() as usize + (1 << 20),
+            Workload::Trace(trace) => 2 * trace.peak() + (1 << 20),
         }
     }
 }
@@ -81,9 +81,10 @@ struct Measured {
     end: usize,
 }
 
-fn measure<S: Subject>(subject: &S, workload: &Workload<'_>) -> Measured {
+/// Plays `workload` on `subject`. `None` when there is no memory for the table of its slots.
+fn measure<S: Subject>(subject: &S, workload: &Workload<'_>) -> Option<Measured> {
     let mut measured = Measured::default();
-    let mut player = Player::<_, false>::new(subject, workload.slots());
+    let mut player = Player::<_, false>::new(subject, workload.slots())?;
     subject.start();
     let operations = workload.operations();
     let mut mix = Mix::new(match workload {
@@ -120,7 +121,7 @@ fn measure<S: Subject>(subject: &S, workload: &Workload<'_>) -> Measured {
         player.free(slot);
     }
     measured.end = subject.footprint();
-    measured
+    Some(measured)
 }
 
 /// Prints the tables for the synthetic mix and for the beginning of `trace`. Returns whether every allocator could be
@@ -150,16 +151,18 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &Unit) 
     );
     println!("The others start with 64 KiB and are given 64 KiB more whenever they run out.");
     println!();
-    let this = measure(&KernelHeap::default(), workload);
-    let measured = Region::new(workload.room()).and_then(|region| {
-        let list = measure(&linked_list(&region), workload);
+    let measured = || {
+        let this = measure(&KernelHeap::default(), workload)?;
+        let region = Region::new(workload.room())?;
+        let list = measure(&linked_list(&region), workload)?;
         drop(region);
         let region = Region::new(workload.room())?;
-        Some((list, measure(&talc(&region), workload)))
-    });
-    let Some((list, talc)) = measured else {
+        let talc = measure(&talc(&region), workload)?;
+        Some((this, list, talc))
+    };
+    let Some((this, list, talc)) = measured() else {
         println!(
-            "  not enough memory for a region of {}",
+            "  there is not enough memory: {} for each",
             Bytes(workload.room())
         );
         return false;

@@ -40,7 +40,7 @@ impl Mix {
                 slot,
                 layout: layout.unwrap_or(Layout::new::<u64>()),
             }
-        } else if self.next() % 8 == 0 {
+        } else if self.next().is_multiple_of(8) {
             Operation::Reallocate { slot, size }
         } else {
             Operation::Free { slot }

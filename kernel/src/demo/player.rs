@@ -1,6 +1,5 @@
 //! Plays a workload, operation by operation, on any allocator.
 
-use alloc::vec;
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
@@ -37,16 +36,19 @@ const EMPTY: Block = Block {
 };
 
 impl<'h, H: GlobalAlloc, const VERIFY: bool> Player<'h, H, VERIFY> {
-    /// A workload that uses `slots` slots, all of them empty.
-    pub fn new(heap: &'h H, slots: usize) -> Self {
-        Player {
+    /// A workload that uses `slots` slots, all of them empty. `None` when there is no memory for their table.
+    pub fn new(heap: &'h H, slots: usize) -> Option<Self> {
+        let mut table = Vec::new();
+        table.try_reserve_exact(slots).ok()?;
+        table.resize(slots, EMPTY);
+        Some(Player {
             heap,
-            slots: vec![EMPTY; slots],
+            slots: table,
             live: 0,
             peak: 0,
             failed: 0,
             damaged: 0,
-        }
+        })
     }
 
     /// How many slots there are.

@@ -20,7 +20,7 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
     println!(
         "The recorded program `{name}` on the kernel heap: {} operations, at most {} live,",
         Count(trace.len() as u64),
-        Bytes(trace.peak() as usize)
+        Bytes(trace.peak())
     );
     println!("every byte of every block verified. In the bars # is live, - is mapped beyond that.");
     println!();
@@ -28,7 +28,7 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
         "  {:>9} {:>10} {:>10} {:>7}  {:<WIDTH$}",
         "operation", "live", "mapped", "frames", "0"
     );
-    let scale = trace.peak() as usize * 4 / 3;
+    let scale = trace.peak() * 4 / 3;
     let line = |operation: &dyn core::fmt::Display, live: usize| {
         let stats = HEAP.stats();
         let bar = Bar {
@@ -45,7 +45,13 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
         );
     };
 
-    let mut player = Player::<_, true>::new(&HEAP, trace.slots());
+    let Some(mut player) = Player::<_, true>::new(&HEAP, trace.slots()) else {
+        println!(
+            "  there is no memory for its {} slots",
+            Count(trace.slots() as u64)
+        );
+        return false;
+    };
     for (done, operation) in trace.operations().enumerate() {
         if done % trace.len().div_ceil(STAGES.0) == 0 {
             line(&Count(done as u64), player.live);

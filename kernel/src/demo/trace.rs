@@ -1,6 +1,6 @@
 //! Recorded programs in the RAM disk.
 
-use alloc::vec;
+use alloc::vec::Vec;
 use core::fmt;
 
 use kernel::println;
@@ -13,6 +13,8 @@ use super::figure::{Bytes, Count};
 pub enum LoadError<'a> {
     /// The RAM disk does not hold it.
     Missing(&'a str),
+    /// There is no memory for one word for each of its slots.
+    NoMemory(&'a str),
     /// It is damaged.
     Damaged(&'a str, TraceError),
 }
@@ -24,6 +26,9 @@ impl fmt::Display for LoadError<'_> {
                 f,
                 "the RAM disk holds no trace `{name}`; `trace` lists those it does"
             ),
+            LoadError::NoMemory(name) => {
+                write!(f, "there is no memory for the slots of the trace `{name}`")
+            }
             LoadError::Damaged(name, error) => write!(f, "the trace `{name}` is damaged: {error}"),
         }
     }
@@ -33,8 +38,13 @@ impl fmt::Display for LoadError<'_> {
 pub fn load<'r, 'n>(ramdisk: &Ramdisk<'r>, name: &'n str) -> Result<Trace<'r>, LoadError<'n>> {
     let bytes = ramdisk.trace(name).ok_or(LoadError::Missing(name))?;
     let trace = Trace::parse(bytes).map_err(|error| LoadError::Damaged(name, error))?;
+    let mut sizes = Vec::new();
+    sizes
+        .try_reserve_exact(trace.slots())
+        .map_err(|_| LoadError::NoMemory(name))?;
+    sizes.resize(trace.slots(), 0);
     trace
-        .check(&mut vec![0; trace.slots()])
+        .check(&mut sizes)
         .map_err(|error| LoadError::Damaged(name, error))?;
     Ok(trace)
 }
@@ -53,7 +63,7 @@ pub fn list(ramdisk: &Ramdisk<'_>) {
         };
         match load(ramdisk, &name) {
             Ok(trace) => {
-                let (operations, peak) = (Count(trace.len() as u64), Bytes(trace.peak() as usize));
+                let (operations, peak) = (Count(trace.len() as u64), Bytes(trace.peak()));
                 println!("  {name:<10} {operations:>9} operations, at most {peak} live");
             }
             Err(error) => println!("  {error}"),

@@ -8,7 +8,7 @@ use x86_64::structures::idt::{InterruptDescriptorTable, InterruptStackFrame, Pag
 use super::fault::{Cause, Fault, PageFault};
 use super::segments::InterruptStack;
 use super::timer;
-use crate::println;
+use crate::serial::println_unlocked;
 
 static TABLE: Once<InterruptDescriptorTable> = Once::new();
 
@@ -102,9 +102,10 @@ extern "x86-interrupt" fn tick(_frame: InterruptStackFrame) {
 
 extern "x86-interrupt" fn spurious(_frame: InterruptStackFrame) {}
 
-/// A breakpoint is not an error: it is reported, and the program goes on.
+/// A breakpoint is not an error: it is reported, and the program goes on. It may be in code that
+/// prints.
 extern "x86-interrupt" fn breakpoint(frame: InterruptStackFrame) {
-    println!("breakpoint at {:#x}", frame.instruction_pointer);
+    println_unlocked!("breakpoint at {:#x}", frame.instruction_pointer);
 }
 
 extern "x86-interrupt" fn double_fault(frame: InterruptStackFrame, code: u64) -> ! {

@@ -33,6 +33,8 @@ const FLAGS: PageTableFlags = PageTableFlags::PRESENT
     .union(PageTableFlags::WRITABLE)
     .union(PageTableFlags::NO_EXECUTE);
 
+const OUT_OF_FRAMES: Error = Error::Other("out of page frames");
+
 /// Lends ranges of addresses with frames mapped at them. Needs no memory but frames.
 ///
 /// Everything is all or nothing: when a frame cannot be had, for a page or for a page table, what
@@ -105,6 +107,10 @@ impl MappedPages {
     /// Maps frames at `[base, base + size)`, which is reserved and not mapped.
     fn map(&self, base: usize, size: usize) -> Result<()> {
         let pages = size / PAGE_SIZE;
+        // What cannot succeed must not first take, map and give back every frame there is.
+        if pages > frames::usage().free {
+            return Err(OUT_OF_FRAMES);
+        }
         for done in (0..pages).step_by(BATCH) {
             let count = BATCH.min(pages - done);
             if let Err(error) = self.map_batch(page(base) + done as u64, count) {
@@ -133,10 +139,10 @@ impl MappedPages {
             for &frame in batch.as_slice() {
                 frames::give_back(frame, Purpose::Heap);
             }
-            return Err(Error::Other(match error {
-                MapError::NoFrame => "out of page frames",
-                MapError::Mapped => "a page of the heap's window is mapped already",
-            }));
+            return Err(match error {
+                MapError::NoFrame => OUT_OF_FRAMES,
+                MapError::Mapped => Error::Other("a page of the heap's window is mapped already"),
+            });
         }
         self.pages.fetch_add(count, Ordering::Relaxed);
         self.ever.fetch_add(count, Ordering::Relaxed);

@@ -70,16 +70,15 @@ pub(super) unsafe fn init(
     let groups = Frames::groups_below(end).ok_or(InitError::NoRoomForFrameTable { end })?;
     let bytes = (groups * size_of::<Group>()) as u64;
     let table = ranges(true)
-        .filter_map(|range| {
+        .find_map(|range| {
             let start = range.end.checked_sub(bytes)? & !(FRAME_SIZE - 1);
             (start >= range.start.max(LOWEST_ADDRESS)).then_some(start..range.end)
         })
-        .next()
         .ok_or(InitError::NoRoomForFrameTable { end })?;
 
     let memory = pointer::<Group>(PhysAddr::new(table.start));
-    // SAFETY: the memory is usable by the map, mapped, aligned to a page, and long enough; below it
-    // is removed from the frames, so it is nobody else's. Each group is written before it is read.
+    // SAFETY: by the memory map nobody uses this memory, which is mapped, aligned to a page and long
+    // enough, and it is not among the frames that are handed out. Each group is written first.
     let groups = unsafe {
         for index in 0..groups {
             memory.add(index).write(Group::EMPTY);

@@ -21,6 +21,8 @@ static BOOT_STACK: Once<Range<usize>> = Once::new();
 pub enum Place {
     /// The first page, which is where null pointers with an offset lead.
     Null,
+    /// The kernel's own code and data.
+    Image,
     /// The stack that the kernel runs on.
     BootStack,
     /// The guard page below the stack that the kernel runs on.
@@ -61,6 +63,18 @@ pub enum HeapPlace {
     Locked,
 }
 
+unsafe extern "C" {
+    /// Where the kernel's image begins; the linker defines it.
+    static __executable_start: u8;
+    /// Where it ends.
+    static _end: u8;
+}
+
+/// The addresses of the kernel's image.
+fn image() -> Range<usize> {
+    (&raw const __executable_start).addr()..(&raw const _end).addr()
+}
+
 pub(super) fn init(boot_info: &BootInfo) {
     BOOT_STACK.call_once(|| {
         let bottom = boot_info.kernel_stack_bottom as usize;
@@ -88,6 +102,7 @@ pub fn place_of(address: VirtAddr) -> Place {
     let page = page.start_address().as_u64() as usize;
     match BOOT_STACK.get() {
         _ if page == 0 => Place::Null,
+        _ if image().contains(&page) => Place::Image,
         Some(stack) if stack.contains(&page) => Place::BootStack,
         Some(stack) if stack.contains(&(page + PAGE_SIZE)) => Place::BootStackGuard,
         _ => Place::Unknown,
@@ -113,6 +128,7 @@ impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("in the page at address 0"),
+            Self::Image => f.write_str("in the kernel's own code or data"),
             Self::BootStack => f.write_str("in the kernel's stack"),
             Self::BootStackGuard => f.write_str("in the guard page below the kernel's stack"),
             Self::InterruptStackGuard(stack) => {

@@ -65,8 +65,8 @@ fn every_damage_has_its_error() {
     let damaged: [(&[u64], TraceError); 9] = [
         (&[4, 0], TraceError::UnknownOperation { operation, code: 4 }),
         (
-            &[1, 2, 1, 0],
-            TraceError::SlotOutOfRange { operation, slot: 2 },
+            &[1, 1, 1, 0],
+            TraceError::SlotOutOfRange { operation, slot: 1 },
         ),
         (&[1, 0, 0, 0], TraceError::BadSize { operation, size: 0 }),
         (
@@ -83,8 +83,8 @@ fn every_damage_has_its_error() {
                 align_log2: 22,
             },
         ),
-        (&[2, 1], TraceError::SlotEmpty { operation, slot: 1 }),
-        (&[3, 1, 8], TraceError::SlotEmpty { operation, slot: 1 }),
+        (&[2, 0], TraceError::SlotEmpty { operation, slot: 0 }),
+        (&[3, 0, 8], TraceError::SlotEmpty { operation, slot: 0 }),
         (
             &[1, 0, 5, 0],
             TraceError::WrongPeak {
@@ -95,13 +95,24 @@ fn every_damage_has_its_error() {
         (&[1, 0, 1, 0, 9, 9], TraceError::TooLong { bytes: 2 }),
     ];
     for (numbers, error) in damaged {
-        assert_eq!(check(&trace(1, 2, 1, numbers)), Err(error), "{numbers:?}");
+        assert_eq!(check(&trace(1, 1, 1, numbers)), Err(error), "{numbers:?}");
     }
     assert_eq!(
         check(&trace(2, 1, 1, &[1, 0, 1, 0, 1, 0, 1, 0])),
         Err(TraceError::SlotOccupied {
             operation: 1,
             slot: 0
+        })
+    );
+}
+
+#[test]
+fn more_slots_than_operations_are_refused() {
+    assert_eq!(
+        check(&trace(1, 2, 1, &[1, 0, 1, 0])),
+        Err(TraceError::TooManySlots {
+            slots: 2,
+            operations: 1
         })
     );
 }

@@ -218,8 +218,10 @@ fn end_above(top: usize, layout: Layout) -> Option<usize> {
 
 /// The most bytes that a chunk for `size` bytes takes.
 fn chunk_size(size: usize) -> Option<usize> {
-    size.checked_add(size_of::<usize>())?
-        .checked_next_multiple_of(CHUNK_UNIT)
+    let size = size
+        .checked_add(size_of::<usize>())?
+        .checked_next_multiple_of(CHUNK_UNIT)?;
+    Some(size.max(2 * CHUNK_UNIT))
 }
 
 impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {

@@ -1,10 +1,8 @@
 //! Constrained allocation, with every policy, against the definition.
 
-mod vmem_support;
-
+use super::support::{Random, TestArena, arena, satisfies};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, SegmentKind};
-use vmem_support::{Random, TestArena, arena, satisfies};
 
 /// Whether some base satisfies the layout within a free segment.
 fn possible(arena: &TestArena<'_>, layout: &Layout) -> bool {
@@ -138,8 +136,8 @@ fn an_alignment_larger_than_the_span_works_where_the_address_allows() {
 
 #[test]
 fn a_bounded_look_does_not_hide_what_fits_when_the_source_has_nothing() {
-    let empty = vmem_support::Books::new(0, 0);
-    let arena = vmem_support::borrower(1, &empty);
+    let empty = super::support::Books::new(0, 0);
+    let arena = super::support::borrower(1, &empty);
     // A hundred segments of the right class that are too small, and one that fits.
     for number in 0..101 {
         arena

@@ -1,16 +1,14 @@
 //! The pool of boundary tags: reserve, pages, and arenas that back their own tags.
 
-mod vmem_support;
-
 use std::ptr::NonNull;
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
+use super::support::{Random, Tags, TestLock};
 use heap::vmem::AllocPolicy::InstantFit;
 use heap::vmem::tags::{NoPages, Page, PageSupply, TagCounts, TagPool};
 use heap::vmem::{Allocator, Arena, Error};
-use vmem_support::{Random, Tags, TestLock};
 
 type HostPool = TagPool<TestLock, &'static Tags>;
 

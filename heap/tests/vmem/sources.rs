@@ -1,13 +1,11 @@
 //! Borrowing from a source and giving back, with every byte accounted for.
 
-mod vmem_support;
-
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+use super::support::{Books, TestArena, arena, borrower};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, Result, Source};
-use vmem_support::{Books, TestArena, arena, borrower};
 
 #[test]
 fn a_miss_imports_exactly_what_is_asked_for() {
@@ -112,7 +110,7 @@ fn constraints_are_handed_on_to_the_source() {
         .with_max(0x1e_37ff);
     for policy in [InstantFit, BestFit, NextFit] {
         let base = arena.xalloc(layout, policy).unwrap();
-        assert!(vmem_support::satisfies(&layout, base), "{base:#x}");
+        assert!(super::support::satisfies(&layout, base), "{base:#x}");
         arena.check().unwrap();
     }
     assert_eq!(books.lent_space(), 3 * 0x2000);
@@ -134,7 +132,7 @@ fn an_explicit_import_is_there_for_later() {
     assert_eq!(arena.free_space(), 0x4000);
     assert_eq!(arena.alloc(0x4000, InstantFit).unwrap() % 0x1_0000, 0);
     assert_eq!(books.imports(), 1);
-    let alone = vmem_support::arena(0x1000);
+    let alone = super::support::arena(0x1000);
     let layout = Layout::from_size_align(0x4000, 1).unwrap();
     assert_eq!(alone.import(layout), Err(Error::NoSource));
 }
@@ -304,7 +302,7 @@ fn a_reclaim_hook_gets_one_chance() {
 fn dropping_an_arena_gives_back_what_is_free_and_reports_what_is_not() {
     static LEAKED: AtomicUsize = AtomicUsize::new(0);
     let books = Books::new(0x10_0000, 0x1f_ffff);
-    let tags: &'static vmem_support::Tags = Box::leak(Box::new(vmem_support::Tags::new()));
+    let tags: &'static super::support::Tags = Box::leak(Box::new(super::support::Tags::new()));
     {
         let arena = TestArena::create("leaky", 0x1000, Some(&books), tags)
             .unwrap()

@@ -1,13 +1,10 @@
 //! The defects that were found in an earlier arena of this kind, as scenarios: none may appear here.
 
-mod vmem_support;
-
 use std::sync::atomic::Ordering::SeqCst;
-use std::time::{Duration, Instant};
 
+use super::support::{Books, Random, Tags, TestArena, arena, borrower, satisfies};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, SegmentKind};
-use vmem_support::{Books, Random, Tags, TestArena, arena, borrower, satisfies};
 
 fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
@@ -372,70 +369,4 @@ fn defect_23_the_source_s_error_is_handed_on_by_constrained_allocations() {
     let failure = Err(Error::Other("the source fails, as the test wants"));
     assert_eq!(arena.xalloc(layout(0x1000, 0x4000), BestFit), failure);
     assert_eq!(arena.import(layout(0x1000, 0x4000)).map(|()| 0), failure);
-}
-
-/// The time of `count` runs of `work`, at best of several.
-fn time(mut work: impl FnMut()) -> Duration {
-    (0..5)
-        .map(|_| {
-            let start = Instant::now();
-            work();
-            start.elapsed()
-        })
-        .min()
-        .unwrap()
-}
-
-#[test]
-fn defect_24_freeing_does_not_get_slower_with_the_number_of_segments() {
-    let cost = |live: usize| {
-        let arena = arena(0x1000);
-        arena.add_span(0x1000, 0x1000 * (2 * live + 10)).unwrap();
-        let mut random = Random(24);
-        let mut blocks: Vec<_> = (0..live)
-            .map(|_| arena.alloc(0x1000, InstantFit).unwrap())
-            .collect();
-        time(|| {
-            for _ in 0..2000 {
-                let block = random.below(blocks.len());
-                arena.free(blocks[block]).unwrap();
-                blocks[block] = arena.alloc(0x1000, BestFit).unwrap();
-            }
-        })
-    };
-    // It was a factor of 2,600; caches alone make some.
-    let (few, many) = (cost(10), cost(100_000));
-    assert!(many < few * 40, "{few:?} for 10, {many:?} for 100,000");
-}
-
-#[test]
-fn defect_25_adding_spans_and_asking_for_space_do_not_get_slower_with_the_number_of_spans() {
-    let arena = arena(1);
-    let mut next = 0;
-    let mut add = |count: usize| {
-        for _ in 0..count {
-            // Scattered, and never overlapping.
-            let base = usize::wrapping_mul(next, 7919) % 65_536;
-            arena.add_span(base * 10, 5).unwrap();
-            next += 1;
-        }
-    };
-    let start = Instant::now();
-    add(1000);
-    let few = start.elapsed();
-    add(29_000);
-    let start = Instant::now();
-    add(1000);
-    let many = start.elapsed();
-    assert!(
-        many < few * 40 + Duration::from_millis(1),
-        "{few:?}, then {many:?}"
-    );
-    let space = time(|| {
-        for _ in 0..1000 {
-            assert_eq!(arena.total_space(), 31_000 * 5);
-        }
-    });
-    assert!(space < Duration::from_millis(10), "{space:?}");
-    arena.check().unwrap();
 }

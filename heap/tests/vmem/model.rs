@@ -1,13 +1,11 @@
 //! Random programs on arenas and on a shadow that knows what must be where.
 
-mod vmem_support;
-
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
 
+use super::support::{Books, Random, Tags, TestArena, satisfies};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{AllocPolicy, Error, Layout, SegmentKind, Source};
-use vmem_support::{Books, Random, Tags, TestArena, satisfies};
 
 const POLICIES: [AllocPolicy; 3] = [InstantFit, BestFit, NextFit];
 
@@ -332,7 +330,7 @@ fn an_index_that_gets_no_page_catches_up_when_there_are_some() {
     let pages: &'static Tags = Box::leak(Box::new(pages));
     let supply = TagsAndPages { tags, pages };
     let arena =
-        heap::vmem::Arena::<_, vmem_support::TestLock>::create("late", 1, None, supply).unwrap();
+        heap::vmem::Arena::<_, super::support::TestLock>::create("late", 1, None, supply).unwrap();
     arena.add_span(0, 20_000).unwrap();
     let mut live: Vec<_> = (0..5000)
         .map(|_| arena.alloc(1, InstantFit).unwrap())
@@ -400,7 +398,7 @@ fn a_source_fails_at_every_call_of_a_program_in_turn() {
         loop {
             let books = Books::new(0x10_0000, 0x1f_ffff);
             books.budget.store(call, SeqCst);
-            let arena = vmem_support::borrower(0x1000, &books).with_kept_spans(kept);
+            let arena = super::support::borrower(0x1000, &books).with_kept_spans(kept);
             let live = program(&arena);
             arena
                 .check()
@@ -485,7 +483,7 @@ fn a_supply_fails_at_every_call_of_a_program_in_turn() {
 
 #[test]
 fn an_arena_is_a_source_like_any_other() {
-    let arena = vmem_support::arena(0x1000);
+    let arena = super::support::arena(0x1000);
     arena.add_span(0x10_0000, 0x10_0000).unwrap();
     let source: &dyn Source = &arena;
     let layout = Layout::from_size_align(0x3000, 0x8000).unwrap();

@@ -1,13 +1,11 @@
 //! Resizing in place, within a span and at the end of a borrowed one.
 
-mod vmem_support;
-
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
+use super::support::{Books, Tags, TestArena, arena, borrower};
 use heap::vmem::AllocPolicy::InstantFit;
 use heap::vmem::{Error, Layout, Result, Source};
-use vmem_support::{Books, Tags, TestArena, arena, borrower};
 
 #[test]
 fn growth_takes_the_free_neighbour_in_part_or_whole() {

@@ -1,10 +1,8 @@
 //! The plain operations of an arena.
 
-mod vmem_support;
-
+use super::support::arena;
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, Segment, SegmentKind, SpanExtent};
-use vmem_support::arena;
 
 const POLICIES: [heap::vmem::AllocPolicy; 3] = [InstantFit, BestFit, NextFit];
 

@@ -1,14 +1,12 @@
 //! Arenas that threads share: nothing is granted twice, and all comes back.
 
-mod vmem_support;
-
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
+use super::support::{Books, Random, Tags, TestLock};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::tags::TagPool;
 use heap::vmem::{Arena, Error};
-use vmem_support::{Books, Random, Tags, TestLock};
 
 const THREADS: u64 = 4;
 const QUANTUM: usize = 0x1000;
@@ -130,7 +128,7 @@ fn work(arena: &Shared<'_>, owners: &Owners, thread: u64) {
 #[test]
 fn threads_that_free_and_resize_the_same_segment_get_errors_and_do_no_harm() {
     let books = Books::new(0x100_0000, 0x1ff_ffff);
-    let arena = vmem_support::borrower(QUANTUM, &books).with_kept_spans(0);
+    let arena = super::support::borrower(QUANTUM, &books).with_kept_spans(0);
     for round in 0..200 {
         let base = arena.alloc(4 * QUANTUM, InstantFit).unwrap();
         let freed = AtomicUsize::new(0);

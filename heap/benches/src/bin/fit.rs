@@ -1,0 +1,61 @@
+//! How tightly a peer packs: the smallest arena in which a trace completes, found by bisection,
+//! as a share of the trace's peak of live bytes.
+//!
+//! `fit [PEER…]`
+
+use std::env;
+
+use heap_benches::arena::Arena;
+use heap_benches::peer::{self, Peer};
+use heap_benches::replay::{TRACES, replay, slots, trace};
+use heap_benches::trace::Trace;
+use heap_benches::with_peer;
+
+/// Arenas are multiples of this.
+const STEP: usize = 1024;
+
+fn completes<P: Peer>(trace: &Trace, arena: &Arena, size: usize) -> bool {
+    // SAFETY: the arena is nobody else's.
+    let peer = unsafe { P::new(arena.base(), size) };
+    peer.is_some_and(|mut peer| replay(&mut peer, trace, &mut slots(trace)))
+}
+
+/// Live bytes at the peak for each byte of the smallest arena.
+fn fit<P: Peer>(trace: &Trace) -> f64 {
+    let peak = trace.peak_live_bytes as usize;
+    let (mut fails, mut completes_at) = (peak / STEP, 4 * peak / STEP);
+    let arena = Arena::new(completes_at * STEP);
+    if !completes::<P>(trace, &arena, arena.size()) {
+        return 0.0;
+    }
+    while completes_at - fails > 1 {
+        let middle = fails.midpoint(completes_at);
+        if completes::<P>(trace, &arena, middle * STEP) {
+            completes_at = middle;
+        } else {
+            fails = middle;
+        }
+    }
+    peak as f64 / (completes_at * STEP) as f64
+}
+
+fn main() {
+    let named: Vec<_> = env::args().skip(1).collect();
+    let named: Vec<_> = named.iter().map(String::as_str).collect();
+    print!("{:<12}", "fit, %");
+    TRACES.iter().for_each(|trace| print!("{trace:>8}"));
+    println!();
+    for peer in if named.is_empty() {
+        &peer::NAMES[..]
+    } else {
+        &named
+    } {
+        print!("{peer:<12}");
+        for name in TRACES {
+            let trace = trace(name).expect("it exists");
+            let fit = with_peer!(*peer, fit(&trace)).expect("the name of a peer");
+            print!("{:>8.2}", fit * 100.0);
+        }
+        println!();
+    }
+}

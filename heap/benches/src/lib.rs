@@ -1,0 +1,16 @@
+//! What the measurements share.
+//!
+//! | file | subject |
+//! |---|---|
+//! | `arena` | memory for an allocator to work in |
+//! | `peer` | the allocators, under one trait |
+//! | `replay` | driving a peer through a recorded trace |
+//! | `bin/instructions` | one replay, for callgrind to count (`callgrind.sh`) |
+//! | `bin/fit` | the smallest arena in which a trace completes |
+
+pub mod arena;
+pub mod peer;
+pub mod replay;
+#[path = "../../tests/common/trace.rs"]
+#[expect(missing_docs, reason = "it is a module of the tests")]
+pub mod trace;

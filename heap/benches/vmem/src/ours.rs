@@ -1,0 +1,85 @@
+//! The arena of this project, with its pool of boundary tags.
+
+use std::alloc::Layout as HostLayout;
+use std::ptr::NonNull;
+
+use heap::vmem::tags::{Page, PageSupply, TagPool};
+use heap::vmem::{AllocPolicy, Arena, Layout, Lock};
+
+use crate::subject::{PAGE, Policy, Subject};
+
+/// Does not lock.
+#[derive(Default)]
+pub struct NoLock;
+
+// SAFETY: this program has one thread, and no source in it calls the arena that calls it.
+unsafe impl Lock for NoLock {
+    type Guard<'a> = ();
+
+    fn lock(&self) {}
+}
+
+/// Pages of the host.
+struct HostPages;
+
+// SAFETY: memory of the host.
+unsafe impl PageSupply for HostPages {
+    fn allocate_page(&self) -> Option<NonNull<Page>> {
+        // SAFETY: a page has a size.
+        NonNull::new(unsafe { std::alloc::alloc(HostLayout::new::<Page>()) }.cast())
+    }
+
+    unsafe fn deallocate_page(&self, page: NonNull<Page>) {
+        // SAFETY: it came from `allocate_page`.
+        unsafe { std::alloc::dealloc(page.as_ptr().cast(), HostLayout::new::<Page>()) };
+    }
+}
+
+static TAGS: TagPool<NoLock, HostPages> = TagPool::new(NoLock, HostPages);
+
+type OurArena = Arena<'static, 'static, &'static TagPool<NoLock, HostPages>, NoLock>;
+
+pub struct Ours(OurArena);
+
+impl Subject for Ours {
+    fn empty() -> Self {
+        Self(Arena::create("bench", PAGE, None, &TAGS).unwrap())
+    }
+
+    fn borrowing(pages: usize) -> Self {
+        let source: &'static OurArena = Box::leak(Box::new(Self::empty().0));
+        source.add_span(PAGE, pages * PAGE).unwrap();
+        Self(Arena::create("bench", PAGE, Some(source), &TAGS).unwrap())
+    }
+
+    fn add_span(&self, base: usize, len: usize) {
+        self.0.add_span(base, len).unwrap();
+    }
+
+    fn alloc(&self, size: usize, policy: Policy) -> usize {
+        let policy = match policy {
+            Policy::Instant => AllocPolicy::InstantFit,
+            Policy::Best => AllocPolicy::BestFit,
+        };
+        self.0.alloc(size, policy).unwrap()
+    }
+
+    fn free(&self, base: usize) {
+        self.0.free(base).unwrap();
+    }
+
+    fn alloc_constrained(&self, min: usize, max: usize) -> usize {
+        let layout = Layout::from_size_align(3 * PAGE, 8 * PAGE)
+            .unwrap()
+            .with_phase(PAGE)
+            .with_nocross(32 * PAGE)
+            .unwrap()
+            .with_min(min)
+            .with_max(max);
+        self.0.xalloc(layout, AllocPolicy::InstantFit).unwrap()
+    }
+
+    fn resize(&self, base: usize, size: usize) -> bool {
+        self.0.resize(base, size).is_ok()
+    }
+}

@@ -1,0 +1,309 @@
+//! Heaps in blocks of another allocator: what [`GlobalAllocSource`](super::GlobalAllocSource) and
+//! [`AllocatorSource`](super::AllocatorSource) have in common.
+//!
+//! ```text
+//!     base of the block                    end of the heap
+//!      ├─┬──────────────────────────────────────┬────────┤
+//!      │t│ heap                                 │ record │
+//!      └─┴──────────────────────────────────────┴────────┘
+//!      base tag
+//! ```
+//!
+//! Each block is one heap, for as long as anything in it is in use. The first one holds the
+//! allocator's metadata, and so goes last.
+
+use core::alloc::Layout;
+use core::mem::ManuallyDrop;
+use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering};
+
+use super::Source;
+use crate::talc::base::binning::Binning;
+use crate::talc::base::{CHUNK_UNIT, Talc};
+use crate::talc::min_first_heap_layout;
+
+/// Blocks are this large, or twice this, and so on: 64 KiB.
+pub(super) const DEFAULT_BLOCK_SIZE: usize = 1 << 16;
+
+/// Bytes for a record. The heap below it ends at a multiple of the unit.
+const RECORD_SIZE: usize = size_of::<Record>().next_multiple_of(CHUNK_UNIT);
+
+/// What lies above the heap in each block.
+struct Record {
+    /// The record of the first block. It says whose this block is.
+    first: NonNull<Record>,
+    /// The block before this one in the list. The first is before itself.
+    previous: NonNull<Record>,
+    next: Option<NonNull<Record>>,
+    /// Bytes of the block.
+    size: usize,
+    /// In the first block: the allocator is gone, and nobody uses any of the blocks.
+    is_abandoned: AtomicBool,
+}
+
+/// The block that a record is in.
+///
+/// # Safety
+/// The record is a block's, and valid.
+unsafe fn block_of(record: NonNull<Record>) -> (NonNull<u8>, Layout) {
+    // SAFETY: the record is valid, and lies at the top of a block of this size, which had this layout.
+    unsafe {
+        let size = (*record.as_ptr()).size;
+        let base = record.cast::<u8>().byte_sub(size - RECORD_SIZE);
+        (base, Layout::from_size_align_unchecked(size, CHUNK_UNIT))
+    }
+}
+
+/// Another allocator.
+pub(super) trait Backing {
+    /// Allocates. The layout's size is not zero.
+    fn obtain(&self, layout: Layout) -> Option<NonNull<u8>>;
+
+    /// Frees.
+    ///
+    /// # Safety
+    /// The block was obtained from here with this layout, and nobody uses it any more.
+    unsafe fn give_back(&self, block: NonNull<u8>, layout: Layout);
+}
+
+/// The blocks that a source has obtained.
+#[derive(Debug)]
+pub(super) struct Blocks<A: Backing> {
+    /// It goes only after the blocks, which may be its own memory.
+    backing: ManuallyDrop<A>,
+    /// It begins the list of all blocks that are heaps.
+    first: Option<NonNull<Record>>,
+    /// A block that is no heap any more.
+    ///
+    /// It is kept until another becomes empty, so that a block is not obtained and given back each
+    /// time when there is one allocation more, and one less.
+    spare: Option<NonNull<Record>>,
+    /// Sizes are multiples of this, a power of two.
+    block_size: usize,
+}
+
+// SAFETY: the blocks belong to it, and go where it goes.
+unsafe impl<A: Backing + Send> Send for Blocks<A> {}
+
+impl<A: Backing> Blocks<A> {
+    pub(super) const fn new(backing: A, block_size: usize) -> Self {
+        assert!(
+            block_size.is_power_of_two(),
+            "the block size is no power of two"
+        );
+        Self {
+            backing: ManuallyDrop::new(backing),
+            first: None,
+            spare: None,
+            block_size: if block_size < CHUNK_UNIT {
+                CHUNK_UNIT
+            } else {
+                block_size
+            },
+        }
+    }
+
+    /// As [`Source::resize`]: a heap stays as it is, unless nothing is left in it.
+    ///
+    /// # Safety
+    /// As there. The heap was [acquired](acquire).
+    #[inline]
+    pub(super) unsafe fn resize(
+        &mut self,
+        chunk_base: *mut u8,
+        heap_end: *mut u8,
+        is_heap_base: bool,
+    ) -> *mut u8 {
+        // SAFETY: the caller's duty.
+        if is_heap_base && unsafe { self.retire(heap_end) } {
+            chunk_base
+        } else {
+            heap_end
+        }
+    }
+
+    /// Makes a heap the spare block, and gives the last spare block back. `false` if the heap is not
+    /// of this source.
+    ///
+    /// # Safety
+    /// A heap that was [acquired](acquire) and in which nothing is left ends at `heap_end`.
+    #[cold]
+    unsafe fn retire(&mut self, heap_end: *mut u8) -> bool {
+        // SAFETY: above each heap there is a record, and records lead to such. An empty heap is not
+        // that with the metadata, and so not the first. The last spare block is nobody's.
+        unsafe {
+            let record = NonNull::new_unchecked(heap_end).cast::<Record>();
+            if self.first != Some((*record.as_ptr()).first) {
+                return false;
+            }
+            self.remove(record);
+            if let Some(spare) = self.spare.replace(record) {
+                self.give_back(spare);
+            }
+        }
+        true
+    }
+
+    /// A block that has room for an allocation of `layout`, wherever in its heap that lies.
+    fn obtain<B: Binning>(&mut self, layout: Layout) -> Option<(NonNull<u8>, Layout)> {
+        let layout = self.block_layout::<B>(layout)?;
+        if let Some(spare) = self.spare {
+            // SAFETY: the record of a spare block is valid.
+            let (base, spare_layout) = unsafe { block_of(spare) };
+            if spare_layout.size() >= layout.size() {
+                self.spare = None;
+                return Some((base, spare_layout));
+            }
+        }
+        Some((self.backing.obtain(layout)?, layout))
+    }
+
+    fn block_layout<B: Binning>(&self, layout: Layout) -> Option<Layout> {
+        let base = match self.first {
+            Some(_) => CHUNK_UNIT,
+            None => min_first_heap_layout::<B>().size(),
+        };
+        let size = layout
+            .size()
+            // For the tag, and to a multiple of the unit.
+            .checked_add(2 * CHUNK_UNIT)?
+            .checked_add(layout.align())?
+            .checked_add(base + RECORD_SIZE)?
+            .checked_next_multiple_of(self.block_size)?;
+        Layout::from_size_align(size, CHUNK_UNIT).ok()
+    }
+
+    /// # Safety
+    /// The record is a block's, and neither of them is used any more.
+    unsafe fn give_back(&self, record: NonNull<Record>) {
+        // SAFETY: the record is still valid, and the block was obtained so.
+        unsafe {
+            let (block, layout) = block_of(record);
+            self.backing.give_back(block, layout);
+        }
+    }
+
+    /// Enters a block, which is now a heap.
+    ///
+    /// # Safety
+    /// There is room for the record at the top of a block of `size` bytes, which is in no list.
+    unsafe fn insert(&mut self, record: NonNull<Record>, size: usize) {
+        let first = *self.first.get_or_insert(record);
+        let next = if first == record {
+            None
+        } else {
+            // SAFETY: records of blocks in the list are valid.
+            unsafe { (*first.as_ptr()).next.replace(record) }
+        };
+        // SAFETY: the caller gives room for the record; the others are valid.
+        unsafe {
+            record.write(Record {
+                first,
+                previous: first,
+                next,
+                size,
+                is_abandoned: AtomicBool::new(false),
+            });
+            if let Some(next) = next {
+                (*next.as_ptr()).previous = record;
+            }
+        }
+    }
+
+    /// Takes a block out of the list.
+    ///
+    /// # Safety
+    /// The record is in the list, and not the first.
+    unsafe fn remove(&mut self, record: NonNull<Record>) {
+        // SAFETY: records of blocks in the list are valid, and lead to such.
+        unsafe {
+            let (previous, next) = ((*record.as_ptr()).previous, (*record.as_ptr()).next);
+            (*previous.as_ptr()).next = next;
+            if let Some(next) = next {
+                (*next.as_ptr()).previous = previous;
+            }
+        }
+    }
+}
+
+/// Gives everything back, and drops the backing allocator. If the allocator that the blocks are for is
+/// still there, both are left, for it may be using the blocks.
+impl<A: Backing> Drop for Blocks<A> {
+    fn drop(&mut self) {
+        if let Some(spare) = self.spare {
+            // SAFETY: nobody uses a spare block.
+            unsafe { self.give_back(spare) };
+        }
+        // SAFETY: if there is a first block, it is still there.
+        let in_use = |first: NonNull<Record>| unsafe {
+            !(*first.as_ptr()).is_abandoned.load(Ordering::Acquire)
+        };
+        if self.first.is_some_and(in_use) {
+            return;
+        }
+        let mut next = self.first;
+        while let Some(record) = next {
+            // SAFETY: nobody uses the blocks, and the list goes on before the record is gone.
+            unsafe {
+                next = (*record.as_ptr()).next;
+                self.give_back(record);
+            }
+        }
+        // SAFETY: this is done once, and nothing is allocated from it any more.
+        unsafe { ManuallyDrop::drop(&mut self.backing) };
+    }
+}
+
+/// As [`Source::acquire`], for a source that has its `blocks`.
+pub(super) fn acquire<S: Source, B: Binning, A: Backing>(
+    talc: &mut Talc<S, B>,
+    layout: Layout,
+    blocks: impl Fn(&mut S) -> &mut Blocks<A>,
+) -> Result<(), ()> {
+    if talc.tie.0 != blocks(&mut talc.source).first {
+        return Err(());
+    }
+    let (base, layout) = blocks(&mut talc.source).obtain::<B>(layout).ok_or(())?;
+    let heap_size = layout.size() - RECORD_SIZE;
+    // SAFETY: the block is ours, and the record lies at its top. Up to there it is the allocator's
+    // from now on, until nothing in it is in use or the allocator is gone.
+    unsafe {
+        let record: NonNull<Record> = base.byte_add(heap_size).cast();
+        let heap_end = talc.claim(base.as_ptr(), heap_size);
+        if heap_end.is_none() {
+            blocks(&mut talc.source).backing.give_back(base, layout);
+            return Err(());
+        }
+        debug_assert_eq!(heap_end, Some(record.cast()));
+        blocks(&mut talc.source).insert(record, layout.size());
+    }
+    talc.tie.0 = blocks(&mut talc.source).first;
+    Ok(())
+}
+
+/// In a [`Talc`], what leads to its first block, if there is one. Goes when the allocator goes, and
+/// says so there.
+///
+/// Anybody may take the source out of an allocator, drop it or put it into another. Because of this
+/// it serves one allocator only, and when it is dropped before that, the blocks are left.
+#[derive(Debug)]
+pub(crate) struct Tie(Option<NonNull<Record>>);
+
+impl Tie {
+    pub(crate) const fn new() -> Self {
+        Self(None)
+    }
+}
+
+impl Drop for Tie {
+    fn drop(&mut self) {
+        if let Some(first) = self.0 {
+            // SAFETY: the first block is there until this is said.
+            unsafe {
+                (*first.as_ptr())
+                    .is_abandoned
+                    .store(true, Ordering::Release)
+            };
+        }
+    }
+}

@@ -1,0 +1,90 @@
+//! Memory from a `GlobalAlloc`.
+
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr::NonNull;
+
+use super::Source;
+use super::blocks::{self, Backing, Blocks, DEFAULT_BLOCK_SIZE};
+use crate::talc::base::Talc;
+use crate::talc::base::binning::Binning;
+
+/// Provides heaps in blocks that it allocates from a [`GlobalAlloc`].
+///
+/// A block goes back when nothing in it is in use any more; of these the latest is kept until there
+/// is another, for the case that it is wanted again. The first block, which holds the allocator's
+/// metadata, and all that are in use go back when the allocator is dropped.
+///
+/// Manual heap management ([`Talc::claim`], [`Talc::extend`], [`Talc::truncate`], [`Talc::resize`])
+/// is forbidden with this source: it relies on a record of its own at the end of each heap.
+///
+/// A source serves one allocator. Moved to another it provides nothing, and when it is dropped while
+/// its allocator is alive, its blocks are never given back.
+///
+/// ```
+/// use std::alloc::System;
+///
+/// use allocator_api2::vec::Vec;
+/// use heap::talc::{TalcCell, source::GlobalAllocSource};
+///
+/// let talc = TalcCell::new(GlobalAllocSource::new(System));
+/// let mut squares = Vec::new_in(&talc);
+/// squares.extend((0..100).map(|n| n * n));
+/// ```
+#[derive(Debug)]
+pub struct GlobalAllocSource<G: GlobalAlloc> {
+    blocks: Blocks<From<G>>,
+}
+
+impl<G: GlobalAlloc> GlobalAllocSource<G> {
+    /// Provides blocks of 64 KiB, or of as many times that as an allocation needs.
+    pub const fn new(allocator: G) -> Self {
+        Self::with_block_size(allocator, DEFAULT_BLOCK_SIZE)
+    }
+
+    /// Provides blocks of `block_size` bytes, or of as many times that as an allocation needs.
+    ///
+    /// # Panics
+    /// If that is not a power of two.
+    pub const fn with_block_size(allocator: G, block_size: usize) -> Self {
+        Self {
+            blocks: Blocks::new(From(allocator), block_size),
+        }
+    }
+}
+
+/// What the blocks are allocated from.
+#[derive(Debug)]
+struct From<G>(G);
+
+impl<G: GlobalAlloc> Backing for From<G> {
+    fn obtain(&self, layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: a block's size is not zero.
+        NonNull::new(unsafe { self.0.alloc(layout) })
+    }
+
+    unsafe fn give_back(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's duty.
+        unsafe { self.0.dealloc(block.as_ptr(), layout) }
+    }
+}
+
+// SAFETY: it only claims, through the allocator that it was called with, and keeps heaps or gives
+// them up as a whole.
+unsafe impl<G: GlobalAlloc + core::fmt::Debug> Source for GlobalAllocSource<G> {
+    const TRACK_HEAP_END: bool = true;
+
+    fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
+        blocks::acquire(talc, layout, |source| &mut source.blocks)
+    }
+
+    #[inline]
+    unsafe fn resize(
+        &mut self,
+        chunk_base: *mut u8,
+        heap_end: *mut u8,
+        is_heap_base: bool,
+    ) -> *mut u8 {
+        // SAFETY: the caller's duty; all heaps were acquired.
+        unsafe { self.blocks.resize(chunk_base, heap_end, is_heap_base) }
+    }
+}

@@ -1,0 +1,228 @@
+//! An allocator for one thread, without a lock.
+
+#[cfg(debug_assertions)]
+use core::cell::RefCell as Inner;
+#[cfg(not(debug_assertions))]
+use core::cell::UnsafeCell as Inner;
+use core::fmt;
+use core::ptr::NonNull;
+
+use super::Talc;
+use super::base::Reserved;
+use super::binning::Binning;
+#[cfg(feature = "counters")]
+use super::counters::Counters;
+use super::shared::{Shared, allocators, global_alloc};
+use crate::source::Source;
+
+/// A [`Talc`] that is used through shared references, by one thread at a time, at no cost.
+///
+/// As with a [`Cell`](core::cell::Cell), nobody gets a reference to what is in it: all that is lent
+/// is the [`Source`], to itself, and a source promises not to use the cell then. With debug
+/// assertions a promise that is broken leads to a panic.
+///
+/// It is an `Allocator`, as are references to it.
+///
+/// ```
+/// use allocator_api2::vec::Vec;
+/// use heap::talc::{TalcCell, source::Claim};
+///
+/// let mut memory = [0_u8; 10_000];
+/// // SAFETY: nobody else uses `memory` as long as the cell does.
+/// let talc = TalcCell::new(unsafe { Claim::array(&raw mut memory) });
+/// let mut primes = Vec::with_capacity_in(3, &talc);
+/// primes.extend([2, 3, 5, 7]);
+/// assert_eq!(primes, [2, 3, 5, 7]);
+/// ```
+///
+/// Threads cannot share it:
+///
+/// ```compile_fail,E0277
+/// use heap::talc::{TalcCell, source::Manual};
+///
+/// static HEAP: TalcCell<Manual> = TalcCell::new(Manual);
+/// ```
+pub struct TalcCell<S: Source, B: Binning> {
+    talc: Inner<Talc<S, B>>,
+}
+
+impl<S: Source, B: Binning> TalcCell<S, B> {
+    /// An allocator that has no memory yet.
+    pub const fn new(source: S) -> Self {
+        Self {
+            talc: Inner::new(Talc::new(source)),
+        }
+    }
+
+    /// The allocator, which nobody else can be using.
+    #[inline]
+    pub fn get_mut(&mut self) -> &mut Talc<S, B> {
+        self.talc.get_mut()
+    }
+
+    /// The allocator without the cell.
+    pub fn into_inner(self) -> Talc<S, B> {
+        self.talc.into_inner()
+    }
+
+    /// Puts another source in the place of the one that is there, and returns that.
+    pub fn replace_source(&self, source: S) -> S {
+        self.with(|talc| core::mem::replace(&mut talc.source, source))
+    }
+
+    /// A clone of the source.
+    pub fn clone_source(&self) -> S
+    where
+        S: Clone,
+    {
+        self.with(|talc| talc.source.clone())
+    }
+
+    /// Makes a range of memory a heap. See [`Talc::claim`].
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn claim(&self, base: *mut u8, size: usize) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's duty.
+        self.with(|talc| unsafe { talc.claim(base, size) })
+    }
+
+    /// How much of a heap is in use. See [`Talc::reserved`].
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn reserved(&self, heap_end: NonNull<u8>) -> Reserved {
+        // SAFETY: the caller's duty.
+        self.with(|talc| unsafe { talc.reserved(heap_end) })
+    }
+
+    /// Moves a heap's end up. See [`Talc::extend`].
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn extend(&self, heap_end: NonNull<u8>, new_end: *mut u8) -> NonNull<u8> {
+        // SAFETY: the caller's duty.
+        self.with(|talc| unsafe { talc.extend(heap_end, new_end) })
+    }
+
+    /// Moves a heap's end down. See [`Talc::truncate`].
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn truncate(&self, heap_end: NonNull<u8>, new_end: *mut u8) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's duty.
+        self.with(|talc| unsafe { talc.truncate(heap_end, new_end) })
+    }
+
+    /// Moves a heap's end up or down. See [`Talc::resize`].
+    ///
+    /// # Safety
+    /// As there.
+    pub unsafe fn resize(&self, heap_end: NonNull<u8>, new_end: *mut u8) -> Option<NonNull<u8>> {
+        // SAFETY: the caller's duty.
+        self.with(|talc| unsafe { talc.resize(heap_end, new_end) })
+    }
+
+    /// Whether a heap was ever claimed. See [`Talc::is_metadata_established`].
+    pub fn is_metadata_established(&self) -> bool {
+        self.with(|talc| talc.is_metadata_established())
+    }
+
+    /// What is allocated, free and claimed now, and how much ever was.
+    #[cfg(feature = "counters")]
+    pub fn counters(&self) -> Counters {
+        self.with(|talc| *talc.counters())
+    }
+}
+
+impl<S: Source, B: Binning> Shared for TalcCell<S, B> {
+    type Source = S;
+    type Binning = B;
+
+    #[cfg(debug_assertions)]
+    fn with<R>(&self, work: impl FnOnce(&mut Talc<S, B>) -> R) -> R {
+        let Ok(mut talc) = self.talc.try_borrow_mut() else {
+            panic!("a source uses the `TalcCell` that it is in");
+        };
+        work(&mut talc)
+    }
+
+    #[cfg(not(debug_assertions))]
+    #[inline]
+    fn with<R>(&self, work: impl FnOnce(&mut Talc<S, B>) -> R) -> R {
+        // SAFETY: the cell is on one thread. All that runs while `work` does is the allocator and
+        // its source, and that, by the contract of its trait, does not use the cell.
+        work(unsafe { &mut *self.talc.get() })
+    }
+}
+
+global_alloc!([S: Source, B: Binning] TalcCell<S, B>);
+allocators!([S: Source, B: Binning] TalcCell<S, B>);
+
+impl<S: Source, B: Binning> fmt::Debug for TalcCell<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // What `f` writes to may allocate from here: the allocator must be free again.
+        let summary = self.with(|talc| talc.summary());
+        f.debug_tuple("TalcCell").field(&summary).finish()
+    }
+}
+
+/// A [`TalcCell`] that claims to be `Sync`, as a `#[global_allocator]` must.
+///
+/// That is true of programs with one thread and no interrupts or signals that allocate. In all
+/// others a [`TalcLock`](super::TalcLock) is right, and a lock that nobody contends for is cheap.
+///
+/// ```
+/// use heap::talc::{DefaultBinning, TalcCell, cell::TalcSyncCell, source::Claim};
+///
+/// static HEAP: TalcSyncCell<Claim, DefaultBinning> = {
+///     static mut MEMORY: [u8; 100_000] = [0; 100_000];
+///     // SAFETY: nothing else uses `MEMORY`, and only one thread allocates.
+///     unsafe { TalcSyncCell::new(TalcCell::new(Claim::array(&raw mut MEMORY))) }
+/// };
+/// ```
+pub struct TalcSyncCell<S: Source, B: Binning>(TalcCell<S, B>);
+
+// SAFETY: whoever made it vouched for there being only one user at a time.
+unsafe impl<S: Source, B: Binning> Sync for TalcSyncCell<S, B> {}
+
+impl<S: Source, B: Binning> TalcSyncCell<S, B> {
+    /// Shares a cell between threads.
+    ///
+    /// # Safety
+    /// No call of a method begins before all others have returned: not on another thread, and not in
+    /// an interrupt or a signal handler.
+    pub const unsafe fn new(talc: TalcCell<S, B>) -> Self {
+        Self(talc)
+    }
+
+    /// Shares a cell where there are no threads and no interrupts: in WebAssembly without atomics.
+    ///
+    /// # Panics
+    /// Elsewhere.
+    pub const fn new_wasm(source: S) -> Self {
+        if !cfg!(all(target_family = "wasm", not(target_feature = "atomics"))) {
+            panic!("this is not WebAssembly without threads");
+        }
+        // SAFETY: on this target there is nobody who could call.
+        unsafe { Self::new(TalcCell::new(source)) }
+    }
+}
+
+impl<S: Source, B: Binning> Shared for TalcSyncCell<S, B> {
+    type Source = S;
+    type Binning = B;
+
+    #[inline]
+    fn with<R>(&self, work: impl FnOnce(&mut Talc<S, B>) -> R) -> R {
+        self.0.with(work)
+    }
+}
+
+global_alloc!([S: Source, B: Binning] TalcSyncCell<S, B>);
+
+impl<S: Source, B: Binning> fmt::Debug for TalcSyncCell<S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TalcSyncCell").field(&self.0).finish()
+    }
+}

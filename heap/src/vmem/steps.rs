@@ -1,0 +1,236 @@
+//! How much work operations are: counted in looks at boundary tags, which no machine makes faster or
+//! slower.
+
+use core::cell::Cell;
+use core::ptr::NonNull;
+use std::boxed::Box;
+use std::vec::Vec;
+
+use super::AllocPolicy::{self, BestFit, InstantFit};
+use super::tags::{Page, PageSupply, TagPool};
+use super::{Arena, Error, Layout, Result, Source};
+use crate::test_random::Random;
+
+std::thread_local! {
+    static LOOKS: Cell<usize> = const { Cell::new(0) };
+}
+
+/// Called at each look at a boundary tag.
+pub(super) fn count() {
+    LOOKS.set(LOOKS.get() + 1);
+}
+
+/// How many looks it takes.
+fn looks(work: impl FnOnce()) -> usize {
+    let before = LOOKS.get();
+    work();
+    LOOKS.get() - before
+}
+
+struct HostPages;
+
+// SAFETY: memory of the host.
+unsafe impl PageSupply for HostPages {
+    fn allocate_page(&self) -> Option<NonNull<Page>> {
+        let page = Box::new(core::mem::MaybeUninit::<Page>::uninit());
+        Some(NonNull::from(Box::leak(page)).cast())
+    }
+
+    unsafe fn deallocate_page(&self, page: NonNull<Page>) {
+        let page = page.cast::<core::mem::MaybeUninit<Page>>();
+        // SAFETY: it came from `allocate_page`.
+        drop(unsafe { Box::from_raw(page.as_ptr()) });
+    }
+}
+
+type Lock = std::sync::Mutex<()>;
+type Pool = TagPool<Lock, HostPages>;
+type TestArena<'a> = Arena<'static, 'a, &'a Pool, Lock>;
+
+const QUANTUM: usize = 0x1000;
+
+fn pool() -> Pool {
+    Pool::new(Lock::default(), HostPages)
+}
+
+fn arena(pool: &Pool) -> TestArena<'_> {
+    TestArena::create("steps", QUANTUM, None, pool).unwrap()
+}
+
+/// An arena with so many allocations of one to three quanta, and room after them.
+fn filled(pool: &Pool, live: usize) -> (TestArena<'_>, Vec<usize>) {
+    let arena = arena(pool);
+    arena.add_span(QUANTUM, 4 * (live + 100) * QUANTUM).unwrap();
+    let sizes = (0..live).map(|number| (1 + number % 3) * QUANTUM);
+    let blocks = sizes.map(|size| arena.alloc(size, InstantFit).unwrap());
+    let blocks = blocks.collect();
+    (arena, blocks)
+}
+
+/// The looks that 2,000 pairs take in which any segment is freed and one of any size allocated.
+fn pairs(live: usize, policy: AllocPolicy) -> usize {
+    let pool = pool();
+    let (arena, mut blocks) = filled(&pool, live);
+    let mut random = Random::new(24);
+    looks(|| {
+        for _ in 0..2000 {
+            let block = random.below(live);
+            arena.free(blocks[block]).unwrap();
+            let size = (1 + random.below(3)) * QUANTUM;
+            blocks[block] = arena.alloc(size, policy).unwrap();
+        }
+    })
+}
+
+#[test]
+fn defect_24_pairs_take_no_more_looks_with_more_segments() {
+    for policy in [InstantFit, BestFit] {
+        let few = pairs(10, policy);
+        for live in [1000, 100_000] {
+            let many = pairs(live, policy);
+            assert!(
+                many <= few * 3 / 2,
+                "{policy:?}: {few} with 10, {many} with {live}"
+            );
+        }
+    }
+}
+
+#[test]
+fn best_fit_takes_at_most_twice_the_looks_of_instant_fit_in_a_mix_of_sizes() {
+    for live in [10, 1000, 100_000] {
+        let (instant, best) = (pairs(live, InstantFit), pairs(live, BestFit));
+        assert!(best <= 2 * instant, "{live}: {instant}, {best}");
+    }
+}
+
+#[test]
+fn no_single_operation_pays_for_the_growth_of_the_index() {
+    let pool = pool();
+    let arena = arena(&pool);
+    arena.add_span(QUANTUM, 100_000 * QUANTUM).unwrap();
+    let mut worst = (0, 0);
+    for number in 0..100_000 {
+        let cost = looks(|| {
+            arena.alloc(QUANTUM, InstantFit).unwrap();
+        });
+        worst = worst.max((cost, number));
+    }
+    // Two buckets are divided, each with as many members as a hash gives the fullest.
+    assert!(worst.0 < 150, "{worst:?}");
+    let mut worst = (0, 0);
+    for number in 0..100_000 {
+        let cost = looks(|| arena.free((1 + number) * QUANTUM).unwrap());
+        worst = worst.max((cost, number));
+    }
+    assert!(worst.0 < 150, "{worst:?}");
+}
+
+#[test]
+fn resizing_takes_no_more_looks_with_more_segments() {
+    let cost = |live| {
+        let pool = pool();
+        let (arena, blocks) = filled(&pool, live);
+        // What lies above the last is free.
+        let last = blocks[live - 1];
+        arena.resize(last, QUANTUM).unwrap();
+        looks(|| {
+            for number in 0..300 {
+                arena.resize(last, (1 + number % 4) * QUANTUM).unwrap();
+            }
+        })
+    };
+    let (few, many) = (cost(10), cost(100_000));
+    assert!(many <= few * 3 / 2, "{few}, {many}");
+}
+
+#[test]
+fn defect_25_adding_spans_takes_a_logarithm_of_looks_and_asking_for_space_none() {
+    let pool = pool();
+    let arena = arena(&pool);
+    let mut next = 0;
+    let mut add = |count: usize| {
+        for _ in 0..count {
+            // Scattered, and never overlapping.
+            let base = usize::wrapping_mul(next, 7919) % 65_536;
+            arena.add_span(base * 10 * QUANTUM, 5 * QUANTUM).unwrap();
+            next += 1;
+        }
+    };
+    let few = looks(|| add(1000));
+    add(29_000);
+    let many = looks(|| add(1000));
+    // From below 10 to 15 levels of a tree that is not perfectly balanced.
+    assert!(many <= 3 * few, "{few}, then {many}");
+    let space = looks(|| {
+        assert_eq!(arena.total_space(), 31_000 * 5 * QUANTUM);
+        assert_eq!(arena.free_space(), arena.total_space());
+        assert_eq!(arena.allocated_space() + arena.borrowed_space(), 0);
+    });
+    assert_eq!(space, 0);
+}
+
+/// Has nothing to lend.
+struct Nothing;
+
+impl Source for Nothing {
+    fn import(&self, layout: Layout) -> Result<usize> {
+        Err(Error::Empty {
+            size: layout.size(),
+        })
+    }
+
+    unsafe fn release(&self, _base: usize, _size: usize) -> Result<()> {
+        Err(Error::NotSupported)
+    }
+}
+
+#[test]
+fn instant_fit_looks_at_a_bounded_number_of_segments_before_it_asks_the_source() {
+    /// Lends one span that is far away.
+    struct Lender;
+    impl Source for Lender {
+        fn import(&self, _layout: Layout) -> Result<usize> {
+            Ok(1 << 40)
+        }
+
+        unsafe fn release(&self, _base: usize, _size: usize) -> Result<()> {
+            Ok(())
+        }
+    }
+
+    let cost = |source: &dyn Source, holes: usize| {
+        let pool = pool();
+        let arena = TestArena::create("steps", QUANTUM, Some(source), &pool).unwrap();
+        for hole in 0..holes {
+            // Of the class of what is asked for, but too small.
+            let base = (1 + 100 * hole) * QUANTUM;
+            arena.add_span(base, 33 * QUANTUM).unwrap();
+        }
+        looks(|| {
+            let _ = arena.alloc(35 * QUANTUM, InstantFit);
+        })
+    };
+    let (few, many) = (cost(&Lender, 100), cost(&Lender, 10_000));
+    assert!(many <= few + 50, "{few} with 100 holes, {many} with 10,000");
+    // Only before it refuses does it look at all of them.
+    assert!(cost(&Nothing, 10_000) > 10_000);
+}
+
+#[test]
+fn the_worst_case_of_best_fit_is_one_look_for_each_segment_of_a_class() {
+    let cost = |holes: usize| {
+        let pool = pool();
+        let arena = arena(&pool);
+        for hole in 0..holes {
+            let base = (1 + 100 * hole) * QUANTUM;
+            arena.add_span(base, 33 * QUANTUM).unwrap();
+        }
+        let large = (1 + 100 * holes) * QUANTUM;
+        arena.add_span(large, 35 * QUANTUM).unwrap();
+        looks(|| assert_eq!(arena.alloc(34 * QUANTUM, BestFit), Ok(large)))
+    };
+    let (few, many) = (cost(100), cost(1000));
+    let for_each = (many - few) / 900;
+    assert!((1..=6).contains(&for_each), "{few}, {many}");
+}

@@ -1,0 +1,4 @@
+//! The arena.
+#![cfg_attr(feature = "nightly", feature(allocator_api))]
+
+mod vmem;
