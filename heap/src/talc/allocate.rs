@@ -130,7 +130,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
         rest: Gap,
         size: usize,
     ) -> Option<NonNull<u8>> {
-        // SAFETY: the gap is the first of its list, and the rest of it remains free. Below a gap there is always a tag.
+        // SAFETY: the gap is the first of its list, and the rest of it remains free. Below a gap
+        // there is always a tag.
         unsafe {
             let base = rest.base.byte_sub(size);
             self.counters.uncount_gap(size + rest.size());

@@ -13,7 +13,8 @@ const NEAR_LOOKS: usize = 4;
 
 /// Every gap of every heap, slivers excepted, in a doubly linked list for its bin, latest first.
 pub(super) struct Gaps<B: Binning> {
-    /// A list head for each bit of `available`, in memory of the first heap that was claimed; null before that.
+    /// A list head for each bit of `available`, in memory of the first heap that was claimed; null
+    /// before that.
     heads: *mut Link,
     /// Bit *n* is set exactly when list *n* has a gap in it.
     available: B::AvailabilityBitField,
@@ -59,7 +60,7 @@ impl<B: Binning> Gaps<B> {
         B::size_to_bin_ceil(size).min(B::BIN_COUNT - 1)
     }
 
-    /// Where the pointer to the first gap of list `bin` is, which is less than `BIN_COUNT`. There is
+    /// Where the pointer to the first gap of list `bin` is, which is the number of a bit. There is
     /// something there once the heads are established.
     #[inline]
     fn head(&self, bin: u32) -> *mut Link {
@@ -143,7 +144,7 @@ impl<B: Binning> Gaps<B> {
     }
 
     /// The first gap of the first list in which there may be one of `size` bytes, if it has so many,
-    /// and the number of the list. Most requests need no more than this.
+    /// and the list's head. Most requests need no more than this.
     #[inline]
     pub(super) fn first_for(&self, size: usize) -> Option<(*mut Link, Gap)> {
         let bin = self.available.first_from(Self::bin_of(size))?;
@@ -154,10 +155,10 @@ impl<B: Binning> Gaps<B> {
         gap.has(size).then_some((self.head(bin), gap))
     }
 
-    /// Takes out the gap `first` of list `bin`.
+    /// Takes `first` out of the list at `head`.
     ///
     /// # Safety
-    /// It is the first.
+    /// It is the first gap there.
     #[inline]
     pub(super) unsafe fn remove_first(&mut self, head: *mut Link, first: NonNull<Node>) {
         // SAFETY: a gap in a list has a valid header, and what that points to is ours.
@@ -175,10 +176,11 @@ impl<B: Binning> Gaps<B> {
         }
     }
 
-    /// Takes out the gap `first` of list `bin`, and enters `rest`, which is a part of it.
+    /// Takes `first` out of the list at `head`, and enters `rest`, which is a part of it, into its
+    /// list. That often is the same.
     ///
     /// # Safety
-    /// It is the first of list `bin`, and `rest` is a part of it and no sliver.
+    /// `first` is the first gap there, and `rest` is free and no sliver.
     #[inline]
     pub(super) unsafe fn replace_first(
         &mut self,
@@ -216,7 +218,7 @@ impl<B: Binning> Gaps<B> {
             .or_else(|| self.bins_from(certain).map(|bin| self.first(bin)).next())
             .filter(fits)
             .or_else(|| {
-                let bins = (certain + 1 - floor) as usize;
+                let bins = certain.saturating_sub(floor) as usize + 1;
                 self.bins_from(floor)
                     .take_while(|&bin| bin <= certain)
                     .flat_map(|bin| self.iter_bin(bin).take(looks.div_ceil(bins)))

@@ -43,7 +43,7 @@ fn main() {
     let named: Vec<_> = env::args().skip(1).collect();
     let named: Vec<_> = named.iter().map(String::as_str).collect();
     print!("{:<12}", "fit, %");
-    TRACES.iter().for_each(|trace| print!("{trace:>8}"));
+    TRACES.iter().for_each(|trace| print!("{trace:>9}"));
     println!();
     for peer in if named.is_empty() {
         &peer::NAMES[..]
@@ -54,7 +54,7 @@ fn main() {
         for name in TRACES {
             let trace = trace(name).expect("it exists");
             let fit = with_peer!(*peer, fit(&trace)).expect("the name of a peer");
-            print!("{:>8.2}", fit * 100.0);
+            print!("{:>9.3}", fit * 100.0);
         }
         println!();
     }
