@@ -40,7 +40,7 @@ for scenario in ${*:-newest-instant random-instant resize newest-best random-bes
     holes-*)
         row "$scenario" 10 1000
         row "$scenario" 1000 1000
-        row "$scenario" 100000 20
+        row "$scenario" 10000 100
         ;;
     spans)
         row spans 10 1000

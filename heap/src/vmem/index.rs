@@ -5,8 +5,10 @@
 //!
 //! ```text
 //!  bucket   0 … 63 │ 64 … 511 │ 512 … 1023 │ …          (on 64-bit machines)
-//!           inline │   page 0 │   page 1   │ …   first DIRECT pages, then through directories
+//!                page 0       │   page 1   │ …   first DIRECT pages, then through directories
 //! ```
+//!
+//! The first 64 lie in the arena itself while there is no page 0.
 //!
 //! Without pages the table stays as it is, and its buckets get longer.
 
@@ -36,6 +38,7 @@ const _: () = assert!(size_of::<Leaf>() == PAGE_SIZE && size_of::<Directory>() =
 
 /// A hash table of allocated segments.
 pub(super) struct Index {
+    /// The first buckets, while there is no page 0.
     inline: [Bucket; INLINE],
     direct: [Option<NonNull<Leaf>>; DIRECT],
     directories: [Option<NonNull<Directory>>; DIRECTORIES],
@@ -83,7 +86,6 @@ impl Index {
     }
 
     /// The allocated segment that starts at `base`.
-    #[inline]
     pub(super) fn find(&self, base: usize) -> Option<Tag> {
         let mut member = self.bucket(self.bucket_of(base)).get();
         while let Some(tag) = member {
@@ -151,13 +153,10 @@ impl Index {
 
     #[inline]
     fn bucket(&self, number: usize) -> &Bucket {
-        if number < INLINE {
-            return &self.inline[number];
-        }
-        let page = number / PER_PAGE;
-        let leaf = match self.direct.get(page) {
+        let leaf = match self.direct.get(number / PER_PAGE) {
             Some(&Some(leaf)) => leaf,
-            _ => self.far_leaf(page),
+            _ if number < INLINE => return &self.inline[number],
+            _ => self.far_leaf(number / PER_PAGE),
         };
         // SAFETY: a page of buckets stays valid while it belongs to the index, was initialised when
         // it was installed, and is changed through cells only.
@@ -273,7 +272,8 @@ impl Index {
         match number.checked_sub(DIRECT) {
             None => {
                 // SAFETY: the caller gives us the page.
-                self.direct[number] = Some(unsafe { empty_slots(page) });
+                let leaf = unsafe { empty_slots(page) };
+                self.set_direct(number, Some(leaf));
                 self.set_leaves(self.leaves + 1);
             }
             Some(number) => match self.directory(number / PER_PAGE) {
@@ -312,7 +312,26 @@ impl Index {
         self.len = 0;
         self.set_buckets(INLINE);
         self.mask = INLINE - 1;
-        self.inline = [const { Cell::new(None) }; INLINE];
+        self.take_first();
+    }
+
+    /// Empties the first buckets, and returns what was in them.
+    fn take_first(&self) -> [Option<Tag>; INLINE] {
+        core::array::from_fn(|number| self.bucket(number).take())
+    }
+
+    /// Installs or removes a page of buckets, and returns what was there. With page 0, the first
+    /// buckets move there or back.
+    fn set_direct(&mut self, page: usize, leaf: Option<NonNull<Leaf>>) -> Option<NonNull<Leaf>> {
+        if page != 0 {
+            return core::mem::replace(&mut self.direct[page], leaf);
+        }
+        let first = self.take_first();
+        let before = core::mem::replace(&mut self.direct[0], leaf);
+        for (number, member) in first.into_iter().enumerate() {
+            self.bucket(number).set(member);
+        }
+        before
     }
 
     /// Gives up the last page, which must be idle.
@@ -325,7 +344,7 @@ impl Index {
         }
         let number = self.leaves.checked_sub(1)?;
         let leaf = match number.checked_sub(DIRECT) {
-            None => self.direct[number].take(),
+            None => self.set_direct(number, None),
             Some(number) => self.directory(number / PER_PAGE)?[number % PER_PAGE].take(),
         };
         self.set_leaves(number);

@@ -6,7 +6,7 @@ use std::ptr::NonNull;
 use heap::vmem::tags::{Page, PageSupply, TagPool};
 use heap::vmem::{AllocPolicy, Arena, Layout, Lock};
 
-use crate::subject::{PAGE, Policy, Subject};
+use crate::subject::{PAGE, Subject};
 
 /// Does not lock.
 #[derive(Default)]
@@ -56,10 +56,11 @@ impl Subject for Ours {
         self.0.add_span(base, len).unwrap();
     }
 
-    fn alloc(&self, size: usize, policy: Policy) -> usize {
-        let policy = match policy {
-            Policy::Instant => AllocPolicy::InstantFit,
-            Policy::Best => AllocPolicy::BestFit,
+    fn alloc<const BEST: bool>(&self, size: usize) -> usize {
+        let policy = if BEST {
+            AllocPolicy::BestFit
+        } else {
+            AllocPolicy::InstantFit
         };
         self.0.alloc(size, policy).unwrap()
     }

@@ -3,19 +3,18 @@
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use crate::subject::{PAGE, Policy, Subject};
+use crate::subject::{PAGE, Subject};
 
 /// Runs a scenario with `live` segments in place, and returns what the operations took. `None` if
 /// there is no such scenario, or the subject cannot do it.
 pub fn run<S: Subject>(scenario: &str, live: usize, operations: usize) -> Option<Duration> {
-    use Policy::{Best, Instant};
     let elapsed = match scenario {
-        "newest-instant" => newest::<S>(live, operations, Instant),
-        "newest-best" => newest::<S>(live, operations, Best),
-        "random-instant" => random::<S>(live, operations, Instant),
-        "random-best" => random::<S>(live, operations, Best),
-        "holes-instant" => holes::<S>(live, operations, Instant),
-        "holes-best" => holes::<S>(live, operations, Best),
+        "newest-instant" => newest::<S, false>(live, operations),
+        "newest-best" => newest::<S, true>(live, operations),
+        "random-instant" => random::<S, false>(live, operations),
+        "random-best" => random::<S, true>(live, operations),
+        "holes-instant" => holes::<S, false>(live, operations),
+        "holes-best" => holes::<S, true>(live, operations),
         "spans" => spans::<S>(live, operations),
         "constrained" => constrained::<S>(live, operations),
         "import" => import::<S>(live, operations),
@@ -39,7 +38,7 @@ fn measured(operations: usize, mut operation: impl FnMut(usize)) -> Duration {
 fn filled<S: Subject>(live: usize) -> (S, Vec<usize>) {
     let arena = S::empty();
     arena.add_span(PAGE, 4 * (live + 100) * PAGE);
-    let blocks = (0..live).map(|number| arena.alloc(size(number), Policy::Instant));
+    let blocks = (0..live).map(|number| arena.alloc::<false>(size(number)));
     let blocks = blocks.collect();
     (arena, blocks)
 }
@@ -49,15 +48,15 @@ fn size(number: usize) -> usize {
 }
 
 /// Allocates, and frees that.
-fn newest<S: Subject>(live: usize, operations: usize, policy: Policy) -> Duration {
+fn newest<S: Subject, const BEST: bool>(live: usize, operations: usize) -> Duration {
     let (arena, _blocks) = filled::<S>(live);
     measured(operations, |number| {
-        arena.free(arena.alloc(size(number), policy));
+        arena.free(arena.alloc::<BEST>(size(number)));
     })
 }
 
 /// Frees any, and allocates another.
-fn random<S: Subject>(live: usize, operations: usize, policy: Policy) -> Duration {
+fn random<S: Subject, const BEST: bool>(live: usize, operations: usize) -> Duration {
     let (arena, mut blocks) = filled::<S>(live);
     let mut state = 1_u64;
     measured(operations, |number| {
@@ -67,23 +66,23 @@ fn random<S: Subject>(live: usize, operations: usize, policy: Policy) -> Duratio
             .wrapping_add(1_442_695_040_888_963_407);
         let block = &mut blocks[(state >> 33) as usize % live];
         arena.free(*block);
-        *block = arena.alloc(size(number), policy);
+        *block = arena.alloc::<BEST>(size(number));
     })
 }
 
 /// Allocates 35 pages and frees them, where there are many holes of 33 and one of 35.
-fn holes<S: Subject>(holes: usize, operations: usize, policy: Policy) -> Duration {
+fn holes<S: Subject, const BEST: bool>(holes: usize, operations: usize) -> Duration {
     let arena = S::empty();
     arena.add_span(PAGE, (holes * 34 + 36) * PAGE);
     // From the one span, in address order.
-    let large = [arena.alloc(35 * PAGE, policy), arena.alloc(PAGE, policy)];
-    let pairs = (0..holes).map(|_| (arena.alloc(33 * PAGE, policy), arena.alloc(PAGE, policy)));
+    let large = [arena.alloc::<BEST>(35 * PAGE), arena.alloc::<BEST>(PAGE)];
+    let pairs = (0..holes).map(|_| (arena.alloc::<BEST>(33 * PAGE), arena.alloc::<BEST>(PAGE)));
     let pairs: Vec<_> = pairs.collect();
     arena.free(large[0]);
     for &(hole, _) in &pairs {
         arena.free(hole);
     }
-    measured(operations, |_| arena.free(arena.alloc(35 * PAGE, policy)))
+    measured(operations, |_| arena.free(arena.alloc::<BEST>(35 * PAGE)))
 }
 
 /// Adds a span to so many others.
@@ -111,10 +110,10 @@ fn constrained<S: Subject>(live: usize, operations: usize) -> Duration {
 fn import<S: Subject>(live: usize, operations: usize) -> Duration {
     let arena = S::borrowing(4 * (live + 100));
     let _blocks: Vec<_> = (0..live)
-        .map(|number| arena.alloc(size(number), Policy::Instant))
+        .map(|number| arena.alloc::<false>(size(number)))
         .collect();
     measured(operations, |number| {
-        let blocks = [0, 1].map(|more| arena.alloc(size(number + more), Policy::Instant));
+        let blocks = [0, 1].map(|more| arena.alloc::<false>(size(number + more)));
         for block in black_box(blocks) {
             arena.free(block);
         }

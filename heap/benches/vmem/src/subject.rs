@@ -3,15 +3,6 @@
 /// The quantum of all arenas: a page.
 pub const PAGE: usize = 4096;
 
-/// How an arena chooses.
-#[derive(Clone, Copy)]
-pub enum Policy {
-    /// Any that is sure to fit.
-    Instant,
-    /// The smallest that fits.
-    Best,
-}
-
 /// An arena of either crate. What fails, panics.
 pub trait Subject {
     /// An arena without spans.
@@ -19,7 +10,8 @@ pub trait Subject {
     /// An arena that borrows from another, which has one span of this many pages.
     fn borrowing(pages: usize) -> Self;
     fn add_span(&self, base: usize, len: usize);
-    fn alloc(&self, size: usize, policy: Policy) -> usize;
+    /// Allocates the smallest that fits, or any that is sure to.
+    fn alloc<const BEST: bool>(&self, size: usize) -> usize;
     fn free(&self, base: usize);
     /// Allocates three pages one page after a multiple of eight, not across a multiple of 32, at or
     /// above `min` and below `max`.
@@ -46,7 +38,7 @@ impl Subject for Null {
         std::hint::black_box((base, len));
     }
 
-    fn alloc(&self, size: usize, _policy: Policy) -> usize {
+    fn alloc<const BEST: bool>(&self, size: usize) -> usize {
         std::hint::black_box(size)
     }
 

@@ -5,7 +5,7 @@ use std::ptr::NonNull;
 
 use vmem::{AllocPolicy, Allocator, Arena, Bt, Layout, Lock};
 
-use crate::subject::{PAGE, Policy, Subject};
+use crate::subject::{PAGE, Subject};
 
 /// Does not lock.
 #[derive(Default)]
@@ -65,10 +65,11 @@ impl Subject for Theirs {
         self.0.add_span(base, len).unwrap();
     }
 
-    fn alloc(&self, size: usize, policy: Policy) -> usize {
-        let policy = match policy {
-            Policy::Instant => AllocPolicy::InstantFit,
-            Policy::Best => AllocPolicy::BestFit,
+    fn alloc<const BEST: bool>(&self, size: usize) -> usize {
+        let policy = if BEST {
+            AllocPolicy::BestFit
+        } else {
+            AllocPolicy::InstantFit
         };
         self.0.alloc(size, policy).unwrap()
     }

@@ -6,7 +6,6 @@
 )]
 
 mod upstream {
-    use vmem;
     include!("../../../tests/compat/vmem.rs");
 }
 
