@@ -1,18 +1,17 @@
-//! What one boot of the in-kernel tests shows: a state machine over the records, without QEMU and without a
-//! clock of its own, so that every way to die can be tested on the host.
+//! What one boot of the in-kernel tests shows: a state machine over the records, without QEMU and
+//! without a clock of its own, so that every way to die can be tested on the host.
 
 use std::time::{Duration, Instant};
 
 use crate::{
     failure::Failure,
-    machine::Exit,
+    machine::{BOOT_LIMIT, Exit},
     record::{Ended, Outcome, Record},
     report::{TestResult, Verdict, with_thousands},
     serial::Piece,
 };
 
-/// How long firmware, boot stages and the kernel's entry may take, and how long the kernel may be silent
-/// between two tests.
+/// How long the kernel may take between two tests.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// How the figures in the records are to be read.
@@ -88,7 +87,7 @@ impl BootWatch {
             text: Vec::new(),
             show,
         };
-        watch.set_due(now, IDLE_LIMIT);
+        watch.set_due(now, BOOT_LIMIT);
         watch
     }
 
@@ -110,7 +109,10 @@ impl BootWatch {
             Piece::Record(record) => record,
         };
         match record {
-            Record::Ready => self.is_ready = true,
+            Record::Ready => {
+                self.is_ready = true;
+                self.set_due(now, IDLE_LIMIT);
+            }
             Record::Tests(count) => self.announced = Some(count),
             Record::Begin { name, deadline } => {
                 if let Some(running) = &self.running {
@@ -161,7 +163,8 @@ impl BootWatch {
             && end != End::Exit(Exit::Faulted)
             && let Some(last) = self.results.last_mut()
         {
-            // It did not die of what it was to die of, but left behind something that the kernel died of.
+            // It did not die of what it was to die of, but left behind something that the kernel
+            // died of.
             last.verdict = death(&end, IDLE_LIMIT);
             (self.show)(last);
         }
@@ -190,15 +193,11 @@ impl BootWatch {
                 End::Exit(Exit::Failed) if self.done.is_some() => {}
                 End::Exit(exit) => return exit.failure().map_or(Ok(0), Err),
                 End::Killed => {
-                    let what = if self.is_ready {
-                        "next test"
-                    } else {
-                        "sign of life from the kernel"
+                    let (what, limit) = match self.is_ready {
+                        false => ("sign of life from the kernel", BOOT_LIMIT),
+                        true => ("next test", IDLE_LIMIT),
                     };
-                    return Err(Failure::TimedOut {
-                        what,
-                        limit: IDLE_LIMIT,
-                    });
+                    return Err(Failure::TimedOut { what, limit });
                 }
             }
         }

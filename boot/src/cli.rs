@@ -6,15 +6,15 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::failure::{Failure, STATUS_HELP};
 
-/// Builds the kernel, boots it in QEMU and runs its main job: a recorded program's allocations, replayed on
-/// the kernel's heap. On a terminal, a small monitor follows.
+/// Builds the kernel, boots it in QEMU and runs its main job: a recorded program's allocations,
+/// replayed on the kernel's heap. On a terminal, a small monitor follows.
 #[derive(Debug, Parser)]
 #[command(
     name = "run-qemu.sh",
     bin_name = "./run-qemu.sh",
     args_conflicts_with_subcommands = true,
     after_help = EXAMPLES,
-    after_long_help = format!("{EXAMPLES}\n\n{STATUS_HELP}")
+    after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}\n\n{STATUS_HELP}")
 )]
 pub struct Cli {
     /// What to do.
@@ -57,6 +57,11 @@ Examples:
   ./run-qemu.sh test --junit target/junit.xml
   ./run-qemu.sh image --uefi heap.img    only write the disk image";
 
+const ENVIRONMENT: &str = "\
+Environment:
+  KERNEL_TOOLCHAIN   what builds the kernel: a toolchain of rustup, or a folder that holds one
+  CARGO_TARGET_DIR   where everything is built; without it, target/ in the repository";
+
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
@@ -96,8 +101,8 @@ pub struct TestOptions {
     /// Leave out the tests that run on the host.
     #[arg(long)]
     pub kernel_only: bool,
-    /// Give each in-kernel test this many times its deadline (a slow machine, `--accel kvm` under another
-    /// hypervisor).
+    /// Give each in-kernel test this many times its deadline (a slow machine, `--accel kvm` under
+    /// another hypervisor).
     #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub deadline_scale: u32,
 }
@@ -152,7 +157,8 @@ pub struct MachineOptions {
     /// Memory of the machine: a number of MiB, or with a suffix K, M or G.
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub memory: Memory,
-    /// What executes the machine's instructions. With tcg they are counted, and every run is the same.
+    /// What executes the machine's instructions. With tcg they are counted, and every run is the
+    /// same.
     #[arg(long, value_enum, default_value_t = Accelerator::Tcg)]
     pub accel: Accelerator,
     /// Wait for gdb before the first instruction, and print the line that starts it. No deadlines.
@@ -205,7 +211,8 @@ impl Firmware {
         }
     }
 
-    /// The least memory with which it and the boot stages come up. With less they hang without a word.
+    /// The least memory with which it and the boot stages come up. With less they hang without a
+    /// word.
     pub fn least_memory(self) -> Memory {
         match self {
             Self::Bios => Memory::mib(48),

@@ -1,7 +1,7 @@
 //! Debian's compiler, made to look like one of rustup's toolchains.
 //!
-//! Debian spreads over `/usr` what the build script of `bootloader` looks for in one folder. So we assemble
-//! that folder, of links:
+//! Debian spreads over `/usr` what the build script of `bootloader` looks for in one folder. So we
+//! assemble that folder, of links:
 //!
 //! ```text
 //! bin/cargo, bin/cargo-clippy                -> /usr/bin/cargo, …
@@ -117,8 +117,8 @@ fn is_new_enough(version: &str) -> bool {
     matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= OLDEST)
 }
 
-/// A script in the `bin` of `folder` that runs `program`, one of the compiler's drivers, with `folder` as its
-/// sysroot.
+/// A script in the `bin` of `folder` that runs `program`, one of the compiler's drivers, with
+/// `folder` as its sysroot.
 fn write_driver(program: &Path, folder: &Path) -> io::Result<()> {
     let script = format!(
         "#!/bin/sh\nexec '{}' \"$@\" --sysroot '{}'\n",

@@ -7,7 +7,7 @@ use crate::{
     failure::Failure,
     image::Builder,
     kernel::Kernel,
-    machine::{Exit, Heard, Machine},
+    machine::{BOOT_LIMIT, Exit, Heard, Machine},
     process,
     project::Project,
     qemu::{self, Qemu},
@@ -20,9 +20,6 @@ use crate::{
     toolchain::Toolchain,
     trace::{self, Trace},
 };
-
-/// How long firmware, boot stages and the kernel's entry may take.
-const READY_LIMIT: Duration = Duration::from_secs(60);
 
 /// How long everything may take when no monitor follows.
 const WHOLE_LIMIT: Duration = Duration::from_secs(300);
@@ -70,8 +67,8 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
     }
 }
 
-/// The traces that go into the RAM disk. Under BIOS it is read slowly, so without a monitor to ask for them the
-/// others stay out.
+/// The traces that go into the RAM disk. Under BIOS it is read slowly, so without a monitor to ask
+/// for them the others stay out.
 fn traces_for(
     project: &Project,
     chosen: &Trace,
@@ -108,20 +105,18 @@ fn watch(
         if process::interrupted() {
             return Err(Failure::Interrupted);
         }
-        let (what, limit) = match splitter.before_ready() {
-            Some(_) => ("sign of life from the kernel", Some(READY_LIMIT)),
-            None => (
+        let (what, limit) = match splitter.is_ready() {
+            false => ("sign of life from the kernel", Some(BOOT_LIMIT)),
+            true => (
                 "end of the main job",
                 console.is_none().then_some(WHOLE_LIMIT),
             ),
         };
         if let Some(limit) = limit.filter(|&limit| !options.gdb && began.elapsed() > limit) {
-            terminal::show(splitter.before_ready().unwrap_or_default().as_bytes());
+            terminal::show(splitter.before_ready().as_bytes());
             return Err(Failure::TimedOut { what, limit });
         }
-        if splitter.before_ready().is_none()
-            && let Some(console) = console
-        {
+        if let Some(console) = console.filter(|_| splitter.is_ready()) {
             for line in console.lines() {
                 machine.say(&line);
                 splitter.answered();
@@ -144,7 +139,7 @@ fn watch(
             Heard::End => {
                 let exit = machine.end();
                 if !matches!(exit, Ok(Exit::Success)) {
-                    terminal::show(splitter.before_ready().unwrap_or_default().as_bytes());
+                    terminal::show(splitter.before_ready().as_bytes());
                 }
                 return Ok((exit?, wish));
             }

@@ -66,6 +66,12 @@ impl Failure {
         move |error| Self::Io { what, error }
     }
 
+    /// Names anything else that the system refused: `Failure::because("cannot fork")(error)`.
+    pub fn because(what: &str) -> impl FnOnce(io::Error) -> Self {
+        let what = what.to_owned();
+        move |error| Self::Io { what, error }
+    }
+
     /// Names a program that could not be run.
     pub fn start(program: &std::ffi::OsStr) -> impl FnOnce(io::Error) -> Self {
         let what = format!("cannot run {}", program.display());

@@ -15,7 +15,8 @@ use crate::{
     terminal,
 };
 
-/// Runs those whose names contain `filter`, shows what they write as they write it, and returns their results.
+/// Runs those whose names contain `filter`, shows what they write as they write it, and returns
+/// their results.
 pub fn run(project: &Project, filter: Option<&str>) -> Result<Vec<TestResult>, Failure> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     // Quiet about what it runs, for people; but the tests themselves are listed.
@@ -23,10 +24,7 @@ pub fn run(project: &Project, filter: Option<&str>) -> Result<Vec<TestResult>, F
         .args(["test", "--no-fail-fast"])
         .args(filter)
         .current_dir(project.root());
-    let piped = |error| Failure::Io {
-        what: "cannot make a pipe".into(),
-        error,
-    };
+    let piped = |error| Failure::because("cannot make a pipe")(error);
     let (output, input) = io::pipe().map_err(piped)?;
     cargo
         .stdin(Stdio::null())
@@ -44,16 +42,13 @@ pub fn run(project: &Project, filter: Option<&str>) -> Result<Vec<TestResult>, F
             .all(|result| !matches!(result.verdict, Verdict::Failed { .. }))
     {
         // A test binary that did not build, or died.
-        results.push(TestResult {
-            name: "cargo test".into(),
-            verdict: Verdict::Failed {
+        results.push(TestResult::new(
+            "cargo test",
+            Verdict::Failed {
                 how: "failed",
                 reason: status.to_string(),
             },
-            took: None,
-            cost: None,
-            text: String::new(),
-        });
+        ));
     }
     Ok(results)
 }
@@ -86,13 +81,7 @@ fn parse(line: &str) -> Option<TestResult> {
     };
     // ` - should panic` is not part of the name.
     let name = name.strip_suffix(" - should panic").unwrap_or(name);
-    Some(TestResult {
-        name: name.into(),
-        verdict,
-        took: None,
-        cost: None,
-        text: String::new(),
-    })
+    Some(TestResult::new(name, verdict))
 }
 
 #[cfg(test)]

@@ -13,8 +13,8 @@ pub enum Kernel {
     Tests,
 }
 
-/// How cargo is told to build for the kernel's target. The target has no standard library, so its parts are
-/// built from source.
+/// How cargo is told to build for the kernel's target. The target has no standard library, so its
+/// parts are built from source.
 pub const TARGET_OPTIONS: &[&str] = &[
     "-Zjson-target-spec",
     "-Zbuild-std=core,alloc,compiler_builtins",

@@ -1,4 +1,5 @@
-//! `boot lint`: rustfmt, clippy and rustdoc, for the host and for the kernel's target. A warning fails its check.
+//! `boot lint`: rustfmt, clippy and rustdoc, for the host and for the kernel's target. A warning
+//! fails its check.
 
 use std::{env, process::Command};
 
@@ -20,9 +21,9 @@ pub fn run(project: &Project) -> Result<(), Failure> {
     for (name, mut command) in checks(project, &toolchain) {
         eprintln!("boot: checking with {name}");
         let status = process::run(command.env("RUSTDOCFLAGS", "-D warnings"))?;
-        results.push(TestResult {
-            name: name.into(),
-            verdict: if status.success() {
+        results.push(TestResult::new(
+            name,
+            if status.success() {
                 Verdict::Passed
             } else {
                 Verdict::Failed {
@@ -30,10 +31,7 @@ pub fn run(project: &Project) -> Result<(), Failure> {
                     reason: status.to_string(),
                 }
             },
-            took: None,
-            cost: None,
-            text: String::new(),
-        });
+        ));
     }
     results.iter().for_each(TestResult::print);
     let mut report = Report::default();

@@ -10,6 +10,9 @@ use std::{
 
 use crate::{failure::Failure, process};
 
+/// How long firmware, boot stages and the kernel's entry may take.
+pub const BOOT_LIMIT: Duration = Duration::from_secs(60);
+
 /// A running machine. It is killed when dropped.
 pub struct Machine {
     child: Child,

@@ -5,7 +5,7 @@ use std::{
     process::Command,
 };
 
-use crate::{failure::Failure, process};
+use crate::process;
 
 /// `apt-get`, or whatever stands in for it.
 #[derive(Debug)]
@@ -40,7 +40,8 @@ impl AptGet {
     pub fn install(&mut self, packages: &[&str]) -> Result<(), String> {
         eprintln!("boot: installing {} with apt-get", packages.join(" "));
         if !self.is_updated {
-            // Without a network the lists may still be good enough; installing then says what is missing.
+            // Without a network the lists may still be good enough; installing then says what is
+            // missing.
             let _ = self.call(&["update"]);
             self.is_updated = true;
         }
@@ -65,13 +66,13 @@ impl AptGet {
         match process::run_quietly(&mut command) {
             Ok((status, _)) if status.success() => Ok(()),
             Ok((status, said)) => Err(error_line(&said).unwrap_or_else(|| status.to_string())),
-            Err(Failure::Io { what, error }) => Err(format!("{what}: {error}")),
-            Err(other) => Err(other.to_string()),
+            Err(failure) => Err(failure.to_string()),
         }
     }
 }
 
-/// The line of `said` that says most: the first error of apt (`E:`), else the last that is not empty.
+/// The line of `said` that says most: the first error of apt (`E:`), else the last that is not
+/// empty.
 fn error_line(said: &str) -> Option<String> {
     let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
     let last = lines.clone().next_back();
@@ -104,8 +105,8 @@ pub mod scripts {
             "#!/bin/sh\necho \"$*\" >> '{}'\n{body}\n",
             log_of(file).display()
         );
-        // Written by a child: while a file is open for writing here, it may be so in the child of another test's
-        // thread too, and cannot be run.
+        // Written by a child: while a file is open for writing here, it may be so in the child of
+        // another test's thread too, and cannot be run.
         let write = "printf '%s' \"$2\" > \"$1\" && chmod +x \"$1\"";
         let status = Command::new("sh")
             .args(["-c", write, "sh"])

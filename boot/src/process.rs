@@ -1,7 +1,8 @@
 //! Children that end when we do, and signals.
 //!
-//! Ctrl-C reaches every process on the terminal, but `kill` only the one it names. So each child asks the
-//! kernel to be killed when we die, and whoever waits for one looks at [`interrupted`] meanwhile.
+//! Ctrl-C reaches every process on the terminal, but `kill` only the one it names. So each child
+//! asks the kernel to be killed when we die, and whoever waits for one looks at [`interrupted`]
+//! meanwhile.
 
 use std::{
     io::{self, Read, Seek},
@@ -33,10 +34,8 @@ static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 pub fn watch_signals() -> Result<(), Failure> {
     let noted = INTERRUPTED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        flag::register(signal, Arc::clone(noted)).map_err(|error| Failure::Io {
-            what: "cannot watch for signals".into(),
-            error,
-        })?;
+        flag::register(signal, Arc::clone(noted))
+            .map_err(Failure::because("cannot watch for signals"))?;
     }
     Ok(())
 }
@@ -52,7 +51,8 @@ pub fn interrupted() -> bool {
 ///
 /// Call it from the main thread: the kernel watches the *thread* that starts a child.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
-    // SAFETY: between fork and exec only `prctl` is called, which is async-signal-safe; nothing allocates.
+    // SAFETY: between fork and exec only `prctl` is called, which is async-signal-safe; nothing
+    // allocates.
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
     command.spawn()
 }
@@ -65,10 +65,7 @@ pub fn run(command: &mut Command) -> Result<ExitStatus, Failure> {
 
 /// Runs `command` to its end and keeps what it says to itself; returns it with how it ended.
 pub fn run_quietly(command: &mut Command) -> Result<(ExitStatus, String), Failure> {
-    let lost = |error| Failure::Io {
-        what: "cannot keep a program's output".into(),
-        error,
-    };
+    let lost = |error| Failure::because("cannot keep a program's output")(error);
     let mut log = tempfile::tempfile().map_err(lost)?;
     command
         .stdin(Stdio::null())
@@ -95,12 +92,7 @@ pub fn wait(child: &mut Child) -> Result<ExitStatus, Failure> {
                 return Err(Failure::Interrupted);
             }
             Ok(None) => thread::sleep(POLL),
-            Err(error) => {
-                return Err(Failure::Io {
-                    what: "cannot wait for a child".into(),
-                    error,
-                });
-            }
+            Err(error) => return Err(Failure::because("cannot wait for a child")(error)),
         }
     }
 }

@@ -15,10 +15,11 @@ pub struct Project {
 }
 
 impl Project {
-    /// Finds the repository that this program was built from, and makes sure that its target folder can be
-    /// written.
+    /// Finds the repository that this program was built from, and makes sure that its target folder
+    /// can be written.
     pub fn find() -> Result<Self, Failure> {
-        // Cargo tells a program it runs where its package is; started by hand, it is where it was built.
+        // Cargo tells a program it runs where its package is; started by hand, it is where it was
+        // built.
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
         let root = package.parent().map(Path::to_path_buf).unwrap_or_default();
@@ -44,8 +45,8 @@ impl Project {
         &self.target
     }
 
-    /// The target folder of everything that the kernel's toolchain builds. Cargo keeps what it knows about
-    /// the compiler in the target folder, so two compilers do not share one.
+    /// The target folder of everything that the kernel's toolchain builds. Cargo keeps what it
+    /// knows about the compiler in the target folder, so two compilers do not share one.
     pub fn bare_target(&self) -> PathBuf {
         self.target.join("bare")
     }

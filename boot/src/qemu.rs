@@ -74,7 +74,8 @@ impl Qemu {
         Ok(Self { program, ovmf })
     }
 
-    /// Starts the machine that `options` describe, with `image` as its disk; `kernel` is in the image.
+    /// Starts the machine that `options` describe, with `image` as its disk; `kernel` is in the
+    /// image.
     pub fn start(
         &self,
         options: &MachineOptions,
@@ -93,7 +94,8 @@ impl Qemu {
     fn arguments(&self, options: &MachineOptions, image: &Path) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
-        // No devices but those named: no network whose boot ROM would be tried, no floppy, no parallel port.
+        // No devices but those named: no network whose boot ROM would be tried, no floppy, no
+        // parallel port.
         add(&[
             "-nodefaults",
             "-no-user-config",
@@ -120,8 +122,9 @@ impl Qemu {
         if options.gdb {
             add(&["-s", "-S"]);
         }
-        // What the machine writes to its disks is forgotten: the files stay as they are. The disk is on an AHCI
-        // controller, because the BIOS reads five times as fast from that as from the IDE one.
+        // What the machine writes to its disks is forgotten: the files stay as they are. The disk
+        // is on an AHCI controller, because the BIOS reads five times as fast from that as from the
+        // IDE one.
         add(&[
             "-device",
             "ahci,id=ahci",
@@ -142,11 +145,13 @@ impl Qemu {
     }
 }
 
-/// Under `-icount`, the virtual clock (and `rdtsc`) moves `1 << shift` nanoseconds for each instruction.
+/// Under `-icount`, the virtual clock (and `rdtsc`) moves `1 << shift` nanoseconds for each
+/// instruction.
 ///
-/// Nought makes `rdtsc` count instructions. But OVMF looks for a TPM for 0.75 s of virtual time by reading a
-/// timer port, which costs far more than the nanosecond that it is then counted as: 40 s of ours. With a
-/// shift of 5 it starts as fast as without counting, and 32 ticks are one instruction.
+/// Nought makes `rdtsc` count instructions. But OVMF looks for a TPM for 0.75 s of virtual time by
+/// reading a timer port, which costs far more than the nanosecond that it is then counted as: 40 s
+/// of ours. With a shift of 5 it starts as fast as without counting, and 32 ticks are one
+/// instruction.
 fn icount_shift(options: &MachineOptions) -> u32 {
     match options.build.firmware() {
         Firmware::Bios => 0,
@@ -162,8 +167,8 @@ pub fn ticks_per_instruction(options: &MachineOptions) -> Option<u64> {
     }
 }
 
-/// Where the boot stages put the kernel, which is position-independent: at the beginning of the range that the
-/// kernel's `BOOTLOADER_CONFIG` gives them.
+/// Where the boot stages put the kernel, which is position-independent: at the beginning of the
+/// range that the kernel's `BOOTLOADER_CONFIG` gives them.
 const KERNEL_BASE: u64 = 0xffff_8000_0000_0000;
 
 /// What to type in another terminal to debug `kernel`.

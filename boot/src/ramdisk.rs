@@ -78,10 +78,7 @@ pub fn archive(config: &Config, traces: &[(String, Vec<u8>)]) -> Result<Vec<u8>,
                 .try_for_each(|(name, bytes)| append(&format!("traces/{name}.trace"), bytes))
         })
         .and_then(|()| archive.into_inner())
-        .map_err(|error| Failure::Io {
-            what: "cannot write the RAM disk".into(),
-            error,
-        })
+        .map_err(Failure::because("cannot write the RAM disk"))
 }
 
 #[cfg(test)]

@@ -70,7 +70,8 @@ pub enum Outcome {
 }
 
 impl Record {
-    /// Reads the record in `line`, which begins with `@`; `None` when it is none of ours, or damaged.
+    /// Reads the record in `line`, which begins with `@`; `None` when it is none of ours, or
+    /// damaged.
     pub fn parse(line: &str) -> Option<Self> {
         let (kind, rest) = line.split_once(' ').unwrap_or((line, ""));
         match kind {

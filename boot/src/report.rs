@@ -39,6 +39,17 @@ pub enum Verdict {
 }
 
 impl TestResult {
+    /// A test of which only the outcome is known.
+    pub fn new(name: &str, verdict: Verdict) -> Self {
+        Self {
+            name: name.into(),
+            verdict,
+            took: None,
+            cost: None,
+            text: String::new(),
+        }
+    }
+
     /// Writes it to the terminal: a line, and for a failure the last of what it wrote.
     pub fn print(&self) {
         let name = &self.name;
@@ -132,8 +143,8 @@ impl Report {
     }
 }
 
-/// A file that will get the report as JUnit XML. It is written to a temporary file and renamed, so it is never
-/// there in part.
+/// A file that will get the report as JUnit XML. It is written to a temporary file and renamed, so
+/// it is never there in part.
 #[derive(Debug)]
 pub struct JunitFile<'a> {
     file: &'a Path,

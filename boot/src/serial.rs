@@ -13,9 +13,9 @@ pub enum Piece {
 
 /// Takes the stream apart.
 ///
-/// Until the kernel says `@ready`, what comes is the firmware's: it is kept for [`Splitter::before_ready`] and
-/// not passed on. After that, text is passed on as it comes, so that a prompt without a line end is seen; only
-/// a line that may become a record is held until it ends.
+/// Until the kernel says `@ready`, what comes is the firmware's: it is kept for
+/// [`Splitter::before_ready`] and not passed on. After that, text is passed on as it comes, so that
+/// a prompt without a line end is seen; only a line that may become a record is held until it ends.
 #[derive(Debug, Default)]
 pub struct Splitter {
     is_ready: bool,
@@ -61,15 +61,24 @@ impl Splitter {
         Some(record.map_or(Piece::Text(line), Piece::Record))
     }
 
-    /// Notes that a line was sent the other way. The kernel does not echo it, but it ends the line of the prompt
-    /// on the terminal, so that what comes next is at the start of one.
+    /// Notes that a line was sent the other way. The kernel does not echo it, but it ends the line
+    /// of the prompt on the terminal, so that what comes next is at the start of one.
     pub fn answered(&mut self) {
         self.is_mid_line = false;
     }
 
-    /// What the firmware and the boot stages said, while the kernel has said nothing.
-    pub fn before_ready(&self) -> Option<String> {
-        (!self.is_ready).then(|| String::from_utf8_lossy(&self.held).into_owned())
+    /// Whether the kernel has said anything yet.
+    pub fn is_ready(&self) -> bool {
+        self.is_ready
+    }
+
+    /// What the firmware and the boot stages said, for as long as the kernel has said nothing.
+    pub fn before_ready(&self) -> String {
+        if self.is_ready {
+            String::new()
+        } else {
+            String::from_utf8_lossy(&self.held).into_owned()
+        }
     }
 }
 
@@ -86,14 +95,14 @@ mod tests {
         let mut splitter = Splitter::default();
         assert_eq!(splitter.push(b"\x1b[2JBdsDxe: loading\r\n@tests 4\n"), []);
         assert_eq!(
-            splitter.before_ready().as_deref(),
-            Some("\x1b[2JBdsDxe: loading\r\n@tests 4\n")
+            splitter.before_ready(),
+            "\x1b[2JBdsDxe: loading\r\n@tests 4\n"
         );
         assert_eq!(
             splitter.push(b"\x1b[2J@ready\r\nhello\n"),
             [Piece::Record(Record::Ready), text("hello\n")]
         );
-        assert_eq!(splitter.before_ready(), None);
+        assert_eq!((splitter.is_ready(), &*splitter.before_ready()), (true, ""));
     }
 
     #[test]

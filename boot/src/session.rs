@@ -1,7 +1,7 @@
 //! `boot test`: the tests on the host, then all in-kernel tests, over as many boots as they need.
 //!
-//! A test that dies takes its boot with it. The next boot is told to begin after that test, and so on until
-//! none is left. Each boot must bring at least one result, so the sequence ends.
+//! A test that dies takes its boot with it. The next boot is told to begin after that test, and so
+//! on until none is left. Each boot must bring at least one result, so the sequence ends.
 
 use std::{
     path::PathBuf,
@@ -62,16 +62,13 @@ pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> 
     if let Err(failure) = &ending {
         // The tests that could not be run count as one that failed.
         eprintln!("boot: {failure}");
-        results.push(TestResult {
-            name: "in-kernel tests".into(),
-            verdict: Verdict::Failed {
+        results.push(TestResult::new(
+            "in-kernel tests",
+            Verdict::Failed {
                 how: "died",
                 reason: failure.to_string(),
             },
-            took: None,
-            cost: None,
-            text: String::new(),
-        });
+        ));
     }
     report.add(
         &format!("kernel, {}", options.machine.build.firmware().name()),
@@ -136,14 +133,15 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Runs the tests whose names contain `filter`, and shows each as it ends. Returns their results, and what
-    /// went wrong besides them.
+    /// Runs the tests whose names contain `filter`, and shows each as it ends. Returns their
+    /// results, and what went wrong besides them.
     pub fn run(&self, filter: Option<&str>) -> (Vec<TestResult>, Result<(), Failure>) {
         let began = Instant::now();
         over_boots(|after| self.boot(filter, after, began))
     }
 
-    /// One boot: the tests after `after`, until the last or until one dies. The first boot `began` then.
+    /// One boot: the tests after `after`, until the last or until one dies. The first boot `began`
+    /// then.
     fn boot(
         &self,
         filter: Option<&str>,
@@ -202,11 +200,7 @@ impl<'a> Session<'a> {
             }
         };
         if booted.left.is_err() {
-            eprint!(
-                "{}{}",
-                splitter.before_ready().unwrap_or_default(),
-                booted.text
-            );
+            eprint!("{}{}", splitter.before_ready(), booted.text);
         }
         Ok(booted)
     }

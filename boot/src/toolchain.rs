@@ -1,9 +1,10 @@
 //! Which compiler builds the kernel.
 //!
-//! The kernel's target needs `core` and `alloc` compiled from source, so it needs the compiler's own library
-//! source, and LLVM's tools for the boot stages. In this order, the first that is there:
+//! The kernel's target needs `core` and `alloc` compiled from source, so it needs the compiler's
+//! own library source, and LLVM's tools for the boot stages. In this order, the first that is
+//! there:
 //!
-//! 1. what `KERNEL_TOOLCHAIN` names: a toolchain of rustup, or a folder with `bin/cargo` and `bin/rustc`;
+//! 1. what `KERNEL_TOOLCHAIN` names: a toolchain of rustup, or a folder with one in it;
 //! 2. an installed nightly of rustup that has the components `rust-src` and `llvm-tools`;
 //! 3. Debian's `rustc-web` and what goes with it, installed when `apt-get` has it;
 //! 4. the nightly [`PINNED_NIGHTLY`], installed with rustup.
@@ -22,7 +23,8 @@ use crate::{
     project::Project,
 };
 
-/// The nightly that is installed when nothing else can be had; the boot stages are known to compile with it.
+/// The nightly that is installed when nothing else can be had; the boot stages are known to compile
+/// with it.
 const PINNED_NIGHTLY: &str = "nightly-2026-05-20";
 
 /// A compiler that can build for the kernel's target.
@@ -84,13 +86,15 @@ impl Toolchain {
 
     /// This toolchain's cargo, for a build into the project's bare target folder.
     pub fn cargo(&self, project: &Project, subcommand: &str) -> Command {
-        // Called by its own name: cargo might find the `cargo-clippy` of another toolchain before ours.
+        // Called by its own name: cargo might find the `cargo-clippy` of another toolchain before
+        // ours.
         let mut command = Command::new(if subcommand == "clippy" {
             "cargo-clippy"
         } else {
             "cargo"
         });
-        // Whoever ran us may have been cargo itself, with another toolchain's settings for its children.
+        // Whoever ran us may have been cargo itself, with another toolchain's settings for its
+        // children.
         for name in [
             "CARGO",
             "RUSTC",
@@ -109,7 +113,8 @@ impl Toolchain {
                 .env_remove("RUSTUP_TOOLCHAIN"),
         };
         command
-            // Unstable options, for a stable compiler too. Only here: every other build is plain stable Rust.
+            // Unstable options, for a stable compiler too. Only here: every other build is plain
+            // stable Rust.
             .env("RUSTC_BOOTSTRAP", "1")
             .current_dir(project.root())
             .arg(subcommand)
@@ -181,7 +186,8 @@ impl Search {
     /// The toolchain that the user named.
     fn named(&self, name: &str) -> Result<Toolchain, Failure> {
         let folder = if name.contains('/') {
-            PathBuf::from(name)
+            // Cargo will run elsewhere.
+            std::path::absolute(name).map_err(Failure::io("cannot resolve", Path::new(name)))?
         } else {
             // rustup takes `nightly` for `nightly-x86_64-unknown-linux-gnu`.
             self.rustup_toolchains
@@ -224,7 +230,8 @@ fn rustup_toolchains() -> Option<PathBuf> {
     Some(home.join("toolchains")).filter(|folder| folder.is_dir())
 }
 
-/// The name of the newest nightly in `toolchains` that can build the kernel, the pinned one before all others.
+/// The name of the newest nightly in `toolchains` that can build the kernel, the pinned one before
+/// all others.
 fn newest_complete_nightly(toolchains: &Path) -> Option<String> {
     fs::read_dir(toolchains)
         .ok()?
@@ -273,7 +280,8 @@ fn call_rustup(rustup: &Path, arguments: &[&str]) -> Result<(), String> {
 fn path_with(folder: &Path) -> std::ffi::OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(folder.to_path_buf()).chain(env::split_paths(&path));
-    // Only a folder with `:` in its name cannot be joined; then a compiler of that name is not found, and said so.
+    // Only a folder with `:` in its name cannot be joined; then a compiler of that name is not
+    // found, and said so.
     env::join_paths(folders).unwrap_or(path)
 }
 

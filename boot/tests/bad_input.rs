@@ -1,4 +1,5 @@
-//! What cannot be used is refused in one line, with a status of its own, before anything is installed or built.
+//! What cannot be used is refused in one line, with a status of its own, before anything is
+//! installed or built.
 
 use std::{
     fs,

@@ -147,7 +147,7 @@ impl Drop for Window {
 
 impl Source for Window {
     fn import(&self, layout: vmem::Layout) -> vmem::Result<usize> {
-        assert!(layout.size() % PAGE == 0 && layout.align() <= PAGE);
+        assert!(layout.size().is_multiple_of(PAGE) && layout.align() <= PAGE);
         let run = layout.size() / PAGE + 1;
         let mut state = self.state.lock().unwrap();
         let from = (0..=self.pages.saturating_sub(run))

@@ -1,5 +1,5 @@
-//! One source, two crates: what is written for `talc` 5.1 and `static-alloc` 0.3 compiles and passes
-//! with `heap` when the `use` lines change, and here nothing else does.
+//! One source, two crates: what is written for `talc` 5.1, `static-alloc` 0.3 and `vmem` 1.0 compiles
+//! and passes with `heap` when the `use` lines change, and here nothing else does.
 
 #![allow(
     clippy::undocumented_unsafe_blocks,
@@ -24,4 +24,10 @@ mod static_alloc_upstream {
 mod static_alloc_here {
     use heap::bump as static_alloc;
     include!("compat/static_alloc.rs");
+}
+
+// Upstream's crate needs unstable features: `benches/vmem/tests/compat.rs` has both.
+mod vmem_here {
+    use heap::vmem;
+    include!("compat/vmem.rs");
 }

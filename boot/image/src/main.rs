@@ -1,7 +1,8 @@
 //! Makes a bootable disk image: `disk-image KERNEL RAMDISK OUT --bios|--uefi`.
 //!
-//! A program of its own, because `bootloader` compiles its boot stages with `-Zbuild-std`: only the toolchain
-//! that builds the kernel can build it, and `boot` (which plain stable Rust builds) runs it.
+//! A program of its own, because `bootloader` compiles its boot stages with `-Zbuild-std`: only the
+//! toolchain that builds the kernel can build it, and `boot` (which plain stable Rust builds) runs
+//! it.
 
 use std::{env, path::Path, process::ExitCode};
 
@@ -30,8 +31,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes the image for `firmware` to `out`. The caller gives a temporary name: what is written is not
-/// whole until this returns.
+/// Writes the image for `firmware` to `out`. The caller gives a temporary name: what is written is
+/// not whole until this returns.
 fn make(firmware: &str, kernel: &Path, ramdisk: &Path, out: &Path) -> Result<(), String> {
     // The serial line belongs to the kernel: the boot stages speak only when they cannot go on.
     let mut config = BootConfig::default();

@@ -129,7 +129,7 @@ fn a_test_that_dies_without_a_word_gets_the_verdict_of_its_death_and_keeps_its_t
 #[test]
 fn a_test_that_hangs_is_due_at_its_own_deadline() {
     let boot = Boot::new();
-    assert_eq!(boot.due_in(), Some(IDLE_LIMIT));
+    assert_eq!(boot.due_in(), Some(BOOT_LIMIT));
     let boot = boot.says(&["@ready", "@tests 2", BEGIN_B]);
     assert_eq!(boot.due_in(), Some(Duration::from_secs(7)));
     let booted = boot.killed();

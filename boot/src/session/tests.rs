@@ -3,16 +3,11 @@ use std::collections::VecDeque;
 use super::*;
 
 fn passed(name: &str) -> TestResult {
-    TestResult {
-        name: name.into(),
-        verdict: Verdict::Passed,
-        took: None,
-        cost: None,
-        text: String::new(),
-    }
+    TestResult::new(name, Verdict::Passed)
 }
 
-/// Goes over boots that bring the given tests and leave the given number; returns after which test each began.
+/// Goes over boots that bring the given tests and leave the given number; returns after which test
+/// each began.
 fn go_over(
     boots: &[(&[&str], Result<usize, ()>)],
 ) -> (Vec<Option<String>>, Vec<TestResult>, Result<(), Failure>) {

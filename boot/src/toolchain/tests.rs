@@ -1,8 +1,8 @@
 use super::*;
 use crate::packages::scripts::{calls, script};
 
-/// A machine of its own: a root for Debian's files, rustup's toolchains, and stand-ins for the installers that
-/// write down how they were called.
+/// A machine of its own: a root for Debian's files, rustup's toolchains, and stand-ins for the
+/// installers that write down how they were called.
 struct World {
     folder: tempfile::TempDir,
 }

@@ -26,11 +26,14 @@ impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         use fmt::Write;
         let mut text = Text::default();
-        let (kib, mib) = (1 << 10, 1 << 20);
-        match self.0 {
-            n if n < kib => write!(text, "{n} B")?,
-            n if n < mib => write!(text, "{} KiB", n.div_ceil(kib))?,
-            n => write!(text, "{}.{:02} MiB", n / mib, n % mib * 100 / mib)?,
+        const UNITS: [(usize, &str); 2] = [(1 << 30, "GiB"), (1 << 20, "MiB")];
+        match UNITS.iter().find(|(unit, _)| self.0 >= *unit) {
+            Some((unit, name)) => {
+                let hundredths = self.0 % unit * 100 / unit;
+                write!(text, "{}.{hundredths:02} {name}", self.0 / unit)?;
+            }
+            None if self.0 < 1 << 10 => write!(text, "{} B", self.0)?,
+            None => write!(text, "{} KiB", self.0.div_ceil(1 << 10))?,
         }
         f.pad(text.as_str())
     }

@@ -84,34 +84,17 @@ fn arenas() {
         "  {:<18} {:>10} {:>12} {:>12} {:>12} {:>12}",
         "arena", "quantum", "total", "allocated", "free", "borrowed"
     );
-    let row = |label: &str, quantum, total, allocated, free, borrowed| {
+    for arena in [heap_pages(), kernel_addresses()] {
         println!(
-            "  {label:<18} {:>10} {:>12} {:>12} {:>12} {:>12}",
-            Bytes(quantum),
-            Bytes(total),
-            Bytes(allocated),
-            Bytes(free),
-            Bytes(borrowed)
+            "  {:<18} {:>10} {:>12} {:>12} {:>12} {:>12}",
+            arena.label(),
+            Bytes(arena.quantum()),
+            Bytes(arena.total_space()),
+            Bytes(arena.allocated_space()),
+            Bytes(arena.free_space()),
+            Bytes(arena.borrowed_space())
         );
-    };
-    let arena = heap_pages();
-    row(
-        arena.label(),
-        arena.quantum(),
-        arena.total_space(),
-        arena.allocated_space(),
-        arena.free_space(),
-        arena.borrowed_space(),
-    );
-    let arena = kernel_addresses();
-    row(
-        arena.label(),
-        arena.quantum(),
-        arena.total_space(),
-        arena.allocated_space(),
-        arena.free_space(),
-        arena.borrowed_space(),
-    );
+    }
 }
 
 fn show_frames() {

@@ -56,6 +56,14 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Player<'h, H, VERIFY> {
         self.slots.len()
     }
 
+    /// Puts the slots with blocks into `order`, the highest address first. Allocates nothing if there is room for all
+    /// slots.
+    pub fn highest_first(&self, order: &mut Vec<usize>) {
+        order.clear();
+        order.extend((0..self.slots.len()).filter(|&slot| self.holds(slot)));
+        order.sort_unstable_by_key(|&slot| core::cmp::Reverse(self.slots[slot].base));
+    }
+
     /// Whether a block is in `slot`.
     pub fn holds(&self, slot: usize) -> bool {
         !self.slots[slot].base.is_null()

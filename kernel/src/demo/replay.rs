@@ -1,5 +1,7 @@
 //! The main job: a recorded program on the kernel heap, with the heap's growth and shrinkage drawn as it happens.
 
+use alloc::vec::Vec;
+
 use kernel::heap::HEAP;
 use kernel::println;
 use kernel::trace::Trace;
@@ -22,7 +24,10 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
         Count(trace.len() as u64),
         Bytes(trace.peak())
     );
-    println!("every byte of every block verified. In the bars # is live, - is mapped beyond that.");
+    println!(
+        "every byte of every block verified; what is left at the end is freed from the top down."
+    );
+    println!("In the bars # is live, - is mapped beyond that.");
     println!();
     println!(
         "  {:>9} {:>10} {:>10} {:>7}  {:<WIDTH$}",
@@ -45,7 +50,9 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
         );
     };
 
-    let Some(mut player) = Player::<_, true>::new(&HEAP, trace.slots()) else {
+    let mut order = Vec::new();
+    let player = Player::<_, true>::new(&HEAP, trace.slots());
+    let (Some(mut player), Ok(())) = (player, order.try_reserve_exact(trace.slots())) else {
         println!(
             "  there is no memory for its {} slots",
             Count(trace.slots() as u64)
@@ -59,15 +66,16 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
         player.play(operation);
     }
     line(&Count(trace.len() as u64), player.live);
-    for slot in 0..trace.slots() {
-        if slot % trace.slots().div_ceil(STAGES.1) == 0 && slot > 0 {
+    player.highest_first(&mut order);
+    for (done, &slot) in order.iter().enumerate() {
+        if done > 0 && done % order.len().div_ceil(STAGES.1) == 0 {
             line(&"freeing", player.live);
         }
         player.free(slot);
     }
     line(&"all freed", player.live);
     let (failed, damaged, peak) = (player.failed, player.damaged, player.peak);
-    drop(player);
+    drop((player, order));
     HEAP.reap();
     line(&"trimmed", 0);
 

@@ -7,24 +7,23 @@
 //! arena with the lock released.
 
 mod drain;
+mod heaps;
 mod record;
 mod step;
 
 use core::alloc::Layout;
 use core::fmt;
-use core::mem::size_of;
 use core::ptr::NonNull;
 
 use self::record::{HEAPS, List, RECORD, RETURNS, Record, State};
 use self::step::Step;
 use super::Source;
+use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
-use crate::talc::base::{CHUNK_UNIT, Reserved, Talc};
-use crate::talc::min_first_heap_size;
-use crate::vmem::{AllocPolicy, Allocator, Arena, Lock};
+use crate::vmem::{Allocator, Arena, Lock};
 
 #[cfg(doc)]
-use crate::talc::TalcLock;
+use crate::talc::{TalcLock, base::CHUNK_UNIT};
 
 /// Makes heaps from segments of a [`vmem::Arena`](Arena), and gives back what is free at their tops.
 ///
@@ -125,6 +124,13 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
         self.returns.first().is_some() && self.draining.is_none()
     }
 
+    /// How many bytes to grow by.
+    fn growth(&self, arena: &Arena<'a, 'a, A, L>) -> usize {
+        self.step
+            .growth(self.claimed)
+            .next_multiple_of(arena.quantum())
+    }
+
     /// Records that the heaps keep `added` more bytes and `removed` fewer.
     fn account(&mut self, added: usize, removed: usize) {
         self.claimed = self.claimed + added - removed;
@@ -206,179 +212,6 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
         // SAFETY: it is live, and its state was not touched.
         unsafe { self.requeue(record) };
         self.account(0, kept);
-    }
-}
-
-/// Where a block of `layout` ends at the latest, tag included, when it is cut from the bottom of free memory
-/// that begins at the address `top`. `None` when that is beyond the address space.
-fn end_above(top: usize, layout: Layout) -> Option<usize> {
-    let base = top.checked_next_multiple_of(layout.align().max(CHUNK_UNIT))?;
-    base.checked_add(chunk_size(layout.size())?)
-}
-
-/// The most bytes that a chunk for `size` bytes takes.
-fn chunk_size(size: usize) -> Option<usize> {
-    let size = size
-        .checked_add(size_of::<usize>())?
-        .checked_next_multiple_of(CHUNK_UNIT)?;
-    Some(size.max(2 * CHUNK_UNIT))
-}
-
-impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
-    /// Grows the heap that was claimed last in place, so that `layout` fits in at its top.
-    /// Returns whether it did.
-    fn grow_in_place(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
-        let Some(record) = self.source.heaps.first() else {
-            return false;
-        };
-        // SAFETY: a record in the list is live, and nothing writes to it while it is copied.
-        let old = unsafe { record.read() };
-        if old.state == State::Draining {
-            return false;
-        }
-        let end = record.cast::<u8>();
-        // SAFETY: the record lies where its heap ends.
-        let top = unsafe { self.reserved(end) }.up_to;
-        let demanded = end_above(top.addr().get(), layout)
-            .and_then(|end| end.checked_add(RECORD)?.checked_sub(old.base.addr().get()))
-            .and_then(|kept| kept.checked_next_multiple_of(arena.quantum()));
-        let Some(demanded) = demanded else {
-            return false;
-        };
-        let step = self
-            .source
-            .step
-            .growth(self.source.claimed)
-            .next_multiple_of(arena.quantum());
-        let stepped = old.kept.saturating_add(step).max(demanded);
-
-        let resized = |kept: usize| {
-            // What is queued is still mapped, and may be taken back for nothing.
-            kept <= old.size || arena.resize(old.base.addr().get(), kept).is_ok()
-        };
-        let Some(kept) = [stepped, demanded].into_iter().find(|&kept| resized(kept)) else {
-            return false;
-        };
-        // SAFETY: the segment reaches to `kept` now.
-        let new_end = unsafe { Record::place(old.base, kept) }.cast::<u8>();
-        if new_end > end {
-            // SAFETY: `end` is the end of this heap, and what follows is mapped and ours. It may
-            // overwrite the record, of which there is a copy.
-            let reached = unsafe { self.extend(end, new_end.as_ptr()) };
-            debug_assert_eq!(reached, new_end);
-        }
-        let size = old.size.max(kept);
-        // SAFETY: the record was copied, and its new place is where Talc's heap ends.
-        unsafe { self.source.rekeep(record, old, kept, size) };
-        true
-    }
-
-    /// Claims another heap in which `layout` fits. Returns whether it did.
-    fn claim_another(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
-        let overhead = if self.is_metadata_established() {
-            CHUNK_UNIT
-        } else {
-            min_first_heap_size::<B>()
-        };
-        let demanded = chunk_size(layout.size())
-            .and_then(|size| size.checked_add(layout.align().saturating_sub(CHUNK_UNIT)))
-            .and_then(|size| size.checked_add(overhead + RECORD))
-            .and_then(|size| size.checked_next_multiple_of(arena.quantum()));
-        let Some(demanded) = demanded else {
-            return false;
-        };
-        let step = self
-            .source
-            .step
-            .growth(self.source.claimed)
-            .next_multiple_of(arena.quantum());
-
-        let Some((base, size)) = self.source.take_back_heap(demanded).or_else(|| {
-            [demanded.max(step), demanded].into_iter().find_map(|size| {
-                let base = arena.alloc(size, AllocPolicy::InstantFit).ok()?;
-                let base = NonNull::new(core::ptr::with_exposed_provenance_mut(base))?;
-                Some((base, size))
-            })
-        }) else {
-            return false;
-        };
-        // SAFETY: the segment is `size` bytes, at least `demanded`.
-        let record = unsafe { Record::place(base, size) };
-        // SAFETY: the segment is memory that nobody else uses, as `ArenaSource::new` demands.
-        let end = unsafe { self.claim(base.as_ptr(), size - RECORD) };
-        if end != Some(record.cast()) {
-            debug_assert!(
-                false,
-                "a segment of {size} bytes at {base:p} made a heap that ends at {end:?}"
-            );
-            return false;
-        }
-        // SAFETY: the bytes above the heap's end are ours and aligned.
-        unsafe { record.write(Record::new(base, size)) };
-        // SAFETY: the record was written above, and is in no list.
-        unsafe { self.source.heaps.push(record) };
-        self.source.account(size, 0);
-        true
-    }
-
-    /// Makes every heap end where its reserved part does, and deletes those that hold nothing. What
-    /// becomes free waits for [`TalcLock::drain`].
-    ///
-    /// O(heaps), and constant time for each.
-    pub fn trim(&mut self) {
-        let Some(arena) = self.source.arena else {
-            return;
-        };
-        let mut next = self.source.heaps.first();
-        while let Some(record) = next {
-            // SAFETY: `record` is in the list.
-            next = unsafe { self.source.heaps.after(record) };
-            // SAFETY: a record in the list is live, and nothing writes to it while it is copied.
-            let old = unsafe { record.read() };
-            let end = record.cast::<u8>();
-            // SAFETY: the record lies where its heap ends.
-            let Reserved { up_to: top, any } = unsafe { self.reserved(end) };
-            let kept = (top.addr().get() - old.base.addr().get() + RECORD)
-                .next_multiple_of(arena.quantum());
-            // SAFETY: `kept` covers what is reserved, which is less than what is kept, and the record.
-            let new_end = unsafe { Record::place(old.base, kept) };
-            if !any {
-                // SAFETY: as above. Nothing is reserved, so the heap is deleted.
-                let deleted = unsafe { self.truncate(end, core::ptr::null_mut()) };
-                debug_assert_eq!(deleted, None);
-                // SAFETY: Talc has forgotten the heap.
-                unsafe { self.source.delete(record) };
-            } else if kept < old.kept {
-                // SAFETY: as above.
-                let reached = unsafe { self.truncate(end, new_end.cast().as_ptr()) };
-                debug_assert_eq!(reached, Some(new_end.cast()));
-                let size = old.size;
-                // SAFETY: the record was copied, and its new place is where Talc's heap ends.
-                unsafe { self.source.rekeep(record, old, kept, size) };
-            }
-        }
-        self.source.step = Step::new();
-        self.source.account(0, 0);
-    }
-
-    /// The live heaps, the one that grows first in front.
-    pub fn arena_heaps(&self) -> impl Iterator<Item = ArenaHeap> + '_ {
-        let mut next = self.source.heaps.first();
-        core::iter::from_fn(move || {
-            let record = next?;
-            // SAFETY: `record` is in the list, which does not change while `self` is borrowed.
-            next = unsafe { self.source.heaps.after(record) };
-            // SAFETY: as above.
-            let &Record {
-                base, size, kept, ..
-            } = unsafe { record.as_ref() };
-            Some(ArenaHeap {
-                base,
-                end: record.cast(),
-                kept,
-                size,
-            })
-        })
     }
 }
 
