@@ -8,6 +8,7 @@ mod arena;
 mod faults;
 mod grow;
 mod interrupts;
+mod mapping;
 mod shrink;
 mod support;
 mod truncate;

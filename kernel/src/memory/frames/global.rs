@@ -1,7 +1,7 @@
 //! The one allocator of the kernel.
 
 use spin::Once;
-use x86_64::structures::paging::PhysFrame;
+use x86_64::structures::paging::{PhysFrame, Size2MiB};
 
 #[cfg(feature = "fault-injection")]
 use super::Injection;
@@ -22,6 +22,19 @@ fn frames() -> InterruptMutexGuard<'static, Frames<'static>> {
 /// A frame for `purpose`, with whatever is in it.
 pub fn allocate(purpose: Purpose) -> Option<PhysFrame> {
     frames().allocate(purpose)
+}
+
+/// A frame of 2 MiB for `purpose`, with whatever is in it.
+pub fn allocate_2mib(purpose: Purpose) -> Option<PhysFrame<Size2MiB>> {
+    frames().allocate_2mib(purpose)
+}
+
+/// Takes a frame of 2 MiB back. It should be cleared before.
+///
+/// # Errors
+/// When not all of it is in use, or not for that purpose; nothing is changed then.
+pub fn free_2mib(frame: PhysFrame<Size2MiB>, purpose: Purpose) -> Result<(), FrameError> {
+    frames().free_2mib(frame, purpose)
 }
 
 /// Takes a frame back. It should be [cleared](crate::memory::physical::clear) before.

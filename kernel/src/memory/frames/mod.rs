@@ -22,7 +22,7 @@ use core::ops::Range;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::{PhysFrame, Size2MiB, Size4KiB};
 
-pub use global::{allocate, check, free, try_usage, usage};
+pub use global::{allocate, allocate_2mib, check, free, free_2mib, try_usage, usage};
 #[cfg(feature = "fault-injection")]
 pub use global::{fail_from, fail_never, fail_once};
 pub(super) use global::{give_back, install};

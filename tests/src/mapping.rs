@@ -1,0 +1,161 @@
+//! Frames, and pages mapped to them: what is taken comes back, whatever fails in between.
+
+use core::ops::Range;
+use core::ptr::{self, NonNull};
+
+use heap::vmem::AllocPolicy;
+use kernel::kernel_test;
+use kernel::memory::frames::{self, Purpose, Usage};
+use kernel::memory::{PAGE_SIZE, heap_pages, kernel_addresses, mapped_pages, physical};
+
+/// The pages that one page table maps.
+const TABLE_PAGES: usize = 512;
+
+/// What an operation that fails must leave as it was.
+fn accounts() -> (Usage, usize, usize, usize) {
+    let (pages, addresses) = (heap_pages(), kernel_addresses());
+    (
+        frames::usage(),
+        mapped_pages::mapped(),
+        pages.allocated_space(),
+        addresses.allocated_space(),
+    )
+}
+
+/// Pages of the heap, given back at the end.
+struct Pages {
+    base: usize,
+}
+
+impl Pages {
+    fn new(count: usize) -> Self {
+        let base = heap_pages().alloc(count * PAGE_SIZE, AllocPolicy::InstantFit);
+        Self {
+            base: base.expect("there is memory"),
+        }
+    }
+
+    fn resize(&self, count: usize) -> heap::vmem::Result<()> {
+        heap_pages().resize(self.base, count * PAGE_SIZE)
+    }
+
+    /// Writes a number of its own to each page.
+    fn write(&self, pages: Range<usize>) {
+        for page in pages {
+            // SAFETY: the page is mapped, and is the test's.
+            unsafe { self.at(page).write_volatile(!page) };
+        }
+    }
+
+    /// Checks what [`write`](Self::write) has written.
+    fn verify(&self, pages: Range<usize>) {
+        for page in pages {
+            // SAFETY: the page is mapped.
+            let found = unsafe { self.at(page).read_volatile() };
+            assert_eq!(found, !page, "page {page}");
+        }
+    }
+
+    fn at(&self, page: usize) -> *mut usize {
+        ptr::with_exposed_provenance_mut(self.base + page * PAGE_SIZE)
+    }
+}
+
+impl Drop for Pages {
+    fn drop(&mut self) {
+        heap_pages().free(self.base).expect("it was allocated");
+    }
+}
+
+kernel_test! {
+    /// Wherever the frames run out while a range grows over several page tables, for a page or for a
+    /// table, everything is as it was.
+    fn growth_that_fails_at_any_frame_changes_nothing(deadline = 240) {
+        let pages = Pages::new(3);
+        pages.write(0..3);
+        let before = accounts();
+        let wanted = 2 * TABLE_PAGES + 10;
+        // Every call near the beginning, the next page tables and the end, and some between.
+        let mut calls = 0;
+        loop {
+            frames::fail_from(calls);
+            let grown = pages.resize(wanted);
+            frames::fail_never();
+            if grown.is_ok() {
+                break;
+            }
+            assert_eq!(accounts(), before, "after {calls} frames");
+            let near = (calls + 20) % TABLE_PAGES < 40 || calls >= wanted - 16;
+            calls += if near { 1 } else { 84 };
+        }
+        assert!(calls >= wanted - 3, "only {calls} frames were needed");
+        pages.verify(0..3);
+        pages.write(3..wanted);
+        pages.verify(0..wanted);
+        pages.resize(3).expect("shrinking needs nothing");
+        pages.verify(0..3);
+        assert_eq!(accounts(), before);
+    }
+}
+
+kernel_test! {
+    /// Giving back needs no frame: it succeeds when there are none.
+    fn shrinking_and_freeing_need_no_frames() {
+        let (lower, upper) = (Pages::new(700), Pages::new(9));
+        frames::fail_from(0);
+        let shrunk = [600, 64, 1].map(|count| lower.resize(count));
+        drop(upper);
+        frames::fail_never();
+        assert_eq!(shrunk, [Ok(()); 3]);
+    }
+}
+
+kernel_test! {
+    /// A range that comes and goes leaves no page table behind.
+    fn page_tables_that_map_nothing_are_freed() {
+        let before = frames::usage();
+        let during = {
+            let _pages = Pages::new(3 * TABLE_PAGES);
+            frames::usage()
+        };
+        assert!(during.page_tables >= before.page_tables + 2, "{during:?}");
+        assert_eq!(frames::usage().page_tables, before.page_tables);
+        assert_eq!(frames::usage().heap, before.heap);
+    }
+}
+
+kernel_test! {
+    /// A large frame is 2 MiB of memory, and can be freed in parts.
+    fn frames_of_two_mebibytes_are_memory() {
+        let before = frames::usage();
+        let large = frames::allocate_2mib(Purpose::Other).expect("there is memory");
+        assert_eq!(frames::usage().other, before.other + TABLE_PAGES);
+        let words: NonNull<usize> = physical::pointer(large.start_address());
+        let count = TABLE_PAGES * PAGE_SIZE / size_of::<usize>();
+        for index in (0..count).step_by(97) {
+            // SAFETY: the frame is the test's, and is mapped there.
+            unsafe { words.add(index).write_volatile(!index) };
+        }
+        for index in (0..count).step_by(97) {
+            // SAFETY: as above.
+            assert_eq!(unsafe { words.add(index).read_volatile() }, !index);
+        }
+        frames::free_2mib(large, Purpose::Other).expect("allocated above");
+        assert!(frames::free_2mib(large, Purpose::Other).is_err(), "freed twice");
+        assert_eq!(frames::usage(), before);
+    }
+}
+
+kernel_test! {
+    /// What frees a frame wrongly learns of it, and nothing changes.
+    fn frames_that_are_not_in_use_cannot_be_freed() {
+        let frame = frames::allocate(Purpose::Other).expect("there is memory");
+        frames::free(frame, Purpose::Other).expect("allocated above");
+        let before = frames::usage();
+        assert!(frames::free(frame, Purpose::Other).is_err(), "freed twice");
+        let low = x86_64::structures::paging::PhysFrame::containing_address(x86_64::PhysAddr::new(0x1000));
+        assert!(frames::free(low, Purpose::Other).is_err(), "never handed out");
+        assert_eq!(frames::usage(), before);
+        frames::check().expect("nothing changed");
+    }
+}
