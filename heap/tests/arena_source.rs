@@ -516,6 +516,7 @@ fn random_programs_keep_contents_and_accounts() {
 
 #[test]
 fn what_interrupts_a_drain_may_allocate_free_and_drain() {
+    let mut interrupts = 0;
     for seed in 1..=10 {
         let window: &'static Window = Box::leak(Box::new(Window::new(4096)));
         let arena: &'static PageArena<'static> = Box::leak(Box::new(arena(window)));
@@ -556,10 +557,11 @@ fn what_interrupts_a_drain_may_allocate_free_and_drain() {
                 heap.lock().trim();
             }
         });
-        assert!(count.load(std::sync::atomic::Ordering::Relaxed) > 20);
+        interrupts += count.load(std::sync::atomic::Ordering::Relaxed);
         *window.interrupt.lock().unwrap() = None;
         settled(window, arena, heap);
     }
+    assert!(interrupts > 500, "only {interrupts}, with all seeds");
 }
 
 #[test]

@@ -164,11 +164,18 @@ fn requests_beyond_the_address_space_fail_and_change_nothing() {
     let mut heap = OneHeap::new(1 << 16);
     let before: Vec<_> = heap.talc.gaps().collect();
     let largest = isize::MAX as usize;
-    for align in [1, 8, CHUNK_UNIT, 4096, 1 << 40, 1 << 62] {
+    for align in [
+        1,
+        8,
+        CHUNK_UNIT,
+        4096,
+        1 << (usize::BITS - 8),
+        1 << (usize::BITS - 2),
+    ] {
         for size in [
             largest - (align - 1),
             (largest - (align - 1)) / 2 + 1,
-            1 << 40,
+            1 << (usize::BITS - 8),
         ] {
             assert_eq!(heap.allocate(size.min(largest - (align - 1)), align), None);
         }

@@ -192,7 +192,7 @@ fn sizes_beyond_all_memory_are_refused() {
     for layout in [
         layout(isize::MAX as usize, 1),
         layout(isize::MAX as usize - 100, 8),
-        layout(1, 1 << (isize::BITS - 2)),
+        layout(1 << (isize::BITS - 2), 1 << (isize::BITS - 2)),
     ] {
         assert!(cell.allocate(layout).is_err());
     }

@@ -105,7 +105,7 @@ fn a_source_that_grants_too_little_leads_to_failure_and_the_grants_stay() {
 #[test]
 fn a_source_that_fails_at_any_call_leaves_everything_as_it_was() {
     for fails_at in 1.. {
-        let memory = Memory::new(16 * MIN);
+        let memory = Memory::new(16 * (MIN + 2048));
         let mut source = Slices::new(&memory, MIN + 2048);
         source.fails_at = fails_at;
         let mut talc = Talc::<_, DefaultBinning>::new(source);
