@@ -27,8 +27,8 @@ fi
 target=${CARGO_TARGET_DIR:-$root/target}
 { mkdir -p "$target" && test -w "$target"; } 2>/dev/null || fail "cannot write to the target folder $target"
 
-[ -x "$target/release/boot" ] || printf 'run-qemu.sh: building the program that does the work (once, about a minute)\n' >&2
-cargo build --quiet --release --manifest-path "$root/Cargo.toml" --package boot ||
+[ -x "$target/boot/boot" ] || printf 'run-qemu.sh: building the program that does the work (once, half a minute)\n' >&2
+cargo build --quiet --profile boot --manifest-path "$root/Cargo.toml" --package boot ||
     fail 'cargo cannot build the program in boot/ (it says why above; the first time it needs a network)'
 
-exec cargo run --quiet --release --manifest-path "$root/Cargo.toml" --package boot -- "$@"
+exec cargo run --quiet --profile boot --manifest-path "$root/Cargo.toml" --package boot -- "$@"
