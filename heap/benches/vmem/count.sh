@@ -17,6 +17,11 @@ count() {
     echo $(($(sed -n 's/.*Collected : *//p' "$counts/log") / $4))
 }
 
+# Nanoseconds of one operation, in the best of five runs.
+time() {
+    for _ in 1 2 3 4 5; do "$program" "$@"; done | sort -n | head -n 1
+}
+
 # A row: `row SCENARIO LIVE OPERATIONS [OPERATIONS-OF-VMEM]`.
 row() {
     loop=$(count null "$1" "$2" "$3")
@@ -25,7 +30,7 @@ row() {
         operations=$3
         [ "$peer" = vmem ] && operations=${4:-$3}
         if instructions=$(count "$peer" "$1" "$2" "$operations"); then
-            printf '| %s | %s ns ' $((instructions - loop)) "$("$program" "$peer" "$1" "$2" "$operations")"
+            printf '| %s | %s ns ' $((instructions - loop)) "$(time "$peer" "$1" "$2" "$operations")"
         else
             printf '| – | – '
         fi
