@@ -82,7 +82,8 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     /// The segments in address order.
     ///
     /// The arena is locked for a few segments at a time, and may change in between: what was
-    /// iterated over then is not iterated over again, and what is to come is as it is by then.
+    /// iterated over then is not iterated over again, and what is to come is as it is by then. Of a
+    /// segment that has come to reach below that point, only the rest is told.
     pub fn segments(&self) -> Segments<'_, 'label, 'src, A, L> {
         Segments {
             arena: self,
@@ -134,7 +135,10 @@ impl<A: Allocator, L: Lock> Segments<'_, '_, '_, A, L> {
             let Some((segment, span)) = place else {
                 break;
             };
-            *slot = Some(Segment::new(segment, span));
+            let mut found = Segment::new(segment, span);
+            // It may have merged, or grown, into what was iterated over before.
+            found.base = found.base.max(from);
+            *slot = Some(found);
             let above = segment.above();
             place = if above != span {
                 Some((above, span))
