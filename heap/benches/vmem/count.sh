@@ -1,6 +1,6 @@
 #!/bin/sh
 # Instructions (callgrind) and time of the operations of an arena, of this project's and of the
-# `vmem` crate's, as the tables of `BENCHMARKS-vmem.md`. The loops' own cost is subtracted.
+# `vmem` crate's, as the table of `BENCHMARKS.md`. The loops' own cost is subtracted.
 # `heap/benches/vmem/count.sh [SCENARIO…]`
 set -eu
 cd "$(dirname "$0")"
