@@ -3,8 +3,10 @@
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+use core::sync::atomic::Ordering::Relaxed;
 
+// Not `core`'s by name: `heap/loom` includes this file with an atomic of its own.
+use super::AtomicUsize;
 use super::allocation::{AllocTime, Allocation, Failure, Level};
 
 /// How much is used.

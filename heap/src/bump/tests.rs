@@ -1,5 +1,7 @@
 use core::alloc::{GlobalAlloc, Layout};
+use core::cell::Cell;
 use core::mem::MaybeUninit;
+use core::ptr::NonNull;
 use std::boxed::Box;
 use std::rc::Rc;
 use std::string::ToString;
@@ -7,6 +9,7 @@ use std::thread;
 use std::vec::Vec;
 
 use super::leaked::LeakBox;
+use super::room::{Count, Room};
 use super::{Bump, Failure};
 use crate::test_random::Random;
 
@@ -85,6 +88,43 @@ fn threads_never_get_the_same_memory() {
         ranges.windows(2).all(|pair| pair[0].1 <= pair[1].0),
         "ranges overlap"
     );
+}
+
+/// A count that others advance by 8 whenever anybody is about to, as long as they have `turns`.
+struct Contended {
+    used: Cell<usize>,
+    turns: Cell<usize>,
+}
+
+impl Count for Contended {
+    fn get(&self) -> usize {
+        self.used.get()
+    }
+
+    fn advance(&self, from: usize, to: usize) -> Result<(), usize> {
+        if let Some(turns) = self.turns.get().checked_sub(1) {
+            self.turns.set(turns);
+            self.used.set(self.used.get() + 8);
+        }
+        self.used.advance(from, to)
+    }
+}
+
+#[test]
+fn a_range_is_taken_however_often_others_are_faster() {
+    let mut memory = [0_u64; 8];
+    let count = Contended {
+        used: Cell::new(0),
+        turns: Cell::new(7),
+    };
+    // SAFETY: the memory is as large, and has this count only.
+    let room = unsafe { Room::new(NonNull::from(&mut memory).cast(), 64, &count) };
+    let last = room.take(layout(8, 8)).expect("others leave so much");
+    assert_eq!(
+        last.ptr.as_ptr(),
+        memory.as_mut_ptr().wrapping_add(7).cast()
+    );
+    assert!(matches!(room.take(layout(8, 8)), Err(Failure::Exhausted)));
 }
 
 #[test]

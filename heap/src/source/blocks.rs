@@ -15,11 +15,11 @@
 use core::alloc::Layout;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
-use core::sync::atomic::{AtomicBool, Ordering};
 
 use super::Source;
+use super::tie::Bond;
 use crate::talc::base::binning::Binning;
-use crate::talc::base::{CHUNK_UNIT, Talc};
+use crate::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD, Talc};
 use crate::talc::min_first_heap_layout;
 
 /// Blocks are this large, or twice this, and so on: 64 KiB.
@@ -37,8 +37,6 @@ struct Record {
     next: Option<NonNull<Record>>,
     /// Bytes of the block.
     size: usize,
-    /// In the first block: the allocator is gone, and nobody uses any of the blocks.
-    is_abandoned: AtomicBool,
 }
 
 /// The block that a record is in.
@@ -71,6 +69,8 @@ pub(super) trait Backing {
 pub(super) struct Blocks<A: Backing> {
     /// It goes only after the blocks, which may be its own memory.
     backing: ManuallyDrop<A>,
+    /// To the allocator that the blocks are for.
+    bond: Bond,
     /// It begins the list of all blocks that are heaps.
     first: Option<NonNull<Record>>,
     /// A block that is no heap any more.
@@ -93,6 +93,7 @@ impl<A: Backing> Blocks<A> {
         );
         Self {
             backing: ManuallyDrop::new(backing),
+            bond: Bond::new(),
             first: None,
             spare: None,
             block_size: if block_size < CHUNK_UNIT {
@@ -160,13 +161,13 @@ impl<A: Backing> Blocks<A> {
 
     fn block_layout<B: Binning>(&self, layout: Layout) -> Option<Layout> {
         let base = match self.first {
-            Some(_) => CHUNK_UNIT,
+            Some(_) => HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT),
             None => min_first_heap_layout::<B>().size(),
         };
         let size = layout
             .size()
-            // For the tag, and to a multiple of the unit.
-            .checked_add(2 * CHUNK_UNIT)?
+            // And to a multiple of the unit, and to the smallest chunk.
+            .checked_add(CHUNK_OVERHEAD + 2 * CHUNK_UNIT)?
             .checked_add(layout.align())?
             .checked_add(base + RECORD_SIZE)?
             .checked_next_multiple_of(self.block_size)?;
@@ -202,7 +203,6 @@ impl<A: Backing> Blocks<A> {
                 previous: first,
                 next,
                 size,
-                is_abandoned: AtomicBool::new(false),
             });
             if let Some(next) = next {
                 (*next.as_ptr()).previous = record;
@@ -234,11 +234,7 @@ impl<A: Backing> Drop for Blocks<A> {
             // SAFETY: nobody uses a spare block.
             unsafe { self.give_back(spare) };
         }
-        // SAFETY: if there is a first block, it is still there.
-        let in_use = |first: NonNull<Record>| unsafe {
-            !(*first.as_ptr()).is_abandoned.load(Ordering::Acquire)
-        };
-        if self.first.is_some_and(in_use) {
+        if self.bond.is_in_use() {
             return;
         }
         let mut next = self.first;
@@ -260,7 +256,7 @@ pub(super) fn acquire<S: Source, B: Binning, A: Backing>(
     layout: Layout,
     blocks: impl Fn(&mut S) -> &mut Blocks<A>,
 ) -> Result<(), ()> {
-    if talc.tie.0 != blocks(&mut talc.source).first {
+    if !blocks(&mut talc.source).bond.serves(&talc.tie) {
         return Err(());
     }
     let (base, layout) = blocks(&mut talc.source).obtain::<B>(layout).ok_or(())?;
@@ -276,34 +272,8 @@ pub(super) fn acquire<S: Source, B: Binning, A: Backing>(
         }
         debug_assert_eq!(heap_end, Some(record.cast()));
         blocks(&mut talc.source).insert(record, layout.size());
+        let flag = talc.is_gone();
+        blocks(&mut talc.source).bond.fasten(&mut talc.tie, flag);
     }
-    talc.tie.0 = blocks(&mut talc.source).first;
     Ok(())
-}
-
-/// In a [`Talc`], what leads to its first block, if there is one. Goes when the allocator goes, and
-/// says so there.
-///
-/// Anybody may take the source out of an allocator, drop it or put it into another. Because of this
-/// it serves one allocator only, and when it is dropped before that, the blocks are left.
-#[derive(Debug)]
-pub(crate) struct Tie(Option<NonNull<Record>>);
-
-impl Tie {
-    pub(crate) const fn new() -> Self {
-        Self(None)
-    }
-}
-
-impl Drop for Tie {
-    fn drop(&mut self) {
-        if let Some(first) = self.0 {
-            // SAFETY: the first block is there until this is said.
-            unsafe {
-                (*first.as_ptr())
-                    .is_abandoned
-                    .store(true, Ordering::Release)
-            };
-        }
-    }
 }

@@ -12,13 +12,14 @@ mod blocks;
 mod claim;
 mod global_alloc;
 mod manual;
+mod tie;
 
 pub use self::allocator::AllocatorSource;
 pub use self::arena::{ArenaHeap, ArenaSource};
-pub(crate) use self::blocks::Tie;
 pub use self::claim::Claim;
 pub use self::global_alloc::GlobalAllocSource;
 pub use self::manual::Manual;
+pub(crate) use self::tie::Tie;
 
 /// Gives memory to a [`Talc`] that has not enough, and may take back what has become free.
 ///
@@ -34,11 +35,18 @@ pub unsafe trait Source: Debug + Sized {
     /// save its cost.
     const TRACK_HEAP_END: bool = false;
 
+    /// Whether it may grant memory that is zero, by [`Talc::claim_zeroed`] and
+    /// [`Talc::extend_zeroed`], so that `alloc_zeroed` need not clear it. This needs
+    /// [`TRACK_HEAP_END`](Source::TRACK_HEAP_END) too.
+    const GRANTS_ZEROED: bool = false;
+
     /// Gives the allocator more memory, so that `layout` fits, by [`Talc::claim`] or
     /// [`Talc::extend`]. The source itself is at `talc.source`.
     ///
-    /// A chunk takes a few bytes more than `layout.size()`, up to a multiple of
-    /// [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT), and alignments above that need slack.
+    /// A chunk takes [`CHUNK_OVERHEAD`](crate::talc::base::CHUNK_OVERHEAD) bytes more than
+    /// `layout.size()`, up to a multiple of [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT), and at
+    /// least two units. Alignments above the unit need slack, and a new heap
+    /// [`HEAP_OVERHEAD`](crate::talc::base::HEAP_OVERHEAD), up to a multiple of the unit.
     /// After `Ok` the allocator tries again, and if it still does not fit, calls again, a bounded
     /// number of times. After `Err` the allocation fails.
     #[expect(
@@ -53,11 +61,12 @@ pub unsafe trait Source: Debug + Sized {
     ///   memory up to `heap_end` is not in use, but still the allocator's.
     /// * `heap_end` is where the heap ends. Whoever wants to keep it there returns it.
     /// * `is_heap_base` says that nothing is left in the heap: returning `chunk_base` deletes it. It
-    ///   began at most one unit below `chunk_base`.
+    ///   began [`HEAP_OVERHEAD`](crate::talc::base::HEAP_OVERHEAD) below `chunk_base`, or less than a
+    ///   unit more.
     ///
     /// When this returns, the allocator neither reads nor writes anything above the end that it
     /// returned. Until it returns, the allocator has nothing stored between `chunk_base` and
-    /// `heap_end` that it will read again: the source may write there.
+    /// `heap_end` that it will read again: the source may write there, above the end that it returns.
     ///
     /// It is called for every deallocation and every shrinking that frees memory at the top of a
     /// heap, so it begins with a cheap test. It does not unwind.

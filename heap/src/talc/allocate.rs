@@ -5,9 +5,11 @@ use core::ptr::NonNull;
 
 use super::Talc;
 use super::binning::Binning;
-use super::chunk::{CHUNK_UNIT, chunk_size, distance};
-use super::node::{Gap, Link};
-use super::tag::{TAG_SIZE, Tag};
+use super::chunk::{CHUNK_UNIT, HEAP_OVERHEAD, chunk_size, distance};
+use super::fresh::grants_zeroed;
+use super::hardening::{Notes, poison};
+use super::node::{Gap, Link, Node};
+use super::tag::Tag;
 use crate::source::Source;
 
 /// Gaps that may or may not fit are tried this often before the source is asked for memory.
@@ -25,12 +27,14 @@ pub(super) struct Request {
     align: usize,
     /// A gap of this size fits wherever it lies.
     pub(super) size_for_certain: usize,
+    /// What is wrong with gaps that were looked at.
+    pub(super) notes: Notes,
 }
 
 impl Request {
     /// `None` if no address space could hold it.
     #[inline]
-    fn new(layout: Layout) -> Option<Request> {
+    pub(super) fn new(layout: Layout) -> Option<Request> {
         let size = chunk_size(layout.size());
         let align = layout.align().max(CHUNK_UNIT);
         let size_for_certain = size.checked_add(align - CHUNK_UNIT)?;
@@ -38,6 +42,7 @@ impl Request {
             size,
             align,
             size_for_certain,
+            notes: Notes::new(),
         })
     }
 
@@ -49,6 +54,8 @@ impl Request {
 
     /// There is room for the chunk at an aligned address in the gap.
     pub(super) fn fits(&self, gap: Gap) -> bool {
+        #[cfg(test)]
+        super::looks::count();
         // The padding is at most `align - CHUNK_UNIT`, so the sum does not overflow.
         gap.size() >= self.padding_at(gap.base) + self.size
     }
@@ -64,12 +71,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// `layout.size()` is not zero.
     #[inline]
     pub unsafe fn try_allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        match self.allocate_first(layout) {
-            None => {
-                self.allocate_found(layout, |talc, request| talc.gaps.find(request, usize::MAX))
-            }
+        let block = match self.allocate_first(layout) {
+            None => self.allocate_next(layout, |talc, request| talc.gaps.find(request, usize::MAX)),
             block => block,
-        }
+        };
+        // SAFETY: the block has just been made.
+        unsafe { self.seal(block, layout) };
+        block
     }
 
     /// Allocates, asking the [`Source`] for memory when there is not enough.
@@ -83,22 +91,67 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// `layout.size()` is not zero.
     #[inline]
     pub unsafe fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        match self.allocate_first(layout) {
-            None => self.allocate_found(layout, |talc, request| {
+        let block = match self.allocate_first(layout) {
+            None => self.allocate_next(layout, |talc, request| {
                 talc.find_or_acquire(request, layout)
             }),
             block => block,
-        }
+        };
+        // SAFETY: the block has just been made.
+        unsafe { self.seal(block, layout) };
+        block
     }
 
-    /// Allocates from the gap that is found first, if the alignment is none and it is large enough.
+    /// Whether the first gap of a list will do, no questions asked: those are for
+    /// [`allocate_found`](Self::allocate_found).
+    #[inline]
+    fn is_simple(layout: Layout) -> bool {
+        layout.align() <= CHUNK_UNIT && cfg!(not(feature = "hardened"))
+    }
+
+    /// Allocates from the first gap of the first list in which one may be large enough, if it is and the
+    /// alignment is none. Most allocations are that.
     #[inline]
     fn allocate_first(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        if layout.align() > CHUNK_UNIT {
+        if !Self::is_simple(layout) {
             return None;
         }
         let size = chunk_size(layout.size());
         let (head, gap) = self.gaps.first_for(size)?;
+        // SAFETY: it was found there, and is large enough.
+        unsafe { self.allocate_from_first(layout, size, head, gap) }
+    }
+
+    /// When [`allocate_first`](Self::allocate_first) finds nothing: allocates from the first gap of the
+    /// first list in which all are large enough, if the alignment is none; or else from what `find` finds.
+    #[inline(never)]
+    fn allocate_next(
+        &mut self,
+        layout: Layout,
+        find: impl FnOnce(&mut Self, &Request) -> Option<Gap>,
+    ) -> Option<NonNull<u8>> {
+        if Self::is_simple(layout) {
+            let size = chunk_size(layout.size());
+            if let Some((head, gap)) = self.gaps.first_beyond(size) {
+                // SAFETY: it was found there, and is large enough.
+                return unsafe { self.allocate_from_first(layout, size, head, gap) };
+            }
+        }
+        self.allocate_found(layout, find)
+    }
+
+    /// Allocates `size` bytes, which are the layout's, from the first gap of a list.
+    ///
+    /// # Safety
+    /// `gap` is the first of the list at `head`, and [has](Gap::has) so many bytes.
+    #[inline]
+    unsafe fn allocate_from_first(
+        &mut self,
+        layout: Layout,
+        size: usize,
+        head: *mut Link,
+        gap: Gap,
+    ) -> Option<NonNull<u8>> {
         self.counters.count_allocation(layout.size());
         // SAFETY: the gap is the first of its list. Below a gap there is always a tag.
         unsafe {
@@ -157,13 +210,14 @@ impl<S: Source, B: Binning> Talc<S, B> {
         find: impl FnOnce(&mut Self, &Request) -> Option<Gap>,
     ) -> Option<NonNull<u8>> {
         let request = Request::new(layout)?;
-        let gap = find(self, &request)?;
+        let gap = find(self, &request);
+        self.report_notes(&request.notes);
         // SAFETY: the request fits in the gap.
-        Some(unsafe { self.allocate_from(gap, &request, layout) })
+        Some(unsafe { self.allocate_from(gap?, &request, layout) })
     }
 
     /// A gap in which the request fits. Asks the source until there is one.
-    fn find_or_acquire(&mut self, request: &Request, layout: Layout) -> Option<Gap> {
+    pub(super) fn find_or_acquire(&mut self, request: &Request, layout: Layout) -> Option<Gap> {
         for _ in 0..MAX_ACQUISITIONS {
             if let Some(gap) = self.gaps.find(request, LOOKS) {
                 return Some(gap);
@@ -179,13 +233,19 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// # Safety
     /// The gap is in its list, and the request, made from `layout`, fits in it.
-    unsafe fn allocate_from(&mut self, gap: Gap, request: &Request, layout: Layout) -> NonNull<u8> {
+    pub(super) unsafe fn allocate_from(
+        &mut self,
+        gap: Gap,
+        request: &Request,
+        layout: Layout,
+    ) -> NonNull<u8> {
         // SAFETY: the gap is in its list. It ends in its heap, the chunk ends in it, and what is
         // left on either side is free. Below a gap there is always a tag.
         unsafe {
-            self.remove_gap(gap);
             let padding = request.padding_at(gap.base);
             let base = gap.base.byte_add(padding);
+            self.look_for_writes(gap, base, base.byte_add(request.size));
+            self.remove_gap(gap);
             if padding > 0 {
                 self.insert_gap(Gap::new(gap.base, padding, false));
             } else {
@@ -226,13 +286,17 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// freed.
     #[inline]
     pub unsafe fn deallocate(&mut self, ptr: *mut u8, layout: Layout) {
+        if !self.admits(ptr, layout) {
+            return;
+        }
         self.counters.count_deallocation(layout.size());
         // SAFETY: an allocation is not null, and begins a chunk whose size follows from the layout.
         unsafe {
             let base = NonNull::new_unchecked(ptr);
-            let gap = self.merge(base, chunk_size(layout.size()));
+            let size = chunk_size(layout.size());
+            let gap = self.merge(base, size);
             if S::TRACK_HEAP_END && gap.is_heap_end() {
-                self.offer_top(gap.base, gap.end());
+                self.offer_top(gap.base, gap.end(), base.byte_add(size));
             } else {
                 // No chunk is as small as a sliver.
                 self.counters.count_gap(gap.size());
@@ -250,7 +314,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         unsafe {
             let gap = self.merge(base, size);
             if S::TRACK_HEAP_END && gap.is_heap_end() {
-                self.offer_top(gap.base, gap.end());
+                self.offer_top(gap.base, gap.end(), base.byte_add(size));
             } else {
                 self.insert_gap(gap);
             }
@@ -273,6 +337,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
             let mut gap = if tag.is_below_gap() {
                 let above = Gap::at(end);
                 self.remove_gap(above);
+                poison(end, end.byte_add(above.size().min(size_of::<Node>())));
                 Gap::new(base, size, false).join(above)
             } else {
                 Gap::new(base, size, tag.is_heap_end())
@@ -280,24 +345,33 @@ impl<S: Source, B: Binning> Talc<S, B> {
             let below = Tag::ending_at(base);
             if below.is_allocated() {
                 below.with(Tag::BELOW_GAP).write_at(base);
+                poison(base, end);
             } else {
                 let below = Gap::below(base);
                 self.remove_gap(below);
+                poison(base.byte_sub(size_of::<usize>()), end);
                 gap = below.join(gap);
             }
             gap
         }
     }
 
-    /// The free range from `base` to the end of its heap has grown: the source decides where the
-    /// heap shall end.
+    /// The free range from `base` to the end of its heap has grown, by what was in use up to
+    /// `freed_end`: the source decides where the heap shall end.
     ///
     /// # Safety
     /// The range is free, ends a heap at `end` and is in no list.
     #[inline(never)]
-    unsafe fn offer_top(&mut self, base: NonNull<u8>, end: NonNull<u8>) {
+    unsafe fn offer_top(&mut self, base: NonNull<u8>, end: NonNull<u8>, freed_end: NonNull<u8>) {
+        if grants_zeroed::<S>() {
+            self.fresh.note_freed(freed_end, end);
+        }
         // SAFETY: there is a tag below every free range.
         let is_heap_base = unsafe { Tag::ending_at(base) }.is_heap_base();
+        if is_heap_base {
+            // If it goes, nothing in it is looked at again.
+            self.gaps.heaps.remove(end);
+        }
         // SAFETY: base and end are multiples of the unit, and the heap goes if `base` is returned
         // and there is nothing under it.
         let new_end = unsafe {
@@ -314,10 +388,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
         );
         if is_heap_base && new_end == base.as_ptr() {
             // Nothing of the heap is looked at again, not even its base.
+            self.fresh.forget(end);
             self.counters
                 .count_end_moved(end.addr().get(), base.addr().get());
-            self.counters.count_deleted_heap(TAG_SIZE);
+            self.counters.count_deleted_heap(HEAP_OVERHEAD);
             return;
+        }
+        if is_heap_base {
+            // SAFETY: it was there before.
+            unsafe { self.gaps.heaps.insert(base, end) };
         }
         // SAFETY: the source vouches for the new end. From here on nothing above it is touched.
         unsafe { self.set_heap_end(base, end, new_end.addr()) };

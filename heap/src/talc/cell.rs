@@ -144,7 +144,10 @@ impl<S: Source, B: Binning> Shared for TalcCell<S, B> {
         let Ok(mut talc) = self.talc.try_borrow_mut() else {
             panic!("a source uses the `TalcCell` that it is in");
         };
-        work(&mut talc)
+        let (result, reports) = talc.deferring(work);
+        drop(talc);
+        reports.report();
+        result
     }
 
     #[cfg(not(debug_assertions))]
@@ -152,7 +155,9 @@ impl<S: Source, B: Binning> Shared for TalcCell<S, B> {
     fn with<R>(&self, work: impl FnOnce(&mut Talc<S, B>) -> R) -> R {
         // SAFETY: the cell is on one thread. All that runs while `work` does is the allocator and
         // its source, and that, by the contract of its trait, does not use the cell.
-        work(unsafe { &mut *self.talc.get() })
+        let (result, reports) = unsafe { &mut *self.talc.get() }.deferring(work);
+        reports.report();
+        result
     }
 }
 

@@ -70,6 +70,17 @@ pub enum Rule {
         /// Where the heap ends.
         heap_end: usize,
     },
+    /// With `hardened`: there is no trace of misuse.
+    #[cfg(feature = "hardened")]
+    Misuse(super::hardened::Misuse),
+    /// With `hardened`: all gaps, slivers excepted, are in lists.
+    #[cfg(feature = "hardened")]
+    Listed {
+        /// Gaps in lists.
+        listed: usize,
+        /// Gaps in heaps.
+        walked: usize,
+    },
     /// The counters agree with the lists.
     Counters {
         /// What the lists have.
@@ -83,6 +94,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// Looks at every gap of every heap, and returns the first invariant that does not hold: the
     /// availability bits, the links in both directions, bins, sizes, and the tags below.
     ///
+    /// With `hardened`, walks all heaps too, and looks at every tail and tag, and whether anybody has
+    /// written to free memory.
+    ///
     /// What it follows are pointers in the heap. A damaged one may lead it out of memory, although
     /// what can be told before following a pointer is checked before.
     pub fn check(&self) -> Result<(), Corruption> {
@@ -95,6 +109,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 })?;
             }
         }
+        #[cfg(feature = "hardened")]
+        self.gaps.check_heaps(count)?;
         self.check_counters(count, bytes)
     }
 
@@ -325,6 +341,12 @@ impl fmt::Display for Rule {
             Rule::TagOfRun => write!(f, "the last tag of a run of chunks is wrong"),
             Rule::GapEnd { found, heap_end } => {
                 write!(f, "a gap ends at {found:#x}, but the heap at {heap_end:#x}")
+            }
+            #[cfg(feature = "hardened")]
+            Rule::Misuse(misuse) => write!(f, "{misuse}"),
+            #[cfg(feature = "hardened")]
+            Rule::Listed { listed, walked } => {
+                write!(f, "{walked} gaps in heaps, but {listed} in lists")
             }
             Rule::Counters { found, counted } => write!(f, "{found} found, but {counted} counted"),
         }

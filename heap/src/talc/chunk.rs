@@ -19,12 +19,21 @@
 
 use core::ptr::NonNull;
 
+use super::hardening::{RECORD_SIZE, TAIL_SIZE};
 use super::tag::TAG_SIZE;
 
 /// Chunks begin at multiples of this many bytes and are multiples of it in size.
 ///
 /// Any alignment up to this costs nothing.
 pub const CHUNK_UNIT: usize = 2 * size_of::<usize>();
+
+/// Bytes that an allocation takes beyond its own, before the sum is rounded up to [`CHUNK_UNIT`]: the
+/// tag, and with `hardened` a tail.
+pub const CHUNK_OVERHEAD: usize = TAIL_SIZE + TAG_SIZE;
+
+/// Bytes that a heap takes below its first allocation, before that is rounded up to [`CHUNK_UNIT`]:
+/// the base tag, and with `hardened` a record.
+pub const HEAP_OVERHEAD: usize = RECORD_SIZE + TAG_SIZE;
 
 /// No chunk is smaller, so that what is freed can be in a list.
 pub(super) const MIN_CHUNK: usize = 2 * CHUNK_UNIT;
@@ -33,8 +42,8 @@ pub(super) const MIN_CHUNK: usize = 2 * CHUNK_UNIT;
 /// as in every `Layout`.
 #[inline]
 pub(super) const fn chunk_size(size: usize) -> usize {
-    // At most isize::MAX + TAG_SIZE + CHUNK_UNIT - 1: no overflow.
-    let size = (size + (TAG_SIZE + CHUNK_UNIT - 1)) & !(CHUNK_UNIT - 1);
+    // At most isize::MAX + CHUNK_OVERHEAD + CHUNK_UNIT - 1: no overflow.
+    let size = (size + (CHUNK_OVERHEAD + CHUNK_UNIT - 1)) & !(CHUNK_UNIT - 1);
     if size < MIN_CHUNK { MIN_CHUNK } else { size }
 }
 

@@ -3,9 +3,11 @@
 use core::ptr::NonNull;
 
 use super::binning::Binning;
-use super::chunk::{MIN_CHUNK, distance, unit_ceil, unit_floor};
+use super::chunk::{HEAP_OVERHEAD, chunk_size, distance, unit_ceil, unit_floor};
+use super::fresh::grants_zeroed;
+use super::hardening::poison;
 use super::node::Gap;
-use super::tag::{MAX_GAP, TAG_SIZE, Tag};
+use super::tag::{MAX_GAP, Tag};
 use super::{Talc, metadata_chunk_size};
 use crate::source::Source;
 
@@ -41,7 +43,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     pub unsafe fn claim(&mut self, base: *mut u8, size: usize) -> Option<NonNull<u8>> {
         let base = NonNull::new(base)?;
         let limit = base.addr().get().checked_add(size)?;
-        let first = unit_ceil(base.addr().get().checked_add(TAG_SIZE)?)?;
+        let first = unit_ceil(base.addr().get().checked_add(HEAP_OVERHEAD)?)?;
         let end = unit_floor(limit);
         let metadata_size = if self.is_metadata_established() {
             0
@@ -49,12 +51,12 @@ impl<S: Source, B: Binning> Talc<S, B> {
             metadata_chunk_size::<B>()
         };
         let heap_size = end.checked_sub(first)?;
-        if heap_size < metadata_size + MIN_CHUNK || heap_size >= MAX_GAP {
+        if heap_size < metadata_size + chunk_size(1) || heap_size >= MAX_GAP {
             return None;
         }
 
         // SAFETY: the caller gives the range; `first` and `end` are multiples of the unit in it,
-        // with room for the base tag below `first`, and for metadata and a gap between them.
+        // with room for what is below `first`, and for metadata and a gap between them.
         unsafe {
             let first = base.byte_add(first - base.addr().get());
             let end = first.byte_add(heap_size);
@@ -64,7 +66,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 self.gaps.establish(first);
                 Tag::ALLOCATED.write_at(free);
             }
-            self.counters.count_heap(heap_size + TAG_SIZE);
+            self.gaps.heaps.insert(first, end);
+            poison(free, end);
+            self.counters.count_heap(heap_size + HEAP_OVERHEAD);
             self.set_heap_end(free, end, end.addr().get());
             Some(end)
         }
@@ -112,7 +116,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///   ranges are parts of one allocated object, for all of which `heap_end` is valid.
     pub unsafe fn extend(&mut self, heap_end: NonNull<u8>, new_end: *mut u8) -> NonNull<u8> {
         let new_end = unit_floor(new_end.addr());
-        if new_end <= heap_end.addr().get() {
+        if new_end <= heap_end.addr().get() || !self.admits_end(heap_end) {
             return heap_end;
         }
         // SAFETY: a chunk or a gap ends at a heap's end.
@@ -150,7 +154,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         new_end: *mut u8,
     ) -> Option<NonNull<u8>> {
         let new_end = unit_floor(new_end.addr());
-        if new_end >= heap_end.addr().get() {
+        if new_end >= heap_end.addr().get() || !self.admits_end(heap_end) {
             return Some(heap_end);
         }
         // SAFETY: a chunk or a gap ends at a heap's end. A gap is in its list.
@@ -195,17 +199,28 @@ impl<S: Source, B: Binning> Talc<S, B> {
         new_end: usize,
     ) -> Option<NonNull<u8>> {
         self.counters.count_end_moved(old_end.addr().get(), new_end);
+        if grants_zeroed::<S>() {
+            self.fresh.note_end(old_end, new_end);
+        }
         // SAFETY: by this function's contract.
         unsafe {
             let below = Tag::ending_at(base)
                 .without(Tag::BELOW_GAP)
                 .without(Tag::HEAP_END);
             let end = base.byte_add(new_end - base.addr().get());
+            if end > old_end {
+                // A gap's last word was there, if it was not a tag.
+                let last_word = old_end.byte_sub(size_of::<usize>());
+                poison(base.max(last_word), end);
+            }
+            self.gaps.heaps.move_end(old_end, end);
             if end > base {
                 below.with(Tag::BELOW_GAP).write_at(base);
                 self.insert_gap(Gap::new(base, distance(base, end), true));
             } else if below.is_heap_base() {
-                self.counters.count_deleted_heap(TAG_SIZE);
+                self.gaps.heaps.remove(end);
+                self.fresh.forget(end);
+                self.counters.count_deleted_heap(HEAP_OVERHEAD);
                 return None;
             } else {
                 below.with(Tag::HEAP_END).write_at(base);

@@ -2,10 +2,12 @@
 
 use core::hint;
 use core::ptr::{self, NonNull};
+use core::sync::atomic::AtomicBool;
 
 use super::allocate::Request;
 use super::binning::Binning;
 use super::bitfield::BitField;
+use super::hardening::{Heaps, Notes};
 use super::node::{Gap, Link, Node};
 
 /// So many gaps that may fit are looked at before one that certainly does is taken.
@@ -18,6 +20,8 @@ pub(super) struct Gaps<B: Binning> {
     heads: *mut Link,
     /// Bit *n* is set exactly when list *n* has a gap in it.
     available: B::AvailabilityBitField,
+    /// Where gaps can be.
+    pub(super) heaps: Heaps,
 }
 
 impl<B: Binning> Gaps<B> {
@@ -27,19 +31,23 @@ impl<B: Binning> Gaps<B> {
         B::AvailabilityBitField::BITS as usize * size_of::<Link>()
     };
 
+    /// Bytes that the list heads take, and the flag above them, which is set when the allocator is gone.
+    pub(super) const METADATA_SIZE: usize = Self::HEADS_SIZE + size_of::<AtomicBool>();
+
     /// No lists, which is to say that they are all empty.
     pub(super) const fn new() -> Self {
         Self {
             heads: ptr::null_mut(),
             available: B::AvailabilityBitField::ZEROES,
+            heaps: Heaps::new(),
         }
     }
 
-    /// Puts the list heads at `heads`.
+    /// Puts the list heads and the flag at `heads`.
     ///
     /// # Safety
-    /// * `heads` is aligned for pointers and its [`HEADS_SIZE`](Self::HEADS_SIZE) bytes belong to
-    ///   this value from now on.
+    /// * `heads` is aligned for pointers and its [`METADATA_SIZE`](Self::METADATA_SIZE) bytes belong
+    ///   to this value from now on.
     /// * This is done once, before the first [`insert`](Self::insert).
     pub(super) unsafe fn establish(&mut self, heads: NonNull<u8>) {
         self.heads = heads.cast().as_ptr();
@@ -47,6 +55,13 @@ impl<B: Binning> Gaps<B> {
             // SAFETY: the caller gives room for so many heads.
             unsafe { self.head(bin).write(None) };
         }
+        // SAFETY: and for the flag.
+        unsafe { self.is_gone().write(AtomicBool::new(false)) };
+    }
+
+    /// The flag that is set when the allocator is gone. It is there once the list heads are.
+    pub(super) fn is_gone(&self) -> *mut AtomicBool {
+        self.heads.wrapping_byte_add(Self::HEADS_SIZE).cast()
     }
 
     /// The bin of gaps of `size` bytes.
@@ -147,10 +162,21 @@ impl<B: Binning> Gaps<B> {
     /// and the list's head. Most requests need no more than this.
     #[inline]
     pub(super) fn first_for(&self, size: usize) -> Option<(*mut Link, Gap)> {
+        #[cfg(test)]
+        super::looks::count();
         let bin = self.available.first_from(Self::bin_of(size))?;
         if bin >= B::AvailabilityBitField::BITS {
             return None;
         }
+        let gap = self.first(bin);
+        gap.has(size).then_some((self.head(bin), gap))
+    }
+
+    /// The first gap of the first list after that of gaps of `size` bytes, and the list's head. (It has so
+    /// many, if the binning keeps its promises.)
+    #[inline]
+    pub(super) fn first_beyond(&self, size: usize) -> Option<(*mut Link, Gap)> {
+        let bin = self.bins_from(Self::bin_of(size) + 1).next()?;
         let gap = self.first(bin);
         gap.has(size).then_some((self.head(bin), gap))
     }
@@ -212,16 +238,21 @@ impl<B: Binning> Gaps<B> {
         let floor = Self::bin_of(request.size);
         let certain = Self::bin_ceil_of(request.size_for_certain);
         let fits = |gap: &Gap| request.fits(*gap);
-        self.iter_bin(floor)
+        let trusts = |gap: &Gap| request.notes.trusts(self, gap);
+        self.iter_bin(floor, trusts)
             .take(NEAR_LOOKS)
             .find(fits)
-            .or_else(|| self.bins_from(certain).map(|bin| self.first(bin)).next())
+            .or_else(|| {
+                self.bins_from(certain)
+                    .map(|bin| self.first(bin))
+                    .find(trusts)
+            })
             .filter(fits)
             .or_else(|| {
                 let bins = certain.saturating_sub(floor) as usize + 1;
                 self.bins_from(floor)
                     .take_while(|&bin| bin <= certain)
-                    .flat_map(|bin| self.iter_bin(bin).take(looks.div_ceil(bins)))
+                    .flat_map(|bin| self.iter_bin(bin, trusts).take(looks.div_ceil(bins)))
                     .find(fits)
             })
     }
@@ -248,19 +279,28 @@ impl<B: Binning> Gaps<B> {
         unsafe { Gap::at(self.head(bin).read().unwrap_unchecked().cast()) }
     }
 
-    /// The gaps of list `bin` in the order of the list.
-    fn iter_bin(&self, bin: u32) -> impl Iterator<Item = Gap> {
+    /// The gaps of list `bin` in the order of the list, up to the first that is not to be trusted.
+    fn iter_bin(&self, bin: u32, trusts: impl Fn(&Gap) -> bool) -> impl Iterator<Item = Gap> {
         let first = self.available.read_bit(bin).then(|| self.first(bin));
-        core::iter::successors(first, |gap| {
+        core::iter::successors(first.filter(&trusts), move |gap| {
             // SAFETY: what is in a list is a gap with a valid header, and nothing in a list changes
             // while `self` is borrowed.
-            unsafe { (*gap.node().as_ptr()).next.map(|node| Gap::at(node.cast())) }
+            let next = unsafe { (*gap.node().as_ptr()).next.map(|node| Gap::at(node.cast())) };
+            next.filter(&trusts)
         })
     }
 
     /// Every gap, list by list.
     pub(super) fn iter(&self) -> impl Iterator<Item = Gap> {
-        self.bins_from(0).flat_map(|bin| self.iter_bin(bin))
+        self.bins_from(0)
+            .flat_map(|bin| self.iter_bin(bin, |gap| Notes::new().trusts(self, gap)))
+    }
+
+    /// Where the list heads are. Only once established.
+    #[cfg(feature = "hardened")]
+    pub(super) fn heads_address(&self) -> core::num::NonZero<usize> {
+        // SAFETY: they are not at null then.
+        unsafe { NonNull::new_unchecked(self.heads) }.addr()
     }
 
     /// Whether the list heads are where they will stay.

@@ -64,7 +64,11 @@ impl<R: RawMutex, S: Source, B: Binning> Shared for TalcLock<R, S, B> {
 
     #[inline]
     fn with<T>(&self, work: impl FnOnce(&mut Talc<S, B>) -> T) -> T {
-        work(&mut self.lock())
+        let mut talc = self.lock();
+        let (result, reports) = talc.deferring(work);
+        drop(talc);
+        reports.report();
+        result
     }
 }
 

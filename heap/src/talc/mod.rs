@@ -13,19 +13,26 @@
 //! | `chunk`, `tag`, `node` | where everything lies in memory |
 //! | `gaps`, `binning`, `bitfield` | the lists of gaps |
 //! | `allocate`, `reallocate`, `extent` | the operations |
+//! | `fresh` | what is zero need not be cleared |
 //! | `check`, `walk`, `counters` | looking at a heap |
 //! | `lock` | an allocator for several threads, and a `#[global_allocator]` |
 //! | `cell` | an allocator for one thread, without a lock |
 //! | `shared` | what both have in common: `GlobalAlloc` and `Allocator` |
+//! | `hardened` | detection of misuse and damage, with the feature of that name |
 
 use core::alloc::Layout;
 use core::fmt;
+use core::ptr::NonNull;
+use core::sync::atomic::AtomicBool;
 
 use self::binning::Binning;
-use self::chunk::{MIN_CHUNK, chunk_size};
+use self::chunk::{HEAP_OVERHEAD, chunk_size, unit_ceil};
 use self::counters::Counting;
+use self::fresh::Fresh;
 use self::gaps::Gaps;
-use self::tag::TAG_SIZE;
+#[cfg(feature = "hardened")]
+use self::hardened as hardening;
+use self::hardening::Reporting;
 use crate::source::{Source, Tie};
 
 mod allocate;
@@ -36,8 +43,15 @@ mod check;
 mod chunk;
 mod counters;
 mod extent;
+mod fresh;
 mod gaps;
+#[cfg(feature = "hardened")]
+pub mod hardened;
+#[cfg(not(feature = "hardened"))]
+mod hardening;
 mod lock;
+#[cfg(test)]
+mod looks;
 mod node;
 mod reallocate;
 mod shared;
@@ -55,10 +69,11 @@ pub use crate::source;
 
 /// The allocator without a lock around it.
 pub mod base {
-    pub use super::chunk::CHUNK_UNIT;
+    pub use super::chunk::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD};
     #[cfg(feature = "counters")]
     pub use super::counters::Counters;
     pub use super::extent::Reserved;
+    pub use super::fresh::Uncleared;
     pub use super::{Talc, binning, bitfield};
 }
 
@@ -82,7 +97,8 @@ pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 /// `B` says which gaps share a list: [`DefaultBinning`] unless you know your sizes.
 ///
 /// Where a method wants the layout of an allocation, only its size matters: it may have any
-/// alignment that the address has.
+/// alignment that the address has. (With the feature `hardened` it must have the alignment with which
+/// the allocation was made.)
 ///
 /// ```
 /// use core::alloc::Layout;
@@ -108,6 +124,9 @@ pub struct Talc<S: Source, B: Binning> {
     pub source: S,
     gaps: Gaps<B>,
     counters: Counting,
+    fresh: Fresh,
+    #[cfg_attr(not(feature = "hardened"), expect(dead_code))]
+    reporting: Reporting,
 }
 
 // SAFETY: the gaps that it points to belong to it, and go where it goes.
@@ -123,6 +142,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
             source,
             gaps: Gaps::new(),
             counters: Counting::new(),
+            fresh: Fresh::new(),
+            reporting: Reporting::new(),
         }
     }
 
@@ -132,6 +153,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// [`min_first_heap_size`]. Heaps that follow need a few bytes only.
     pub fn is_metadata_established(&self) -> bool {
         self.gaps.is_established()
+    }
+
+    /// The flag in the first heap that is to be set when this is gone.
+    ///
+    /// # Safety
+    /// A heap was claimed.
+    pub(crate) unsafe fn is_gone(&self) -> NonNull<AtomicBool> {
+        // SAFETY: with the first heap the flag was made.
+        unsafe { NonNull::new_unchecked(self.gaps.is_gone()) }
     }
 
     /// What is allocated, free and claimed now, and how much ever was.
@@ -179,20 +209,21 @@ impl<S: Source, B: Binning> Talc<S, B> {
 
 /// The size of the chunk with the list heads, which lies at the base of the first heap.
 const fn metadata_chunk_size<B: Binning>() -> usize {
-    chunk_size(Gaps::<B>::HEADS_SIZE)
+    chunk_size(Gaps::<B>::METADATA_SIZE)
 }
 
 /// With this size, wherever it is, the first claim succeeds.
 pub const fn min_first_heap_size<B: Binning>() -> usize {
     // At the base, the tag and up to a unit less one byte to the first multiple of the unit; at the
-    // end as much again to the last; between them the metadata and a chunk for an allocation.
-    TAG_SIZE + 2 * (base::CHUNK_UNIT - 1) + metadata_chunk_size::<B>() + MIN_CHUNK
+    // end up to as much again to the last; between them the metadata and a chunk for an allocation.
+    HEAP_OVERHEAD + 2 * (base::CHUNK_UNIT - 1) + metadata_chunk_size::<B>() + chunk_size(1)
 }
 
 /// With this size and alignment the first claim succeeds.
 pub const fn min_first_heap_layout<B: Binning>() -> Layout {
-    // The base tag takes a unit, or else the metadata would not be aligned.
-    let size = base::CHUNK_UNIT + metadata_chunk_size::<B>() + MIN_CHUNK;
+    // The base tag takes whole units, or else the metadata would not be aligned.
+    let base = unit_ceil(HEAP_OVERHEAD).expect("it is little");
+    let size = base + metadata_chunk_size::<B>() + chunk_size(1);
     match Layout::from_size_align(size, base::CHUNK_UNIT) {
         Ok(layout) => layout,
         Err(_) => panic!("more bins than memory"),

@@ -148,6 +148,12 @@ impl Gap {
         }
     }
 
+    /// What is written to both ends.
+    #[cfg(feature = "hardened")]
+    pub(super) const fn extent(self) -> usize {
+        self.extent
+    }
+
     /// Too small for links (or empty): in no list.
     #[inline]
     pub(super) const fn is_sliver(self) -> bool {

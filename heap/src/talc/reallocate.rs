@@ -30,6 +30,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let Some(new_chunk) = checked_chunk_size(new_size) else {
             return false;
         };
+        if !self.admits(ptr, layout) {
+            return false;
+        }
         let old_chunk = chunk_size(layout.size());
         if new_chunk != old_chunk {
             // SAFETY: an allocation is not null, and begins a chunk of this size, with a tag at its
@@ -44,9 +47,18 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 if above.size() < new_chunk - old_chunk {
                     return false;
                 }
+                let new_end = base.byte_add(new_chunk);
+                self.look_for_writes(above, end, new_end);
                 self.remove_gap(above);
-                self.end_chunk_in(above, base.byte_add(new_chunk));
+                self.end_chunk_in(above, new_end);
+                self.unseal(end);
             }
+        }
+        // SAFETY: the chunk has the size that the block needs now. Above it, the address space ends
+        // later than any alignment.
+        unsafe {
+            let layout = Layout::from_size_align_unchecked(new_size, layout.align());
+            self.seal(NonNull::new(ptr), layout);
         }
         self.counters.count_growth(new_size - layout.size());
         true
@@ -63,6 +75,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// * `new_size` is at most `layout.size()` and not zero.
     pub unsafe fn shrink(&mut self, ptr: *mut u8, layout: Layout, new_size: usize) {
         debug_assert!(new_size != 0 && new_size <= layout.size());
+        if !self.admits(ptr, layout) {
+            return;
+        }
         let new_chunk = chunk_size(new_size);
         let old_chunk = chunk_size(layout.size());
         if new_chunk != old_chunk {
@@ -74,6 +89,11 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 Tag::ALLOCATED.write_at(new_end);
                 self.free_tail(new_end, old_chunk - new_chunk);
             }
+        }
+        // SAFETY: the chunk has the size that the block needs now, which is smaller than it was.
+        unsafe {
+            let layout = Layout::from_size_align_unchecked(new_size, layout.align());
+            self.seal(NonNull::new(ptr), layout);
         }
         self.counters.count_shrinkage(layout.size() - new_size);
     }

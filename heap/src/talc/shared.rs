@@ -15,7 +15,8 @@ pub(super) trait Shared {
     type Source: Source;
     type Binning: Binning;
 
-    /// Lends the allocator, which nobody else can use until `work` is done.
+    /// Lends the allocator, which nobody else can use until `work` is done. What `hardened` has to
+    /// report is reported after that.
     fn with<R>(&self, work: impl FnOnce(&mut Talc<Self::Source, Self::Binning>) -> R) -> R;
 
     /// Allocates. No bytes can always be had.
@@ -26,6 +27,18 @@ pub(super) trait Shared {
             // SAFETY: an alignment is not zero, so it is the size that is not.
             _ => self.with(|talc| unsafe { talc.allocate(layout) }),
         }
+    }
+
+    /// Allocates, and clears what is not known to be zero.
+    #[inline]
+    fn allocate_zeroed_block(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if layout.size() == 0 {
+            return self.allocate_block(layout);
+        }
+        // SAFETY: the size is not zero.
+        let block = self.with(|talc| unsafe { talc.allocate_uncleared(layout) })?;
+        // SAFETY: it is the caller's, who does not have it yet.
+        Some(unsafe { block.clear() })
     }
 
     /// Frees.
@@ -51,12 +64,21 @@ pub(super) trait Shared {
         old: Layout,
         new: Layout,
     ) -> Option<NonNull<u8>> {
+        if cfg!(feature = "hardened")
+            && old.size() != 0
+            && !self.with(|talc| talc.admits(block.as_ptr(), old))
+        {
+            return None;
+        }
         let is_aligned = block.addr().get() & (new.align() - 1) == 0;
         if may_stay(old, new)
             && is_aligned
             // SAFETY: the caller vouches for the block. It has bytes, and shall have some.
             && self.with(|talc| unsafe {
-                talc.try_realloc_in_place(block.as_ptr(), old, new.size())
+                let stays = talc.try_realloc_in_place(block.as_ptr(), old, new.size());
+                // It may have another alignment from now on.
+                talc.seal(stays.then_some(block), new);
+                stays
             })
         {
             return Some(block);
@@ -100,7 +122,11 @@ macro_rules! global_alloc {
                 self.with(|talc| unsafe { talc.deallocate(ptr, layout) })
             }
 
-            // `alloc_zeroed` as provided calls `alloc`, and clears the block after that.
+            #[inline]
+            unsafe fn alloc_zeroed(&self, layout: core::alloc::Layout) -> *mut u8 {
+                let block = self.allocate_zeroed_block(layout);
+                block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)
+            }
 
             unsafe fn realloc(
                 &self,
@@ -141,6 +167,15 @@ macro_rules! allocator {
                 layout: core::alloc::Layout,
             ) -> Result<core::ptr::NonNull<[u8]>, $($api)::+::AllocError> {
                 let block = self.allocate_block(layout).ok_or($($api)::+::AllocError)?;
+                Ok(core::ptr::NonNull::slice_from_raw_parts(block, layout.size()))
+            }
+
+            #[inline]
+            fn allocate_zeroed(
+                &self,
+                layout: core::alloc::Layout,
+            ) -> Result<core::ptr::NonNull<[u8]>, $($api)::+::AllocError> {
+                let block = self.allocate_zeroed_block(layout).ok_or($($api)::+::AllocError)?;
                 Ok(core::ptr::NonNull::slice_from_raw_parts(block, layout.size()))
             }
 

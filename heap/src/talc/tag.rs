@@ -17,20 +17,38 @@
 //!            +---------------------------------------+-----------------+
 //! ```
 //!
-//! Elsewhere a tag is one word, in the same place as the extent, whose lowest bits are flags too.
+//! Elsewhere a tag is one word, in the same place as the extent, whose lowest bits are flags too. With
+//! `hardened` it is one word everywhere, and what its flags leave of it is a *seal* that only a tag
+//! with these flags at this address has.
 
 use core::ptr::NonNull;
 
-#[cfg(all(target_pointer_width = "64", target_endian = "little"))]
+#[cfg(all(
+    target_pointer_width = "64",
+    target_endian = "little",
+    not(feature = "hardened")
+))]
 type Bits = u8;
-#[cfg(not(all(target_pointer_width = "64", target_endian = "little")))]
+#[cfg(not(all(
+    target_pointer_width = "64",
+    target_endian = "little",
+    not(feature = "hardened")
+)))]
 type Bits = usize;
+
+/// The flags of a tag. What else there is is the seal.
+const FLAGS: Bits = if cfg!(feature = "hardened") {
+    0xf
+} else {
+    Bits::MAX
+};
 
 /// Bytes that a tag takes at the end of each chunk and below the first chunk of each heap.
 pub(super) const TAG_SIZE: usize = size_of::<Bits>();
 
-/// No gap is this large or larger, so that the last byte of its extent is never taken for a tag.
-pub(super) const MAX_GAP: usize = if TAG_SIZE == 1 {
+/// No gap is this large or larger, so that the last byte of its extent is never taken for a tag. (Of
+/// machines with larger tags only those with small words can have gaps of that size.)
+pub(super) const MAX_GAP: usize = if usize::BITS == 64 {
     1 << (usize::BITS - 8)
 } else {
     1 << (usize::BITS - 1)
@@ -69,7 +87,7 @@ impl Tag {
     pub(super) unsafe fn ending_at(end: NonNull<u8>) -> Tag {
         // SAFETY: each of the three has at least `TAG_SIZE` initialised bytes under its end.
         // Ends are multiples of `CHUNK_UNIT`, so a tag of one word is aligned.
-        Tag(unsafe { end.byte_sub(TAG_SIZE).cast::<Bits>().read() })
+        Tag(unsafe { end.byte_sub(TAG_SIZE).cast::<Bits>().read() } & FLAGS)
     }
 
     /// Writes the tag into the last bytes under `end`.
@@ -79,7 +97,20 @@ impl Tag {
     #[inline]
     pub(super) unsafe fn write_at(self, end: NonNull<u8>) {
         // SAFETY: the bytes under `end` are metadata of this heap, aligned as for `ending_at`.
-        unsafe { end.byte_sub(TAG_SIZE).cast::<Bits>().write(self.0) }
+        unsafe { end.byte_sub(TAG_SIZE).cast::<Bits>().write(self.word(end)) }
+    }
+
+    /// What is written for this tag under `end`.
+    #[inline]
+    pub(super) fn word(self, end: NonNull<u8>) -> Bits {
+        #[cfg(feature = "hardened")]
+        let seal = super::hardened::mix(&[end.addr().get(), self.0]) & !FLAGS;
+        #[cfg(not(feature = "hardened"))]
+        let seal = {
+            let _ = end;
+            0
+        };
+        self.0 | seal
     }
 
     /// The tag of a chunk with no gap above it.

@@ -1,16 +1,16 @@
 //! Gaps, and what lies between them, for whoever wants to look.
 //!
 //! A chunk does not store its size, the layout with which it is freed gives that. So what is seen
-//! of a heap are its gaps and the *runs* of chunks (and slivers) between them.
+//! of a heap are its gaps and the *runs* of chunks (and slivers) between them. With `hardened`,
+//! chunks have tails that store it, and each is a run of its own.
 
 use core::fmt;
 
 use super::Talc;
 use super::binning::Binning;
-use super::chunk::unit_ceil;
+use super::chunk::{HEAP_OVERHEAD, unit_ceil};
 use super::gaps::Gaps;
 use super::node::Gap;
-use super::tag::TAG_SIZE;
 use crate::source::Source;
 use crate::span::Span;
 
@@ -20,7 +20,8 @@ pub enum Region {
     /// A free range, and all of it: there is another kind of region on either side.
     Gap(Span),
     /// One or more chunks without a gap between them, tags and metadata included; also slivers, free
-    /// ranges of one unit, which are too small for any chunk and in no list.
+    /// ranges of one unit, which are too small for any chunk and in no list. With `hardened`, exactly
+    /// one of these, unless it is damaged.
     Run(Span),
 }
 
@@ -60,6 +61,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// `heap` reaches from the base that was given to [`claim`](Talc::claim) up to the heap's
     /// current end. Its cost is that of [`gaps_in`](Talc::gaps_in).
+    #[cfg(feature = "hardened")]
+    pub fn regions(&self, heap: Span) -> impl Iterator<Item = Region> {
+        super::hardened::Parts::new(&self.gaps, allocatable(heap))
+    }
+
+    /// The gaps and runs of a heap in the order of their addresses: together they are the heap.
+    ///
+    /// `heap` reaches from the base that was given to [`claim`](Talc::claim) up to the heap's
+    /// current end. Its cost is that of [`gaps_in`](Talc::gaps_in).
+    #[cfg(not(feature = "hardened"))]
     pub fn regions(&self, heap: Span) -> impl Iterator<Item = Region> {
         let mut rest = allocatable(heap);
         let mut gaps = self.gaps_in(rest).peekable();
@@ -81,14 +92,18 @@ fn gap_span(gap: Gap) -> Span {
 
 /// The part of a claimed range that chunks and gaps tile.
 pub(super) fn allocatable(heap: Span) -> Span {
-    let first = heap.base().addr().checked_add(TAG_SIZE).and_then(unit_ceil);
+    let first = heap
+        .base()
+        .addr()
+        .checked_add(HEAP_OVERHEAD)
+        .and_then(unit_ceil);
     first.map_or(Span::empty(), |first| {
         heap.above(heap.base().with_addr(first))
     })
 }
 
 /// How many gaps one pass over the lists puts into order.
-const BATCH: usize = 64;
+pub(super) const BATCH: usize = 64;
 
 /// An iterator that selects, in each pass over the lists, the [`BATCH`] lowest gaps that are still
 /// to come.

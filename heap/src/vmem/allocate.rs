@@ -32,15 +32,15 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         &self,
         policy: AllocPolicy,
         size: usize,
-        find: impl FnOnce(&FreeLists, usize) -> Option<Tag>,
+        find: impl FnOnce(&FreeLists, usize) -> Option<(usize, Tag)>,
     ) -> Result<usize> {
         let space = fit::round_up(size, self.quantum)?;
         let mut state = self.lock();
         if state.is_ready()
-            && let Some(segment) = find(&state.free, space)
+            && let Some((list, segment)) = find(&state.free, space)
         {
             let base = segment.start.get();
-            state.carve_front(segment, space);
+            state.carve_front(segment, list, space);
             return Ok(base);
         }
         drop(state);
@@ -88,20 +88,31 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         Ok(())
     }
 
+    #[inline]
     fn allocate(&self, fit: &Fit, policy: AllocPolicy) -> Result<usize> {
-        let allocated = self.try_allocate(fit, policy);
-        match (allocated, self.reclaim) {
-            (Err(error), Some(reclaim)) if error != Error::AllocatorError => {
-                if reclaim(fit.space) {
-                    self.try_allocate(fit, policy)
-                } else {
-                    Err(error)
-                }
-            }
-            _ => allocated,
+        match self.try_allocate(fit, policy) {
+            Err(error) => self.allocate_after_reclaim(fit, policy, error),
+            allocated => allocated,
         }
     }
 
+    /// Tries again if the reclaim hook says that it has freed something.
+    #[cold]
+    fn allocate_after_reclaim(
+        &self,
+        fit: &Fit,
+        policy: AllocPolicy,
+        error: Error,
+    ) -> Result<usize> {
+        match self.reclaim {
+            Some(reclaim) if error != Error::AllocatorError && reclaim(fit.space) => {
+                self.try_allocate(fit, policy)
+            }
+            _ => Err(error),
+        }
+    }
+
+    #[inline]
     fn try_allocate(&self, fit: &Fit, policy: AllocPolicy) -> Result<usize> {
         let mut state = self.secure()?;
         let looks = match self.source {
@@ -174,11 +185,17 @@ impl State {
             return position(fit, segment);
         }
         // From here on, no list at or above `sure` has members.
-        self.free
-            .lists_from(self.free.list_of(fit.space))
-            .flat_map(|(_, first)| members(Some(first)))
-            .take(looks)
-            .find_map(|segment| position(fit, segment))
+        let mut looks = looks;
+        for (_, first) in self.free.lists_from(self.free.list_of(fit.space)) {
+            for segment in members(Some(first)) {
+                let found = position(fit, segment);
+                looks -= 1;
+                if found.is_some() || looks == 0 {
+                    return found;
+                }
+            }
+        }
+        None
     }
 
     fn best_fit(&self, fit: &Fit) -> Option<(Tag, usize)> {

@@ -61,7 +61,7 @@ impl Fit {
         // A base is a multiple of the quantum, whatever the alignment; that leaves no choice of
         // phase below the quantum.
         let phase = layout.phase().unwrap_or(0) & (layout.align() - 1);
-        if !phase.is_multiple_of(quantum) {
+        if phase & (quantum - 1) != 0 {
             return unsatisfiable;
         }
         fit.align = layout.align().max(quantum);

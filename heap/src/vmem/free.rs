@@ -1,7 +1,7 @@
 //! Freeing.
 
 use super::segment::Tag;
-use super::state::State;
+use super::state::{State, is_idle};
 use super::{Allocator, Arena, Error, Lock, Result, fit};
 
 impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
@@ -45,8 +45,12 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
             }
             check(segment)
         })?;
-        let above = state.release(segment).above();
+        let merged = state.release(segment);
+        let above = merged.above();
         if above.is_borrowed_span() {
+            if is_idle(merged) {
+                state.idle.push(above);
+            }
             self.give_back(state, above, self.kept_spans);
         } else {
             self.finish(state);

@@ -1,12 +1,14 @@
 //! The free segments by size.
 //!
 //! Sizes are in quanta. Each size from 1 to 32 has a list of its own; above, each power of two is
-//! divided into eight classes. A two-level bit map says which lists have members:
+//! divided into eight classes. A bit map, of eight words at most, says which lists have members:
 //!
 //! ```text
 //!  list   0   1   2  …  31 │   32     33     34  …   39 │   40     41  …
 //!  size   1   2   3  …  32 │ 33–35  36–39  40–43 … 60–63│ 64–71  72–79 …
 //! ```
+
+use core::num::NonZero;
 
 use super::segment::Tag;
 
@@ -17,16 +19,20 @@ const EXACT_LOG2: usize = 5;
 const CLASSES: usize = 1 << CLASSES_LOG2;
 const CLASSES_LOG2: usize = 3;
 const LISTS: usize = EXACT + (usize::BITS as usize - EXACT_LOG2) * CLASSES;
-const WORDS: usize = LISTS.div_ceil(64);
+/// How many words of bits there are, and places for lists: powers of two, so that a remainder takes
+/// the place of every check of a bound, and more places than lists, so that the list after the last
+/// one is never found to have members.
+const WORDS: usize = usize::BITS as usize * CLASSES / 64;
+const PLACES: usize = WORDS * 64;
+
+const _: () = assert!(LISTS < PLACES && PLACES.is_power_of_two());
 
 /// The free segments of an arena.
 pub(super) struct FreeLists {
     /// The first member of each list; members are linked both ways by `left` and `right`.
-    heads: [Option<Tag>; LISTS],
+    heads: [Option<Tag>; PLACES],
     /// A bit for each list that has members.
     words: [u64; WORDS],
-    /// A bit for each word that is not zero.
-    summary: u64,
     /// A power of two, from which on sizes with the same highest four bits share a list.
     large: usize,
     /// log₂ of the quantum.
@@ -36,9 +42,8 @@ pub(super) struct FreeLists {
 impl FreeLists {
     pub(super) const fn new(shift: u32) -> Self {
         Self {
-            heads: [None; LISTS],
+            heads: [None; PLACES],
             words: [0; WORDS],
-            summary: 0,
             // With an absurd quantum, no size is this large.
             large: (2 * EXACT).saturating_mul(1 << shift),
             shift,
@@ -73,83 +78,63 @@ impl FreeLists {
         }
     }
 
-    /// A segment of at least this size, found at once; there may be others.
+    /// A segment of at least this size, found at once, and its list; there may be others.
     #[inline]
-    pub(super) fn at_least(&self, size: usize) -> Option<Tag> {
-        let (_, first) = self.first_from(self.list_at_least(size))?;
-        Some(first)
+    pub(super) fn at_least(&self, size: usize) -> Option<(usize, Tag)> {
+        self.first_from(self.list_at_least(size))
     }
 
-    /// A segment than which no other of at least this size is smaller.
+    /// A segment than which no other of at least this size is smaller, and its list.
     #[inline]
-    pub(super) fn smallest_at_least(&self, size: usize) -> Option<Tag> {
+    pub(super) fn smallest_at_least(&self, size: usize) -> Option<(usize, Tag)> {
         let (list, first) = self.first_from(self.list_of(size))?;
         if Self::has_one_size(list) {
-            Some(first)
+            Some((list, first))
         } else {
-            self.smallest_in(list, first, size)
+            // The class may turn out to have only smaller ones; all in the next class are larger.
+            smallest_in(list, first, size).or_else(|| {
+                let (list, first) = self.first_from(list + 1)?;
+                smallest_in(list, first, size)
+            })
         }
-    }
-
-    /// A segment of this size or the next larger one, given the list for this size.
-    #[inline(never)]
-    fn smallest_in(&self, list: usize, first: Tag, size: usize) -> Option<Tag> {
-        // The class may turn out to have only smaller ones; all in the next class are larger.
-        [
-            Some(first),
-            self.first_from(list + 1).map(|(_, first)| first),
-        ]
-        .into_iter()
-        .find_map(|first| {
-            members(first)
-                .filter(|segment| segment.size() >= size)
-                .min_by_key(|segment| segment.size())
-        })
     }
 
     /// The first list at or after `list` that has members, and the first of these.
     #[inline]
     pub(super) fn first_from(&self, list: usize) -> Option<(usize, Tag)> {
-        if list >= LISTS {
-            return None;
+        let mut word = list / 64 % WORDS;
+        let mut bits = NonZero::new(self.words[word] & (!0 << (list % 64)));
+        while bits.is_none() {
+            word += 1;
+            bits = NonZero::new(*self.words.get(word)?);
         }
-        let mut word = list / 64;
-        let mut bits = self.words[word] & (!0 << (list % 64));
-        if bits == 0 {
-            let words = self.summary & (!0 << word << 1);
-            if words == 0 {
-                return None;
-            }
-            word = words.trailing_zeros() as usize;
-            bits = *self.words.get(word)?;
-        }
-        let list = word * 64 + bits.trailing_zeros() as usize;
-        Some((list, (*self.heads.get(list)?)?))
+        let list = (word * 64 + bits?.trailing_zeros() as usize) % PLACES;
+        Some((list, self.heads[list]?))
     }
 
     /// The members of the last list that has any.
     pub(super) fn largest(&self) -> impl Iterator<Item = Tag> {
-        let list = self.summary.checked_ilog2().map(|word| {
-            let word = word as usize;
-            word * 64 + self.words[word].ilog2() as usize
-        });
+        let mut words = self.words.iter().enumerate().rev();
+        let list = words.find_map(|(word, bits)| Some(word * 64 + bits.checked_ilog2()? as usize));
         members(list.and_then(|list| self.heads[list]))
     }
 
     /// The lists at or after `list` that have members, with the first of each.
     pub(super) fn lists_from(&self, list: usize) -> impl Iterator<Item = (usize, Tag)> {
-        core::iter::successors(self.first_from(list), |&(list, _)| {
-            self.first_from(list + 1)
+        let mut next = list;
+        core::iter::from_fn(move || {
+            let (list, first) = self.first_from(next)?;
+            next = list + 1;
+            Some((list, first))
         })
     }
 
-    /// Whether the bit maps agree with the lists.
+    /// Whether the bit map agrees with the lists.
     pub(super) fn bits_agree(&self) -> bool {
-        let mut words = self.words.iter().enumerate();
-        let mut lists = self.heads.iter().enumerate();
-        let bit = |bits: u64, index: usize| bits >> index & 1 != 0;
-        words.all(|(word, &bits)| (bits != 0) == bit(self.summary, word))
-            && lists.all(|(list, head)| head.is_some() == bit(self.words[list / 64], list % 64))
+        self.heads
+            .iter()
+            .enumerate()
+            .all(|(list, first)| first.is_some() == (self.words[list / 64] >> (list % 64) & 1 != 0))
     }
 
     /// Adds a free segment.
@@ -167,16 +152,31 @@ impl FreeLists {
     /// Moves a free segment, which had size `before`, to the list for the size that it has now.
     #[inline]
     pub(super) fn resized(&mut self, tag: Tag, before: usize) {
-        // Mostly something small is carved from a large segment or merged with it. If a change is
-        // below the highest four bits of a size, the class is the same.
-        if before >= self.large && (before ^ tag.size()) <= before >> (CLASSES_LOG2 + 1) {
-            return;
+        if !self.same_list(before, tag.size()) {
+            self.change_list(tag, self.list_of(before));
         }
-        self.change_list(tag, self.list_of(before), self.list_of(tag.size()));
     }
 
-    #[cold]
-    fn change_list(&mut self, tag: Tag, from: usize, to: usize) {
+    /// Moves a free segment from this list, which was for its size `before`.
+    #[inline]
+    pub(super) fn resized_in(&mut self, tag: Tag, before: usize, list: usize) {
+        if !self.same_list(before, tag.size()) {
+            self.change_list(tag, list);
+        }
+    }
+
+    /// Whether two sizes obviously share a list. Mostly they do: something small is carved from a
+    /// large segment, or merged with it.
+    #[inline]
+    fn same_list(&self, one: usize, other: usize) -> bool {
+        // So it is if they differ in less than the highest four bits.
+        one >= self.large && (one ^ other) <= one >> (CLASSES_LOG2 + 1)
+    }
+
+    /// Moves a free segment from this list to the one for its size.
+    #[inline(never)]
+    fn change_list(&mut self, tag: Tag, from: usize) {
+        let to = self.list_of(tag.size());
         if from != to {
             self.unlink(tag, from);
             self.push(tag, to);
@@ -191,20 +191,18 @@ impl FreeLists {
 
     #[inline]
     fn push(&mut self, tag: Tag, list: usize) {
-        let after = self.heads[list].replace(tag);
+        let after = self.heads[list % PLACES].replace(tag);
         tag.left.set(None);
         tag.right.set(after);
         match after {
             Some(after) => after.left.set(Some(tag)),
-            None => {
-                self.words[list / 64] |= 1 << (list % 64);
-                self.summary |= 1 << (list / 64);
-            }
+            None => self.words[list / 64 % WORDS] |= 1 << (list % 64),
         }
     }
 
+    /// Removes a free segment from its list, which is this one.
     #[inline]
-    fn unlink(&mut self, tag: Tag, list: usize) {
+    pub(super) fn unlink(&mut self, tag: Tag, list: usize) {
         let (before, after) = (tag.left.get(), tag.right.get());
         if let Some(after) = after {
             after.left.set(before);
@@ -213,12 +211,9 @@ impl FreeLists {
             before.right.set(after);
             return;
         }
-        self.heads[list] = after;
+        self.heads[list % PLACES] = after;
         if after.is_none() {
-            self.words[list / 64] &= !(1 << (list % 64));
-            if self.words[list / 64] == 0 {
-                self.summary &= !(1 << (list / 64));
-            }
+            self.words[list / 64 % WORDS] &= !(1 << (list % 64));
         }
     }
 }
@@ -226,9 +221,17 @@ impl FreeLists {
 /// The list for sizes of more than `EXACT` quanta.
 #[inline]
 fn class_of(quanta: usize) -> usize {
-    let log2 = quanta.ilog2() as usize;
+    // The lowest bit has no say, and a number with it set is not zero, for which there is no log.
+    let log2 = (quanta | 1).ilog2() as usize;
     let class = (quanta >> (log2 - CLASSES_LOG2)) & (CLASSES - 1);
     EXACT + (log2 - EXACT_LOG2) * CLASSES + class
+}
+
+/// The smallest of at least this size in a list, given its first member.
+#[inline(never)]
+fn smallest_in(list: usize, first: Tag, size: usize) -> Option<(usize, Tag)> {
+    let large_enough = members(Some(first)).filter(|segment| segment.size() >= size);
+    Some((list, large_enough.min_by_key(|segment| segment.size())?))
 }
 
 /// A list from one of its members on.

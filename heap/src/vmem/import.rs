@@ -1,9 +1,10 @@
 //! Spans: added, borrowed from the source, and given back.
 
 use super::fit::Fit;
+use super::restock::PER_OPERATION;
 use super::segment::Tag;
 use super::state::{State, is_idle};
-use super::{Allocator, Arena, Error, Layout, Lock, Locked, PER_OPERATION, Result, Source};
+use super::{Allocator, Arena, Error, Layout, Lock, Locked, Result, Source};
 
 impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// Adds a span that is not borrowed from anybody.

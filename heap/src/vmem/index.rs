@@ -48,8 +48,10 @@ pub(super) struct Index {
     idle_at: usize,
     /// How many buckets there are: `INLINE` or more.
     buckets: usize,
-    /// The least 2ⁿ − 1 that is not below `buckets − 1`.
+    /// The least 2ⁿ − 1 that is not below `buckets − 1` …
     mask: usize,
+    /// … and its highest bit.
+    top: usize,
     /// How many segments there are.
     len: usize,
     /// With fewer segments than this, the table is sparse: see `set_buckets`.
@@ -72,6 +74,7 @@ impl Index {
             idle_at: 0,
             buckets: INLINE,
             mask: INLINE - 1,
+            top: INLINE / 2,
             len: 0,
             sparse_below: 0,
             hungry: false,
@@ -143,20 +146,25 @@ impl Index {
     #[inline]
     pub(super) fn bucket_of(&self, base: usize) -> usize {
         let hash = hash(base);
-        let mask = if hash & self.mask < self.buckets {
-            self.mask
+        let number = hash & self.mask;
+        if number < self.buckets {
+            number
         } else {
-            self.mask >> 1
-        };
-        hash & mask
+            // It will be split from this one.
+            number - self.top
+        }
     }
 
     #[inline]
     fn bucket(&self, number: usize) -> &Bucket {
-        let leaf = match self.direct.get(number / PER_PAGE) {
+        let page = number / PER_PAGE;
+        let leaf = match self.direct.get(page) {
             Some(&Some(leaf)) => leaf,
-            _ if number < INLINE => return &self.inline[number],
-            _ => self.far_leaf(number / PER_PAGE),
+            Some(None) => {
+                debug_assert!(number < INLINE, "pages cover the other buckets");
+                return &self.inline[number % INLINE];
+            }
+            None => self.far_leaf(page - DIRECT),
         };
         // SAFETY: a page of buckets stays valid while it belongs to the index, was initialised when
         // it was installed, and is changed through cells only.
@@ -165,14 +173,14 @@ impl Index {
     }
 
     /// A page of buckets beyond the first `DIRECT`.
-    #[cold]
+    #[inline]
     fn far_leaf(&self, page: usize) -> NonNull<Leaf> {
-        let number = page - DIRECT;
-        self.directory(number / PER_PAGE)
-            .and_then(|directory| directory[number % PER_PAGE].get())
+        self.directory(page / PER_PAGE)
+            .and_then(|directory| directory[page % PER_PAGE].get())
             .expect("pages cover the buckets")
     }
 
+    #[inline]
     fn directory(&self, number: usize) -> Option<&Directory> {
         let directory = (*self.directories.get(number)?)?;
         // SAFETY: a directory stays valid while it belongs to the index, was initialised when it
@@ -197,6 +205,8 @@ impl Index {
 
     fn set_buckets(&mut self, buckets: usize) {
         self.buckets = buckets;
+        self.mask = usize::MAX >> (buckets - 1).leading_zeros();
+        self.top = self.mask / 2 + 1;
         self.sparse_below = if buckets > INLINE { buckets / 4 } else { 0 };
     }
 
@@ -204,10 +214,7 @@ impl Index {
     fn split(&mut self) {
         let new = self.buckets;
         self.set_buckets(new + 1);
-        if new > self.mask {
-            self.mask = self.mask * 2 + 1;
-        }
-        let old = self.bucket(new & (self.mask >> 1));
+        let old = self.bucket(new - self.top);
         let mut member = old.take();
         while let Some(tag) = member {
             member = tag.right.get();
@@ -232,15 +239,14 @@ impl Index {
 
     /// Removes the last bucket, whose members move to the one they were split from.
     fn merge(&mut self) {
-        self.set_buckets(self.buckets - 1);
-        let mut member = self.bucket(self.buckets).take();
-        let into = self.bucket(self.buckets & (self.mask >> 1));
+        let last = self.buckets - 1;
+        let into = last - self.top;
+        self.set_buckets(last);
+        let mut member = self.bucket(last).take();
+        let into = self.bucket(into);
         while let Some(tag) = member {
             member = tag.right.get();
             push(into, tag);
-        }
-        if self.buckets == (self.mask >> 1) + 1 {
-            self.mask >>= 1;
         }
     }
 
@@ -311,7 +317,6 @@ impl Index {
     pub(super) fn clear(&mut self) {
         self.len = 0;
         self.set_buckets(INLINE);
-        self.mask = INLINE - 1;
         self.take_first();
     }
 

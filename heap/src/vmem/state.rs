@@ -6,10 +6,11 @@
 use super::freelist::FreeLists;
 use super::idle::IdleSpans;
 use super::index::Index;
+use super::restock::{PER_OPERATION, RESERVE};
 use super::segment::{Kind, Tag};
 use super::spans::Spans;
 use super::stash::Stash;
-use super::{Error, PER_OPERATION, RESERVE, Result};
+use super::{Error, Result};
 
 /// The structures of an arena.
 pub(super) struct State {
@@ -126,37 +127,62 @@ impl State {
     pub(super) fn carve(&mut self, free: Tag, base: usize, size: usize) -> Tag {
         let (start, last) = (free.start.get(), free.last.get());
         if base == start {
-            return self.carve_front(free, size);
+            return self.carve_front(free, self.free.list_of(free.size()), size);
         }
         self.wake(free);
-        self.set_bounds(free, start, base - 1);
-        let above = self.stash.take();
-        above.set(Kind::Free, base, last);
-        insert_above(free, above);
-        self.free.insert(above);
-        self.carve_front(above, size)
+        let end = base + (size - 1);
+        let allocated = self.stash.take();
+        // The larger part most likely stays in its list.
+        if base - start < last - end {
+            let front = self.stash.take();
+            link(free.below(), front);
+            link(front, allocated);
+            link(allocated, free);
+            front.set(Kind::Free, start, base - 1);
+            self.free.insert(front);
+            free.start.set(end + 1);
+            self.free.resized(free, last - start + 1);
+        } else {
+            insert_above(free, allocated);
+            free.last.set(base - 1);
+            self.free.resized(free, last - start + 1);
+            if end != last {
+                let rest = self.stash.take();
+                insert_above(allocated, rest);
+                rest.set(Kind::Free, end + 1, last);
+                self.free.insert(rest);
+            }
+        }
+        self.enter(allocated, base, size)
     }
 
-    /// Allocates the first `size` bytes of a free segment, and returns the allocated segment. Takes
-    /// up to one tag.
+    /// Allocates the first `size` bytes of a free segment in that list, and returns the allocated
+    /// segment. Takes up to one tag.
     #[inline(always)]
-    pub(super) fn carve_front(&mut self, free: Tag, size: usize) -> Tag {
+    pub(super) fn carve_front(&mut self, free: Tag, list: usize, size: usize) -> Tag {
         self.wake(free);
         let (base, last) = (free.start.get(), free.last.get());
         let end = base + (size - 1);
         let allocated = if end == last {
-            self.free.remove(free);
+            self.free.unlink(free, list);
             free
         } else {
             let allocated = self.stash.take();
             insert_above(free.below(), allocated);
-            self.set_bounds(free, end + 1, last);
+            free.start.set(end + 1);
+            self.free.resized_in(free, last - base + 1, list);
             allocated
         };
-        allocated.set(Kind::Allocated, base, end);
+        self.enter(allocated, base, size)
+    }
+
+    /// Makes of a tag, which is at the right place in the address order, an allocated segment.
+    #[inline]
+    fn enter(&mut self, tag: Tag, base: usize, size: usize) -> Tag {
+        tag.set(Kind::Allocated, base, base + (size - 1));
         self.allocated += size;
-        self.index.insert(allocated);
-        allocated
+        self.index.insert(tag);
+        tag
     }
 
     /// Takes the span of a segment that is about to be divided or allocated from the idle ones.
@@ -168,12 +194,14 @@ impl State {
     }
 
     /// Frees an allocated segment, which has left the index, and returns the free segment of which
-    /// it is now a part.
-    #[inline]
+    /// it is now a part. If that is idle, the caller adds its span to the idle ones.
+    #[inline(always)]
     pub(super) fn release(&mut self, tag: Tag) -> Tag {
-        self.allocated -= tag.size();
+        let (start, last) = (tag.start.get(), tag.last.get());
+        self.allocated -= last - start + 1;
         let (below, above) = (tag.below(), tag.above());
-        let merged = match (below.is_free(), above.is_free()) {
+        // What may move a segment to another list comes last: little is alive then.
+        match (below.is_free(), above.is_free()) {
             (false, false) => {
                 tag.kind.set(Kind::Free);
                 self.free.insert(tag);
@@ -181,26 +209,29 @@ impl State {
             }
             (true, false) => {
                 self.retire(tag, Some(below));
-                self.set_bounds(below, below.start.get(), tag.last.get());
+                self.set_bounds(below, below.start.get(), last);
                 below
             }
             (false, true) => {
                 self.retire(tag, Some(above));
-                self.set_bounds(above, tag.start.get(), above.last.get());
+                self.set_bounds(above, start, above.last.get());
                 above
             }
             (true, true) => {
-                self.free.remove(above);
-                self.set_bounds(below, below.start.get(), above.last.get());
-                self.retire(tag, Some(below));
-                self.retire(above, Some(below));
-                below
+                let (start, last) = (below.start.get(), above.last.get());
+                // The larger one most likely stays in its list.
+                let (kept, gone) = if below.size() < above.size() {
+                    (above, below)
+                } else {
+                    (below, above)
+                };
+                self.free.remove(gone);
+                self.retire(tag, Some(kept));
+                self.retire(gone, Some(kept));
+                self.set_bounds(kept, start, last);
+                kept
             }
-        };
-        if is_idle(merged) {
-            self.idle.push(merged.below());
         }
-        merged
     }
 
     /// Moves the end of an allocated segment up to `last`, which is free or the last address of the

@@ -191,7 +191,7 @@ fn instant_fit_looks_at_a_bounded_number_of_segments_before_it_asks_the_source()
     struct Lender;
     impl Source for Lender {
         fn import(&self, _layout: Layout) -> Result<usize> {
-            Ok(1 << 40)
+            Ok(0xf000_0000)
         }
 
         unsafe fn release(&self, _base: usize, _size: usize) -> Result<()> {
@@ -204,7 +204,7 @@ fn instant_fit_looks_at_a_bounded_number_of_segments_before_it_asks_the_source()
         let arena = TestArena::create("steps", QUANTUM, Some(source), &pool).unwrap();
         for hole in 0..holes {
             // Of the class of what is asked for, but too small.
-            let base = (1 + 100 * hole) * QUANTUM;
+            let base = (1 + 40 * hole) * QUANTUM;
             arena.add_span(base, 33 * QUANTUM).unwrap();
         }
         looks(|| {
@@ -223,10 +223,10 @@ fn the_worst_case_of_best_fit_is_one_look_for_each_segment_of_a_class() {
         let pool = pool();
         let arena = arena(&pool);
         for hole in 0..holes {
-            let base = (1 + 100 * hole) * QUANTUM;
+            let base = (1 + 40 * hole) * QUANTUM;
             arena.add_span(base, 33 * QUANTUM).unwrap();
         }
-        let large = (1 + 100 * holes) * QUANTUM;
+        let large = (1 + 40 * holes) * QUANTUM;
         arena.add_span(large, 35 * QUANTUM).unwrap();
         looks(|| assert_eq!(arena.alloc(34 * QUANTUM, BestFit), Ok(large)))
     };

@@ -134,6 +134,9 @@ impl<A: Allocator, L: Lock> Drop for ArenaSource<'_, A, L> {
                 let _ = unsafe { arena.free(record.as_ref().base.addr().get()) };
             }
         }
+        if self.bond.is_in_use() {
+            return;
+        }
         while let Some(record) = self.heaps.first() {
             // SAFETY: it is in the list, and live.
             let base = unsafe {

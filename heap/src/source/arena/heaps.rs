@@ -1,14 +1,13 @@
 //! Heaps grow in place, are claimed, and are trimmed; and are listed.
 
 use core::alloc::Layout;
-use core::mem::size_of;
 use core::ptr::NonNull;
 
 use super::record::{RECORD, Record, State};
 use super::step::Step;
 use super::{ArenaHeap, ArenaSource};
 use crate::talc::base::binning::Binning;
-use crate::talc::base::{CHUNK_UNIT, Reserved, Talc};
+use crate::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD, Reserved, Talc};
 use crate::talc::min_first_heap_size;
 use crate::vmem::{AllocPolicy, Allocator, Arena, Lock};
 
@@ -50,8 +49,19 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         let new_end = unsafe { Record::place(old.base, kept) }.cast::<u8>();
         if new_end > end {
             // SAFETY: `end` is the end of this heap, and what follows is mapped and ours. It may
-            // overwrite the record, of which there is a copy.
-            let reached = unsafe { self.extend(end, new_end.as_ptr()) };
+            // overwrite the record, of which there is a copy. What is taken back from the queue was in
+            // use; all else that is new comes from the arena.
+            let reached = unsafe {
+                if !self.source.is_zeroed || kept <= old.size {
+                    self.extend(end, new_end.as_ptr())
+                } else if old.kept < old.size {
+                    let zero_from = old.base.byte_add(old.size);
+                    self.extend_zeroed(end, new_end.as_ptr(), zero_from.as_ptr())
+                } else {
+                    end.write_bytes(0, RECORD);
+                    self.extend_zeroed(end, new_end.as_ptr(), end.as_ptr())
+                }
+            };
             debug_assert_eq!(reached, new_end);
         }
         let size = old.size.max(kept);
@@ -63,7 +73,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     /// Claims another heap in which `layout` fits. Returns whether it did.
     pub(super) fn claim_another(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
         let overhead = if self.is_metadata_established() {
-            CHUNK_UNIT
+            HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT)
         } else {
             min_first_heap_size::<B>()
         };
@@ -76,7 +86,10 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         };
         let step = self.source.growth(arena);
 
-        let Some((base, size)) = self.source.take_back_heap(demanded).or_else(|| {
+        let taken_back = self.source.take_back_heap(demanded);
+        // What was queued was in use.
+        let is_zeroed = self.source.is_zeroed && taken_back.is_none();
+        let Some((base, size)) = taken_back.or_else(|| {
             [demanded.max(step), demanded].into_iter().find_map(|size| {
                 let base = arena.alloc(size, AllocPolicy::InstantFit).ok()?;
                 let base = NonNull::new(core::ptr::with_exposed_provenance_mut(base))?;
@@ -88,14 +101,25 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         // SAFETY: the segment is `size` bytes, at least `demanded`.
         let record = unsafe { Record::place(base, size) };
         // SAFETY: the segment is memory that nobody else uses, as `ArenaSource::new` demands.
-        let end = unsafe { self.claim(base.as_ptr(), size - RECORD) };
+        let end = unsafe {
+            if is_zeroed {
+                self.claim_zeroed(base.as_ptr(), size - RECORD)
+            } else {
+                self.claim(base.as_ptr(), size - RECORD)
+            }
+        };
         assert_eq!(
             end,
             Some(record.cast()),
             "where a heap in {size} bytes at {base:p} ends"
         );
+        // SAFETY: a heap was claimed, and the flag in the first stays until it is seen to be set.
+        unsafe {
+            let flag = self.is_gone();
+            self.source.bond.fasten(&mut self.tie, flag);
+        }
         // SAFETY: the bytes above the heap's end are ours and aligned.
-        unsafe { record.write(Record::new(base, size)) };
+        unsafe { record.write(Record::new(base, size, self.source.bond)) };
         // SAFETY: the record was written above, and is in no list.
         unsafe { self.source.heaps.push(record) };
         self.source.account(size, 0);
@@ -110,6 +134,9 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         let Some(arena) = self.source.arena else {
             return;
         };
+        if !self.source.bond.serves(&self.tie) {
+            return;
+        }
         let mut next = self.source.heaps.first();
         while let Some(record) = next {
             // SAFETY: `record` is in the list.
@@ -173,7 +200,7 @@ fn end_above(top: usize, layout: Layout) -> Option<usize> {
 /// The most bytes that a chunk for `size` bytes takes.
 fn chunk_size(size: usize) -> Option<usize> {
     let size = size
-        .checked_add(size_of::<usize>())?
+        .checked_add(CHUNK_OVERHEAD)?
         .checked_next_multiple_of(CHUNK_UNIT)?;
     Some(size.max(2 * CHUNK_UNIT))
 }

@@ -18,6 +18,7 @@ use core::ptr::NonNull;
 use self::record::{HEAPS, List, RECORD, RETURNS, Record, State};
 use self::step::Step;
 use super::Source;
+use super::tie::Bond;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::vmem::{Allocator, Arena, Lock};
@@ -38,17 +39,23 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 ///   Heaps that become empty go back whole, except for the first, which holds Talc's metadata.
 ///   [`Talc::trim`] gives back everything that is free at a top.
 ///
-/// When the source is dropped, all its heaps go back to the arena: the blocks in them must not be used any more.
+/// A source serves one allocator. Moved to another it provides nothing. When it is dropped with its allocator, or
+/// later, all its heaps go back to the arena. When it is dropped while its allocator is alive, heaps are never
+/// given back.
 ///
 /// Manual heap management ([`Talc::claim`], [`Talc::extend`], [`Talc::truncate`], [`Talc::resize`]) is
 /// forbidden with this source: it relies on a record of its own at the end of each heap.
 pub struct ArenaSource<'a, A: Allocator, L: Lock> {
     arena: Option<&'a Arena<'a, 'a, A, L>>,
+    /// To the allocator with the heaps.
+    bond: Bond,
     heaps: List<HEAPS>,
     returns: List<RETURNS>,
     /// The record whose tail is being given back without the lock. It may move meanwhile.
     draining: Option<NonNull<Record>>,
     step: Step,
+    /// What the arena gives is zero.
+    is_zeroed: bool,
     /// Bytes that all live heaps keep.
     claimed: usize,
     /// [`resize`](Source::resize) leaves a free top alone that is not larger than this.
@@ -78,10 +85,12 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
     pub const fn detached() -> Self {
         ArenaSource {
             arena: None,
+            bond: Bond::new(),
             heaps: List::new(),
             returns: List::new(),
             draining: None,
             step: Step::new(),
+            is_zeroed: false,
             claimed: 0,
             threshold: 2 * step::MIN_STEP,
         }
@@ -95,6 +104,17 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
         let mut source = Self::detached();
         source.arena = Some(arena);
         source
+    }
+
+    /// The same source, told that memory is zero when the arena gives it. `alloc_zeroed` does not clear it
+    /// then.
+    ///
+    /// # Safety
+    /// All that the arena allocates, or extends an allocation by, must be zero. So must be what was given back to
+    /// it, when it gives that again.
+    pub const unsafe fn of_zeroed_memory(mut self) -> Self {
+        self.is_zeroed = true;
+        self
     }
 
     /// Takes memory from `arena` from now on. Does nothing and returns `false` when there is an arena
@@ -219,9 +239,13 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
 // and its tag supply allocate nothing from it, as `ArenaSource::new` demands by "used by nobody else".
 unsafe impl<A: Allocator, L: Lock> Source for ArenaSource<'_, A, L> {
     const TRACK_HEAP_END: bool = true;
+    const GRANTS_ZEROED: bool = true;
 
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         let arena = talc.source.arena.ok_or(())?;
+        if !talc.source.bond.serves(&talc.tie) {
+            return Err(());
+        }
         if !talc.grow_in_place(arena, layout) && !talc.claim_another(arena, layout) {
             return Err(());
         }
@@ -267,6 +291,10 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
             )
         };
         let Some(arena) = arena else { return heap_end };
+        // SAFETY: the record is live, and whose it is never changes.
+        if unsafe { (*record.as_ptr()).bond } != self.bond {
+            return heap_end;
+        }
         if is_heap_base {
             self.step.gave_back();
             // SAFETY: the record is live, and Talc forgets the heap when its base is returned.

@@ -15,6 +15,7 @@
 use core::mem::size_of;
 use core::ptr::NonNull;
 
+use crate::source::tie::Bond;
 use crate::talc::base::CHUNK_UNIT;
 
 /// Bytes between Talc's end and the end of the pages that a heap keeps.
@@ -36,11 +37,14 @@ pub(super) struct Record {
     pub kept: usize,
     /// Where the pages from `kept` to `size` are on their way.
     pub state: State,
+    /// That of the source whose heap it is.
+    pub bond: Bond,
     links: [Links; 2],
 }
 
 /// Where the pages between a record's `kept` and `size` are on their way back to the arena.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(usize)] // A record has no padding: all of its bytes are initialised.
 pub(super) enum State {
     /// There are none: `kept == size`.
     Settled,
@@ -58,7 +62,7 @@ struct Links {
 
 impl Record {
     /// A record that is in no list.
-    pub fn new(base: NonNull<u8>, size: usize) -> Self {
+    pub fn new(base: NonNull<u8>, size: usize, bond: Bond) -> Self {
         let links = [Links {
             prev: None,
             next: None,
@@ -68,6 +72,7 @@ impl Record {
             size,
             kept: size,
             state: State::Settled,
+            bond,
             links,
         }
     }

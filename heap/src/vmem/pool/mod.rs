@@ -1,23 +1,14 @@
 //! A supply of boundary tags for any number of arenas: a static reserve, and whole pages.
-//!
-//! ```text
-//!  page   0 ┌──────────────────────────────┐
-//!           │ Header: free tags, links     │
-//!        64 ├──────────────────────────────┤
-//!           │ tag 0                        │
-//!       128 ├──────────────────────────────┤
-//!           ⋮                              ⋮
-//!      4032 ├──────────────────────────────┤
-//!           │ tag 62                       │
-//!      4096 └──────────────────────────────┘
-//! ```
+
+mod pages;
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use super::tags::{PAGE_SIZE, Page, PageSupply};
+use super::tags::{Page, PageSupply};
 use super::{Allocator, Bt, Lock};
+use pages::{FreeTags, PER_PAGE, TagPages};
 
 /// With fewer free tags than this, the pool takes another page.
 const LOW_WATER: usize = 48;
@@ -26,8 +17,6 @@ const HIGH_WATER: usize = LOW_WATER + 2 * PER_PAGE;
 /// How many free tags are only handed out while the pool takes another page: to arenas from which
 /// that page comes.
 const FOR_RESTOCKING: usize = 16;
-/// How many tags a page holds.
-const PER_PAGE: usize = (PAGE_SIZE - size_of::<Header>()) / size_of::<Bt>();
 
 /// A pool of boundary tags, made to be a `static` that arenas share: `&TagPool` is an
 /// [`Allocator`].
@@ -69,46 +58,10 @@ struct State {
     reserve: FreeTags,
     /// How many tags of the reserve have ever been in use.
     reserve_touched: usize,
-    /// The pages with free tags; those without tags in use come last.
-    first: Option<NonNull<Header>>,
-    last: Option<NonNull<Header>>,
+    pages: TagPages,
     /// Whether somebody is taking a page.
     restocking: bool,
     counts: TagCounts,
-}
-
-/// What a page of tags begins with.
-#[repr(C)]
-#[cfg_attr(target_pointer_width = "64", repr(align(64)))]
-struct Header {
-    free: FreeTags,
-    in_use: usize,
-    /// Links in the list of pages with free tags.
-    before: Option<NonNull<Header>>,
-    after: Option<NonNull<Header>>,
-}
-
-/// Free tags; the memory of each holds a pointer to the next.
-#[derive(Default)]
-struct FreeTags(Option<NonNull<Bt>>);
-
-impl FreeTags {
-    /// Adds a tag.
-    ///
-    /// # Safety
-    /// The memory of the tag is valid, and nobody else uses it until it is popped.
-    unsafe fn push(&mut self, tag: NonNull<Bt>) {
-        // SAFETY: the caller gives us the memory, which is larger than a pointer and aligned.
-        unsafe { tag.cast::<Option<NonNull<Bt>>>().write(self.0) };
-        self.0 = Some(tag);
-    }
-
-    fn pop(&mut self) -> Option<NonNull<Bt>> {
-        let tag = self.0?;
-        // SAFETY: `push` wrote the pointer, and the memory has been ours since.
-        self.0 = unsafe { tag.cast::<Option<NonNull<Bt>>>().read() };
-        Some(tag)
-    }
 }
 
 // SAFETY: what the pointers lead to belongs to the pool.
@@ -131,10 +84,9 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
             pages,
             reserve: UnsafeCell::new([const { MaybeUninit::uninit() }; RESERVE]),
             state: UnsafeCell::new(State {
-                reserve: FreeTags(None),
+                reserve: FreeTags::new(),
                 reserve_touched: 0,
-                first: None,
-                last: None,
+                pages: TagPages::new(),
                 restocking: false,
                 counts: TagCounts {
                     in_use: 0,
@@ -180,14 +132,15 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
         }
         let page = self.pages.allocate_page().map(|page| {
             // SAFETY: the supply gives us the page.
-            unsafe { format(page) }
+            unsafe { pages::format(page) }
         });
         self.locked(|state| {
             state.restocking = false;
             if let Some(page) = page {
                 state.counts.tag_pages += 1;
                 state.counts.free += PER_PAGE;
-                state.push_back(page);
+                // SAFETY: it was formatted above, and is nobody else's.
+                unsafe { state.pages.add(page) };
             }
         });
     }
@@ -196,7 +149,7 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
     fn give_back(&self) {
         while let Some(page) = self.locked(State::take_surplus) {
             // SAFETY: the page came from this supply, and none of its tags is in use.
-            unsafe { self.pages.deallocate_page(page.cast()) };
+            unsafe { self.pages.deallocate_page(page) };
         }
     }
 }
@@ -207,7 +160,8 @@ impl State {
             return None;
         }
         let tag = self
-            .allocate_from_page()
+            .pages
+            .allocate()
             .or_else(|| self.reserve.pop())
             .or_else(|| {
                 let touched = self.reserve_touched;
@@ -222,42 +176,8 @@ impl State {
         Some(tag)
     }
 
-    fn allocate_from_page(&mut self) -> Option<NonNull<Bt>> {
-        let mut page = self.first?;
-        // SAFETY: the headers of listed pages are valid and only reached from here, with the lock
-        // held.
-        let header = unsafe { page.as_mut() };
-        let tag = header.free.pop();
-        header.in_use += 1;
-        if header.free.0.is_none() {
-            self.remove(page);
-        }
-        tag
-    }
-
-    /// # Safety
-    /// The tag is one of this page, and nobody uses it.
-    unsafe fn deallocate_to_page(&mut self, mut page: NonNull<Header>, tag: NonNull<Bt>) {
-        // SAFETY: the page of a tag in use is valid, and its header only reached with the lock held.
-        let header = unsafe { page.as_mut() };
-        let was_full = header.free.0.is_none();
-        // SAFETY: the caller gives us the tag.
-        unsafe { header.free.push(tag) };
-        header.in_use -= 1;
-        let is_empty = header.in_use == 0;
-        match (was_full, is_empty) {
-            (false, false) => {}
-            (false, true) => {
-                self.remove(page);
-                self.push_back(page);
-            }
-            (true, true) => self.push_back(page),
-            (true, false) => self.push_front(page),
-        }
-    }
-
     /// Removes a page without tags in use, if many tags are free.
-    fn take_surplus(&mut self) -> Option<NonNull<Header>> {
+    fn take_surplus(&mut self) -> Option<NonNull<Page>> {
         if self.counts.free <= HIGH_WATER {
             return None;
         }
@@ -265,100 +185,12 @@ impl State {
     }
 
     /// Removes a page without tags in use.
-    fn take_empty(&mut self) -> Option<NonNull<Header>> {
-        let page = self.last?;
-        // SAFETY: the headers of listed pages are valid, and the lock is held.
-        if unsafe { page.as_ref() }.in_use != 0 {
-            return None;
-        }
-        self.remove(page);
+    fn take_empty(&mut self) -> Option<NonNull<Page>> {
+        let page = self.pages.take_empty()?;
         self.counts.tag_pages -= 1;
         self.counts.free -= PER_PAGE;
         Some(page)
     }
-
-    fn push_front(&mut self, page: NonNull<Header>) {
-        self.insert(None, page, self.first);
-    }
-
-    fn push_back(&mut self, page: NonNull<Header>) {
-        self.insert(self.last, page, None);
-    }
-
-    fn insert(
-        &mut self,
-        before: Option<NonNull<Header>>,
-        mut page: NonNull<Header>,
-        after: Option<NonNull<Header>>,
-    ) {
-        // SAFETY: the header is valid, and the lock is held.
-        let header = unsafe { page.as_mut() };
-        header.before = before;
-        header.after = after;
-        self.set_after(before, Some(page));
-        self.set_before(after, Some(page));
-    }
-
-    fn remove(&mut self, page: NonNull<Header>) {
-        // SAFETY: the headers of listed pages are valid, and the lock is held.
-        let header = unsafe { page.as_ref() };
-        let (before, after) = (header.before, header.after);
-        self.set_after(before, after);
-        self.set_before(after, before);
-    }
-
-    /// Sets what comes after a page, or first.
-    fn set_after(&mut self, page: Option<NonNull<Header>>, after: Option<NonNull<Header>>) {
-        match page {
-            // SAFETY: the headers of listed pages are valid, and the lock is held.
-            Some(mut page) => unsafe { page.as_mut() }.after = after,
-            None => self.first = after,
-        }
-    }
-
-    /// Sets what comes before a page, or last.
-    fn set_before(&mut self, page: Option<NonNull<Header>>, before: Option<NonNull<Header>>) {
-        match page {
-            // SAFETY: the headers of listed pages are valid, and the lock is held.
-            Some(mut page) => unsafe { page.as_mut() }.before = before,
-            None => self.last = before,
-        }
-    }
-}
-
-/// Makes a page of free tags.
-///
-/// # Safety
-/// The page is valid, and ours alone.
-unsafe fn format(page: NonNull<Page>) -> NonNull<Header> {
-    let mut free = FreeTags(None);
-    for number in (0..PER_PAGE).rev() {
-        // SAFETY: the header is a multiple of the alignment of a tag, and there is room in the page
-        // for this many after it.
-        let tag = unsafe { page.cast::<Header>().add(1).cast::<Bt>().add(number) };
-        // SAFETY: the page is ours, and this part of it was nobody's.
-        unsafe { free.push(tag) };
-    }
-    let header = page.cast::<Header>();
-    // SAFETY: the page is ours, and larger than a header.
-    unsafe {
-        header.write(Header {
-            free,
-            in_use: 0,
-            before: None,
-            after: None,
-        });
-    }
-    header
-}
-
-const _: () = assert!(size_of::<Header>().is_multiple_of(align_of::<Bt>()));
-
-/// The page of a tag that lies in one.
-fn page_of(tag: NonNull<Bt>) -> NonNull<Header> {
-    let offset = tag.addr().get() % PAGE_SIZE;
-    // SAFETY: a page starts at a multiple of its size, and the tag lies behind its header.
-    unsafe { tag.byte_sub(offset) }.cast()
 }
 
 // SAFETY: a tag is either one of the reserve, which stays in place while the pool is borrowed, or
@@ -374,8 +206,8 @@ unsafe impl<L: Lock, P: PageSupply, const RESERVE: usize> Allocator for &TagPool
                 // SAFETY: the caller gives the tag back.
                 unsafe { state.reserve.push(tag) };
             } else {
-                // SAFETY: the caller gives the tag back, and it is one of that page.
-                unsafe { state.deallocate_to_page(page_of(tag), tag) };
+                // SAFETY: the caller gives the tag back, and it is not from the reserve.
+                unsafe { state.pages.deallocate(tag) };
             }
             state.counts.free += 1;
             state.counts.in_use -= 1;
@@ -405,7 +237,7 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> Drop for TagPool<L, P, RESERV
     fn drop(&mut self) {
         while let Some(page) = self.state.get_mut().take_empty() {
             // SAFETY: the page came from this supply, and none of its tags is in use.
-            unsafe { self.pages.deallocate_page(page.cast()) };
+            unsafe { self.pages.deallocate_page(page) };
         }
     }
 }

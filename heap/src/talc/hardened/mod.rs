@@ -1,0 +1,232 @@
+//! Detection of what programs do wrong: with the feature `hardened`.
+//!
+//! Each allocation has a *tail* above it that says what it is, all free memory is *poison*, and tags
+//! are sealed. What is detected, at the latest when the allocation is freed or resized, or when
+//! the memory is allocated again, is what [`Misuse`] lists.
+//! [`check`](super::base::Talc::check) finds the same in a heap at rest.
+//!
+//! What is found is [reported](Report) to a [hook](super::base::Talc::set_hook), which panics unless
+//! another is set. When it returns, the operation has been refused: a block that was freed
+//! wrongly is left alone, for good; one that was resized wrongly stays as it is. An allocation
+//! does not fail because free memory was written to. It takes what is described soundly.
+//! What a wrong operation would have changed is not changed, and the allocator can be used further.
+//!
+//! A block that was freed and allocated again since is not told from the new one. Writes that leave
+//! gaps, tails and tags as they were are not noticed.
+//!
+//! Most comes from Jeff Bonwick, *The Slab Allocator* (1994), section 6: redzones, poison
+//! and buffer tags.
+//!
+//! ```should_panic
+//! use core::alloc::{GlobalAlloc, Layout};
+//! use heap::talc::{TalcLock, source::Claim};
+//!
+//! let mut memory = [0_u64; 2048];
+//! // SAFETY: nothing else uses `memory` as long as `talc`.
+//! let talc = TalcLock::<spin::Mutex<()>, _>::new(unsafe { Claim::array(&raw mut memory) });
+//! let layout = Layout::new::<u64>();
+//! unsafe {
+//!     let block = talc.alloc(layout);
+//!     talc.dealloc(block, layout);
+//!     talc.dealloc(block, layout); // heap misuse at …: it is free already, as is all of …
+//! }
+//! ```
+
+use core::alloc::Layout;
+use core::cell::Cell;
+use core::ptr::NonNull;
+
+use super::Talc;
+use super::binning::Binning;
+use super::chunk::chunk_size;
+use super::gaps::Gaps;
+use super::node::Gap;
+use crate::source::Source;
+
+mod check;
+mod heaps;
+mod poison;
+mod report;
+mod tail;
+mod verify;
+mod walk;
+
+use self::poison::{check_poison, restore_poison};
+pub use self::report::{Misuse, Report};
+use self::tail::Tail;
+
+pub(super) use self::check::Parts;
+pub(super) use self::heaps::{Heaps, RECORD_SIZE};
+pub(super) use self::poison::poison;
+pub(super) use self::tail::{TAIL_SIZE, mix};
+
+/// So much of each gap that a freed block merges with is looked at for writes after free, so that
+/// this is in constant time.
+const MERGE_LOOK: usize = 512;
+
+/// Whom misuse is reported to.
+pub(super) struct Reporting {
+    hook: fn(&Report),
+    /// A lock is held, without which it is to be reported.
+    is_deferred: bool,
+    /// What is to be reported then. The first is kept.
+    deferred: Option<Report>,
+}
+
+impl Reporting {
+    pub(super) const fn new() -> Self {
+        Self {
+            hook: |report| panic!("{report}"),
+            is_deferred: false,
+            deferred: None,
+        }
+    }
+
+    fn report(&mut self, report: Report) {
+        if self.is_deferred {
+            self.deferred.get_or_insert(report);
+        } else {
+            (self.hook)(&report);
+        }
+    }
+}
+
+/// What is to be reported once the lock is free.
+#[must_use]
+pub(super) struct Deferred(fn(&Report), Option<Report>);
+
+impl Deferred {
+    pub(super) fn report(self) {
+        if let Some(report) = self.1 {
+            (self.0)(&report);
+        }
+    }
+}
+
+/// What a search came across.
+pub(super) struct Notes(Cell<Option<Report>>);
+
+impl Notes {
+    pub(super) const fn new() -> Self {
+        Self(Cell::new(None))
+    }
+
+    /// Whether a gap is sound; notes what is wrong with it.
+    pub(super) fn trusts<B: Binning>(&self, gaps: &Gaps<B>, gap: &Gap) -> bool {
+        // SAFETY: what is in a list is a gap, as far as those before it in the list say.
+        match unsafe { gaps.verify(gap.base) } {
+            Ok(_) => true,
+            Err(report) => {
+                self.0.set(Some(report));
+                false
+            }
+        }
+    }
+}
+
+impl<S: Source, B: Binning> Talc<S, B> {
+    /// Has misuse reported to `hook` from now on.
+    ///
+    /// It is called once for each operation that finds something, when [`TalcLock`] has unlocked, so
+    /// that it may allocate. Without a lock around the allocator, and while somebody holds the
+    /// guard of a lock, it is called at once, before anything has been changed.
+    ///
+    /// [`TalcLock`]: super::sync::TalcLock
+    pub fn set_hook(&mut self, hook: fn(&Report)) {
+        self.reporting.hook = hook;
+    }
+
+    /// Reports what `work` finds only when that is [asked for](Deferred::report).
+    pub(super) fn deferring<R>(&mut self, work: impl FnOnce(&mut Self) -> R) -> (R, Deferred) {
+        self.reporting.is_deferred = true;
+        let result = work(self);
+        self.reporting.is_deferred = false;
+        let report = self.reporting.deferred.take();
+        (result, Deferred(self.reporting.hook, report))
+    }
+
+    /// Reports what a search came across.
+    pub(super) fn report_notes(&mut self, notes: &Notes) {
+        if let Some(report) = notes.0.take() {
+            self.reporting.report(report);
+        }
+    }
+
+    /// Whether a pointer is an allocation with this layout, undamaged, as is what it touches. If not, that
+    /// has been reported, as [`deallocate`](Talc::deallocate) would have.
+    ///
+    /// For wrappers that read a block before they free it: when they move it, for instance.
+    pub fn is_allocation(&mut self, ptr: *mut u8, layout: Layout) -> bool {
+        self.admits(ptr, layout)
+    }
+
+    /// Whether a pointer is an allocation with this layout, undamaged, and what it touches may be
+    /// changed. If not, that has been reported.
+    pub(super) fn admits(&mut self, ptr: *mut u8, layout: Layout) -> bool {
+        let neighbours = match self.gaps.verify_block(ptr, layout) {
+            Ok(neighbours) => neighbours,
+            Err(report) => {
+                self.reporting.report(report);
+                return false;
+            }
+        };
+        // SAFETY: what is looked at lies in the gaps.
+        unsafe {
+            if let Some(gap) = neighbours.below {
+                let from = gap.end().byte_sub(gap.size().min(MERGE_LOOK));
+                self.look_for_writes(gap, from, gap.end());
+            }
+            if let Some(gap) = neighbours.above {
+                let to = gap.base.byte_add(gap.size().min(MERGE_LOOK));
+                self.look_for_writes(gap, gap.base, to);
+            }
+        }
+        true
+    }
+
+    /// Whether a heap ends there, undamaged. If not, that has been reported.
+    pub(super) fn admits_end(&mut self, heap_end: NonNull<u8>) -> bool {
+        match self.gaps.verify_end(heap_end) {
+            Ok(()) => true,
+            Err(report) => {
+                self.reporting.report(report);
+                false
+            }
+        }
+    }
+
+    /// Reports the first write to a part of a gap after that was freed, and undoes all.
+    ///
+    /// # Safety
+    /// It is a gap of a heap, and the addresses are multiples of a word's size.
+    pub(super) unsafe fn look_for_writes(&mut self, gap: Gap, from: NonNull<u8>, to: NonNull<u8>) {
+        // SAFETY: the caller's duty.
+        if let Err(report) = unsafe { check_poison(gap, from, to) } {
+            // SAFETY: as before.
+            unsafe { restore_poison(gap, from, to) };
+            self.reporting.report(report);
+        }
+    }
+
+    /// Writes the tail of an allocation.
+    ///
+    /// # Safety
+    /// The chunk for a block of this layout is at `block`, and nothing in it beyond that is in use.
+    pub(super) unsafe fn seal(&mut self, block: Option<NonNull<u8>>, layout: Layout) {
+        if let Some(base) = block {
+            let size = chunk_size(layout.size());
+            let tail = Tail::new(self.gaps.key(), base.addr().get(), size, layout);
+            // SAFETY: the caller's duty.
+            unsafe { tail.write(base) };
+        }
+    }
+
+    /// Removes the tail of a chunk that ended at `old_end`.
+    ///
+    /// # Safety
+    /// It is larger now, and nothing beyond its allocation is in use.
+    pub(super) unsafe fn unseal(&mut self, old_end: NonNull<u8>) {
+        // SAFETY: the caller's duty.
+        unsafe { Tail::wipe(old_end) };
+    }
+}

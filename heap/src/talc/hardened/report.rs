@@ -1,0 +1,126 @@
+//! What is reported.
+
+use core::alloc::Layout;
+use core::fmt;
+
+/// What was found, and where.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Report {
+    /// Of the pointer that was passed, or of the first wrong byte, or of the first wrong word.
+    pub address: usize,
+    /// What is wrong with it.
+    pub misuse: Misuse,
+}
+
+/// What somebody did to an allocator or to its memory, with what was expected and what was found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Misuse {
+    /// A pointer into no heap was freed or resized.
+    ForeignPointer,
+    /// A pointer into an allocation was freed or resized.
+    InteriorPointer {
+        /// Where the allocation begins.
+        block: usize,
+    },
+    /// A pointer into free memory was freed or resized: for the second time, if it ever was an
+    /// allocation.
+    DoubleFree {
+        /// Where the free range begins.
+        from: usize,
+        /// Where it ends.
+        to: usize,
+    },
+    /// An allocation was freed or resized as what it is not.
+    WrongLayout {
+        /// With which it was allocated or last resized.
+        expected: Layout,
+        /// With which it was freed or resized now.
+        found: Layout,
+    },
+    /// The bytes above an allocation have changed.
+    WriteBeyondEnd {
+        /// The allocation, if that can still be told.
+        block: Option<usize>,
+        /// The byte or the word that was there.
+        expected: usize,
+        /// The byte or the word that is there now.
+        found: usize,
+    },
+    /// Memory has changed after it was freed.
+    WriteAfterFree {
+        /// The word that was there.
+        expected: usize,
+        /// The word that is there now.
+        found: usize,
+    },
+    /// The tag at the end of an allocation, or at the base of a heap, has changed.
+    DamagedTag {
+        /// What a tag with the same flags is.
+        expected: usize,
+        /// What is there.
+        found: usize,
+    },
+    /// One of the words in free memory that describe it has changed: the first three or the last one.
+    DamagedGap {
+        /// The word that was there, if that can be told.
+        expected: Option<usize>,
+        /// The word that is there now.
+        found: usize,
+    },
+}
+
+impl fmt::Display for Report {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "heap misuse at {:#x}: {}", self.address, self.misuse)
+    }
+}
+
+impl fmt::Display for Misuse {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Misuse::ForeignPointer => write!(f, "a pointer into no heap"),
+            Misuse::InteriorPointer { block } => {
+                write!(f, "a pointer into the allocation that begins at {block:#x}")
+            }
+            Misuse::DoubleFree { from, to } => {
+                write!(f, "it is free already, as is all of {from:#x}..{to:#x}")
+            }
+            Misuse::WrongLayout { expected, found } => write!(
+                f,
+                "allocated with size {} and alignment {}, used with size {} and alignment {}",
+                expected.size(),
+                expected.align(),
+                found.size(),
+                found.align()
+            ),
+            Misuse::WriteBeyondEnd {
+                block,
+                expected,
+                found,
+            } => {
+                write!(f, "a write beyond the end of ")?;
+                match block {
+                    Some(block) => write!(f, "the allocation at {block:#x}")?,
+                    None => write!(f, "an allocation")?,
+                }
+                write!(f, ": {found:#x} instead of {expected:#x}")
+            }
+            Misuse::WriteAfterFree { expected, found } => {
+                write!(f, "a write after free: {found:#x} instead of {expected:#x}")
+            }
+            Misuse::DamagedTag { expected, found } => {
+                write!(f, "a damaged tag: {found:#x} instead of {expected:#x}")
+            }
+            Misuse::DamagedGap { expected, found } => {
+                write!(f, "a damaged description of free memory: {found:#x}")?;
+                match expected {
+                    Some(expected) => write!(f, " instead of {expected:#x}"),
+                    None => write!(f, ", which cannot be"),
+                }
+            }
+        }
+    }
+}
+
+impl core::error::Error for Report {}

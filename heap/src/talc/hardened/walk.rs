@@ -1,0 +1,171 @@
+//! Walking a heap down from its end, chunk by chunk and gap by gap.
+
+use core::ptr::NonNull;
+
+use super::super::binning::Binning;
+use super::super::chunk::{CHUNK_UNIT, chunk_size, distance, unit_floor};
+use super::super::gaps::Gaps;
+use super::super::node::Gap;
+use super::super::tag::Tag;
+use super::heaps::Heap;
+use super::report::{Misuse, Report};
+use super::tail::Tail;
+
+/// A part of a heap.
+pub(super) enum Part {
+    Gap(Gap),
+    Chunk(NonNull<u8>, Tail),
+}
+
+impl Part {
+    pub(super) fn base(&self) -> NonNull<u8> {
+        match self {
+            Part::Gap(gap) => gap.base,
+            Part::Chunk(base, _) => *base,
+        }
+    }
+}
+
+/// The last word under an address.
+///
+/// # Safety
+/// A chunk, a gap or the base tag of a heap ends at `end`.
+pub(super) unsafe fn word_below(end: NonNull<u8>) -> usize {
+    // SAFETY: each of the three ends with a word.
+    unsafe { end.cast::<usize>().sub(1).read() }
+}
+
+/// What is wrong with the last word under an address.
+pub(super) fn wrong_word(end: NonNull<u8>, misuse: Misuse) -> Report {
+    Report {
+        address: end.addr().get() - size_of::<usize>(),
+        misuse,
+    }
+}
+
+impl<B: Binning> Gaps<B> {
+    /// The parts of a heap from its end down. The last is an error, if there is one.
+    pub(super) fn parts_down(&self, heap: Heap) -> impl Iterator<Item = Result<Part, Report>> {
+        let mut end = Some(heap.end).filter(|&end| end > heap.first);
+        core::iter::from_fn(move || {
+            // SAFETY: the heap ends with a part, and where one begins another ends, down to the first.
+            let part = unsafe { self.part_ending_at(heap, end?) };
+            end = match &part {
+                Ok(part) => Some(part.base()).filter(|&base| base > heap.first),
+                Err(_) => None,
+            };
+            Some(part)
+        })
+    }
+
+    /// The chunk or the gap that ends at `end`, as the words below say. What a gap says at its base is not
+    /// looked at.
+    ///
+    /// # Safety
+    /// A chunk or a gap of the heap ends at `end`, damaged or not.
+    pub(super) unsafe fn part_ending_at(
+        &self,
+        heap: Heap,
+        end: NonNull<u8>,
+    ) -> Result<Part, Report> {
+        let room = distance(heap.first, end);
+        // SAFETY: the caller's duty.
+        let (found, tag) = unsafe { (word_below(end), Tag::ending_at(end)) };
+        // SAFETY: there is room for one in the heap.
+        let tail = (room >= chunk_size(1)).then(|| unsafe { Tail::ending_at(end) });
+        let end_address = end.addr().get();
+        let expected_canary = tail.map(|tail| tail.expected_canary(self.key(), end_address));
+        let has_tail = expected_canary.is_some_and(|it| Some(it) == tail.map(|tail| tail.canary()));
+
+        if tag.is_allocated() && found == tag.word(end) {
+            return match tail {
+                // SAFETY: so far down the chunk reaches, as its canary vouches.
+                Some(tail) if has_tail => Ok(Part::Chunk(unsafe { end.byte_sub(tail.size) }, tail)),
+                _ => Err(Report {
+                    address: end_address - super::super::chunk::CHUNK_OVERHEAD,
+                    misuse: Misuse::WriteBeyondEnd {
+                        block: None,
+                        expected: expected_canary.unwrap_or(0),
+                        found: tail.map_or(0, |tail| tail.canary()),
+                    },
+                }),
+            };
+        }
+        let size = unit_floor(found);
+        if (CHUNK_UNIT..=room).contains(&size) {
+            // SAFETY: so far down there is heap.
+            let gap = Gap::new(unsafe { end.byte_sub(size) }, size, end == heap.end);
+            if gap.extent() == found {
+                return Ok(Part::Gap(gap));
+            }
+        }
+        Err(if has_tail {
+            // SAFETY: a chunk ends there, as its canary vouches.
+            unsafe { self.wrong_tag(heap, end) }
+        } else {
+            wrong_word(
+                end,
+                Misuse::DamagedGap {
+                    expected: None,
+                    found,
+                },
+            )
+        })
+    }
+
+    /// What is wrong with the tag under `end`.
+    ///
+    /// # Safety
+    /// A chunk or a heap's base ends there.
+    pub(super) unsafe fn wrong_tag(&self, heap: Heap, end: NonNull<u8>) -> Report {
+        let above_is_gap = end < heap.end
+            // SAFETY: something begins where something ends, unless the heap does.
+            && unsafe { self.gap_at(heap, end) }.is_some();
+        // SAFETY: there is a word under each end.
+        let found = unsafe { word_below(end) };
+        wrong_word(
+            end,
+            Misuse::DamagedTag {
+                expected: self.tag_word(heap, end, above_is_gap),
+                found,
+            },
+        )
+    }
+
+    /// What the tag under `end` must be.
+    pub(super) fn tag_word(&self, heap: Heap, end: NonNull<u8>, above_is_gap: bool) -> usize {
+        let mut tag = Tag::ending_chunk(end == heap.end);
+        if above_is_gap {
+            tag = tag.with(Tag::BELOW_GAP);
+        }
+        if end == heap.first && !self.is_above_heads(end) {
+            tag = tag.with(Tag::HEAP_BASE);
+        }
+        tag.word(end)
+    }
+
+    /// The gap that begins at `base`, if both its ends say the same.
+    ///
+    /// # Safety
+    /// A chunk or a gap of the heap begins there, damaged or not.
+    pub(super) unsafe fn gap_at(&self, heap: Heap, base: NonNull<u8>) -> Option<Gap> {
+        // SAFETY: whatever it is, it has a first word.
+        let gap = unsafe { Gap::at(base) };
+        let room = distance(base, heap.end);
+        let is_possible = (CHUNK_UNIT..=room).contains(&gap.size())
+            && gap == Gap::new(base, gap.size(), gap.size() == room);
+        // SAFETY: so far up there is heap.
+        let is_one = is_possible && unsafe { word_below(gap.end()) } == gap.extent();
+        is_one.then_some(gap)
+    }
+
+    /// A gap of any heap, found from the heaps' ends.
+    pub(super) fn find_in_heaps(&self, is_it: impl Fn(Gap) -> bool) -> Option<Gap> {
+        self.heaps()
+            .flat_map(|heap| self.parts_down(heap))
+            .find_map(|part| match part {
+                Ok(Part::Gap(gap)) if is_it(gap) => Some(gap),
+                _ => None,
+            })
+    }
+}

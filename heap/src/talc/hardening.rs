@@ -1,0 +1,96 @@
+//! Without the feature `hardened`, hardening is nothing: what `hardened` has, and that costs nothing.
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use super::Talc;
+use super::binning::Binning;
+use super::gaps::Gaps;
+use super::node::Gap;
+use crate::source::Source;
+
+pub(super) const TAIL_SIZE: usize = 0;
+pub(super) const RECORD_SIZE: usize = 0;
+
+pub(super) struct Heaps;
+
+impl Heaps {
+    pub(super) const fn new() -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn insert(&mut self, _first: NonNull<u8>, _end: NonNull<u8>) {}
+
+    #[inline(always)]
+    pub(super) fn remove(&mut self, _end: NonNull<u8>) {}
+
+    #[inline(always)]
+    pub(super) fn move_end(&mut self, _old_end: NonNull<u8>, _new_end: NonNull<u8>) {}
+}
+
+pub(super) struct Notes;
+
+impl Notes {
+    pub(super) const fn new() -> Self {
+        Self
+    }
+
+    #[inline(always)]
+    pub(super) fn trusts<B: Binning>(&self, _gaps: &Gaps<B>, _gap: &Gap) -> bool {
+        true
+    }
+}
+
+pub(super) struct Reporting;
+
+impl Reporting {
+    pub(super) const fn new() -> Self {
+        Self
+    }
+}
+
+pub(super) struct Deferred;
+
+impl Deferred {
+    #[inline(always)]
+    pub(super) fn report(self) {}
+}
+
+#[inline(always)]
+pub(super) unsafe fn poison(_from: NonNull<u8>, _to: NonNull<u8>) {}
+
+impl<S: Source, B: Binning> Talc<S, B> {
+    #[inline(always)]
+    pub(super) fn deferring<R>(&mut self, work: impl FnOnce(&mut Self) -> R) -> (R, Deferred) {
+        (work(self), Deferred)
+    }
+
+    #[inline(always)]
+    pub(super) fn report_notes(&mut self, _notes: &Notes) {}
+
+    #[inline(always)]
+    pub(super) fn admits(&mut self, _ptr: *mut u8, _layout: Layout) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    pub(super) fn admits_end(&mut self, _heap_end: NonNull<u8>) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn look_for_writes(
+        &mut self,
+        _gap: Gap,
+        _from: NonNull<u8>,
+        _to: NonNull<u8>,
+    ) {
+    }
+
+    #[inline(always)]
+    pub(super) unsafe fn seal(&mut self, _block: Option<NonNull<u8>>, _layout: Layout) {}
+
+    #[inline(always)]
+    pub(super) unsafe fn unseal(&mut self, _old_end: NonNull<u8>) {}
+}
