@@ -1,11 +1,12 @@
 #!/bin/sh
-# Instructions per operation of each peer on each trace, without those of the measurement itself
+# Instructions per operation of each peer on each workload, without those of the measurement itself
 # (the null peer's); then those of a free and an allocation among many live blocks, for two alignments.
-# `heap/benches/callgrind.sh [PEER…]`
+# `heap/benches/callgrind.sh [PEER…]`; with FEATURES=hardened in the environment, of `heap` with that.
 set -eu
 cd "$(dirname "$0")/../.."
 
-cargo build --quiet --release --package heap-benches --bin instructions --bin alignment
+cargo build --quiet --release --package heap-benches --bin instructions --bin alignment \
+    --features "${FEATURES:-}"
 programs=${CARGO_TARGET_DIR:-target}/release
 counts=$(mktemp -d)
 trap 'rm -r "$counts"' EXIT
@@ -18,25 +19,52 @@ count() {
     sed -n 's/.*Collected : *//p' "$counts/log"
 }
 
-traces="cc git python sqlite"
-for trace in $traces; do
-    count instructions null "$trace" >"$counts/null.$trace"
-done
-printf '%-12s%8s%8s%8s%8s%8s\n' instructions $traces mean
-for peer in ${*:-heap talc rlsf dlmalloc buddy}; do
-    for trace in $traces; do
-        total=$(count instructions "$peer" "$trace")
-        echo "$total $(cat "$counts/null.$trace") $(cat "$counts/operations")"
-    done | awk -v peer="$peer" '
-        BEGIN { printf "%-12s", peer }
-        { net = ($1 - $2) / $3; product += log(net); printf "%8.1f", net }
-        END { printf "%8.1f\n", exp(product / NR) }'
-done
+# A row for each peer, a column for each workload named PREFIX, SUFFIX and something in between; and
+# what they are for the first peer in relation to the second.
+# `table TITLE PREFIX SUFFIX "BETWEEN…" PEER…`
+table() {
+    title=$1 prefix=$2 suffix=$3 workloads=$4; shift 4
+    for workload in $workloads; do
+        count instructions null "$prefix$workload$suffix" >"$counts/null.$workload"
+    done
+    printf '%-20s' "$title"
+    printf '%14s' $workloads mean
+    echo
+    for peer in "$@"; do
+        for workload in $workloads; do
+            total=$(count instructions "$peer" "$prefix$workload$suffix")
+            echo "$peer $total $(cat "$counts/null.$workload") $(cat "$counts/operations")"
+        done
+    done | awk '
+        function row(name, values, format) {
+            product = 0
+            printf "%-20s", name
+            for (i = 1; i <= columns; i++) { product += log(values[i]); printf format, values[i] }
+            printf format "\n", exp(product / columns)
+        }
+        function end_row() {
+            if (!peer) return
+            row(peer, net, "%14.1f")
+            peers++
+            for (i = 1; i <= columns; i++)
+                if (peers == 1) first[i] = net[i]; else if (peers == 2) ratio[i] = first[i] / net[i]
+            names[peers] = peer
+        }
+        $1 != peer { end_row(); peer = $1; columns = 0 }
+        { net[++columns] = ($2 - $3) / $4 }
+        END { end_row(); if (peers > 1) row(names[1] " / " names[2], ratio, "%14.3f") }'
+    echo
+}
+
+peers=${*:-heap talc rlsf dlmalloc buddy}
+table instructions "" "" "cc git python sqlite" $peers
+table random random- "" "200 1000 3000 10000 30000" $peers
+table "with realloc" random- -realloc "200 1000 3000 10000 30000" $peers
+table pages "" "" "byte-at-page page-at-byte" $peers
 
 pairs=2000
-printf '\n%-12s%8s%8s%8s%8s\n' "a pair" align 1000 10000 100000
-for peer in ${*:-heap talc rlsf}; do
-    [ "$peer" != dlmalloc ] || continue # It crashes in this program.
+printf '%-12s%8s%8s%8s%8s\n' "a pair" align 1000 10000 100000
+for peer in ${*:-heap talc rlsf dlmalloc}; do
     for align in 8 64; do
         printf '%-12s%8s' "$peer" "$align"
         for live in 1000 10000 100000; do

@@ -1,239 +1,12 @@
 //! `ArenaSource` over a real arena, whose pages come from a window of the test's memory.
 
+mod common;
+
 use std::alloc::{GlobalAlloc, Layout};
-use std::ptr::NonNull;
-use std::sync::Mutex;
 
+use common::window::{Heap, PAGE, PageArena, Window, alloc, arena, free, heap, layout, settled};
 use heap::source::ArenaSource;
-use heap::talc::TalcLock;
-use heap::vmem::lock::LockApi;
-use heap::vmem::tags::{Page, PageSupply, TagPool};
-use heap::vmem::{self, AllocPolicy, Arena, Error, Source};
-
-const PAGE: usize = 4096;
-/// What pages hold while nobody has them.
-const VACANT: u8 = 0xDD;
-
-type SpinLock = LockApi<spin::Mutex<()>>;
-type Tags = &'static TagPool<SpinLock, Pages, 64>;
-type Heap<'a> = TalcLock<spin::Mutex<()>, ArenaSource<'a, Tags, SpinLock>>;
-type PageArena<'a> = Arena<'a, 'a, Tags, SpinLock>;
-
-/// Pages for boundary tags, from the host's allocator.
-struct Pages;
-
-// SAFETY: each page is an allocation of its own.
-unsafe impl PageSupply for Pages {
-    fn allocate_page(&self) -> Option<NonNull<Page>> {
-        // SAFETY: a page's size is not zero.
-        NonNull::new(unsafe { std::alloc::alloc(Layout::new::<Page>()) }).map(NonNull::cast)
-    }
-
-    unsafe fn deallocate_page(&self, page: NonNull<Page>) {
-        // SAFETY: it came from above.
-        unsafe { std::alloc::dealloc(page.as_ptr().cast(), Layout::new::<Page>()) }
-    }
-}
-
-/// A range of pages that lends runs of them, lowest address first, a guard page after each.
-struct Window {
-    base: NonNull<u8>,
-    pages: usize,
-    state: Mutex<State>,
-    /// Called while pages are taken back, as an interrupt would be.
-    interrupt: Mutex<Option<Box<dyn FnMut() + Send>>>,
-}
-
-#[derive(Default)]
-struct State {
-    /// For each page: lent, or a guard.
-    taken: Vec<bool>,
-    lent: usize,
-    most_lent: usize,
-    /// How many pages were ever lent.
-    total: usize,
-    /// More pages than this are refused.
-    limit: usize,
-    /// Every call from this one on is refused, counting down.
-    calls_left: usize,
-}
-
-// SAFETY: the memory is reached through the lent ranges alone.
-unsafe impl Sync for Window {}
-// SAFETY: as above.
-unsafe impl Send for Window {}
-
-impl Window {
-    fn new(pages: usize) -> Self {
-        let layout = Layout::from_size_align(pages * PAGE, PAGE).unwrap();
-        // SAFETY: not empty.
-        let base = NonNull::new(unsafe { std::alloc::alloc(layout) }).unwrap();
-        base.as_ptr().expose_provenance();
-        // SAFETY: freshly allocated.
-        unsafe { base.write_bytes(VACANT, pages * PAGE) };
-        let state = State {
-            taken: vec![false; pages],
-            limit: pages,
-            calls_left: usize::MAX,
-            ..State::default()
-        };
-        Window {
-            base,
-            pages,
-            state: Mutex::new(state),
-            interrupt: Mutex::new(None),
-        }
-    }
-
-    fn page(&self, address: usize) -> usize {
-        (address - self.base.addr().get()) / PAGE
-    }
-
-    /// Checks that nobody wrote to the pages `from..to` while they were vacant.
-    fn take(&self, state: &mut State, from: usize, to: usize) -> vmem::Result<()> {
-        if state.calls_left == 0 || state.lent + (to - from) > state.limit {
-            return Err(Error::Other("the window is exhausted"));
-        }
-        state.calls_left -= 1;
-        // SAFETY: the pages lie in the window, and nobody has them.
-        let bytes = unsafe {
-            std::slice::from_raw_parts(self.base.byte_add(from * PAGE).as_ptr(), (to - from) * PAGE)
-        };
-        assert!(
-            bytes.iter().all(|&byte| byte == VACANT),
-            "somebody wrote to a page that was given back"
-        );
-        state.lent += to - from;
-        state.total += to - from;
-        state.most_lent = state.most_lent.max(state.lent);
-        Ok(())
-    }
-
-    fn give(&self, from: usize, to: usize) {
-        if let Ok(mut interrupt) = self.interrupt.try_lock()
-            && let Some(interrupt) = &mut *interrupt
-        {
-            interrupt();
-        }
-        // SAFETY: the pages lie in the window, and are not used any more.
-        unsafe {
-            self.base
-                .byte_add(from * PAGE)
-                .write_bytes(VACANT, (to - from) * PAGE)
-        };
-        self.state.lock().unwrap().lent -= to - from;
-    }
-
-    fn lent(&self) -> usize {
-        self.state.lock().unwrap().lent * PAGE
-    }
-
-    fn total(&self) -> usize {
-        self.state.lock().unwrap().total
-    }
-}
-
-impl Drop for Window {
-    fn drop(&mut self) {
-        // SAFETY: allocated like that.
-        unsafe {
-            std::alloc::dealloc(
-                self.base.as_ptr(),
-                Layout::from_size_align(self.pages * PAGE, PAGE).unwrap(),
-            )
-        }
-    }
-}
-
-impl Source for Window {
-    fn import(&self, layout: vmem::Layout) -> vmem::Result<usize> {
-        assert!(layout.size().is_multiple_of(PAGE) && layout.align() <= PAGE);
-        let run = layout.size() / PAGE + 1;
-        let mut state = self.state.lock().unwrap();
-        let from = (0..=self.pages.saturating_sub(run))
-            .find(|&from| {
-                state.taken[from..]
-                    .iter()
-                    .take(run)
-                    .filter(|&&taken| !taken)
-                    .count()
-                    == run
-            })
-            .ok_or(Error::Empty {
-                size: layout.size(),
-            })?;
-        self.take(&mut state, from, from + run - 1)?;
-        state.taken[from..from + run].fill(true);
-        Ok(self.base.addr().get() + from * PAGE)
-    }
-
-    unsafe fn release(&self, base: usize, size: usize) -> vmem::Result<()> {
-        let (from, to) = (self.page(base), self.page(base + size));
-        self.give(from, to);
-        self.state.lock().unwrap().taken[from..=to].fill(false);
-        Ok(())
-    }
-
-    unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> vmem::Result<()> {
-        let (from, to) = (self.page(base + size), self.page(base + new_size));
-        let mut state = self.state.lock().unwrap();
-        // The old guard at `from` is this range's own.
-        if to >= self.pages || state.taken[from + 1..=to].contains(&true) {
-            return Err(Error::Empty { size: new_size });
-        }
-        self.take(&mut state, from, to)?;
-        state.taken[from..=to].fill(true);
-        Ok(())
-    }
-
-    unsafe fn shrink(&self, base: usize, size: usize, new_size: usize) -> vmem::Result<()> {
-        let (from, to) = (self.page(base + new_size), self.page(base + size));
-        self.give(from, to);
-        self.state.lock().unwrap().taken[from + 1..=to].fill(false);
-        Ok(())
-    }
-}
-
-fn arena(window: &Window) -> PageArena<'_> {
-    let tags: Tags = Box::leak(Box::new(TagPool::new(SpinLock::new(), Pages)));
-    Arena::create("pages", PAGE, Some(window), tags)
-        .unwrap()
-        .with_kept_spans(0)
-}
-
-fn heap<'a>(arena: &'a PageArena<'a>) -> Heap<'a> {
-    // SAFETY: the window's pages are memory that only the arena's borrower uses.
-    Heap::new(unsafe { ArenaSource::new(arena) })
-}
-
-/// Checks that all layers agree when nothing is on its way.
-fn settled(window: &Window, arena: &PageArena<'_>, heap: &Heap<'_>) {
-    heap.drain().unwrap();
-    let talc = heap.lock();
-    assert_eq!(talc.check(), Ok(()));
-    let heaps: Vec<_> = talc.arena_heaps().collect();
-    assert!(heaps.iter().all(|heap| heap.kept == heap.size), "{heaps:?}");
-    let sum: usize = heaps.iter().map(|heap| heap.size).sum();
-    assert_eq!(sum, talc.source.claimed());
-    assert_eq!(sum, arena.allocated_space());
-    assert_eq!(sum, window.lent());
-    drop(talc);
-    arena.check().unwrap();
-}
-
-fn layout(size: usize) -> Layout {
-    Layout::from_size_align(size, 8).unwrap()
-}
-
-fn alloc(heap: &Heap<'_>, layout: Layout) -> *mut u8 {
-    // SAFETY: the tests ask for no size of zero.
-    unsafe { heap.alloc(layout) }
-}
-
-fn free(heap: &Heap<'_>, block: *mut u8, layout: Layout) {
-    // SAFETY: the tests free what they allocated.
-    unsafe { heap.dealloc(block, layout) }
-}
+use heap::vmem::AllocPolicy;
 
 #[test]
 fn nothing_is_claimed_before_the_first_allocation() {
@@ -375,21 +148,24 @@ fn a_step_that_cannot_be_had_falls_back_to_what_the_layout_demands() {
 fn a_source_that_fails_at_any_call_leaves_everything_as_it_was() {
     let mut reached = 0;
     for calls in 0.. {
-        let window = Window::new(4096);
+        let window = Window::new(512);
         let arena = arena(&window);
         let heap = heap(&arena);
-        window.state.lock().unwrap().calls_left = calls;
+        window.fail_after(calls);
         let mut blocks = Vec::new();
         let mut failed = false;
         for round in 0..40 {
-            let layout = layout(10_000 * (round + 1));
+            let layout = layout(1_000 * (round + 1));
+            settled(&window, &arena, &heap);
             let before = (window.lent(), arena.allocated_space());
+            let bytes = window.bytes();
             let block = alloc(&heap, layout);
             if block.is_null() {
                 failed = true;
+                assert!(window.bytes() == bytes, "a failure changed the heap");
                 settled(&window, &arena, &heap);
                 assert_eq!((window.lent(), arena.allocated_space()), before);
-                window.state.lock().unwrap().calls_left = usize::MAX;
+                window.fail_after(usize::MAX);
                 let block = alloc(&heap, layout);
                 assert!(!block.is_null(), "the same request succeeds later");
                 blocks.push((block, layout));
@@ -562,6 +338,32 @@ fn what_interrupts_a_drain_may_allocate_free_and_drain() {
         settled(window, arena, heap);
     }
     assert!(interrupts > 500, "only {interrupts}, with all seeds");
+}
+
+#[test]
+fn a_source_that_is_dropped_gives_back_every_heap_and_what_was_on_its_way() {
+    let window = Window::new(4096);
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let blocks = [100, 1 << 20, 2 << 20].map(|size| {
+        let block = alloc(&heap, layout(size));
+        assert!(!block.is_null());
+        // The next heap cannot be this one.
+        let fence = arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
+        (block, layout(size), fence)
+    });
+    free(&heap, blocks[1].0, blocks[1].1);
+    assert_eq!(heap.lock().arena_heaps().count(), 2);
+    assert!(!alloc(&heap, layout(3 << 20)).is_null());
+    assert_eq!(heap.lock().arena_heaps().count(), 3, "not what is queued");
+    assert!(heap.lock().source.has_returns());
+    drop(heap);
+    assert_eq!(arena.allocated_space(), blocks.len() * PAGE, "the fences");
+    for (_, _, fence) in blocks {
+        arena.free(fence).unwrap();
+    }
+    assert_eq!(window.lent(), 0);
+    arena.check().unwrap();
 }
 
 #[test]

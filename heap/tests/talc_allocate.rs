@@ -2,82 +2,18 @@
 
 mod common;
 
-use std::alloc::Layout;
+use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::NonNull;
 
 use common::memory::Memory;
+use common::one_heap::OneHeap;
 use common::random::Random;
 use common::shadow::Shadow;
+use common::sizes::{SMALLEST, units};
 use common::trace::{Operation, Trace};
-use heap::Span;
-use heap::talc::base::{CHUNK_UNIT, Talc};
-use heap::talc::source::Manual;
-use heap::talc::{DefaultBinning, min_first_heap_size};
-
-/// What a chunk needs beyond the allocation.
-const TAG: usize = if cfg!(all(target_pointer_width = "64", target_endian = "little")) {
-    1
-} else {
-    size_of::<usize>()
-};
-
-type ManualTalc = Talc<Manual, DefaultBinning>;
-
-/// An allocator with one heap, and the same heap for the walker.
-struct OneHeap {
-    talc: ManualTalc,
-    span: Span,
-    _memory: Memory,
-}
-
-impl OneHeap {
-    fn new(size: usize) -> Self {
-        let memory = Memory::new(min_first_heap_size::<DefaultBinning>() + size);
-        let mut talc = ManualTalc::new(Manual);
-        // SAFETY: the memory lives as long as the allocator.
-        let end = unsafe { talc.claim(memory.base(), memory.size()) }.expect("it is large enough");
-        Self {
-            talc,
-            span: Span::new(memory.base(), end.as_ptr()),
-            _memory: memory,
-        }
-    }
-
-    fn allocate(&mut self, size: usize, align: usize) -> Option<NonNull<u8>> {
-        // SAFETY: no test asks for zero bytes.
-        unsafe {
-            self.talc
-                .allocate(Layout::from_size_align(size, align).unwrap())
-        }
-    }
-
-    fn deallocate(&mut self, ptr: NonNull<u8>, size: usize, align: usize) {
-        let layout = Layout::from_size_align(size, align).unwrap();
-        // SAFETY: the tests free what they have allocated, once.
-        unsafe { self.talc.deallocate(ptr.as_ptr(), layout) }
-    }
-
-    fn check(&self) {
-        self.talc.check().unwrap();
-        // SAFETY: it is the heap's span.
-        unsafe { self.talc.check_heap(self.span) }.unwrap();
-    }
-
-    /// Everything is free: one gap, and it can be allocated whole.
-    fn assert_one_gap(&mut self) {
-        self.check();
-        let gaps: Vec<_> = self.talc.gaps().collect();
-        let [gap] = gaps[..] else {
-            panic!("{gaps:?} did not merge")
-        };
-        assert_eq!(gap.end(), self.span.end());
-        let size = gap.size() - size_of::<usize>();
-        let all = self
-            .allocate(size, 1)
-            .expect("a gap can be allocated whole");
-        self.deallocate(all, size, 1);
-    }
-}
+use heap::talc::TalcLock;
+use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT};
+use heap::talc::source::Claim;
 
 /// Four orders of freeing `count` blocks.
 fn orders(count: usize, random: &mut Random) -> [Vec<usize>; 4] {
@@ -94,8 +30,8 @@ fn orders(count: usize, random: &mut Random) -> [Vec<usize>; 4] {
 #[test]
 fn every_size_and_alignment_is_freed_in_every_order() {
     let mut random = Random::new(1);
-    let mut heap = OneHeap::new(40 << 20);
     for align in (0..=22).map(|log2| 1 << log2) {
+        let mut heap = OneHeap::new(8 * (align + 8192));
         // All sizes with the small alignments, some with the large.
         let step = if align <= 64 { 1 } else { 97 };
         for size in (1..=4096).step_by(step) {
@@ -120,129 +56,89 @@ fn every_size_and_alignment_is_freed_in_every_order() {
     }
 }
 
-#[test]
-fn sizes_around_the_alignment_keep_it() {
-    let mut heap = OneHeap::new(1 << 20);
-    for align in [256, 512, 1024, 4096, 16384] {
-        for size in [1, align - 1, align, align + 1] {
-            let block = heap.allocate(size, align).unwrap();
-            assert!(block.addr().get().is_multiple_of(align));
-            heap.check();
-            heap.deallocate(block, size, align);
-            heap.assert_one_gap();
-        }
-    }
+/// What lies above a block that is resized.
+#[derive(Clone, Copy, Debug)]
+enum Above {
+    Room,
+    Block,
+    /// So many bytes, and then a block.
+    Hole(usize),
 }
 
 #[test]
-fn many_small_blocks_at_page_alignment_fit_with_small_ones_between_them() {
-    let mut heap = OneHeap::new(40 << 20);
-    let pages: Vec<_> = (0..0x2000)
-        .map(|_| heap.allocate(1, 4096).unwrap())
-        .collect();
-    heap.check();
-    // The room between them is not lost.
-    let between: Vec<_> = (0..0x2000)
-        .map(|_| heap.allocate(3800, 1).unwrap())
-        .collect();
-    assert!(
-        between
+fn every_size_is_reallocated_to_every_other() {
+    let memory = Memory::new(1 << 20);
+    // SAFETY: the memory outlives the allocator.
+    let claim = unsafe { Claim::new(memory.base(), memory.size()) };
+    let lock = TalcLock::<spin::Mutex<()>, _>::new(claim);
+    let layout = |size| Layout::from_size_align(size, 1).unwrap();
+    let sizes = (1..=130)
+        .step_by(3)
+        .chain((7..=15).flat_map(|log2| [-9, -1, 0, 1].map(|by| (1 << log2) + by)))
+        .map(|size: isize| size as usize);
+    let sizes: Vec<usize> = sizes.collect();
+    for above in [
+        Above::Room,
+        Above::Block,
+        Above::Hole(50),
+        Above::Hole(3000),
+    ] {
+        for (&from, &to) in sizes
             .iter()
-            .filter(|block| **block < *pages.last().unwrap())
-            .count()
-            > 0x1f00
-    );
-    for (page, between) in pages.into_iter().zip(between) {
-        heap.deallocate(page, 1, 4096);
-        heap.deallocate(between, 3800, 1);
-    }
-    heap.assert_one_gap();
-}
-
-#[test]
-fn requests_beyond_the_address_space_fail_and_change_nothing() {
-    let mut heap = OneHeap::new(1 << 16);
-    let before: Vec<_> = heap.talc.gaps().collect();
-    let largest = isize::MAX as usize;
-    for align in [
-        1,
-        8,
-        CHUNK_UNIT,
-        4096,
-        1 << (usize::BITS - 8),
-        1 << (usize::BITS - 2),
-    ] {
-        for size in [
-            largest - (align - 1),
-            (largest - (align - 1)) / 2 + 1,
-            1 << (usize::BITS - 8),
-        ] {
-            assert_eq!(heap.allocate(size.min(largest - (align - 1)), align), None);
-        }
-    }
-    let block = heap.allocate(10, 1).unwrap();
-    let layout = Layout::from_size_align(10, 1).unwrap();
-    for size in [
-        1 << 20,
-        largest,
-        largest + 1,
-        usize::MAX - CHUNK_UNIT,
-        usize::MAX,
-    ] {
-        // SAFETY: the block is live.
-        assert!(!unsafe { heap.talc.try_grow_in_place(block.as_ptr(), layout, size) });
-    }
-    heap.deallocate(block, 10, 1);
-    assert_eq!(heap.talc.gaps().collect::<Vec<_>>(), before);
-    heap.assert_one_gap();
-}
-
-#[test]
-fn gap_sizes_around_powers_of_two_are_no_tags() {
-    let mut heap = OneHeap::new(80 << 20);
-    for power in CHUNK_UNIT.ilog2() + 2..=26 {
-        for units in [-1, 0, 1_isize] {
-            let chunk = (1_usize << power).wrapping_add_signed(units * CHUNK_UNIT as isize);
-            let size = chunk - size_of::<usize>();
-            let [low, middle, high] = [1, size, 1].map(|size| heap.allocate(size, 1).unwrap());
-            heap.deallocate(middle, size, 1);
-            heap.check();
-            assert_eq!(heap.talc.gaps_in(heap.span).next().unwrap().size(), chunk);
-            // Both neighbours must take the gap for one.
-            heap.deallocate(high, 1, 1);
-            heap.deallocate(low, 1, 1);
-            heap.assert_one_gap();
-        }
-    }
-}
-
-#[test]
-fn churn_of_tiny_blocks_leaves_room_for_larger_ones() {
-    let mut random = Random::new(53);
-    let mut heap = OneHeap::new(8 << 20);
-    let mut shadow = Shadow::new();
-    for round in 0..4 {
-        let tiny = Layout::from_size_align(1 + round, 1).unwrap();
-        for _ in 0..50_000 {
-            let block = heap.allocate(tiny.size(), 1).unwrap();
-            shadow.insert(block.as_ptr(), tiny);
-            if random.below(3) == 0 {
-                let block = shadow.take(&mut random).unwrap();
-                heap.deallocate(NonNull::new(block.ptr).unwrap(), block.layout.size(), 1);
+            .flat_map(|from| sizes.iter().map(move |to| (from, to)))
+        {
+            let mut shadow = Shadow::new();
+            // SAFETY: the sizes are not zero, and what is freed is live.
+            unsafe {
+                let block = lock.alloc(layout(from));
+                shadow.insert(block, layout(from));
+                let others = match above {
+                    Above::Room => vec![],
+                    Above::Block => vec![lock.alloc(layout(1))],
+                    Above::Hole(size) => {
+                        let hole = lock.alloc(layout(size));
+                        let other = lock.alloc(layout(1));
+                        lock.dealloc(hole, layout(size));
+                        vec![other]
+                    }
+                };
+                for &other in &others {
+                    shadow.insert(other, layout(1));
+                }
+                let taken = shadow.take_at(0);
+                let moved = lock.realloc(block, layout(from), to);
+                let stays = if to <= from {
+                    cfg!(not(feature = "disable-realloc-in-place"))
+                } else {
+                    matches!(above, Above::Room) && GROWS_IN_PLACE
+                };
+                assert!(moved == block || !stays, "{from} to {to}, {above:?}");
+                shadow.put_back(taken, moved, to);
+                shadow.assert_all_intact();
+                lock.dealloc(moved, layout(to));
+                for other in others {
+                    lock.dealloc(other, layout(1));
+                }
             }
+            let talc = lock.lock();
+            talc.check().unwrap();
+            assert_eq!(talc.gaps().count(), 1, "{from} to {to}, {above:?}");
         }
-        heap.check();
-        assert!(heap.allocate(64, 1).is_some());
     }
-    shadow.assert_all_intact();
 }
+
+/// Whether blocks stay where they are when there is room above.
+const GROWS_IN_PLACE: bool = cfg!(not(any(
+    feature = "disable-grow-in-place",
+    feature = "disable-realloc-in-place"
+)));
 
 #[test]
 fn sizes_within_a_chunk_need_no_change() {
     let mut heap = OneHeap::new(1 << 16);
-    let largest = 2 * CHUNK_UNIT - TAG;
+    let largest = SMALLEST - CHUNK_OVERHEAD;
     let [low, high] = [1, 1].map(|size| heap.allocate(size, 1).unwrap());
-    assert_eq!(high.addr().get() - low.addr().get(), 2 * CHUNK_UNIT);
+    assert_eq!(high.addr().get() - low.addr().get(), SMALLEST);
     let layout = |size| Layout::from_size_align(size, 1).unwrap();
     // SAFETY: the block is live, and of the size that it was given last.
     unsafe {
@@ -263,11 +159,12 @@ fn sizes_within_a_chunk_need_no_change() {
 #[test]
 fn a_remainder_of_one_unit_is_not_lost() {
     let mut heap = OneHeap::new(1 << 16);
-    let units = |count: usize| count * CHUNK_UNIT - size_of::<usize>();
+    const FEW: usize = SMALLEST / CHUNK_UNIT;
     let layout = |count| Layout::from_size_align(units(count), 1).unwrap();
     for free_lower_first in [false, true] {
         // Where five units were freed, four are allocated.
-        let [low, middle, high] = [2, 5, 2].map(|count| heap.allocate(units(count), 1).unwrap());
+        let [low, middle, high] =
+            [FEW, 5, FEW].map(|count| heap.allocate(units(count), 1).unwrap());
         heap.deallocate(middle, units(5), 1);
         assert_eq!(heap.allocate(units(4), 1), Some(middle));
         heap.check();
@@ -298,11 +195,17 @@ fn a_remainder_of_one_unit_is_not_lost() {
         } else {
             (high, middle)
         };
-        let size_of = |block| if block == middle { units(4) } else { units(2) };
+        let size_of = |block| {
+            if block == middle {
+                units(4)
+            } else {
+                units(FEW)
+            }
+        };
         heap.deallocate(first, size_of(first), 1);
         heap.check();
         heap.deallocate(second, size_of(second), 1);
-        heap.deallocate(low, units(2), 1);
+        heap.deallocate(low, units(FEW), 1);
         heap.assert_one_gap();
     }
 }
@@ -328,7 +231,7 @@ fn growing_takes_what_it_needs_of_the_gap_above() {
         };
         assert_eq!(
             grown,
-            new_size + TAG <= limit,
+            new_size + CHUNK_OVERHEAD <= limit,
             "{layout:?} to {new_size} with {limit} in all"
         );
         heap.check();
@@ -371,36 +274,6 @@ fn shrinking_gives_the_tail_back() {
         }
         heap.assert_one_gap();
     }
-}
-
-#[test]
-fn the_last_block_can_be_freed_when_memory_has_run_out() {
-    let mut heap = OneHeap::new(1 << 16);
-    let mut blocks = Vec::new();
-    while let Some(block) = heap.allocate(100, 8) {
-        blocks.push(block);
-    }
-    assert_eq!(heap.allocate(100, 8), None);
-    let last = blocks.pop().unwrap();
-    heap.deallocate(last, 100, 8);
-    assert_eq!(heap.allocate(100, 8), Some(last));
-    heap.deallocate(last, 100, 8);
-    for block in blocks {
-        heap.deallocate(block, 100, 8);
-    }
-    heap.assert_one_gap();
-}
-
-#[test]
-fn an_allocator_without_memory_can_be_looked_at() {
-    let mut talc = ManualTalc::new(Manual);
-    talc.check().unwrap();
-    assert_eq!(talc.gaps().count(), 0);
-    assert!(format!("{talc:?}").contains("gaps: 0"));
-    // SAFETY: the size is not zero.
-    assert_eq!(unsafe { talc.try_allocate(Layout::new::<u8>()) }, None);
-    #[cfg(feature = "counters")]
-    assert_eq!(talc.counters().overhead_bytes(), 0);
 }
 
 fn replay(name: &str) {

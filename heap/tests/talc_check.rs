@@ -6,14 +6,22 @@ use std::alloc::Layout;
 
 use common::memory::Memory;
 use common::random::Random;
+use common::sizes::{FIRST, SMALLEST, units};
 use heap::Span;
 use heap::talc::base::{CHUNK_UNIT, Talc};
 use heap::talc::source::Manual;
-use heap::talc::{DefaultBinning, Region, Rule, min_first_heap_size};
+use heap::talc::{Corruption, DefaultBinning, Region, Rule, min_first_heap_size};
 
 const WORD: usize = size_of::<usize>();
 
-/// A heap in which gaps of two, three and three units lie between chunks, and the rest is a gap.
+/// Tags have seals, regions are single chunks, and `check` walks heaps too: `hardened.rs` is about that.
+const HARDENED: bool = cfg!(feature = "hardened");
+
+/// Units of the smallest chunk.
+const FEW: usize = SMALLEST / CHUNK_UNIT;
+
+/// A heap in which gaps of the fewest units, and of one more, twice, lie between chunks, and the rest
+/// is a gap.
 struct Specimen {
     talc: Talc<Manual, DefaultBinning>,
     heap: Span,
@@ -29,8 +37,8 @@ impl Specimen {
         // SAFETY: the memory is ours, sizes are not zero, and blocks are freed once.
         let heap = unsafe {
             let end = talc.claim(memory.base(), memory.size()).unwrap();
-            let blocks = [2, 3, 3].map(|units| {
-                let layout = Layout::from_size_align(units * CHUNK_UNIT - WORD, 1).unwrap();
+            let blocks = [FEW, FEW + 1, FEW + 1].map(|count| {
+                let layout = Layout::from_size_align(units(count), 1).unwrap();
                 let block = talc.allocate(layout).unwrap();
                 talc.allocate(Layout::new::<u8>()).unwrap();
                 (block, layout)
@@ -66,24 +74,30 @@ impl Specimen {
     }
 
     fn report(&self) -> Option<(usize, Rule)> {
+        let lists = self.talc.check().err().map(Self::shown);
+        lists.or_else(|| self.report_of_heap())
+    }
+
+    /// What is wrong with the heap beside its lists.
+    fn report_of_heap(&self) -> Option<(usize, Rule)> {
         // SAFETY: it is the heap's span.
-        let result = self
-            .talc
-            .check()
-            .and_then(|()| unsafe { self.talc.check_heap(self.heap) });
-        result.err().map(|corruption| {
-            let address = format!("{:#x}", corruption.address);
-            assert!(
-                corruption.to_string().contains(&address),
-                "the text names the place"
-            );
-            (corruption.address, corruption.rule)
-        })
+        let result = unsafe { self.talc.check_heap(self.heap) };
+        result.err().map(Self::shown)
+    }
+
+    fn shown(corruption: Corruption) -> (usize, Rule) {
+        let address = format!("{:#x}", corruption.address);
+        assert!(
+            corruption.to_string().contains(&address),
+            "the text names the place"
+        );
+        (corruption.address, corruption.rule)
     }
 
     /// Where the tag below an address is: its least significant byte.
     fn tag_below(&self, end: *mut u8) -> *mut u8 {
-        let one_byte = cfg!(all(target_pointer_width = "64", target_endian = "little"));
+        let one_byte =
+            cfg!(all(target_pointer_width = "64", target_endian = "little")) && !HARDENED;
         end.wrapping_sub(if one_byte || cfg!(target_endian = "big") {
             1
         } else {
@@ -141,16 +155,16 @@ fn a_size_that_belongs_into_another_bin() {
         Some((
             base.addr(),
             Rule::Bin {
-                found: 2,
-                expected: 3
+                found: FEW as u32,
+                expected: FEW as u32 + 1
             }
         ))
     );
     specimen.damage(base, |_| 0);
-    assert!(matches!(
-        specimen.report(),
-        Some((_, Rule::Bin { found: 2, .. }))
-    ));
+    let Some((_, Rule::Bin { found, .. })) = specimen.report() else {
+        panic!()
+    };
+    assert_eq!(found, FEW as u32);
 }
 
 #[test]
@@ -159,7 +173,7 @@ fn an_end_that_was_written_over() {
     let gap = specimen.gaps[1];
     specimen.damage(gap.end().wrapping_sub(WORD), |_| 0x4141);
     let expected = Rule::Extent {
-        at_base: 3 * CHUNK_UNIT,
+        at_base: (FEW + 1) * CHUNK_UNIT,
         at_end: 0x4141,
     };
     assert_eq!(specimen.report(), Some((gap.base().addr(), expected)));
@@ -194,13 +208,13 @@ fn a_head_without_its_gap() {
         .unwrap()
         .span()
         .base();
-    let head = heads.wrapping_add(2 * WORD);
+    let head = heads.wrapping_add(FEW * WORD);
     specimen.damage(head, |first| {
         assert_eq!(first, specimen.gaps[0].base().addr());
         0
     });
     let expected = Rule::Availability {
-        bin: 2,
+        bin: FEW as u32,
         available: true,
     };
     assert_eq!(specimen.report(), Some((head.addr(), expected)));
@@ -228,7 +242,10 @@ fn a_damaged_mark_at_the_base_of_the_heap() {
             was = tag;
             change(tag)
         });
-        assert_eq!(specimen.report(), Some((first.addr(), Rule::HeapBase)));
+        assert_eq!(
+            specimen.report_of_heap(),
+            Some((first.addr(), Rule::HeapBase))
+        );
         specimen.damage_byte(specimen_tag, |_| was);
     }
     assert_eq!(specimen.report(), None);
@@ -241,11 +258,14 @@ fn a_damaged_mark_at_the_end_of_the_heap() {
     // On a gap …
     specimen.damage(top.base(), |extent| extent ^ 2);
     specimen.damage(top.end().wrapping_sub(WORD), |extent| extent ^ 2);
-    assert_eq!(specimen.report(), Some((top.base().addr(), Rule::HeapEnd)));
+    // (Such a gap is none, for `hardened`.)
+    let rule = [Rule::HeapEnd, Rule::TagOfRun][usize::from(HARDENED)];
+    let address = [top.base(), top.end()][usize::from(HARDENED)].addr();
+    assert_eq!(specimen.report_of_heap(), Some((address, rule)));
     specimen.damage(top.base(), |extent| extent ^ 2);
     specimen.damage(top.end().wrapping_sub(WORD), |extent| extent ^ 2);
     // … and on a chunk.
-    let layout = Layout::from_size_align(top.size() - WORD, 1).unwrap();
+    let layout = Layout::from_size_align(units(top.size() / CHUNK_UNIT), 1).unwrap();
     // SAFETY: the size is not zero.
     unsafe { specimen.talc.allocate(layout) }.unwrap();
     assert_eq!(specimen.report(), None);
@@ -260,7 +280,7 @@ fn a_damaged_mark_at_the_end_of_the_heap() {
             was = tag;
             change(tag)
         });
-        assert_eq!(specimen.report(), Some((top.end().addr(), rule)));
+        assert_eq!(specimen.report_of_heap(), Some((top.end().addr(), rule)));
         specimen.damage_byte(tag, |_| was);
     }
 }
@@ -271,27 +291,31 @@ fn slivers_at_both_ends_of_a_heap() {
     let mut talc = Talc::<_, DefaultBinning>::new(Manual);
     // The first chunk of the second heap lies one unit above what is aligned to two.
     let min = min_first_heap_size::<DefaultBinning>().next_multiple_of(2 * CHUNK_UNIT);
-    let base = memory.base().wrapping_add(min);
+    let first = memory
+        .base()
+        .wrapping_add((min + FIRST).next_multiple_of(2 * CHUNK_UNIT) + CHUNK_UNIT);
+    let base = first.wrapping_sub(FIRST);
+    let low_units = SMALLEST.div_ceil(2 * CHUNK_UNIT) * 2;
+    let low_layout = Layout::from_size_align(units(low_units), 2 * CHUNK_UNIT).unwrap();
     // SAFETY: the memory is ours, and sizes are not zero.
     let heap = unsafe {
         talc.claim(memory.base(), min).unwrap();
         while talc.allocate(Layout::new::<u8>()).is_some() {}
-        let end = talc.claim(base, 6 * CHUNK_UNIT).unwrap();
-        let layout = Layout::from_size_align(2 * CHUNK_UNIT - WORD, 2 * CHUNK_UNIT).unwrap();
-        let low = talc.allocate(layout).unwrap();
-        assert_eq!(low.as_ptr(), base.wrapping_add(2 * CHUNK_UNIT));
-        let layout = Layout::from_size_align(2 * CHUNK_UNIT - WORD, 1).unwrap();
+        let size = FIRST + (low_units + 3) * CHUNK_UNIT;
+        let end = talc.claim(base, size).unwrap();
+        let low = talc.allocate(low_layout).unwrap();
+        assert_eq!(low.as_ptr(), first.wrapping_add(CHUNK_UNIT));
         let end = talc
-            .truncate(end, low.as_ptr().wrapping_add(3 * CHUNK_UNIT))
+            .truncate(end, low.as_ptr().wrapping_add((low_units + 1) * CHUNK_UNIT))
             .unwrap();
-        assert_eq!(talc.allocate(layout), None, "slivers are not allocated");
+        let byte = talc.allocate(Layout::new::<u8>());
+        assert_eq!(byte, None, "slivers are not allocated");
         Span::new(base, end.as_ptr())
     };
-    let first = base.wrapping_add(CHUNK_UNIT);
-    assert_eq!(
-        talc.regions(heap).collect::<Vec<_>>(),
-        [Region::Run(Span::new(first, heap.end()))]
-    );
+    let regions: Vec<_> = talc.regions(heap).collect();
+    assert_eq!(regions.len(), if HARDENED { 3 } else { 1 });
+    assert_eq!(regions[0].span().base(), first);
+    assert!(regions.iter().all(|it| matches!(it, Region::Run(_))));
     // SAFETY: it is a heap of this allocator.
     let report = || unsafe { talc.check_heap(heap) }.map_err(|it| (it.address, it.rule));
     assert_eq!(report(), Ok(()));
@@ -319,10 +343,9 @@ fn slivers_at_both_ends_of_a_heap() {
         let end = std::ptr::NonNull::new(heap.end()).unwrap();
         assert_eq!(
             talc.reserved(end).up_to.as_ptr(),
-            low.wrapping_add(2 * CHUNK_UNIT)
+            low.wrapping_add(low_units * CHUNK_UNIT)
         );
-        let layout = Layout::from_size_align(2 * CHUNK_UNIT - WORD, 2 * CHUNK_UNIT).unwrap();
-        talc.deallocate(low, layout);
+        talc.deallocate(low, low_layout);
     }
     assert_eq!(
         talc.gaps_in(heap).collect::<Vec<_>>(),
@@ -379,10 +402,12 @@ fn gaps_come_in_the_order_of_their_addresses_and_tile_the_heap_with_the_runs() {
         let regions: Vec<_> = talc.regions(heap).collect();
         for pair in regions.windows(2) {
             assert_eq!(pair[0].span().end(), pair[1].span().base());
-            assert!(matches!(
-                pair,
-                [Region::Gap(_), Region::Run(_)] | [Region::Run(_), Region::Gap(_)]
-            ));
+            assert!(
+                matches!(
+                    pair,
+                    [Region::Gap(_), Region::Run(_)] | [Region::Run(_), Region::Gap(_)]
+                ) || HARDENED && matches!(pair, [Region::Run(_), Region::Run(_)])
+            );
         }
         assert_eq!(regions.last().unwrap().span().end(), heap.end());
         let gaps = regions

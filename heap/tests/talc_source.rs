@@ -6,7 +6,7 @@ use std::alloc::Layout;
 
 use common::memory::Memory;
 use heap::talc::base::binning::Binning;
-use heap::talc::base::{CHUNK_UNIT, Talc};
+use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, Talc};
 use heap::talc::source::{Claim, Source};
 use heap::talc::{DefaultBinning, min_first_heap_size};
 
@@ -112,16 +112,12 @@ fn a_source_that_fails_at_any_call_leaves_everything_as_it_was() {
         let mut blocks = Vec::new();
         let mut failed = false;
         for size in [100, 1000, 1800, 1500, 30, 1700, 1200, 1900, 1100] {
-            let before: Vec<_> = talc.gaps().collect();
+            let before = memory.bytes();
             // SAFETY: the size is not zero.
             let block = unsafe { talc.allocate(layout(size)) };
             let block = block.unwrap_or_else(|| {
                 failed = true;
-                assert_eq!(
-                    talc.gaps().collect::<Vec<_>>(),
-                    before,
-                    "a failure changed the heap"
-                );
+                assert!(memory.bytes() == before, "a failure changed the heap");
                 talc.check().unwrap();
                 // SAFETY: the size is not zero.
                 unsafe { talc.allocate(layout(size)) }.expect("the source fails once")
@@ -206,4 +202,46 @@ fn what_fits_is_found_before_an_allocation_is_refused() {
         assert_eq!(talc.allocate(larger), Some(expected));
         assert_eq!(talc.allocate(larger), None);
     }
+}
+
+/// Leaves heaps as they are, and remembers what it was last asked.
+#[derive(Debug)]
+struct Witness {
+    told: Option<(*mut u8, *mut u8)>,
+}
+
+// SAFETY: it grants nothing and takes nothing back.
+unsafe impl Source for Witness {
+    const TRACK_HEAP_END: bool = true;
+
+    fn acquire<B: Binning>(_: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
+        Err(())
+    }
+
+    unsafe fn resize(&mut self, base: *mut u8, heap_end: *mut u8, _: bool) -> *mut u8 {
+        self.told = Some((base, heap_end));
+        heap_end
+    }
+}
+
+#[test]
+fn a_tracking_source_is_told_of_what_becomes_free_at_the_top_by_freeing_and_by_shrinking() {
+    let memory = Memory::new(1 << 16);
+    let mut talc = Talc::<_, DefaultBinning>::new(Witness { told: None });
+    // SAFETY: the memory is ours; blocks are live, and their sizes not zero.
+    unsafe {
+        let end = talc.claim(memory.base(), memory.size()).unwrap().as_ptr();
+        let below = talc.allocate(layout(1000)).unwrap().as_ptr();
+        let top = talc.allocate(layout(1000)).unwrap().as_ptr();
+        talc.shrink(below, layout(1000), 500);
+        talc.deallocate(below, layout(500));
+        assert_eq!(talc.source.told, None, "what is free is not at the top");
+        talc.shrink(top, layout(1000), 1000 - CHUNK_UNIT);
+        let chunk = (1000 - CHUNK_UNIT + CHUNK_OVERHEAD).next_multiple_of(CHUNK_UNIT);
+        let shrunk = top.wrapping_add(chunk);
+        assert_eq!(talc.source.told, Some((shrunk, end)));
+        talc.deallocate(top, layout(1000 - CHUNK_UNIT));
+        assert_eq!(talc.source.told, Some((below, end)));
+    }
+    talc.check().unwrap();
 }

@@ -1,4 +1,5 @@
 //! The arena.
 #![cfg_attr(feature = "nightly", feature(allocator_api))]
 
+mod common;
 mod vmem;

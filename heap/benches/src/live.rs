@@ -8,7 +8,8 @@ use crate::random::Random;
 
 /// Live blocks of random sizes at one alignment, half of which were freed again in random order.
 pub struct Live<P> {
-    peer: P,
+    /// In a box because `dlmalloc` must stay where its first allocation found it.
+    peer: Box<P>,
     blocks: Vec<(*mut u8, Layout)>,
     align: usize,
     random: Random,
@@ -24,7 +25,7 @@ impl<P: Peer> Live<P> {
         let peer = unsafe { P::new(arena.base(), arena.size()) }.expect("the arena is large");
         let random = Random::new(count as u64);
         let mut live = Self {
-            peer,
+            peer: Box::new(peer),
             blocks: Vec::new(),
             align,
             random,

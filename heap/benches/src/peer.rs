@@ -15,7 +15,9 @@ pub trait Peer: Sized {
     /// Manages `size` bytes from `base`, or `None` if they are too few.
     ///
     /// # Safety
-    /// The range is aligned to a page and nobody else uses it as long as the value is used.
+    /// * The range is aligned to a page and nobody else uses it as long as the value is used.
+    /// * The value is not moved after the first allocation. ([`Dlmalloc`] then has pointers into
+    ///   itself.)
     unsafe fn new(base: *mut u8, size: usize) -> Option<Self>;
 
     /// Allocates; null if there is no room.

@@ -1,25 +1,10 @@
-//! Driving a peer through a recorded trace.
+//! Driving a peer through a trace.
 
 use std::alloc::Layout;
 use std::ptr;
 
 use crate::peer::Peer;
 use crate::trace::{Operation, Trace};
-
-/// The recorded programs.
-pub const TRACES: [&str; 4] = ["cc", "git", "python", "sqlite"];
-
-/// The trace of that name, or `None` if there is none.
-pub fn trace(name: &str) -> Option<Trace> {
-    let bytes: &[u8] = match name {
-        "cc" => include_bytes!("../../../tests/traces/cc.trace"),
-        "git" => include_bytes!("../../../tests/traces/git.trace"),
-        "python" => include_bytes!("../../../tests/traces/python.trace"),
-        "sqlite" => include_bytes!("../../../tests/traces/sqlite.trace"),
-        _ => return None,
-    };
-    Some(Trace::parse(bytes).expect("the trace is not damaged"))
-}
 
 /// A block, or null for none.
 #[derive(Clone, Copy)]
@@ -42,7 +27,16 @@ pub fn slots(trace: &Trace) -> Vec<Slot> {
 /// Replays a trace and frees what it leaves behind, so that the slots are empty again. Returns
 /// whether there was room for everything; if not, the allocator is of no more use.
 pub fn replay<P: Peer>(peer: &mut P, trace: &Trace, slots: &mut [Slot]) -> bool {
-    for &operation in &trace.operations {
+    let had_room = replay_part(peer, &trace.operations, slots);
+    if had_room {
+        free_rest(peer, slots);
+    }
+    had_room
+}
+
+/// Replays operations that follow upon what is in the slots. Returns whether there was room.
+pub fn replay_part<P: Peer>(peer: &mut P, operations: &[Operation], slots: &mut [Slot]) -> bool {
+    for &operation in operations {
         // SAFETY: a trace allocates into empty slots, and frees and resizes full ones. It has no
         // sizes of zero.
         unsafe {
@@ -71,6 +65,11 @@ pub fn replay<P: Peer>(peer: &mut P, trace: &Trace, slots: &mut [Slot]) -> bool 
             }
         }
     }
+    true
+}
+
+/// Frees what is in the slots.
+pub fn free_rest<P: Peer>(peer: &mut P, slots: &mut [Slot]) {
     for slot in slots {
         if !slot.ptr.is_null() {
             // SAFETY: the block is live.
@@ -78,5 +77,4 @@ pub fn replay<P: Peer>(peer: &mut P, trace: &Trace, slots: &mut [Slot]) -> bool 
             slot.ptr = ptr::null_mut();
         }
     }
-    true
 }

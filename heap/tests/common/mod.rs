@@ -1,7 +1,12 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+pub mod manual_heap;
 pub mod memory;
+pub mod one_heap;
+pub mod programs;
 pub mod random;
 pub mod shadow;
+pub mod sizes;
 pub mod trace;
+pub mod window;

@@ -30,3 +30,25 @@ impl Random {
         1 + self.below(2 << log2)
     }
 }
+
+/// Whoever chooses what a program does: a generator or a fuzzer.
+pub trait Choices {
+    /// A number below `limit`, which is not zero.
+    fn below(&mut self, limit: usize) -> usize;
+
+    /// True once in so many times.
+    fn chance(&mut self, one_in: usize) -> bool {
+        self.below(one_in) == 0
+    }
+
+    /// Any of several.
+    fn pick<T: Copy>(&mut self, from: &[T]) -> T {
+        from[self.below(from.len())]
+    }
+}
+
+impl Choices for Random {
+    fn below(&mut self, limit: usize) -> usize {
+        Random::below(self, limit)
+    }
+}

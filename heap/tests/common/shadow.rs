@@ -2,7 +2,9 @@
 
 use std::alloc::Layout;
 use std::collections::BTreeMap;
+use std::fmt::{self, Display, Formatter};
 
+use super::programs::tell;
 use super::random::Random;
 
 /// An allocation, and the key to its contents.
@@ -11,6 +13,13 @@ pub struct Block {
     pub ptr: *mut u8,
     pub layout: Layout,
     id: u64,
+}
+
+impl Display for Block {
+    fn fmt(&self, f: &mut Formatter<'_>) -> fmt::Result {
+        let (size, align) = (self.layout.size(), self.layout.align());
+        write!(f, "{size} bytes at {:p}, align {align},", self.ptr)
+    }
 }
 
 impl Block {
@@ -82,6 +91,7 @@ impl Shadow {
             id: self.next_id,
         };
         self.next_id += 1;
+        tell(format_args!("{block} is allocated"));
         self.enter(block);
         block.fill(0);
     }
@@ -102,16 +112,23 @@ impl Shadow {
         self.blocks.push(block);
     }
 
-    /// Takes out any block.
+    /// Takes out any block. The choice goes by layouts, so that with a block more or less it is mostly
+    /// the same, and failing programs can be shortened.
     pub fn take(&mut self, random: &mut Random) -> Option<Block> {
-        let count = self.blocks.len();
-        (count > 0).then(|| self.take_at(random.below(count)))
+        let draw = random.word();
+        let key = |index: &usize| {
+            let layout = self.blocks[*index].layout;
+            Random::new(draw ^ (layout.size() << 5 | layout.align().ilog2() as usize) as u64).word()
+        };
+        let index = (0..self.blocks.len()).min_by_key(key)?;
+        Some(self.take_at(index))
     }
 
     /// Takes out the block at an index.
     pub fn take_at(&mut self, index: usize) -> Block {
         let block = self.blocks.swap_remove(index);
         self.ranges.remove(&block.ptr.addr());
+        tell(format_args!("{block} is freed or resized"));
         block.assert_intact(block.layout.size());
         block
     }
@@ -126,6 +143,7 @@ impl Shadow {
             layout,
             ..block
         };
+        tell(format_args!("{block} is what it has become"));
         self.enter(block);
         block.assert_intact(old_size.min(new_size));
         block.fill(old_size.min(new_size));

@@ -155,6 +155,30 @@ fn many_segments_are_listed_across_batches_and_while_they_change() {
 }
 
 #[test]
+fn a_segment_that_merges_with_what_was_listed_is_cut_off() {
+    let arena = arena(0x10);
+    arena.add_span(0x1000, 0x1000).unwrap();
+    let bases: Vec<_> = (0..0x100)
+        .map(|_| arena.alloc(0x10, InstantFit).unwrap())
+        .collect();
+    for merged in 1..40 {
+        // Listed up to `merged`, which is then merged with what it follows.
+        let mut listing = arena.segments();
+        let mut listed: Vec<_> = listing.by_ref().take(merged).collect();
+        arena.free(bases[merged - 1]).unwrap();
+        arena.free(bases[merged]).unwrap();
+        listed.extend(listing);
+        assert!(
+            listed.windows(2).all(|pair| pair[0].last < pair[1].base),
+            "{merged}: {listed:x?}"
+        );
+        assert_eq!(listed.last().unwrap().last, 0x1fff);
+        arena.xalloc_at(bases[merged - 1], 0x10).unwrap();
+        arena.xalloc_at(bases[merged], 0x10).unwrap();
+    }
+}
+
+#[test]
 fn xalloc_at_takes_exactly_what_is_free() {
     let arena = arena(0x1000);
     arena.add_span(0x1_0000, 0x8000).unwrap();
@@ -204,14 +228,16 @@ fn a_bad_free_is_an_error_and_changes_nothing() {
     assert_eq!(arena.free(base + 1), none(base + 1), "unaligned");
     assert_eq!(arena.free(0xdead_0000), none(0xdead_0000), "foreign");
     assert_eq!(arena.free(base + 0x3000), none(base + 0x3000), "free");
-    assert_eq!(
-        arena.free_sized(base, 0x3001),
-        Err(Error::WrongSize {
-            base,
-            expected: 0x3000,
-            found: 0x3001
-        })
-    );
+    for wrong in [0x2000, 0x3001] {
+        assert_eq!(
+            arena.free_sized(base, wrong),
+            Err(Error::WrongSize {
+                base,
+                expected: 0x3000,
+                found: wrong
+            })
+        );
+    }
     assert_eq!(arena.free_sized(base, 0), Err(Error::AllocZeroSize));
     assert_eq!(
         arena.free_sized(base, usize::MAX),
@@ -338,12 +364,11 @@ fn other_policies_do_not_move_the_cursor_of_next_fit() {
     arena.add_span(100, 100).unwrap();
     assert_eq!(arena.alloc(1, NextFit), Ok(100));
     arena.xalloc_at(150, 10).unwrap();
-    arena.alloc(30, InstantFit).unwrap();
-    let next = arena.alloc(1, NextFit).unwrap();
-    let lowest = arena
-        .segments()
-        .find(|segment| segment.kind == SegmentKind::Free);
-    assert!(next == 101 || lowest.is_none_or(|free| free.base > 101));
+    assert_eq!(arena.alloc(30, BestFit), Ok(160));
+    assert_eq!(arena.alloc(40, InstantFit), Ok(101));
+    assert_eq!(arena.alloc(1, NextFit), Ok(141), "the next that is free");
+    arena.free(101).unwrap();
+    assert_eq!(arena.alloc(1, NextFit), Ok(142));
     arena.check().unwrap();
 }
 

@@ -1,6 +1,6 @@
 //! Constrained allocation, with every policy, against the definition.
 
-use super::support::{Random, TestArena, arena, satisfies};
+use super::support::{Choices, Random, TestArena, arena, satisfies};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, SegmentKind};
 
@@ -38,7 +38,7 @@ fn random_layout(random: &mut Random, space: usize) -> Layout {
 #[test]
 fn a_constrained_allocation_succeeds_exactly_when_a_position_exists() {
     for seed in 0..300 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let quantum = random.pick(&[1, 1, 2, 8]);
         let arena = arena(quantum);
         let low = random.below(4) * quantum;
@@ -81,10 +81,95 @@ fn a_constrained_allocation_succeeds_exactly_when_a_position_exists() {
     }
 }
 
+/// Every layout of one to three numbers with constraints that matter in a span of eight.
+fn small_layouts() -> impl Iterator<Item = Layout> {
+    let phases = [None, Some(1), Some(3)];
+    let nocrosses = [None, Some(2), Some(4)];
+    let bounds = [
+        (None, None),
+        (Some(3), None),
+        (None, Some(4)),
+        (Some(2), Some(5)),
+    ];
+    (1..=3).flat_map(move |size| {
+        [1, 2, 4].into_iter().flat_map(move |align| {
+            phases.into_iter().flat_map(move |phase| {
+                nocrosses.into_iter().flat_map(move |nocross| {
+                    bounds.into_iter().filter_map(move |(min, max)| {
+                        let mut layout = Layout::from_size_align(size, align)?;
+                        if let Some(phase) = phase {
+                            layout = layout.with_phase(phase);
+                        }
+                        if let Some(nocross) = nocross {
+                            layout = layout.with_nocross(nocross)?;
+                        }
+                        if let Some(min) = min {
+                            layout = layout.with_min(min);
+                        }
+                        if let Some(max) = max {
+                            layout = layout.with_max(max);
+                        }
+                        Some(layout)
+                    })
+                })
+            })
+        })
+    })
+}
+
+#[test]
+fn in_every_state_of_a_small_arena_every_layout_is_granted_exactly_when_a_position_exists() {
+    let mut granted = 0;
+    for occupied in 0..256usize {
+        let arena = arena(1);
+        arena.add_span(0, 8).unwrap();
+        for base in (0..8).filter(|base| occupied >> base & 1 != 0) {
+            arena.xalloc_at(base, 1).unwrap();
+        }
+        let before: Vec<_> = arena.segments().collect();
+        for layout in small_layouts() {
+            let fits = |base: usize| {
+                let range = ((1 << layout.size()) - 1) << base;
+                base + layout.size() <= 8 && occupied & range == 0 && satisfies(&layout, base)
+            };
+            let possible = (0..8).any(fits);
+            for policy in [InstantFit, BestFit, NextFit] {
+                let result = arena.xalloc(layout, policy);
+                let case = format!("{occupied:08b} {policy:?} {layout:?}: {result:?}");
+                match result {
+                    Ok(base) => {
+                        assert!(fits(base), "{case}");
+                        arena.free(base).unwrap();
+                        granted += 1;
+                    }
+                    Err(Error::Empty { .. } | Error::Unsatisfiable { .. }) => {
+                        assert!(!possible, "{case}");
+                    }
+                    Err(_) => panic!("{case}"),
+                }
+            }
+            assert_eq!(arena.segments().collect::<Vec<_>>(), before, "{layout:?}");
+        }
+        arena.check().unwrap();
+    }
+    assert!(granted > 10_000, "{granted}");
+}
+
+#[test]
+fn a_layout_that_is_none_is_not_to_be_had() {
+    for align in [0, 3, 6, usize::MAX] {
+        assert_eq!(Layout::from_size_align(1, align), None);
+    }
+    let layout = Layout::from_size_align(5, 1).unwrap();
+    for nocross in [0, 4, 6, usize::MAX] {
+        assert_eq!(layout.with_nocross(nocross), None);
+    }
+}
+
 #[test]
 fn best_fit_never_leaves_a_smaller_segment_that_would_do() {
     for seed in 0..100 {
-        let mut random = Random(seed);
+        let mut random = Random::new(seed);
         let arena = arena(1);
         let mut base = 0;
         while base < 4000 {

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::support::{Books, Random, Tags, TestArena, arena, borrower, satisfies};
+use super::support::{Books, Choices, Random, Tags, TestArena, arena, borrower, satisfies};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, SegmentKind};
 
@@ -21,7 +21,7 @@ fn defect_01_neighbours_freed_in_any_order_merge() {
     }
     assert_eq!(top.segments().count(), 1);
 
-    let mut random = Random(1);
+    let mut random = Random::new(1);
     let mut live = Vec::new();
     for _ in 0..20_000 {
         if random.below(2) == 0 || live.is_empty() {
@@ -68,7 +68,7 @@ fn defect_04_an_alignment_near_the_top_does_not_wrap() {
     let arena = arena(0x1000);
     arena.add_span(usize::MAX - 0xffff, 0x1_0000).unwrap();
     for policy in [InstantFit, BestFit, NextFit] {
-        let result = arena.xalloc(layout(0x1000, 1 << 32), policy);
+        let result = arena.xalloc(layout(0x1000, 1 << (usize::BITS / 2).max(20)), policy);
         assert_eq!(result, Err(Error::Empty { size: 0x1000 }));
     }
     arena.check().unwrap();
@@ -136,7 +136,7 @@ fn defect_08_a_freed_tag_is_not_read_again_and_the_size_released_is_right() {
     let arena = borrower(0x1000, &books)
         .with_kept_spans(0)
         .with_min_import(0x10_000);
-    let mut random = Random(8);
+    let mut random = Random::new(8);
     for _ in 0..200 {
         let mut live: Vec<_> = (0..20)
             .filter_map(|_| arena.alloc(0x1000 * (1 + random.below(30)), BestFit).ok())
@@ -169,13 +169,14 @@ fn defect_09_the_cursor_of_next_fit_survives_its_span() {
 fn defect_10_sizes_that_overflow_are_errors_and_the_lock_is_free() {
     let arena = arena(0x1000);
     arena.add_span(0x1000, 0x1000).unwrap();
+    let half = 1 << (usize::BITS - 1);
     for policy in [InstantFit, BestFit, NextFit] {
         for size in [usize::MAX, usize::MAX - 0xffe] {
             assert_eq!(arena.alloc(size, policy), Err(Error::SizeOverflow { size }));
         }
-        for size in [usize::MAX - 0xfff, (1 << 63) + 0x1000, 1 << 63] {
+        for size in [usize::MAX - 0xfff, half + 0x1000, half] {
             assert_eq!(arena.alloc(size, policy), Err(Error::Empty { size }));
-            let layout = layout(size, 1 << 63);
+            let layout = layout(size, half);
             assert!(arena.xalloc(layout, policy).is_err());
         }
     }
@@ -204,7 +205,33 @@ fn defect_11_overlapping_spans_are_refused() {
     arena.check().unwrap();
 }
 
-// Defect 12, aliasing, is for Miri: it holds by the type `Tag`, whose tag is all cells.
+// What breaks the rules of aliasing, Miri finds here.
+#[test]
+fn defect_12_operations_keep_the_rules_of_aliasing() {
+    let books = Books::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &books);
+    arena.add_span(0x1000, 0x8000).unwrap();
+    let mut random = Random::new(12);
+    let mut live = Vec::new();
+    for _ in 0..60 {
+        let policy = random.pick(&[InstantFit, BestFit, NextFit]);
+        live.extend(arena.alloc(0x1000 * (1 + random.below(3)), policy));
+        let layout = layout(0x1000, 0x1000 << random.below(3));
+        live.extend(arena.xalloc(layout, policy));
+        let block = random.below(live.len());
+        let _ = arena.resize(live[block], 0x1000 * (1 + random.below(4)));
+        if live.len() > 4 {
+            arena.free(live.swap_remove(block)).unwrap();
+        }
+    }
+    for base in live {
+        arena.free(base).unwrap();
+    }
+    arena.trim();
+    arena.check().unwrap();
+    assert_eq!(books.lent(), []);
+    assert_eq!(arena.largest_free(), 0x8000);
+}
 
 #[test]
 fn defect_13_a_constrained_search_goes_beyond_the_first_list() {
@@ -329,7 +356,7 @@ fn defect_20_the_last_page_of_the_address_space_is_usable() {
 fn defect_21_pairs_of_alloc_and_free_do_not_import_each_time() {
     let books = Books::new(0x10_0000, 0xfff_ffff);
     let arena = borrower(0x1000, &books);
-    let mut random = Random(21);
+    let mut random = Random::new(21);
     for size in [1, 16, 64, 100, 1000].map(|pages| pages * 0x1000) {
         let before = books.imports();
         for _ in 0..100 {
@@ -343,22 +370,67 @@ fn defect_21_pairs_of_alloc_and_free_do_not_import_each_time() {
 
 #[test]
 fn defect_22_error_texts_say_what_happened() {
-    let text = |error: Error| error.to_string();
+    let arena = arena(0x10).with_limit(0x300);
+    arena.add_span(0x100, 0x100).unwrap();
+    let used = arena.alloc(0x20, InstantFit).unwrap();
+    let texts = [
+        (
+            TestArena::create("bad", 3, None, Box::leak(Box::new(Tags::new()))).map(drop),
+            "the quantum 0x3 is not a power of two",
+        ),
+        (arena.alloc(0x200, BestFit).map(drop), "no room for 0x200"),
+        (
+            arena.xalloc(layout(8, 8).with_phase(1), BestFit).map(drop),
+            "no address satisfies the constraints on size 0x8",
+        ),
+        (arena.alloc(0, BestFit).map(drop), "a size of zero"),
+        (arena.free(0x1f0), "nothing is allocated at 0x1f0"),
+        (
+            arena.free_sized(used, 0x40),
+            "the allocation at 0x100 has size 0x20, not 0x40",
+        ),
+        (
+            arena.xalloc_at(0x110, 0x10),
+            "the range at 0x110 of size 0x10 is not free",
+        ),
+        (
+            arena.xalloc_at(0x121, 0x10),
+            "the address 0x121 is not a multiple of the quantum 0x10",
+        ),
+        (
+            arena.add_span(0x101, 0x10),
+            "a span at 0x101 of length 0x10 is not in multiples of the quantum 0x10",
+        ),
+        (
+            arena.add_span(0x1f0, 0x20),
+            "a span at 0x1f0 of length 0x20 overlaps the span at 0x100",
+        ),
+        (
+            arena.add_span(0x1000, 0x210),
+            "a total of 0x310 is above the limit 0x300",
+        ),
+        (arena.import(layout(0x10, 0x10)), "the arena has no source"),
+        (Err(Error::AllocatorError), "no boundary tags left"),
+        (
+            Err(Error::Busy { base: 0x10 }),
+            "another operation on 0x10 is under way",
+        ),
+        (Err(Error::NotSupported), "not supported by the source"),
+        (Err(Error::Other("the source's own")), "the source's own"),
+    ];
+    for (result, text) in texts {
+        assert_eq!(result.unwrap_err().to_string(), text);
+    }
+    let size = usize::MAX;
     assert_eq!(
-        text(Error::InvalidQuantum { quantum: 3 }),
-        "the quantum 0x3 is not a power of two"
+        arena.alloc(size, BestFit).unwrap_err().to_string(),
+        format!("the size {size:#x} is more than the address space")
     );
-    assert_eq!(text(Error::Empty { size: 0x10 }), "no room for 0x10");
-    assert_eq!(text(Error::NoSource), "the arena has no source");
-    assert_eq!(text(Error::AllocatorError), "no boundary tags left");
+    let base = usize::MAX - 0xf;
     assert_eq!(
-        text(Error::NoSuchAllocation { base: 16 }),
-        "nothing is allocated at 0x10"
+        arena.add_span(base, 0x20).unwrap_err().to_string(),
+        format!("a span at {base:#x} of length 0x20 passes the last address")
     );
-    assert!(matches!(
-        TestArena::create("bad", 3, None, Box::leak(Box::new(Tags::new()))),
-        Err(Error::InvalidQuantum { quantum: 3 })
-    ));
 }
 
 #[test]
@@ -369,4 +441,27 @@ fn defect_23_the_source_s_error_is_handed_on_by_constrained_allocations() {
     let failure = Err(Error::Other("the source fails, as the test wants"));
     assert_eq!(arena.xalloc(layout(0x1000, 0x4000), BestFit), failure);
     assert_eq!(arena.import(layout(0x1000, 0x4000)).map(|()| 0), failure);
+
+    // A range that the source does not take back stays in the arena …
+    books.budget.store(1, SeqCst);
+    let arena = arena.with_kept_spans(0);
+    let base = arena.alloc(0x3000, InstantFit).unwrap();
+    arena.free(base).unwrap();
+    assert_eq!(books.lent_space(), 0x3000);
+    assert_eq!(arena.xalloc_at(base, 0x3000), Ok(()));
+
+    // … and an arena that is a source takes back what it lent, and nothing else.
+    let lent = &arena as &dyn heap::vmem::Source;
+    // SAFETY: the range was lent, with another size.
+    let wrong = unsafe { lent.release(base, 0x2000) };
+    let (expected, found) = (0x3000, 0x2000);
+    assert_eq!(
+        wrong,
+        Err(Error::WrongSize {
+            base,
+            expected,
+            found
+        })
+    );
+    arena.check().unwrap();
 }

@@ -7,6 +7,7 @@ mod defects;
 mod model;
 #[cfg(feature = "nightly")]
 mod nightly;
+mod program;
 mod resize;
 mod sources;
 mod support;

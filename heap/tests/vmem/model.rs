@@ -1,185 +1,12 @@
 //! Random programs on arenas and on a shadow that knows what must be where.
 
-use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::support::{Books, Random, Tags, TestArena, satisfies};
-use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
-use heap::vmem::{AllocPolicy, Error, Layout, SegmentKind, Source};
-
-const POLICIES: [AllocPolicy; 3] = [InstantFit, BestFit, NextFit];
-
-/// Base and last address of what is allocated.
-#[derive(Default)]
-struct Shadow(BTreeMap<usize, usize>);
-
-impl Shadow {
-    /// Notes an allocation, which must be disjoint from all others.
-    fn add(&mut self, base: usize, size: usize) {
-        let last = base + (size - 1);
-        let below = self.0.range(..=last).next_back();
-        assert!(
-            below.is_none_or(|(_, &below)| below < base),
-            "granted twice"
-        );
-        self.0.insert(base, last);
-    }
-
-    fn pick(&self, random: &mut Random) -> Option<(usize, usize)> {
-        let number = random.below(self.0.len().max(1));
-        self.0
-            .iter()
-            .nth(number)
-            .map(|(&base, &last)| (base, last - base + 1))
-    }
-
-    /// Compares every segment, and the sums.
-    fn compare(&self, arena: &TestArena<'_>) {
-        let mut allocated = 0;
-        let mut total = 0;
-        for segment in arena.segments() {
-            let size = segment.last - segment.base + 1;
-            assert!(segment.span.base <= segment.base && segment.last <= segment.span.last);
-            total += size;
-            if segment.kind == SegmentKind::Allocated {
-                assert_eq!(self.0.get(&segment.base), Some(&segment.last));
-                allocated += 1;
-            }
-        }
-        assert_eq!(allocated, self.0.len());
-        assert_eq!(total, arena.total_space());
-        let sum: usize = self.0.iter().map(|(base, last)| last - base + 1).sum();
-        assert_eq!(arena.allocated_space(), sum);
-        assert_eq!(arena.free_space(), total - sum);
-    }
-}
-
-fn random_layout(random: &mut Random, quantum: usize, low: usize, space: usize) -> Layout {
-    let most = if random.chance(8) { 60 } else { 6 };
-    let size = 1 + random.below(quantum * most);
-    let mut layout = Layout::from_size_align(size, quantum << random.below(4)).unwrap();
-    if random.chance(4) {
-        layout = layout.with_phase(random.below(32) * quantum);
-    }
-    if random.chance(4) {
-        layout = layout
-            .with_nocross(quantum << random.below(6))
-            .unwrap_or(layout);
-    }
-    if random.chance(4) {
-        layout = layout.with_min(low.saturating_add(random.below(space)));
-    }
-    if random.chance(4) {
-        layout = layout.with_max(low.saturating_add(random.below(space)));
-    }
-    layout
-}
-
-/// Runs a program of `steps` on an arena whose spans lie in `[low, low + space)`.
-fn run(arena: &TestArena<'_>, random: &mut Random, low: usize, space: usize, steps: usize) {
-    let quantum = arena.quantum();
-    let round = |size: usize| size.next_multiple_of(quantum);
-    let mut shadow = Shadow::default();
-    for step in 0..steps {
-        match random.below(12) {
-            0..=2 => {
-                let most = if random.chance(6) { 80 } else { 5 };
-                let size = 1 + random.below(quantum * most);
-                if let Ok(base) = arena.alloc(size, random.pick(&POLICIES)) {
-                    shadow.add(base, round(size));
-                }
-            }
-            3..=4 => {
-                let layout = random_layout(random, quantum, low, space);
-                if let Ok(base) = arena.xalloc(layout, random.pick(&POLICIES)) {
-                    assert!(satisfies(&layout, base), "{layout:?}");
-                    shadow.add(base, round(layout.size()));
-                }
-            }
-            5 => {
-                let base = low + random.below(space / quantum) * quantum;
-                let size = round(1 + random.below(quantum * 8));
-                let free = arena.segment_of(base).is_some_and(|segment| {
-                    segment.kind == SegmentKind::Free
-                        && base
-                            .checked_add(size - 1)
-                            .is_some_and(|last| last <= segment.last)
-                });
-                match arena.xalloc_at(base, size) {
-                    Ok(()) => {
-                        assert!(free);
-                        shadow.add(base, size);
-                    }
-                    Err(Error::Occupied { .. } | Error::SizeOverflow { .. }) => assert!(!free),
-                    Err(Error::AllocatorError) => {}
-                    Err(error) => panic!("{error}"),
-                }
-            }
-            6..=8 => {
-                if let Some((base, size)) = shadow.pick(random) {
-                    if random.chance(2) {
-                        arena.free(base).unwrap();
-                    } else {
-                        arena.free_sized(base, size).unwrap();
-                    }
-                    shadow.0.remove(&base);
-                }
-            }
-            9..=10 => {
-                if let Some((base, size)) = shadow.pick(random) {
-                    let new_size = round(1 + random.below(size * 2));
-                    match arena.resize(base, new_size) {
-                        Ok(()) => {
-                            shadow.0.remove(&base);
-                            shadow.add(base, new_size);
-                        }
-                        Err(Error::AllocatorError) => {}
-                        Err(error) => assert!(new_size > size, "{error}"),
-                    }
-                }
-            }
-            _ => {
-                let wrong = low.wrapping_add(random.below(space));
-                if !shadow.0.contains_key(&wrong) {
-                    let expected = Err(Error::NoSuchAllocation { base: wrong });
-                    assert_eq!(arena.free(wrong), expected);
-                    assert_eq!(arena.resize(wrong, quantum), expected);
-                }
-                if let Some((base, size)) = shadow.pick(random) {
-                    let wrong = arena.free_sized(base, size + 1);
-                    assert!(matches!(wrong, Err(Error::WrongSize { .. })));
-                }
-                if random.chance(8) {
-                    arena.trim();
-                }
-            }
-        }
-        arena
-            .check()
-            .unwrap_or_else(|fault| panic!("step {step}: {fault}"));
-        if step % 16 == 0 {
-            shadow.compare(arena);
-        }
-    }
-    shadow.compare(arena);
-    while let Some((base, _)) = shadow.pick(random) {
-        arena.free(base).unwrap();
-        shadow.0.remove(&base);
-        arena.check().unwrap();
-    }
-    shadow.compare(arena);
-}
-
-/// Runs `program` for many seeds, and says which one failed.
-fn for_seeds(count: u64, program: impl Fn(&mut Random) + std::panic::RefUnwindSafe) {
-    for seed in 0..count {
-        let outcome = std::panic::catch_unwind(|| program(&mut Random(seed)));
-        if let Err(panic) = outcome {
-            eprintln!("failed with seed {seed}");
-            std::panic::resume_unwind(panic);
-        }
-    }
-}
+use super::program::run;
+use super::support::{Books, Choices, Random, SLOTS_IN_PAGE, Tags, TestArena};
+use crate::common::programs::for_programs;
+use heap::vmem::AllocPolicy::{BestFit, InstantFit};
+use heap::vmem::{Error, Layout, SegmentKind, Source};
 
 /// Runs `test` with a supply, and verifies that everything comes back to it.
 fn with_tags(tags: Tags, test: impl FnOnce(&'static Tags)) {
@@ -190,13 +17,16 @@ fn with_tags(tags: Tags, test: impl FnOnce(&'static Tags)) {
 
 #[test]
 fn random_programs_on_spans_of_its_own() {
-    for_seeds(200, |random| {
+    for_programs(|program| {
+        let random = &mut program.set_up();
         with_tags(Tags::new(), |tags| {
             let quantum = 1 << random.below(13);
             let arena = TestArena::create("model", quantum, None, tags).unwrap();
-            // At the lowest addresses, somewhere, and up to the last address.
+            // At the lowest addresses, somewhere, across the middle, and up to the last address.
             let space = 256 * quantum;
-            let low = random.pick(&[0, 1 << 20, (usize::MAX - space).wrapping_add(1)]);
+            let middle = 1 << (usize::BITS - 1);
+            let top = (usize::MAX - space).wrapping_add(1);
+            let low = random.pick(&[0, 1 << 20, middle - space / 2, top]);
             let mut spans = 0;
             for part in 0..4 {
                 let len = (1 + random.below(64)) * quantum;
@@ -204,7 +34,7 @@ fn random_programs_on_spans_of_its_own() {
                 arena.add_span(base, len).unwrap();
                 spans += 1;
             }
-            run(&arena, random, low, space, 400);
+            run(&arena, program.steps(), low, space);
             assert_eq!(arena.segments().count(), spans, "all merged");
         });
     });
@@ -212,7 +42,8 @@ fn random_programs_on_spans_of_its_own() {
 
 #[test]
 fn random_programs_on_borrowed_spans() {
-    for_seeds(200, |random| {
+    for_programs(|program| {
+        let random = &mut program.set_up();
         with_tags(Tags::new(), |tags| {
             let quantum = 1 << random.below(13);
             let low = (1 + random.below(8)) * 256 * quantum;
@@ -226,7 +57,7 @@ fn random_programs_on_borrowed_spans() {
                 if random.chance(2) {
                     arena.add_span(0, 64 * quantum).unwrap();
                 }
-                run(&arena, random, 0, low + 512 * quantum, 400);
+                run(&arena, program.steps(), 0, low + 512 * quantum);
                 assert_eq!(books.lent_space(), arena.borrowed_space());
                 arena.trim();
                 assert_eq!(books.lent(), []);
@@ -239,7 +70,8 @@ fn random_programs_on_borrowed_spans() {
 
 #[test]
 fn random_programs_with_a_source_and_a_supply_that_fail_now_and_then() {
-    for_seeds(200, |random| {
+    for_programs(|program| {
+        let random = &mut program.set_up();
         with_tags(Tags::new(), |tags| {
             let quantum = 1 << random.below(5);
             let books = Books::new(0, 512 * quantum - 1);
@@ -247,12 +79,11 @@ fn random_programs_with_a_source_and_a_supply_that_fail_now_and_then() {
             let arena = TestArena::create("model", quantum, Some(&books), tags)
                 .unwrap()
                 .with_kept_spans(kept);
-            let mut rounds = random.below(4) + 1;
-            while rounds > 0 {
-                rounds -= 1;
+            let mut steps = program.steps();
+            while steps.len() > 0 {
                 tags.budget.store(random.below(60), SeqCst);
                 books.budget.store(random.below(60), SeqCst);
-                run(&arena, random, 0, 512 * quantum, 100);
+                run(&arena, steps.by_ref().take(50), 0, 512 * quantum);
                 assert_eq!(books.lent_space(), arena.borrowed_space());
             }
             books.budget.store(usize::MAX, SeqCst);
@@ -265,7 +96,8 @@ fn random_programs_with_a_source_and_a_supply_that_fail_now_and_then() {
 
 #[test]
 fn random_programs_on_a_chain_of_arenas() {
-    for_seeds(100, |random| {
+    for_programs(|program| {
+        let random = &mut program.set_up();
         with_tags(Tags::new(), |tags| {
             let quantum = 1 << random.below(5);
             let space = 2048 * quantum;
@@ -279,7 +111,7 @@ fn random_programs_on_a_chain_of_arenas() {
                 let bottom = TestArena::create("bottom", quantum, Some(&middle), tags)
                     .unwrap()
                     .with_kept_spans(random.below(2));
-                run(&bottom, random, space, space, 300);
+                run(&bottom, program.steps(), space, space);
                 middle.check().unwrap();
                 top.check().unwrap();
                 bottom.trim();
@@ -300,14 +132,14 @@ fn the_index_finds_everything_with_and_without_pages() {
         with_tags(tags, |tags| {
             let arena = TestArena::create("index", 0x1000, None, tags).unwrap();
             arena.add_span(0x1000, 0x1000 * 40_000).unwrap();
-            let mut random = Random(1);
+            let mut random = Random::new(1);
             let count = if with_pages { 40_000 } else { 4_000 };
             let mut live: Vec<_> = (0..count)
                 .map(|_| arena.alloc(1, InstantFit).unwrap())
                 .collect();
             arena.check().unwrap();
             if with_pages {
-                assert!(tags.pages_out.load(SeqCst) >= 40_000 / 512);
+                assert!(tags.pages_out.load(SeqCst) >= 40_000 / SLOTS_IN_PAGE);
             }
             while live.len() > 10 {
                 let base = live.swap_remove(random.below(live.len()));
@@ -338,7 +170,7 @@ fn an_index_that_gets_no_page_catches_up_when_there_are_some() {
     assert_eq!(pages.pages_out.load(SeqCst), 0);
     pages.budget.store(1000, SeqCst);
     live.extend((0..10_000).map(|_| arena.alloc(1, InstantFit).unwrap()));
-    assert!(pages.pages_out.load(SeqCst) >= 15_000 / 512);
+    assert!(pages.pages_out.load(SeqCst) >= 15_000 / SLOTS_IN_PAGE);
     arena.check().unwrap();
     for base in live {
         arena.free(base).unwrap();

@@ -128,6 +128,7 @@ fn an_extension_stops_at_the_next_span() {
     let a = arena.alloc(0x1000, InstantFit).unwrap();
     let b = arena.alloc(0x1000, InstantFit).unwrap();
     assert_eq!(b, a + 0x1000);
+    let calls = books.calls.load(SeqCst);
     assert_eq!(
         arena.resize(a, 0x2000),
         Err(Error::Occupied {
@@ -135,6 +136,7 @@ fn an_extension_stops_at_the_next_span() {
             size: 0x1000
         })
     );
+    assert_eq!(books.calls.load(SeqCst), calls, "the source was asked");
     arena.resize(b, 0x2000).unwrap();
     arena.check().unwrap();
 }
@@ -362,4 +364,54 @@ fn an_end_that_is_cut_off_in_vain_comes_back() {
     assert_eq!((arena.total_space(), arena.free_space()), (0x4000, 0x1000));
     assert_eq!(arena.alloc(0x1000, InstantFit), Ok(a + 0x3000));
     arena.check().unwrap();
+}
+
+/// Lends from its books, and while it extends a span, somebody adds one where the extension lies.
+struct Overtaken {
+    books: Books,
+    arena: OnceLock<&'static TestArena<'static>>,
+}
+
+impl Source for Overtaken {
+    fn import(&self, layout: Layout) -> Result<usize> {
+        self.books.import(layout)
+    }
+
+    unsafe fn release(&self, base: usize, size: usize) -> Result<()> {
+        // SAFETY: the caller's duty.
+        unsafe { self.books.release(base, size) }
+    }
+
+    unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
+        let arena = self.arena.get().unwrap();
+        arena.add_span(base + size + 0x1000, 0x1000).unwrap();
+        // SAFETY: the caller's duty.
+        unsafe { self.books.extend(base, size, new_size) }
+    }
+
+    unsafe fn shrink(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
+        // SAFETY: the caller's duty.
+        unsafe { self.books.shrink(base, size, new_size) }
+    }
+}
+
+#[test]
+fn an_extension_that_comes_too_late_goes_back_to_the_source() {
+    let source: &'static Overtaken = Box::leak(Box::new(Overtaken {
+        books: Books::new(BASE, BASE + 0xf_ffff),
+        arena: OnceLock::new(),
+    }));
+    let arena = Box::leak(Box::new(borrower(0x1000, source).with_kept_spans(0)));
+    assert!(source.arena.set(arena).is_ok());
+    let a = arena.alloc(0x2000, InstantFit).unwrap();
+    let occupied = Error::Occupied {
+        base: a + 0x2000,
+        size: 0x2000,
+    };
+    assert_eq!(arena.resize(a, 0x4000), Err(occupied));
+    assert_eq!(source.books.lent(), [(a, 0x2000)]);
+    assert_eq!(arena.total_space(), 0x3000);
+    arena.check().unwrap();
+    arena.free(a).unwrap();
+    assert_eq!(source.books.lent(), []);
 }

@@ -83,6 +83,18 @@ fn when_the_minimum_is_not_to_be_had_the_need_is_imported() {
 }
 
 #[test]
+fn what_the_source_refuses_does_not_count_towards_the_limit() {
+    let books = Books::new(0x10_0000, 0x10_2fff);
+    let arena = borrower(0x1000, &books).with_limit(0x4000);
+    for _ in 0..3 {
+        let refused = arena.alloc(0x4000, InstantFit);
+        assert_eq!(refused, Err(Error::Empty { size: 0x4000 }));
+    }
+    assert!(arena.alloc(0x3000, InstantFit).is_ok());
+    arena.check().unwrap();
+}
+
+#[test]
 fn a_limit_is_kept_by_imports() {
     let books = Books::new(0x10_0000, 0x1f_ffff);
     let arena = borrower(0x1000, &books).with_limit(0x3000);

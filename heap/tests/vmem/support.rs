@@ -8,9 +8,15 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
+pub use crate::common::random::{Choices, Random};
 use heap::vmem::lock::LockApi;
 use heap::vmem::tags::{Page, PageSupply};
 use heap::vmem::{Allocator, Arena, Bt, Error, Layout, Result, Source};
+
+/// So many tags are in a page of the pool, whose own data takes the place of one.
+pub const TAGS_IN_PAGE: usize = size_of::<Page>() / size_of::<Bt>() - 1;
+/// So many words are in a page of the index.
+pub const SLOTS_IN_PAGE: usize = size_of::<Page>() / size_of::<usize>();
 
 /// Memory of the host for one `T`.
 fn host_allocate<T>() -> Option<NonNull<T>> {
@@ -288,31 +294,5 @@ impl Source for Books {
         assert_eq!(state.lent.get(&base), Some(&size), "shrunk at {base:#x}");
         state.lent.insert(base, new_size);
         Ok(())
-    }
-}
-
-/// SplitMix64.
-pub struct Random(pub u64);
-
-impl Random {
-    pub fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut bits = self.0;
-        bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        bits ^ (bits >> 31)
-    }
-
-    /// A number below `limit`.
-    pub fn below(&mut self, limit: usize) -> usize {
-        (self.next() % limit as u64) as usize
-    }
-
-    pub fn chance(&mut self, one_in: usize) -> bool {
-        self.below(one_in) == 0
-    }
-
-    pub fn pick<T: Copy>(&mut self, from: &[T]) -> T {
-        from[self.below(from.len())]
     }
 }

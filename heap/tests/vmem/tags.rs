@@ -5,7 +5,7 @@ use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-use super::support::{Random, Tags, TestLock};
+use super::support::{Choices, Random, SLOTS_IN_PAGE, TAGS_IN_PAGE, Tags, TestLock};
 use heap::vmem::AllocPolicy::InstantFit;
 use heap::vmem::tags::{NoPages, Page, PageSupply, TagCounts, TagPool};
 use heap::vmem::{Allocator, Arena, Error};
@@ -66,7 +66,7 @@ fn without_pages_the_reserve_runs_out_cleanly() {
 #[test]
 fn tags_do_not_overlap_and_hold_what_is_written() {
     let (pool, pages) = host_pool(100);
-    let mut random = Random(7);
+    let mut random = Random::new(7);
     let mut live: Vec<(NonNull<heap::vmem::Bt>, u8)> = Vec::new();
     let size = size_of::<heap::vmem::Bt>();
     for step in 0..20_000usize {
@@ -102,7 +102,7 @@ fn tags_do_not_overlap_and_hold_what_is_written() {
     pool.done_for_test();
     let counts = pool.counts();
     assert_eq!(counts.in_use, 0);
-    assert!(counts.free <= 48 + 2 * 63, "{counts:?}");
+    assert!(counts.free <= 48 + 2 * TAGS_IN_PAGE, "{counts:?}");
 }
 
 trait Done {
@@ -132,10 +132,10 @@ fn a_pool_takes_pages_when_needed_and_gives_them_back() {
         .collect();
     let full = pool.counts();
     assert!(
-        full.in_use > 20_000 && full.tag_pages > 20_000 / 64,
+        full.in_use > 20_000 && full.tag_pages > 20_000 / (TAGS_IN_PAGE + 1),
         "{full:?}"
     );
-    assert!(full.index_pages > 20_000 / 512, "{full:?}");
+    assert!(full.index_pages > 20_000 / SLOTS_IN_PAGE, "{full:?}");
     assert_eq!(
         full.tag_pages + full.index_pages,
         pages.pages_out.load(SeqCst)
@@ -180,7 +180,7 @@ fn a_dropped_pool_gives_all_its_pages_back() {
         for _ in 0..500 {
             arena.alloc(1, InstantFit).unwrap();
         }
-        assert!(pages.pages_out.load(SeqCst) >= 7);
+        assert!(pages.pages_out.load(SeqCst) >= 500 / (TAGS_IN_PAGE + 1));
     }
     drop(pool);
     pages.assert_all_back();
@@ -251,7 +251,7 @@ fn self_backed(pages: usize) -> (&'static OwnPages, &'static OwnPool, &'static O
 #[test]
 fn an_arena_that_backs_its_own_tags_can_be_used_to_the_last_page_and_recovers() {
     let (supply, pool, arena) = self_backed(2000);
-    let mut random = Random(3);
+    let mut random = Random::new(3);
     for round in 0..20 {
         let mut live = Vec::new();
         while let Ok(base) = arena.alloc(4096, InstantFit) {
@@ -293,7 +293,7 @@ fn an_arena_that_backs_its_own_tags_serves_many_threads() {
     thread::scope(|scope| {
         for seed in 0..4 {
             scope.spawn(move || {
-                let mut random = Random(seed);
+                let mut random = Random::new(seed);
                 let mut live = Vec::new();
                 for _ in 0..5_000 {
                     if random.below(5) < 3 {

@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-use super::support::{Books, Random, Tags, TestLock};
+use super::support::{Books, Choices, Random, Tags, TestLock};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::tags::TagPool;
 use heap::vmem::{Arena, Error};
@@ -76,7 +76,7 @@ fn threads_share_a_chain_of_arenas_and_a_pool() {
 type Shared<'src> = Arena<'static, 'src, &'static TagPool<TestLock, &'static Tags>, TestLock>;
 
 fn work(arena: &Shared<'_>, owners: &Owners, thread: u64) {
-    let mut random = Random(thread);
+    let mut random = Random::new(thread);
     let me = thread as u8;
     let mut live: Vec<(usize, usize)> = Vec::new();
     for _ in 0..4000 {

@@ -7,9 +7,10 @@ use std::env;
 
 use heap_benches::arena::Arena;
 use heap_benches::peer::{self, Peer};
-use heap_benches::replay::{TRACES, replay, slots, trace};
+use heap_benches::replay::{replay, slots};
 use heap_benches::trace::Trace;
 use heap_benches::with_peer;
+use heap_benches::workload::{RECORDED, workload};
 
 /// Arenas are multiples of this.
 const STEP: usize = 1024;
@@ -43,7 +44,7 @@ fn main() {
     let named: Vec<_> = env::args().skip(1).collect();
     let named: Vec<_> = named.iter().map(String::as_str).collect();
     print!("{:<12}", "fit, %");
-    TRACES.iter().for_each(|trace| print!("{trace:>9}"));
+    RECORDED.iter().for_each(|trace| print!("{trace:>9}"));
     println!();
     for peer in if named.is_empty() {
         &peer::NAMES[..]
@@ -51,8 +52,8 @@ fn main() {
         &named
     } {
         print!("{peer:<12}");
-        for name in TRACES {
-            let trace = trace(name).expect("it exists");
+        for name in RECORDED {
+            let trace = workload(name).expect("it exists");
             let fit = with_peer!(*peer, fit(&trace)).expect("the name of a peer");
             print!("{:>9.3}", fit * 100.0);
         }

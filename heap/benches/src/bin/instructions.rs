@@ -1,18 +1,16 @@
-//! Replays one trace once on one peer, and prints the number of operations: for `callgrind.sh`.
+//! Puts one peer through one workload, and prints the number of operations: for `callgrind.sh`.
 
 use std::env;
 
 use heap_benches::arena::Arena;
 use heap_benches::peer::Peer;
-use heap_benches::replay::{replay, slots, trace};
+use heap_benches::replay::{replay, slots};
 use heap_benches::trace::Trace;
 use heap_benches::with_peer;
+use heap_benches::workload::{room, workload};
 
-/// Buddies need most.
-const ROOM: usize = 64 << 20;
-
-fn run<P: Peer>(trace: &Trace) {
-    let arena = Arena::new(ROOM);
+fn run<P: Peer>(trace: &Trace, room: usize) {
+    let arena = Arena::new(room);
     // SAFETY: the arena is nobody else's.
     let mut peer = unsafe { P::new(arena.base(), arena.size()) }.expect("the arena is large");
     assert!(replay(&mut peer, trace, &mut slots(trace)), "out of memory");
@@ -21,9 +19,9 @@ fn run<P: Peer>(trace: &Trace) {
 fn main() {
     let mut arguments = env::args().skip(1);
     let (Some(peer), Some(name)) = (arguments.next(), arguments.next()) else {
-        panic!("usage: instructions PEER TRACE");
+        panic!("usage: instructions PEER WORKLOAD");
     };
-    let trace = trace(&name).expect("the name of a trace");
-    with_peer!(peer.as_str(), run(&trace)).expect("the name of a peer");
+    let trace = workload(&name).expect("the name of a workload");
+    with_peer!(peer.as_str(), run(&trace, room(&name))).expect("the name of a peer");
     println!("{}", trace.operations.len());
 }

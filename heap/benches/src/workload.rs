@@ -1,0 +1,116 @@
+//! What the allocators are put through. All of it is traces, so that one replay serves all.
+
+use std::alloc::Layout;
+
+use crate::random::Random;
+use crate::trace::{Operation, Trace};
+
+/// The recorded programs.
+pub const RECORDED: [&str; 4] = ["cc", "git", "python", "sqlite"];
+
+/// The largest sizes of random actions, which are called `random-SIZE` and `random-SIZE-realloc`.
+pub const RANDOM_SIZES: [usize; 5] = [200, 1_000, 3_000, 10_000, 30_000];
+
+/// One byte at the alignment of a page, again and again; and a page at any alignment.
+pub const PAGES: [&str; 2] = ["byte-at-page", "page-at-byte"];
+
+/// So many operations are random actions.
+const RANDOM_OPERATIONS: usize = 100_000;
+
+/// So many blocks are live among random actions, give or take some. At most twice as many are.
+const RANDOM_LIVE: usize = 1_000;
+
+/// How many pages, and how large they are.
+const PAGE_COUNT: usize = 16_384;
+const PAGE: usize = 4096;
+
+/// The workload of that name, or `None` if there is none.
+pub fn workload(name: &str) -> Option<Trace> {
+    let bytes: &[u8] = match name {
+        "cc" => include_bytes!("../../../tests/traces/cc.trace"),
+        "git" => include_bytes!("../../../tests/traces/git.trace"),
+        "python" => include_bytes!("../../../tests/traces/python.trace"),
+        "sqlite" => include_bytes!("../../../tests/traces/sqlite.trace"),
+        "byte-at-page" => return Some(all_then_none(Layout::from_size_align(1, PAGE).ok()?)),
+        "page-at-byte" => return Some(all_then_none(Layout::from_size_align(PAGE, 1).ok()?)),
+        _ => {
+            let size = name.strip_prefix("random-")?;
+            let (size, reallocates) = match size.strip_suffix("-realloc") {
+                Some(size) => (size, true),
+                None => (size, false),
+            };
+            return Some(random_actions(size.parse().ok()?, reallocates));
+        }
+    };
+    Some(Trace::parse(bytes).expect("the trace is not damaged"))
+}
+
+/// A size of memory in which any peer has room for the workload of that name. (What a search among lists
+/// or levels costs may depend on it.)
+pub fn room(name: &str) -> usize {
+    if PAGES.contains(&name) {
+        2 * PAGE_COUNT * PAGE
+    } else {
+        64 << 20
+    }
+}
+
+/// The first `operations` of a trace.
+pub fn shortened(mut trace: Trace, operations: usize) -> Trace {
+    trace.operations.truncate(operations);
+    trace
+}
+
+/// Blocks of 1 to `max_size` bytes, allocated and freed at random; if asked for, every third operation
+/// resizes one.
+fn random_actions(max_size: usize, reallocates: bool) -> Trace {
+    let mut random = Random::new(max_size as u64);
+    let mut vacant: Vec<_> = (0..2 * RANDOM_LIVE).collect();
+    // Slots and sizes.
+    let mut live: Vec<(usize, usize)> = Vec::new();
+    let (mut live_bytes, mut peak) = (0, 0);
+    let operations = (0..RANDOM_OPERATIONS)
+        .map(|_| {
+            let new_size = 1 + random.below(max_size);
+            let operation = if reallocates && !live.is_empty() && random.below(3) == 0 {
+                let index = random.below(live.len());
+                let (slot, size) = &mut live[index];
+                live_bytes = live_bytes - *size + new_size;
+                *size = new_size;
+                let slot = *slot;
+                Operation::Reallocate { slot, new_size }
+            } else if live.len() <= random.below(2 * RANDOM_LIVE) {
+                let slot = vacant
+                    .pop()
+                    .expect("there are slots for all that can be live");
+                live.push((slot, new_size));
+                live_bytes += new_size;
+                let layout = Layout::from_size_align(new_size, 8).expect("a small layout");
+                Operation::Allocate { slot, layout }
+            } else {
+                let (slot, size) = live.swap_remove(random.below(live.len()));
+                vacant.push(slot);
+                live_bytes -= size;
+                Operation::Free { slot }
+            };
+            peak = peak.max(live_bytes);
+            operation
+        })
+        .collect();
+    Trace {
+        slots: 2 * RANDOM_LIVE,
+        peak_live_bytes: peak as u64,
+        operations,
+    }
+}
+
+/// Many equal blocks are allocated, then freed in the same order.
+fn all_then_none(layout: Layout) -> Trace {
+    let allocate = (0..PAGE_COUNT).map(|slot| Operation::Allocate { slot, layout });
+    let free = (0..PAGE_COUNT).map(|slot| Operation::Free { slot });
+    Trace {
+        slots: PAGE_COUNT,
+        peak_live_bytes: (PAGE_COUNT * layout.size()) as u64,
+        operations: allocate.chain(free).collect(),
+    }
+}

@@ -1,0 +1,4 @@
+//! See `src/talc.rs`.
+#![no_main]
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| heap_fuzz::talc::run(data));

@@ -1,0 +1,197 @@
+//! What in `heap` uses atomics, in every order in which threads can take their turns, and with every
+//! value that relaxed operations may see.
+//!
+//! That is one file, `bump/room.rs`, which is included as it is. Arenas and pools of boundary tags
+//! have no atomics: a lock guards all they have, and which one is the embedder's choice.
+#![cfg(test)]
+
+#[path = "../../src/bump/alloca.rs"]
+#[allow(dead_code, missing_docs, reason = "`leaked` names it")]
+mod alloca;
+#[path = "../../src/bump/allocation.rs"]
+#[allow(dead_code, missing_docs, reason = "the models use a part of it")]
+mod allocation;
+#[path = "../../src/bump/leaked.rs"]
+#[allow(
+    dead_code,
+    missing_docs,
+    unused_imports,
+    reason = "`allocation` names it"
+)]
+mod leaked;
+#[path = "../../src/bump/room.rs"]
+mod room;
+
+use std::alloc::Layout;
+use std::ptr::NonNull;
+
+use allocation::{Allocation, Failure};
+use loom::cell::UnsafeCell;
+use loom::sync::Arc;
+use loom::sync::atomic::AtomicUsize;
+use loom::thread;
+use room::Room;
+
+const CAPACITY: usize = 12;
+
+/// What a `Bump` has, and for each byte a cell in which loom notices two writers.
+struct Bump {
+    used: AtomicUsize,
+    storage: Box<[u64; 2]>,
+    owners: Vec<UnsafeCell<usize>>,
+}
+
+impl Bump {
+    fn new() -> Arc<Self> {
+        Arc::new(Self {
+            used: AtomicUsize::new(0),
+            storage: Box::default(),
+            owners: (0..CAPACITY).map(|_| UnsafeCell::new(0)).collect(),
+        })
+    }
+
+    fn room(&self) -> Room<'_, AtomicUsize> {
+        let base = NonNull::from(&*self.storage).cast();
+        // SAFETY: the storage is larger than that, lives as long as `self`, and has one count.
+        unsafe { Room::new(base, CAPACITY, &self.used) }
+    }
+
+    /// Writes to each byte of an allocation.
+    fn own(&self, allocation: &Allocation<'_>, size: usize, owner: usize) {
+        let start = allocation.ptr.addr().get() - self.storage.as_ptr().addr();
+        assert_eq!(start + size, allocation.level.byte_offset());
+        self.own_bytes(start, start + size, owner);
+    }
+
+    fn own_bytes(&self, from: usize, to: usize, owner: usize) {
+        for cell in &self.owners[from..to] {
+            // SAFETY: loom panics if anybody else is at it, or was without our knowing.
+            cell.with_mut(|byte| assert_eq!(unsafe { byte.replace(owner) }, 0));
+        }
+    }
+}
+
+fn layout(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
+}
+
+#[test]
+fn threads_never_get_the_same_bytes() {
+    loom::model(|| {
+        let bump = Bump::new();
+        let threads = [1, 2].map(|owner| {
+            let bump = bump.clone();
+            thread::spawn(move || {
+                let mut taken = 0;
+                for layout in [layout(1, 1), layout(2 * owner, 2)] {
+                    if let Ok(allocation) = bump.room().take(layout) {
+                        assert!(allocation.ptr.addr().get().is_multiple_of(layout.align()));
+                        bump.own(&allocation, layout.size(), owner);
+                        taken += layout.size();
+                    }
+                }
+                taken
+            })
+        });
+        let taken = threads.map(|thread| thread.join().unwrap());
+        // There is room for all, whatever the padding.
+        assert_eq!(taken, [3, 5]);
+        assert!((8..=CAPACITY).contains(&bump.room().level().byte_offset()));
+    });
+}
+
+#[test]
+fn of_two_threads_one_gets_the_last_bytes() {
+    loom::model(|| {
+        let bump = Bump::new();
+        let threads = [1, 2].map(|owner| {
+            let bump = bump.clone();
+            thread::spawn(move || {
+                let result = bump.room().take(layout(8, 4));
+                if let Ok(allocation) = &result {
+                    bump.own(allocation, 8, owner);
+                }
+                result.map(drop)
+            })
+        });
+        let mut results = threads.map(|thread| thread.join().unwrap());
+        results.sort_by_key(Result::is_err);
+        assert_eq!(results, [Ok(()), Err(Failure::Exhausted)]);
+    });
+}
+
+#[test]
+fn what_is_taken_at_a_level_follows_it_directly_or_is_refused() {
+    loom::model(|| {
+        let bump = Bump::new();
+        let other = bump.clone();
+        let thread = thread::spawn(move || {
+            let allocation = other.room().take(layout(2, 1)).unwrap();
+            other.own(&allocation, 2, 2);
+        });
+        let room = bump.room();
+        let first = room.take(layout(2, 1)).unwrap();
+        bump.own(&first, 2, 1);
+        match room.take_at(layout(2, 1), first.level) {
+            Ok(second) => {
+                assert_eq!(second.ptr.addr().get(), first.ptr.addr().get() + 2);
+                bump.own(&second, 2, 1);
+            }
+            Err(failure) => {
+                let observed = room.level();
+                assert_eq!(failure, Failure::Mismatch { observed });
+                assert!(observed > first.level);
+            }
+        }
+        thread.join().unwrap();
+    });
+}
+
+#[test]
+fn a_block_that_grows_in_place_gets_bytes_that_nobody_else_gets() {
+    loom::model(|| {
+        let bump = Bump::new();
+        let threads = [1, 2].map(|owner| {
+            let bump = bump.clone();
+            thread::spawn(move || {
+                let room = bump.room();
+                let block = room.take(layout(2, 1)).unwrap();
+                bump.own(&block, 2, owner);
+                let grown = room.try_grow(block.ptr.as_ptr(), 2, 5);
+                if grown {
+                    let end = block.level.byte_offset();
+                    bump.own_bytes(end, end + 3, owner);
+                }
+                grown
+            })
+        });
+        let grown = threads.map(|thread| thread.join().unwrap());
+        // Whoever was last could grow.
+        assert!(grown.contains(&true));
+    });
+}
+
+#[test]
+fn an_allocation_can_be_handed_to_another_thread_that_is_told_of_it() {
+    use loom::sync::atomic::Ordering::{Acquire, Release};
+
+    loom::model(|| {
+        let bump = Bump::new();
+        let told = Arc::new(AtomicUsize::new(0));
+        let (from, teller) = (bump.clone(), told.clone());
+        let thread = thread::spawn(move || {
+            let block = from.room().take(layout(1, 1)).unwrap();
+            from.own(&block, 1, 7);
+            teller.store(block.level.byte_offset(), Release);
+        });
+        let end = told.load(Acquire);
+        if end != 0 {
+            // SAFETY: as in `own_bytes`.
+            bump.owners[end - 1].with(|byte| assert_eq!(unsafe { *byte }, 7));
+        }
+        // Meanwhile this thread takes bytes of its own.
+        let block = bump.room().take(layout(1, 1)).unwrap();
+        bump.own(&block, 1, 1);
+        thread.join().unwrap();
+    });
+}

@@ -1,0 +1,111 @@
+//! An `ArenaSource` that is taken from its allocator, swapped or dropped does no harm.
+
+use std::mem::{replace, swap};
+
+use heap::source::ArenaSource;
+
+mod common;
+
+use common::window::{Heap, Window, alloc, arena, free, heap, layout, settled};
+
+#[test]
+fn a_dropped_allocator_gives_everything_back() {
+    let window = Window::new(256);
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let blocks = [100, 300_000, 5_000].map(|size| alloc(&heap, layout(size)));
+    free(&heap, blocks[1], layout(300_000));
+    assert!(window.lent() > 0);
+    drop(heap);
+    assert_eq!((window.lent(), arena.allocated_space()), (0, 0));
+}
+
+#[test]
+fn a_replaced_source_leaves_what_is_in_use() {
+    let window = Window::new(256);
+    let arena = arena(&window);
+    let mut heap = heap(&arena);
+    let small = alloc(&heap, layout(100));
+    let large = alloc(&heap, layout(200_000));
+    // SAFETY: the block is live.
+    unsafe { large.write_bytes(7, 200_000) };
+    let lent = window.lent();
+    // SAFETY: the arena's memory is that of the window.
+    let other = unsafe { ArenaSource::new(&arena) };
+    drop(replace(&mut heap.get_mut().source, other));
+    assert_eq!(window.lent(), lent, "pages in use were given back");
+    // SAFETY: the block is live.
+    assert_eq!(unsafe { large.add(199_999).read() }, 7);
+    free(&heap, large, layout(200_000));
+    assert!(
+        alloc(&heap, layout(1 << 19)).is_null(),
+        "a source serves one allocator, an allocator is served by one"
+    );
+    assert!(
+        !alloc(&heap, layout(100_000)).is_null(),
+        "what it has, it has"
+    );
+    free(&heap, small, layout(100));
+    heap.lock().trim();
+    assert_eq!(heap.drain(), Ok(0));
+    assert_eq!(heap.lock().check(), Ok(()));
+    drop(heap);
+    assert_eq!(window.lent(), lent);
+}
+
+#[test]
+fn swapped_sources_do_no_harm() {
+    let window = Window::new(1024);
+    let arena = arena(&window);
+    let (mut a, mut b) = (heap(&arena), heap(&arena));
+    let size = 150_000;
+    let [in_a, in_b] = [&a, &b].map(|heap| alloc(heap, layout(size)));
+    swap(&mut a.get_mut().source, &mut b.get_mut().source);
+    let lent = window.lent();
+    free(&a, in_a, layout(size));
+    free(&b, in_b, layout(size));
+    for heap in [&a, &b] {
+        heap.lock().trim();
+        heap.drain().unwrap();
+        assert!(alloc(heap, layout(1 << 20)).is_null());
+        assert_eq!(heap.lock().check(), Ok(()));
+    }
+    assert_eq!(window.lent(), lent, "no source touches the other's heaps");
+    // Back where they belong, they go on.
+    swap(&mut a.get_mut().source, &mut b.get_mut().source);
+    for heap in [&a, &b] {
+        let block = alloc(heap, layout(1 << 20));
+        assert!(!block.is_null());
+        free(heap, block, layout(1 << 20));
+        heap.lock().trim();
+        heap.drain().unwrap();
+    }
+    assert!(window.lent() < lent);
+    drop((a, b));
+    assert_eq!(window.lent(), 0);
+}
+
+#[test]
+fn a_source_that_outlives_its_allocator_gives_everything_back() {
+    let window = Window::new(256);
+    let arena = arena(&window);
+    let mut heap = heap(&arena);
+    alloc(&heap, layout(100_000));
+    let source = replace(&mut heap.get_mut().source, ArenaSource::detached());
+    let lent = window.lent();
+    drop(heap);
+    assert_eq!(window.lent(), lent);
+    drop(source);
+    assert_eq!(window.lent(), 0);
+}
+
+#[test]
+fn a_source_without_heaps_can_be_moved() {
+    let window = Window::new(256);
+    let arena = arena(&window);
+    let mut heap = heap(&arena);
+    let source = replace(&mut heap.get_mut().source, ArenaSource::detached());
+    let other = Heap::new(source);
+    assert!(!alloc(&other, layout(100)).is_null());
+    settled(&window, &arena, &other);
+}

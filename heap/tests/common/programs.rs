@@ -1,0 +1,154 @@
+//! Random programs that get shorter when they fail.
+//!
+//! A program is a list of seeds: one for its set-up and one for each step. A step draws everything that
+//! it does from its own seed, so steps can be left out without changing what the others do, and the
+//! shortest list that still fails is what a person wants to see.
+//!
+//! | variable | what it changes |
+//! |---|---|
+//! | `HEAP_PROGRAMS` | how many programs each model runs |
+//! | `HEAP_SEED` | only the program with this seed is run |
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+use std::any::Any;
+use std::cell::Cell;
+use std::env;
+use std::fmt;
+use std::panic::{self, AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::str::FromStr;
+use std::sync::Once;
+
+use super::random::Random;
+
+/// How many programs each model runs unless something else is asked for.
+const PROGRAMS: u64 = 10_000;
+
+/// Of how many steps they are.
+const STEPS: usize = 200;
+
+/// What a model does: a set-up, and steps.
+#[derive(Clone)]
+pub struct Program {
+    set_up: u64,
+    steps: Vec<u64>,
+}
+
+impl Program {
+    pub fn new(seed: u64, steps: usize) -> Self {
+        let mut seeds = Random::new(seed);
+        Self {
+            set_up: seeds.word(),
+            steps: (0..steps).map(|_| seeds.word()).collect(),
+        }
+    }
+
+    /// What the set-up draws from.
+    pub fn set_up(&self) -> Random {
+        Random::new(self.set_up)
+    }
+
+    /// What each step draws from.
+    pub fn steps(&self) -> impl ExactSizeIterator<Item = Random> {
+        self.steps.iter().map(|&seed| Random::new(seed))
+    }
+
+    /// The seeds of the steps.
+    pub fn seeds(&self) -> &[u64] {
+        &self.steps
+    }
+
+    /// The program without the steps in a range.
+    fn without(&self, from: usize, to: usize) -> Self {
+        Self {
+            set_up: self.set_up,
+            steps: [&self.steps[..from], &self.steps[to..]].concat(),
+        }
+    }
+}
+
+/// Runs programs with ten thousand seeds, and returns how many that were. If one fails, it is made as
+/// short as it can be, and its seed is printed.
+pub fn for_programs(run: impl Fn(&Program)) -> usize {
+    let seeds = match variable::<u64>("HEAP_SEED") {
+        Some(seed) => seed..seed + 1,
+        None => 0..variable("HEAP_PROGRAMS").unwrap_or(PROGRAMS),
+    };
+    let count = (seeds.end - seeds.start) as usize;
+    for seed in seeds {
+        let program = Program::new(seed, STEPS);
+        if let Some(panic) = failure(&program, &run) {
+            let shortest = shorten(program, &run);
+            eprintln!(
+                "HEAP_SEED={seed} fails, and still does with {} of its {STEPS} steps:",
+                shortest.steps.len()
+            );
+            TELLING.set(true);
+            run(&shortest);
+            TELLING.set(false);
+            // It fails now and then.
+            resume_unwind(panic);
+        }
+    }
+    count
+}
+
+fn variable<T: FromStr>(name: &str) -> Option<T> {
+    let text = env::var(name).ok()?;
+    let number = text
+        .parse()
+        .unwrap_or_else(|_| panic!("{name}={text} is not a number"));
+    Some(number)
+}
+
+thread_local! {
+    static TELLING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Shows a part of what a program does, if it is the shortest that fails.
+pub fn tell(what: fmt::Arguments<'_>) {
+    if TELLING.get() {
+        eprintln!("    {what}");
+    }
+}
+
+/// Leaves out as many steps as can be: first halves, then ever smaller parts, and single ones until
+/// none can be left out.
+pub fn shorten(mut program: Program, run: &impl Fn(&Program)) -> Program {
+    let mut part = program.steps.len() / 2;
+    while part > 0 {
+        let before = program.steps.len();
+        let mut from = 0;
+        while from + part <= program.steps.len() {
+            let shorter = program.without(from, from + part);
+            if failure(&shorter, run).is_some() {
+                program = shorter;
+            } else {
+                from += part;
+            }
+        }
+        if part > 1 || program.steps.len() == before {
+            part /= 2;
+        }
+    }
+    program
+}
+
+/// What the program panics with. The panic itself is not shown.
+fn failure(program: &Program, run: &impl Fn(&Program)) -> Option<Box<dyn Any + Send>> {
+    thread_local! {
+        static QUIET: Cell<bool> = const { Cell::new(false) };
+    }
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let usual = panic::take_hook();
+        panic::set_hook(Box::new(move |info| {
+            if !QUIET.get() {
+                usual(info);
+            }
+        }));
+    });
+    QUIET.set(true);
+    let result = catch_unwind(AssertUnwindSafe(|| run(program)));
+    QUIET.set(false);
+    result.err()
+}

@@ -1,0 +1,124 @@
+#!/bin/sh
+# Do the tests notice when a rule of the heap is broken? Each entry of the lists in `mutations/` breaks
+# one, in a copy of the sources, and tests run until one fails.
+#
+#     heap/tests/mutations.sh [LAYER…]       talc, vmem, source, bump; all if none is named
+#
+# An entry of a list:
+#
+#     = what is broken
+#     @ FILE TEST…             the file in heap/src; the tests that are to notice it first
+#     - the text, which occurs once in the file, of one or more lines
+#     + what takes its place
+#
+# A line `! TEST…` says what else is run for all entries. `lib` stands for the unit tests.
+# A test that crashes, hangs or takes too much memory has noticed.
+set -eu
+cd "$(dirname "$0")/../.."
+
+seconds=60 # for one test program, which takes five at most with so few programs:
+export HEAP_PROGRAMS=500
+memory=8000000 # KiB
+features=counters,local-alloc,std,spin
+
+target=${CARGO_TARGET_DIR:-$PWD/target}/mutations
+copy=$target/source
+export CARGO_TARGET_DIR="$target/target" CARGO_INCREMENTAL=1
+export CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_TEST_DEBUG=none CARGO_PROFILE_DEV_DEBUG=none
+rm -rf "$copy"
+mkdir -p "$copy"
+# (As of now: an earlier run may have been stopped when what it had built last was broken.)
+tar --exclude=./target --exclude=./.git --exclude=./.toolchain -c . | tar -x --touch -C "$copy"
+entries=$(mktemp -d)
+trap 'rm -r "$entries"' EXIT
+
+# Splits a list into files: `$entries/NUMBER/{name,place,find,replace}`, and `$entries/rest`.
+split() {
+    awk -v entries="$entries" '
+        function add(part, text) { print text >(entries "/" number "/" part) }
+        /^!/ { print substr($0, 3) >(entries "/rest") }
+        /^=/ { number++; system("mkdir -p " entries "/" number); add("name", substr($0, 3)) }
+        /^@/ { add("place", substr($0, 3)) }
+        /^-/ { add("find", substr($0, 3)) }
+        /^\+/ { add("replace", substr($0, 3)) }
+        END { print number >(entries "/count") }' "$1"
+}
+
+# Replaces the text of file $2 by that of file $3, once in file $1, on standard output.
+substitute() {
+    awk -v find_in="$2" -v replace_in="$3" -v file="$1" '
+        function contents(path, text, line) {
+            text = ""
+            while ((getline line <path) > 0) text = text line "\n"
+            return substr(text, 1, length(text) - 1)
+        }
+        BEGIN {
+            text = contents(file); find = contents(find_in)
+            at = index(text, find)
+            if (!at || index(substr(text, at + 1), find)) exit 1
+            print substr(text, 1, at - 1) contents(replace_in) substr(text, at + length(find))
+        }'
+}
+
+# Runs `COMMAND…` on one test program: `with_test TEST COMMAND…`
+with_test() {
+    case $1 in lib) program=--lib ;; *) program=--test=$1 ;; esac
+    shift
+    "$@" --quiet --package heap --features "$features" "$program"
+}
+
+# Runs test programs until one fails, and leaves its name in `$entries/caught`. Fails if something does
+# not compile.
+run_tests() {
+    : >"$entries/caught"
+    for test in "$@"; do
+        with_test "$test" cargo test --no-run >"$entries/log" 2>&1 || return 1
+        (
+            ulimit -v "$memory"
+            with_test "$test" timeout --kill-after=5 "$seconds" cargo test
+        ) >"$entries/log" 2>&1 || { echo "$test" >"$entries/caught"; return; }
+    done
+}
+
+cd "$copy"
+lists=${*:-talc vmem source bump}
+passed=0 failed=0
+
+fail() {
+    echo "$1"
+    failed=$((failed + 1))
+}
+
+for list in $lists; do
+    rm -rf "$entries"/*
+    split "heap/tests/mutations/$list"
+    rest=$(cat "$entries/rest")
+    # shellcheck disable=SC2086 # one argument for each test
+    if ! run_tests $rest || [ -s "$entries/caught" ]; then
+        cat "$entries/log"
+        fail "$list: without a mutation, $(cat "$entries/caught") fails"
+        continue
+    fi
+    for entry in $(seq "$(cat "$entries/count")"); do
+        entry=$entries/$entry
+        name="$list: $(cat "$entry/name")"
+        read -r file tests <"$entry/place"
+        file=heap/src/$file
+        cp "$file" "$entry/original"
+        if ! substitute "$entry/original" "$entry/find" "$entry/replace" >"$file"; then
+            fail "$name: the text is not in $file exactly once"
+        elif ! run_tests $tests $rest; then
+            cat "$entries/log"
+            fail "$name: does not compile"
+        elif [ -s "$entries/caught" ]; then
+            echo "$name: caught by $(cat "$entries/caught")"
+            passed=$((passed + 1))
+        else
+            fail "$name: SURVIVED"
+        fi
+        cp "$entry/original" "$file"
+    done
+done
+echo "$passed of $((passed + failed)) mutations caught"
+echo "$passed passed, $failed failed"
+[ "$failed" -eq 0 ]
