@@ -8,7 +8,7 @@ use heap::vmem;
 use crate::heap::HEAP;
 use crate::memory::{
     HeapArena, PAGE_SIZE, arenas, frames, heap_pages, kernel_addresses, mapped_pages, page_table,
-    tags::TAGS,
+    protection, tags::TAGS,
 };
 
 /// The first disagreement that was found.
@@ -78,7 +78,9 @@ pub fn check() -> Result<(), Disagreement> {
     let mapped = mapped_pages::mapped();
     let usage = frames::usage();
     let tags = TAGS.counts();
-    let (tables, empty) = arenas::window().map_or((0, false), page_table::tables_below);
+    let (tables, empty) = arenas::window().map_or((0, false), |window| {
+        page_table::tables_below(window.level_4_entry())
+    });
     for (what, upper, lower) in [
         (
             "bytes of the heap and of heap pages",
@@ -106,7 +108,11 @@ pub fn check() -> Result<(), Disagreement> {
             tags.tag_pages + tags.index_pages,
             usage.tags,
         ),
-        ("page tables", tables, usage.page_tables),
+        (
+            "page tables",
+            tables + protection::tables(),
+            usage.page_tables,
+        ),
     ] {
         if upper != lower {
             return Err(Disagreement::Differ { what, upper, lower });

@@ -6,6 +6,7 @@ use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::info::BootInfo;
 
 use crate::config::{Config, ConfigError};
+use crate::entropy::Seed;
 use crate::heap::HEAP;
 use crate::ramdisk::{Ramdisk, RamdiskError};
 use crate::{interrupts, memory, println, serial};
@@ -55,8 +56,8 @@ impl fmt::Display for InitError {
 
 impl core::error::Error for InitError {}
 
-/// Sets up serial port, exceptions and memory, and reads what the host handed over. Interrupts are
-/// enabled at the end.
+/// Sets up serial port and exceptions, reads what the host handed over, and sets up memory. Interrupts
+/// are enabled at the end.
 ///
 /// # Errors
 /// When the boot information or the RAM disk cannot be used.
@@ -69,14 +70,17 @@ pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> 
     println!("@ready");
     interrupts::init();
     // SAFETY: by the caller's promise.
-    unsafe { memory::init(boot_info) }.map_err(InitError::Memory)?;
-    // SAFETY: the arena allocates mapped memory, and nothing beneath it uses the heap.
-    unsafe { HEAP.attach(memory::heap_pages()) };
-    // SAFETY: by the caller's promise.
     let bytes = unsafe { ramdisk_bytes(boot_info) }.ok_or(InitError::NoRamdisk)?;
     let ramdisk = Ramdisk::new(bytes).map_err(InitError::Ramdisk)?;
     let text = ramdisk.text("config").map_err(InitError::Ramdisk)?;
     let config = Config::parse(text).map_err(InitError::Config)?;
+    let seed = config
+        .placement_seed
+        .map_or_else(Seed::gather, Seed::of_host);
+    // SAFETY: by the caller's promise.
+    unsafe { memory::init(boot_info, seed) }.map_err(InitError::Memory)?;
+    // SAFETY: the arena allocates mapped memory, and nothing beneath it uses the heap.
+    unsafe { HEAP.attach(memory::heap_pages()) };
     interrupts::enable();
     Ok(Boot { ramdisk, config })
 }

@@ -14,12 +14,14 @@ pub enum Mode {
     Demo,
     /// Run tests.
     Test,
+    /// Run random programs until the host says that it is enough.
+    Soak,
 }
 
 /// The configuration.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config<'a> {
-    /// `mode=demo|test`: what to do; `demo` if absent.
+    /// `mode=demo|test|soak`: what to do; `demo` if absent.
     pub mode: Mode,
     /// `filter=SUBSTRING`: only tests whose names contain it; all if absent.
     pub filter: Option<&'a str>,
@@ -34,8 +36,10 @@ pub struct Config<'a> {
     /// `ticks-per-instruction=N`: how far the time-stamp counter moves with each instruction, when
     /// the virtual machine counts them; if absent, it counts time.
     pub ticks_per_instruction: Option<NonZero<u64>>,
-    /// `seed=N`: what randomness starts from; 0 if absent.
+    /// `seed=N`: what random programs start from; 0 if absent.
     pub seed: u64,
+    /// `placement-seed=N`: what chooses where the heap lies; if absent, nobody can tell beforehand.
+    pub placement_seed: Option<u64>,
 }
 
 impl Default for Config<'_> {
@@ -49,6 +53,7 @@ impl Default for Config<'_> {
             jobs: true,
             ticks_per_instruction: None,
             seed: 0,
+            placement_seed: None,
         }
     }
 }
@@ -93,7 +98,7 @@ impl fmt::Display for ConfigError<'_> {
 
 impl core::error::Error for ConfigError<'_> {}
 
-const KEYS: [&str; 8] = [
+const KEYS: [&str; 9] = [
     "mode",
     "filter",
     "after",
@@ -102,6 +107,7 @@ const KEYS: [&str; 8] = [
     "jobs",
     "ticks-per-instruction",
     "seed",
+    "placement-seed",
 ];
 
 impl<'a> Config<'a> {
@@ -139,6 +145,7 @@ impl<'a> Config<'a> {
                 self.mode = match value {
                     "demo" => Mode::Demo,
                     "test" => Mode::Test,
+                    "soak" => Mode::Soak,
                     _ => return None,
                 }
             }
@@ -149,6 +156,7 @@ impl<'a> Config<'a> {
             "jobs" => self.jobs = yes_or_no(value)?,
             "ticks-per-instruction" => self.ticks_per_instruction = Some(value.parse().ok()?),
             "seed" => self.seed = value.parse().ok()?,
+            "placement-seed" => self.placement_seed = Some(value.parse().ok()?),
             _ => return None,
         }
         Some(())
@@ -171,7 +179,7 @@ mod tests {
     fn every_key_is_read() {
         let text = "# of the host\nmode=test\nfilter=grow::\nafter=grow::in_place\n\n\
                     trace=git\nmonitor=yes\njobs=no\n\
-                    ticks-per-instruction=32\nseed=18446744073709551615\n";
+                    ticks-per-instruction=32\nseed=18446744073709551615\nplacement-seed=3\n";
         let expected = Config {
             mode: Mode::Test,
             filter: Some("grow::"),
@@ -181,6 +189,7 @@ mod tests {
             jobs: false,
             ticks_per_instruction: NonZero::new(32),
             seed: u64::MAX,
+            placement_seed: Some(3),
         };
         assert_eq!(Config::parse(text), Ok(expected));
     }

@@ -1,5 +1,20 @@
 //! The kernel heap: the global allocator of whatever links this library.
 
+#[cfg(feature = "hardened")]
+pub mod misuse;
+#[cfg(not(feature = "hardened"))]
+mod misuse {
+    //! Nothing is looked for, and nothing found.
+
+    #[inline]
+    pub fn tell() {}
+
+    #[inline]
+    pub fn refuses<T>(_: &mut T, _: *mut u8, _: core::alloc::Layout) -> bool {
+        false
+    }
+}
+
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
@@ -59,8 +74,11 @@ impl KernelHeap {
     /// What `arena` allocates must be mapped memory that nobody else uses, and neither the arena nor anything
     /// beneath it may allocate from this heap.
     pub(crate) unsafe fn attach(&self, arena: &'static HeapArena) {
+        let mut talc = self.talc.lock();
+        #[cfg(feature = "hardened")]
+        talc.set_hook(misuse::note);
         // SAFETY: passed on.
-        unsafe { self.talc.lock().source.attach(arena) };
+        unsafe { talc.source.attach(arena) };
     }
 
     /// The allocator core, locked by whoever calls [`TalcLock::lock`]. Nothing may be allocated while it is.
@@ -85,7 +103,9 @@ impl KernelHeap {
     /// Returns how many bytes that were.
     pub fn reap(&self) -> usize {
         self.talc.lock().trim();
-        self.drain()
+        let drained = self.drain();
+        misuse::tell();
+        drained
     }
 
     /// What the heap holds just now. O(gaps).
@@ -118,7 +138,9 @@ impl KernelHeap {
 
     fn allocate(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the sizes that `GlobalAlloc` is called with are not zero.
-        unsafe { self.talc.lock().allocate(layout) }.map_or(ptr::null_mut(), NonNull::as_ptr)
+        let block = unsafe { self.talc.lock().allocate(layout) };
+        misuse::tell();
+        block.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     /// Drains if there is something to drain, and interrupts are enabled.
@@ -150,15 +172,22 @@ unsafe impl GlobalAlloc for KernelHeap {
         unsafe { talc.deallocate(block, layout) };
         let has_returns = talc.source.has_returns();
         drop(talc);
+        misuse::tell();
         self.settle(has_returns);
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let mut talc = self.talc.lock();
+        if misuse::refuses(&mut *talc, block, layout) {
+            drop(talc);
+            misuse::tell();
+            return ptr::null_mut();
+        }
         // SAFETY: the caller vouches for the block and its layout, and that `size` is not zero.
         let in_place = unsafe { talc.try_realloc_in_place(block, layout, size) };
         let has_returns = talc.source.has_returns();
         drop(talc);
+        misuse::tell();
         if in_place {
             self.settle(has_returns);
             return block;

@@ -5,6 +5,7 @@
 //! | [`serial`], [`print!`], [`println!`] | what the kernel says and the host types |
 //! | [`sync`] | locks that interrupt handlers may take too |
 //! | [`interrupts`] | exceptions, their reports, and the timer |
+//! | [`entropy`] | where randomness comes from |
 //! | [`memory`] | frames, page tables, and the pages of the heap |
 //! | [`ramdisk`], [`config`], [`trace`] | what the host hands over |
 //! | [`testing`] | the harness of the tests that run inside the kernel |
@@ -20,6 +21,7 @@ extern crate alloc;
 pub mod accounts;
 mod boot;
 pub mod config;
+pub mod entropy;
 pub mod exit;
 pub mod heap;
 pub mod interrupts;

@@ -13,9 +13,9 @@ fn kernel_main(boot: kernel::Boot) -> kernel::exit::ExitCode {
 
     match boot.config.mode {
         Mode::Demo => demo::run(&boot.config, &boot.ramdisk),
-        Mode::Test => {
+        Mode::Test | Mode::Soak => {
             kernel::println!(
-                "refused: mode=test, but this image holds no tests; they are in that of `kernel-tests`"
+                "refused: this image holds no tests; they are in that of `kernel-tests`"
             );
             ExitCode::Refused
         }

@@ -108,14 +108,18 @@ pub fn read_line(buffer: &mut [u8]) -> Option<&str> {
 
 fn read_byte() -> u8 {
     loop {
-        let received = match SERIAL.lock().as_mut() {
-            Some(serial) => serial.port.try_receive_byte().ok(),
-            None => Some(END_OF_INPUT),
-        };
-        match received {
+        match try_read_byte() {
             Some(byte) => return byte,
             None => core::hint::spin_loop(),
         }
+    }
+}
+
+/// A byte that the host has sent, if there is one. Without a port, its input is at its end.
+pub(crate) fn try_read_byte() -> Option<u8> {
+    match SERIAL.lock().as_mut() {
+        Some(serial) => serial.port.try_receive_byte().ok(),
+        None => Some(END_OF_INPUT),
     }
 }
 

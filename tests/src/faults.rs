@@ -1,6 +1,5 @@
 //! What must not be touched faults, and the report says why.
 
-use alloc::boxed::Box;
 use alloc::vec;
 use core::arch::asm;
 use core::hint::black_box;
@@ -89,17 +88,6 @@ kernel_test! {
         let pointer = black_box(guard.as_ptr::<u8>());
         // SAFETY: it is not: this is what the test shows.
         unsafe { pointer.read_volatile() };
-    }
-}
-
-kernel_test! {
-    /// What is on the heap is data.
-    fn the_heap_cannot_be_executed(should_fault = "mapped, but not for that; in the span of the heap") {
-        const RETURN: u8 = 0xc3;
-        let code = black_box(Box::new([RETURN; 16]));
-        // SAFETY: it is not: this is what the test shows.
-        let function = unsafe { core::mem::transmute::<*const u8, extern "C" fn()>(code.as_ptr()) };
-        function();
     }
 }
 

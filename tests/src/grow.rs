@@ -8,6 +8,7 @@ use heap::talc::TalcLock;
 use kernel::accounts;
 use kernel::heap::HEAP;
 use kernel::kernel_test;
+use kernel::memory::injection::FRAMES;
 use kernel::memory::{PAGE_SIZE, frames, heap_pages, kernel_addresses, mapped_pages};
 use kernel::sync::InterruptLock;
 
@@ -180,10 +181,10 @@ kernel_test! {
             HEAP.reap();
             let before = HEAP.stats();
             let arena = (heap_pages().allocated_space(), kernel_addresses().allocated_space());
-            frames::fail_from(frame);
+            FRAMES.fail_from(frame);
             // SAFETY: the size is not zero; the block is freed with its layout.
             let block = unsafe { HEAP.alloc(layout) };
-            frames::fail_never();
+            FRAMES.fail_never();
             if !block.is_null() {
                 // SAFETY: as above.
                 unsafe { HEAP.dealloc(block, layout) };
@@ -208,9 +209,9 @@ kernel_test! {
     fn a_vector_that_cannot_grow_keeps_what_it_has() {
         let mut vector = filled(9, 100 * KIB);
         HEAP.reap();
-        frames::fail_from(0);
+        FRAMES.fail_from(0);
         let result = vector.try_reserve_exact(64 * MIB);
-        frames::fail_never();
+        FRAMES.fail_never();
         assert!(result.is_err());
         assert!(vector.len() == 100 * KIB && vector.iter().all(|&byte| byte == 9));
         vector.push(1);

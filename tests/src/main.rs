@@ -5,11 +5,19 @@ extern crate alloc;
 
 mod allocate;
 mod arena;
+mod exhaust;
+mod failing;
 mod faults;
 mod grow;
+#[cfg(feature = "hardened")]
+mod hardened;
 mod interrupts;
 mod mapping;
+mod programs;
+mod regressions;
+mod security;
 mod shrink;
+mod storm;
 mod support;
 mod truncate;
 
@@ -21,6 +29,7 @@ kernel::entry_point!(run);
 fn run(boot: kernel::Boot) -> ExitCode {
     match boot.config.mode {
         Mode::Test => kernel::testing::run(&boot.config),
+        Mode::Soak => kernel::testing::soak(&boot.config, programs::soak),
         Mode::Demo => {
             kernel::println!("refused: this image holds the tests only, which need `mode=test`");
             ExitCode::Refused

@@ -6,6 +6,7 @@ use core::ptr::{self, NonNull};
 use heap::vmem::AllocPolicy;
 use kernel::kernel_test;
 use kernel::memory::frames::{self, Purpose, Usage};
+use kernel::memory::injection::FRAMES;
 use kernel::memory::{PAGE_SIZE, heap_pages, kernel_addresses, mapped_pages, physical};
 
 /// The pages that one page table maps.
@@ -78,9 +79,9 @@ kernel_test! {
         // Every call near the beginning, the next page tables and the end, and some between.
         let mut calls = 0;
         loop {
-            frames::fail_from(calls);
+            FRAMES.fail_from(calls);
             let grown = pages.resize(wanted);
-            frames::fail_never();
+            FRAMES.fail_never();
             if grown.is_ok() {
                 break;
             }
@@ -102,10 +103,10 @@ kernel_test! {
     /// Giving back needs no frame: it succeeds when there are none.
     fn shrinking_and_freeing_need_no_frames() {
         let (lower, upper) = (Pages::new(700), Pages::new(9));
-        frames::fail_from(0);
+        FRAMES.fail_from(0);
         let shrunk = [600, 64, 1].map(|count| lower.resize(count));
         drop(upper);
-        frames::fail_never();
+        FRAMES.fail_never();
         assert_eq!(shrunk, [Ok(()); 3]);
     }
 }

@@ -2,7 +2,6 @@
 
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
-use core::hint::black_box;
 
 use kernel::heap::HEAP;
 use kernel::kernel_test;
@@ -154,28 +153,6 @@ kernel_test! {
             frames::free(frame, frames::Purpose::Other).expect("allocated above");
             assert!(clear, "{frame:?} still holds what the heap wrote");
         }
-    }
-}
-
-kernel_test! {
-    fn the_last_block_after_exhaustion_frees_memory() {
-        // Regression scenario 24.
-        HEAP.reap();
-        let before = HEAP.stats();
-        let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(4096);
-        loop {
-            let mut block: Vec<u8> = Vec::new();
-            if blocks.len() == blocks.capacity() || black_box(&mut block).try_reserve_exact(MIB).is_err() {
-                break;
-            }
-            blocks.push(block);
-        }
-        while let Some(block) = blocks.pop() {
-            drop(block);
-        }
-        drop(blocks);
-        HEAP.reap();
-        assert_eq!(HEAP.stats(), before);
     }
 }
 

@@ -5,7 +5,9 @@ use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
 use core::hint::black_box;
 
-use kernel::heap::HEAP;
+use kernel::heap::{HEAP, Stats};
+use kernel::memory::frames::{self, Usage};
+use kernel::memory::{heap_pages, kernel_addresses};
 
 /// `size` bytes on the heap, each of them `byte`. The compiler may not leave the allocation out, nor what comes
 /// of it: an allocation whose result nobody sees need not happen.
@@ -33,6 +35,32 @@ impl Random {
     pub fn size(&mut self, logs: usize) -> usize {
         let log = self.below(logs);
         1 + self.below(1 << log)
+    }
+}
+
+/// What all layers hold when the heap has given back what it can. Equal before and after whatever frees what it
+/// allocates.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Snapshot {
+    stats: Stats,
+    usage: Usage,
+    pages: usize,
+    addresses: usize,
+}
+
+impl Snapshot {
+    pub fn take() -> Self {
+        HEAP.reap();
+        let (mut stats, mut usage) = (HEAP.stats(), frames::usage());
+        // The pool of boundary tags keeps some pages, and the harness sees to it that they are few.
+        stats.frames -= usage.tags;
+        usage.free += core::mem::take(&mut usage.tags);
+        Self {
+            stats,
+            usage,
+            pages: heap_pages().allocated_space(),
+            addresses: kernel_addresses().allocated_space(),
+        }
     }
 }
 
@@ -90,7 +118,27 @@ impl Blocks {
     pub fn allocate(&mut self, layout: Layout) -> Option<*mut u8> {
         self.blocks.try_reserve(1).ok()?;
         // SAFETY: the tests ask for no size of zero.
-        let base = unsafe { HEAP.alloc(layout) };
+        self.keep(unsafe { HEAP.alloc(layout) }, layout)
+    }
+
+    /// The same for a block that is to be clear, which is verified.
+    pub fn allocate_zeroed(&mut self, layout: Layout) -> Option<*mut u8> {
+        self.blocks.try_reserve(1).ok()?;
+        // SAFETY: the tests ask for no size of zero.
+        let base = unsafe { HEAP.alloc_zeroed(layout) };
+        if !base.is_null() {
+            let block = Block {
+                base,
+                layout,
+                fill: 0,
+            };
+            block.verify(layout.size());
+        }
+        self.keep(base, layout)
+    }
+
+    /// Fills a block, for which there is room in the list.
+    fn keep(&mut self, base: *mut u8, layout: Layout) -> Option<*mut u8> {
         if base.is_null() {
             return None;
         }
@@ -133,6 +181,16 @@ impl Blocks {
         if !self.blocks.is_empty() {
             let block = self.blocks.swap_remove(random.below(self.blocks.len()));
             self.free(block);
+        }
+    }
+
+    /// Frees every second block, from a random one on.
+    pub fn free_half(&mut self, random: &mut Random) {
+        let mut index = random.below(self.blocks.len() + 1);
+        while index < self.blocks.len() {
+            let block = self.blocks.swap_remove(index);
+            self.free(block);
+            index += 1;
         }
     }
 

@@ -4,11 +4,14 @@ use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
 use heap::source::Manual;
-use heap::talc::base::Talc;
+use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD, Talc};
 use heap::talc::{DefaultBinning, min_first_heap_size};
 use heap::vmem::AllocPolicy;
 use kernel::kernel_test;
 use kernel::memory::{PAGE_SIZE, heap_pages};
+
+/// Enough for a heap that is not the first.
+const SECOND_HEAP: usize = HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT) + 3 * CHUNK_UNIT;
 
 /// Pages of the kernel's arena, given back at the end.
 struct Pages {
@@ -70,7 +73,7 @@ kernel_test! {
             assert!(!talc.is_metadata_established());
             assert!(talc.claim(memory.at(0).byte_add(7), smallest).is_some());
             assert!(talc.is_metadata_established());
-            assert!(talc.claim(memory.at(3), 64).is_some(), "a second heap needs next to nothing");
+            assert!(talc.claim(memory.at(3), SECOND_HEAP).is_some(), "a second heap needs next to nothing");
         }
         assert_eq!(talc.check(), Ok(()));
     }
@@ -122,7 +125,7 @@ kernel_test! {
                 end = talc.resize(end, memory.at(pages)).expect("the metadata stays");
                 assert_eq!(end.as_ptr(), memory.at(pages));
                 let free = end.addr().get() - talc.reserved(end).up_to.addr().get();
-                let all = layout(free - size_of::<usize>());
+                let all = layout(free - CHUNK_OVERHEAD);
                 let block = talc.allocate(all).expect("all of it is one gap");
                 block.as_ptr().write_bytes(0xAB, all.size());
                 talc.deallocate(block.as_ptr(), all);

@@ -3,7 +3,7 @@
 use heap::Span;
 use kernel::config::Config;
 use kernel::heap::HEAP;
-use kernel::memory::{frames, heap_pages, kernel_addresses};
+use kernel::memory::{arenas, frames, heap_pages, kernel_addresses};
 use kernel::ramdisk::Ramdisk;
 use kernel::{print, println, serial};
 
@@ -77,6 +77,9 @@ fn stats() {
         "  to be given back   {:>12}",
         Bytes(stats.mapped - stats.claimed)
     );
+    if let Some(window) = arenas::window() {
+        println!("  window             {window}");
+    }
 }
 
 fn arenas() {
@@ -118,7 +121,9 @@ fn show_frames() {
 const MOST_SEGMENTS: usize = 64;
 
 fn map() {
-    println!("  The heap's window of addresses:");
+    if let Some(window) = arenas::window() {
+        println!("  The heap's window of addresses, {window}:");
+    }
     for (shown, segment) in kernel_addresses().segments().enumerate() {
         if shown == MOST_SEGMENTS {
             println!("  ... and more");

@@ -3,11 +3,12 @@
 use heap::vmem::lock::LockApi;
 use heap::vmem::{Arena, Source};
 use spin::Once;
-use x86_64::structures::paging::{Page, PageTableIndex};
 
 use super::mapped_pages::MAPPED_PAGES;
+use super::placement::{self, Window};
 use super::tags::{TAGS, Tags};
 use super::{InitError, PAGE_SIZE, page_table};
+use crate::entropy::Seed;
 use crate::sync::InterruptLock;
 
 /// The lock of the arenas: it masks interrupts.
@@ -16,15 +17,11 @@ pub type PageLock = LockApi<InterruptLock>;
 /// An arena of the kernel.
 pub type HeapArena = Arena<'static, 'static, Tags, PageLock>;
 
-/// What one level 4 entry of the page tables covers: 512 GiB.
-const WINDOW_SIZE: usize = 1 << 39;
-
-/// The level 4 entry that covers the window.
-static WINDOW: Once<PageTableIndex> = Once::new();
+static WINDOW: Once<Window> = Once::new();
 static KERNEL_ADDRESSES: Once<HeapArena> = Once::new();
 static HEAP_PAGES: Once<HeapArena> = Once::new();
 
-/// The addresses that the heap may use: a window of 512 GiB in which nothing else is mapped, but for
+/// The addresses that the heap may use: a window of 256 GiB in which nothing else is mapped, but for
 /// its first and its last page, which stay unmapped.
 ///
 /// # Panics
@@ -42,25 +39,26 @@ pub fn heap_pages() -> &'static HeapArena {
     HEAP_PAGES.get().expect("memory was not set up")
 }
 
-/// The level 4 entry that covers the window.
-pub(crate) fn window() -> Option<PageTableIndex> {
-    WINDOW.get().copied()
+/// Where the window is; `None` before memory was set up.
+pub fn window() -> Option<&'static Window> {
+    WINDOW.get()
 }
 
-pub(super) fn init() -> Result<(), InitError> {
-    let index = page_table::unused_level_4_entry().ok_or(InitError::NoAddresses)?;
-    let zero = PageTableIndex::new(0);
-    let start = Page::from_page_table_indices(index, zero, zero, zero).start_address();
-    let base = start.as_u64() as usize + PAGE_SIZE;
-
+/// Makes the arenas, and a window at a place that `seed` chooses.
+pub(super) fn init(seed: Seed) -> Result<(), InitError> {
+    let window =
+        Window::choose(seed, page_table::is_level_4_entry_unused).ok_or(InitError::NoAddresses)?;
     let addresses = arena("kernel addresses", None)?;
     addresses
-        .add_span(base, WINDOW_SIZE - 2 * PAGE_SIZE)
+        .add_span(
+            window.addresses().start + PAGE_SIZE,
+            placement::SIZE - 2 * PAGE_SIZE,
+        )
         .map_err(InitError::Arena)?;
     let pages = arena("heap pages", Some(&MAPPED_PAGES))?.with_kept_spans(0);
     KERNEL_ADDRESSES.call_once(|| addresses);
     HEAP_PAGES.call_once(|| pages);
-    WINDOW.call_once(|| index);
+    WINDOW.call_once(|| window);
     Ok(())
 }
 

@@ -5,9 +5,13 @@
 //! | [`frames`] | who may use which frame of physical memory |
 //! | [`physical`] | how the kernel reaches physical memory |
 //! | [`page_table`] | mapping frames at pages |
+//! | [`walk`] | what they map |
+//! | [`protection`] | what can be written and what can be executed |
 //! | [`arenas`] | the addresses for the heap, and the pages at them |
+//! | [`placement`] | where in the address space those lie |
 //! | [`mapped_pages`] | how the one arena borrows from the other: frames are mapped |
 //! | [`releases`] | which pages were given back lately |
+//! | [`injection`] | failures on purpose |
 //! | [`place`] | what an address belongs to, for reports of faults |
 //!
 //! Nothing here allocates from the kernel heap. Locks are taken in this order, each only after the
@@ -16,12 +20,16 @@
 pub mod arenas;
 mod frame_list;
 pub mod frames;
+pub mod injection;
 pub mod mapped_pages;
 pub mod page_table;
 pub mod physical;
 pub mod place;
+pub mod placement;
+pub mod protection;
 pub mod releases;
 pub mod tags;
+pub mod walk;
 
 use core::fmt;
 
@@ -29,6 +37,7 @@ use bootloader_api::BootInfo;
 use x86_64::VirtAddr;
 use x86_64::structures::paging::PageTableFlags;
 
+use crate::entropy::Seed;
 use crate::interrupts::segments::InterruptStack;
 
 pub use arenas::{HeapArena, PageLock, heap_pages, kernel_addresses};
@@ -47,6 +56,8 @@ pub enum InitError {
         /// Where usable memory ends.
         end: u64,
     },
+    /// There is no frame for a page table.
+    NoFrame,
     /// Every level 4 entry of the higher half is used.
     NoAddresses,
     /// The arena of addresses does not take its span.
@@ -63,6 +74,7 @@ impl fmt::Display for InitError {
                 f,
                 "no usable region has room for the table of frames; memory ends at {end:#x}"
             ),
+            Self::NoFrame => f.write_str("no frame is left for a page table"),
             Self::NoAddresses => {
                 f.write_str("no level 4 entry of the page tables is left for the heap")
             }
@@ -73,11 +85,11 @@ impl fmt::Display for InitError {
 
 impl core::error::Error for InitError {}
 
-/// Sets up frames, page tables and arenas.
+/// Sets up frames, page tables and arenas. `seed` chooses where the heap lies.
 ///
 /// # Safety
 /// The boot information is the bootloader's, and this is called once.
-pub(crate) unsafe fn init(boot_info: &BootInfo) -> Result<(), InitError> {
+pub(crate) unsafe fn init(boot_info: &BootInfo, seed: Seed) -> Result<(), InitError> {
     let offset = boot_info
         .physical_memory_offset
         .into_option()
@@ -89,7 +101,13 @@ pub(crate) unsafe fn init(boot_info: &BootInfo) -> Result<(), InitError> {
     unsafe { page_table::init() };
     place::init(boot_info);
     guard_interrupt_stacks();
-    arenas::init()
+    // SAFETY: the bootloader was told to put everything into the higher half, and nothing but memory and devices below
+    // 4 GiB is used through the mapping of physical memory.
+    unsafe { protection::init()? };
+    if let Err(violation) = protection::check() {
+        panic!("memory is not protected: {violation}");
+    }
+    arenas::init(seed)
 }
 
 /// Makes the page below each interrupt stack inaccessible.

@@ -3,7 +3,10 @@
 //! Everything is done in batches of at most [`BATCH`] pages, because the lock of the page tables
 //! masks interrupts. A batch is mapped as a whole or not at all.
 
+use core::convert::Infallible;
+
 use spin::Once;
+use x86_64::VirtAddr;
 use x86_64::instructions::tlb;
 use x86_64::registers::control::Cr3;
 use x86_64::structures::paging::mapper::{CleanUp, MapToError};
@@ -16,7 +19,8 @@ use x86_64::structures::paging::{
 
 use super::frame_list::FrameList;
 use super::frames::{self, Purpose};
-use super::physical;
+use super::walk::{self, Mapping};
+use super::{injection, physical};
 use crate::sync::InterruptMutex;
 
 /// How many pages are mapped or unmapped while the lock is held once.
@@ -30,7 +34,7 @@ const TABLES: usize = 6;
 
 static PAGE_TABLES: Once<InterruptMutex<OffsetPageTable<'static>>> = Once::new();
 
-fn page_tables() -> &'static InterruptMutex<OffsetPageTable<'static>> {
+pub(super) fn page_tables() -> &'static InterruptMutex<OffsetPageTable<'static>> {
     PAGE_TABLES.get().expect("memory was not set up")
 }
 
@@ -57,13 +61,9 @@ pub(super) unsafe fn init() {
     });
 }
 
-/// The lowest level 4 entry of the higher half that maps nothing.
-pub(super) fn unused_level_4_entry() -> Option<PageTableIndex> {
-    let tables = page_tables().lock();
-    let table = tables.level_4_table();
-    (256..512)
-        .map(PageTableIndex::new)
-        .find(|&index| table[index].is_unused())
+/// Whether a level 4 entry maps nothing.
+pub fn is_level_4_entry_unused(index: PageTableIndex) -> bool {
+    page_tables().lock().level_4_table()[index].is_unused()
 }
 
 /// How many tables there are below a level 4 entry, and whether one of them is empty. Meant for
@@ -89,6 +89,20 @@ pub(crate) fn tables_below(index: PageTableIndex) -> (usize, bool) {
     count(&tables.level_4_table()[index], PageTableLevel::Four)
 }
 
+/// Calls `visit` with everything that is mapped. The tables are locked meanwhile: it must not allocate.
+pub fn for_each_mapping(mut visit: impl FnMut(&Mapping)) {
+    let tables = page_tables().lock();
+    let Ok(()) = walk::for_each_mapping(tables.level_4_table(), &mut |mapping| {
+        visit(mapping);
+        Ok::<(), Infallible>(())
+    });
+}
+
+/// What is mapped at `address`.
+pub fn mapping_at(address: VirtAddr) -> Option<Mapping> {
+    walk::mapping_at(page_tables().lock().level_4_table(), address)
+}
+
 /// Maps `frames` at `first` and the pages that follow.
 ///
 /// # Errors
@@ -109,9 +123,13 @@ pub(super) unsafe fn map(
     let mut tables = page_tables().lock();
     for (index, &frame) in frames.iter().enumerate() {
         let page = first + index as u64;
-        // SAFETY: by the caller's promise.
-        let mapped = unsafe {
-            tables.map_to_with_table_flags(page, frame, flags, parent_flags, &mut TableFrames)
+        let mapped = if injection::MAPPINGS.fails() {
+            Err(MapToError::FrameAllocationFailed)
+        } else {
+            // SAFETY: by the caller's promise.
+            unsafe {
+                tables.map_to_with_table_flags(page, frame, flags, parent_flags, &mut TableFrames)
+            }
         };
         match mapped {
             // A page that was not mapped is not in the TLB.

@@ -12,24 +12,55 @@ use x86_64::{PhysAddr, VirtAddr};
 use super::InitError;
 use super::frames::{FRAME_SIZE, Frames, Group, LOWEST_ADDRESS};
 
-/// Where the mapping of physical memory begins.
-static OFFSET: Once<VirtAddr> = Once::new();
+/// The mapping of physical memory.
+struct Mapping {
+    /// Where address 0 is mapped.
+    offset: VirtAddr,
+    /// Where memory ends, and so does what is kept of the mapping.
+    end: PhysAddr,
+}
+
+static MAPPING: Once<Mapping> = Once::new();
+
+/// The registers of devices lie below. They stay mapped where there is less memory, too.
+const LEAST_END: PhysAddr = PhysAddr::new(1 << 32);
+
+fn mapping() -> &'static Mapping {
+    MAPPING.get().expect("memory was not set up")
+}
 
 /// The offset of the mapping of physical memory.
+pub(super) fn offset() -> VirtAddr {
+    mapping().offset
+}
+
+/// Where physical memory ends.
+pub(super) fn end() -> PhysAddr {
+    mapping().end
+}
+
+/// Whether physical memory is mapped at `address`.
+pub(super) fn is_mapping(address: VirtAddr) -> bool {
+    MAPPING
+        .get()
+        .is_some_and(|&Mapping { offset, end }| (offset..offset + end.as_u64()).contains(&address))
+}
+
+/// Where a physical address is mapped.
 ///
 /// # Panics
 /// Before memory was set up.
-pub(super) fn offset() -> VirtAddr {
-    *OFFSET.get().expect("memory was not set up")
+pub fn address(address: PhysAddr) -> VirtAddr {
+    offset() + address.as_u64()
 }
 
 /// Where the kernel reaches a physical address.
 ///
 /// # Panics
 /// Before memory was set up.
-pub fn pointer<T>(address: PhysAddr) -> NonNull<T> {
-    let address = offset() + address.as_u64();
-    NonNull::new(ptr::with_exposed_provenance_mut(address.as_u64() as usize))
+pub fn pointer<T>(physical: PhysAddr) -> NonNull<T> {
+    let address = address(physical).as_u64();
+    NonNull::new(ptr::with_exposed_provenance_mut(address as usize))
         .expect("physical memory is mapped above address 0")
 }
 
@@ -49,7 +80,7 @@ pub unsafe fn clear(frame: PhysFrame) {
     unsafe { page.write_bytes(0, FRAME_SIZE as usize) };
 }
 
-/// Remembers the offset, and makes an allocator of the frames that the bootloader left.
+/// Remembers where the mapping is, and makes an allocator of the frames that the bootloader left.
 ///
 /// # Safety
 /// All physical memory is mapped at `offset`, `regions` is true, and this is called once.
@@ -57,7 +88,18 @@ pub(super) unsafe fn init(
     offset: VirtAddr,
     regions: &MemoryRegions,
 ) -> Result<Frames<'static>, InitError> {
-    OFFSET.call_once(|| offset);
+    let end = regions
+        .iter()
+        .filter(|region| {
+            matches!(
+                region.kind,
+                MemoryRegionKind::Usable | MemoryRegionKind::Bootloader
+            )
+        })
+        .map(|region| PhysAddr::new(region.end))
+        .fold(LEAST_END, PhysAddr::max);
+    MAPPING.call_once(|| Mapping { offset, end });
+
     let ranges = |usable: bool| {
         regions
             .iter()

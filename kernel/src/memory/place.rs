@@ -10,7 +10,7 @@ use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, Size4KiB};
 
 use super::releases::{self, Release};
-use super::{PAGE_SIZE, arenas, kernel_addresses};
+use super::{PAGE_SIZE, arenas, kernel_addresses, physical};
 use crate::interrupts::segments::InterruptStack;
 
 /// Where the boot stack is.
@@ -36,6 +36,8 @@ pub enum Place {
         /// What was there before, when that was given back lately and nothing is there now.
         before: Option<Release>,
     },
+    /// The mapping of physical memory.
+    PhysicalMemory,
     /// None of these.
     Unknown,
 }
@@ -71,7 +73,7 @@ unsafe extern "C" {
 }
 
 /// The addresses of the kernel's image.
-fn image() -> Range<usize> {
+pub(super) fn image() -> Range<usize> {
     (&raw const __executable_start).addr()..(&raw const _end).addr()
 }
 
@@ -85,7 +87,7 @@ pub(super) fn init(boot_info: &BootInfo) {
 /// What `address` belongs to.
 pub fn place_of(address: VirtAddr) -> Place {
     let page = Page::<Size4KiB>::containing_address(address);
-    if Some(page.p4_index()) == arenas::window() {
+    if arenas::window().is_some_and(|window| window.level_4_entry() == page.p4_index()) {
         let address = address.as_u64() as usize;
         let now = heap_place_of(address);
         let before = match now {
@@ -103,6 +105,7 @@ pub fn place_of(address: VirtAddr) -> Place {
     match BOOT_STACK.get() {
         _ if page == 0 => Place::Null,
         _ if image().contains(&page) => Place::Image,
+        _ if physical::is_mapping(address) => Place::PhysicalMemory,
         Some(stack) if stack.contains(&page) => Place::BootStack,
         Some(stack) if stack.contains(&(page + PAGE_SIZE)) => Place::BootStackGuard,
         _ => Place::Unknown,
@@ -144,6 +147,7 @@ impl fmt::Display for Place {
                  {range:#x}; now {now}",
                 base + size
             ),
+            Self::PhysicalMemory => f.write_str("in the mapping of physical memory"),
             Self::Unknown => f.write_str("nothing that the kernel knows of"),
         }
     }

@@ -18,7 +18,9 @@ use crate::accounts;
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::memory::frames::{self, Usage};
-use crate::serial::print_on_fresh_line;
+use crate::memory::{arenas, protection};
+use crate::println;
+use crate::serial::{self, print_on_fresh_line};
 use running::Outcome;
 
 pub use running::{Death, died};
@@ -105,6 +107,9 @@ impl Test {
 pub fn run(config: &Config) -> ExitCode {
     let selected = || TESTS.iter().filter(|test| test.is_selected(config));
     print_on_fresh_line(format_args!("@tests {}\n", selected().count()));
+    if let Some(window) = arenas::window() {
+        println!("The heap's window: {window}");
+    }
     let baseline = baseline();
     let (mut passed, mut failed) = (0, 0);
     let mut previous = "";
@@ -120,6 +125,37 @@ pub fn run(config: &Config) -> ExitCode {
         previous = test.name();
     }
     print_on_fresh_line(format_args!("@done passed={passed} failed={failed}\n"));
+    if failed == 0 {
+        ExitCode::Success
+    } else {
+        ExitCode::Failed
+    }
+}
+
+/// Runs `program` with one seed after the other, from that of the configuration on, until the host sends something.
+/// Tells the host about each before it begins. `program` returns how many operations it was.
+pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
+    let baseline = baseline();
+    let (mut seed, mut programs, mut operations) = (config.seed, 0_usize, 0_u64);
+    let failure = loop {
+        print_on_fresh_line(format_args!(
+            "@soak seed={seed} programs={programs} operations={operations}\n"
+        ));
+        operations += program(seed);
+        if let Some(failure) = disagreement(&baseline) {
+            break Some(failure);
+        }
+        programs += 1;
+        seed = seed.wrapping_add(1);
+        if serial::try_read_byte().is_some() {
+            break None;
+        }
+    };
+    if let Some(failure) = &failure {
+        println!("{failure}");
+    }
+    let failed = usize::from(failure.is_some());
+    print_on_fresh_line(format_args!("@done passed={programs} failed={failed}\n"));
     if failed == 0 {
         ExitCode::Success
     } else {
@@ -166,16 +202,39 @@ fn disagreement(baseline: &Usage) -> Option<Failure> {
     if let Err(disagreement) = accounts::check() {
         return Some(Failure::Accounts(disagreement));
     }
-    let (before, after) = (baseline.heap, frames::usage().heap);
-    (before != after).then_some(Failure::Frames { before, after })
+    if let Err(violation) = protection::check() {
+        return Some(Failure::Protection(violation));
+    }
+    let now = frames::usage();
+    [
+        ("the heap", baseline.heap, now.heap, 0),
+        ("page tables", baseline.page_tables, now.page_tables, 0),
+        ("boundary tags", baseline.tags, now.tags, SPARE_TAG_PAGES),
+        ("other things", baseline.other, now.other, 0),
+    ]
+    .into_iter()
+    .find(|&(_, before, after, spare)| !(before..=before + spare).contains(&after))
+    .map(|(what, before, after, _)| Failure::Frames {
+        what,
+        before,
+        after,
+    })
 }
+
+/// So many pages of boundary tags may stay: one tag in use keeps its page.
+const SPARE_TAG_PAGES: usize = 4;
 
 /// Why a test that came back did not pass.
 enum Failure {
     DidNotPanic,
     DidNotFault,
     Accounts(accounts::Disagreement),
-    Frames { before: usize, after: usize },
+    Protection(protection::Violation),
+    Frames {
+        what: &'static str,
+        before: usize,
+        after: usize,
+    },
 }
 
 impl fmt::Display for Failure {
@@ -184,12 +243,15 @@ impl fmt::Display for Failure {
             Self::DidNotPanic => f.write_str("it did not panic"),
             Self::DidNotFault => f.write_str("it did not fault"),
             Self::Accounts(disagreement) => write!(f, "accounts disagree: {disagreement}"),
-            Self::Frames { before, after } => {
-                write!(
-                    f,
-                    "the heap had {before} frames before the first test and has {after} now"
-                )
-            }
+            Self::Protection(violation) => write!(f, "memory is not protected: {violation}"),
+            Self::Frames {
+                what,
+                before,
+                after,
+            } => write!(
+                f,
+                "{before} frames were for {what} before the first test, and {after} are now"
+            ),
         }
     }
 }

@@ -3,9 +3,8 @@
 use spin::Once;
 use x86_64::structures::paging::{PhysFrame, Size2MiB};
 
-#[cfg(feature = "fault-injection")]
-use super::Injection;
-use super::{FrameError, Frames, Purpose, Usage};
+use super::{FRAME_SIZE, FrameError, Frames, Purpose, Usage};
+use crate::memory::injection;
 use crate::sync::{InterruptMutex, InterruptMutexGuard};
 
 static FRAMES: Once<InterruptMutex<Frames<'static>>> = Once::new();
@@ -15,17 +14,29 @@ pub(in crate::memory) fn install(frames: Frames<'static>) {
     FRAMES.call_once(|| InterruptMutex::new(frames));
 }
 
+/// Adds a frame that nobody uses.
+pub(in crate::memory) fn add(frame: PhysFrame) {
+    let start = frame.start_address().as_u64();
+    frames().add(start..start + FRAME_SIZE);
+}
+
 fn frames() -> InterruptMutexGuard<'static, Frames<'static>> {
     FRAMES.get().expect("memory was not set up").lock()
 }
 
 /// A frame for `purpose`, with whatever is in it.
 pub fn allocate(purpose: Purpose) -> Option<PhysFrame> {
+    if injection::FRAMES.fails() {
+        return None;
+    }
     frames().allocate(purpose)
 }
 
 /// A frame of 2 MiB for `purpose`, with whatever is in it.
 pub fn allocate_2mib(purpose: Purpose) -> Option<PhysFrame<Size2MiB>> {
+    if injection::FRAMES.fails() {
+        return None;
+    }
     frames().allocate_2mib(purpose)
 }
 
@@ -71,22 +82,4 @@ pub fn try_usage() -> Option<Usage> {
 /// Says what does not agree.
 pub fn check() -> Result<(), &'static str> {
     frames().check()
-}
-
-/// Lets all allocations of frames fail after so many that succeed.
-#[cfg(feature = "fault-injection")]
-pub fn fail_from(calls: usize) {
-    frames().inject(Injection::From(calls));
-}
-
-/// Lets one allocation of a frame fail after so many that succeed.
-#[cfg(feature = "fault-injection")]
-pub fn fail_once(calls: usize) {
-    frames().inject(Injection::Once(calls));
-}
-
-/// Lets allocations of frames succeed again.
-#[cfg(feature = "fault-injection")]
-pub fn fail_never() {
-    frames().inject(Injection::Never);
 }

@@ -11,7 +11,6 @@
 
 mod global;
 mod group;
-mod injection;
 mod list;
 #[cfg(test)]
 mod tests;
@@ -22,14 +21,10 @@ use core::ops::Range;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::{PhysFrame, Size2MiB, Size4KiB};
 
+pub(super) use global::{add, give_back, install};
 pub use global::{allocate, allocate_2mib, check, free, free_2mib, try_usage, usage};
-#[cfg(feature = "fault-injection")]
-pub use global::{fail_from, fail_never, fail_once};
-pub(super) use global::{give_back, install};
 use group::Rejected;
 pub use group::{GROUP_FRAMES, Group};
-#[cfg(feature = "fault-injection")]
-pub use injection::Injection;
 use list::List;
 
 /// The size of a frame in bytes.
@@ -155,8 +150,6 @@ pub struct Frames<'t> {
     /// For each kind the groups of that kind.
     lists: [List; 2],
     usage: Usage,
-    #[cfg(feature = "fault-injection")]
-    injection: Injection,
 }
 
 impl<'t> Frames<'t> {
@@ -181,8 +174,6 @@ impl<'t> Frames<'t> {
             table,
             lists: [List::EMPTY; 2],
             usage: Usage::default(),
-            #[cfg(feature = "fault-injection")]
-            injection: Injection::default(),
         }
     }
 
@@ -222,10 +213,6 @@ impl<'t> Frames<'t> {
 
     /// A frame of 4 KiB, with whatever is in it.
     pub fn allocate(&mut self, purpose: Purpose) -> Option<PhysFrame<Size4KiB>> {
-        #[cfg(feature = "fault-injection")]
-        if self.injection.fails() {
-            return None;
-        }
         let index = self.first(Kind::Partial).or(self.first(Kind::Whole))?;
         let frame = self.change(index, Group::allocate)?;
         *self.usage.used_for(purpose) += 1;
@@ -235,10 +222,6 @@ impl<'t> Frames<'t> {
 
     /// A frame of 2 MiB, with whatever is in it.
     pub fn allocate_2mib(&mut self, purpose: Purpose) -> Option<PhysFrame<Size2MiB>> {
-        #[cfg(feature = "fault-injection")]
-        if self.injection.fails() {
-            return None;
-        }
         let index = self.first(Kind::Whole)?;
         self.change(index, Group::allocate_whole);
         *self.usage.used_for(purpose) += GROUP_FRAMES;
@@ -313,12 +296,6 @@ impl<'t> Frames<'t> {
 
     fn first(&self, kind: Kind) -> Option<usize> {
         self.lists[kind as usize].first()
-    }
-
-    /// Sets which of the following calls are to fail.
-    #[cfg(feature = "fault-injection")]
-    pub fn inject(&mut self, injection: Injection) {
-        self.injection = injection;
     }
 
     /// How many frames there are.

@@ -343,32 +343,3 @@ fn random_program(seed: u64) {
     let rest: BTreeSet<u64> = take_all(&mut frames).into_iter().map(address).collect();
     assert_eq!(rest, all, "seed {seed}");
 }
-
-#[cfg(feature = "fault-injection")]
-mod injection {
-    use super::super::Injection;
-    use super::*;
-
-    #[test]
-    fn one_call_fails_when_told_to() {
-        let mut table = table(4 * MIB);
-        let mut frames = Frames::new(&mut table);
-        frames.add(2 * MIB..4 * MIB);
-        frames.inject(Injection::Once(1));
-        let results = [(); 4].map(|()| frames.allocate(Purpose::Heap).is_some());
-        assert_eq!(results, [true, false, true, true]);
-    }
-
-    #[test]
-    fn all_calls_fail_until_told_otherwise() {
-        let mut table = table(4 * MIB);
-        let mut frames = Frames::new(&mut table);
-        frames.add(2 * MIB..4 * MIB);
-        frames.inject(Injection::From(1));
-        let results = [(); 3].map(|()| frames.allocate(Purpose::Heap).is_some());
-        assert_eq!(results, [true, false, false]);
-        assert_eq!(frames.allocate_2mib(Purpose::Heap), None);
-        frames.inject(Injection::Never);
-        assert!(frames.allocate(Purpose::Heap).is_some());
-    }
-}

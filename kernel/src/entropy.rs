@@ -1,0 +1,95 @@
+//! A number that cannot be told beforehand, to start randomness from.
+
+use core::arch::x86_64::_rdtsc;
+use core::fmt;
+
+use x86_64::instructions::port::Port;
+use x86_64::instructions::random::RdRand;
+
+/// A number to start randomness from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Seed {
+    /// The number.
+    pub value: u64,
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where a seed comes from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Origin {
+    /// The host has chosen it.
+    Host,
+    /// The CPU's random number generator.
+    Cpu,
+    /// The clocks when the kernel started: whoever knows that time well can guess it.
+    Clocks,
+}
+
+impl fmt::Display for Seed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let origin = match self.origin {
+            Origin::Host => "the host",
+            Origin::Cpu => "the CPU's generator",
+            Origin::Clocks => "the clocks",
+        };
+        write!(f, "{:#x} of {origin}", self.value)
+    }
+}
+
+impl Seed {
+    /// A seed of the best origin that the machine has.
+    pub fn gather() -> Self {
+        // The generator may be empty for a moment.
+        let random = RdRand::new().and_then(|cpu| (0..10).find_map(|_| cpu.get_u64()));
+        match random {
+            Some(value) => Self {
+                value,
+                origin: Origin::Cpu,
+            },
+            None => Self {
+                value: clocks(),
+                origin: Origin::Clocks,
+            },
+        }
+    }
+
+    /// The seed that the host has chosen.
+    pub fn of_host(value: u64) -> Self {
+        Self {
+            value,
+            origin: Origin::Host,
+        }
+    }
+
+    /// Its value, with every bit of the result depending on every bit of it.
+    pub fn mixed(&self) -> u64 {
+        mix(self.value)
+    }
+}
+
+/// The finalizer of the generator SplitMix64 (Steele, Lea and Flood, 2014), after its first step.
+fn mix(value: u64) -> u64 {
+    let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let value = (value ^ (value >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+    value ^ (value >> 31)
+}
+
+/// The time stamp counter and the real-time clock, mixed.
+fn clocks() -> u64 {
+    // SAFETY: every CPU with 64-bit mode has the instruction.
+    let ticks = unsafe { _rdtsc() };
+    // Seconds, minutes, hours, day, month and year, in whatever form.
+    [0_u8, 2, 4, 7, 8, 9]
+        .iter()
+        .fold(ticks, |value, &register| {
+            // SAFETY: these are the ports of the real-time clock, which nothing else uses; reading these
+            // registers changes nothing.
+            let part: u8 = unsafe {
+                Port::new(0x70).write(register);
+                Port::new(0x71).read()
+            };
+            mix(value) ^ u64::from(part)
+        })
+}

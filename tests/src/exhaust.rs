@@ -1,0 +1,185 @@
+//! Memory, used until the last frame is gone, and given back.
+
+use alloc::vec::Vec;
+use core::alloc::{GlobalAlloc, Layout};
+use core::ptr;
+
+use kernel::accounts;
+use kernel::heap::HEAP;
+use kernel::kernel_test;
+use kernel::memory::PAGE_SIZE;
+use kernel::memory::frames::{self, Purpose};
+use x86_64::structures::paging::{PhysFrame, Size2MiB};
+
+use crate::support::Snapshot;
+
+/// Frames taken away so that at most a given number is free, and given back at the end.
+struct Limit {
+    large: Vec<PhysFrame<Size2MiB>>,
+    small: Vec<PhysFrame>,
+}
+
+impl Limit {
+    fn new(bytes: usize) -> Self {
+        let wanted = bytes / PAGE_SIZE;
+        let mut limit = Self {
+            large: Vec::with_capacity(frames::usage().free / 512),
+            small: Vec::with_capacity(frames::usage().free % 512 + 512),
+        };
+        while frames::usage().free >= wanted + 512
+            && let Some(frame) = frames::allocate_2mib(Purpose::Other)
+        {
+            limit.large.push(frame);
+        }
+        while frames::usage().free > wanted && limit.small.len() < limit.small.capacity() {
+            let frame = frames::allocate(Purpose::Other);
+            limit.small.push(frame.expect("frames are free"));
+        }
+        assert!(frames::usage().free <= wanted);
+        limit
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        for frame in self.large.drain(..) {
+            frames::free_2mib(frame, Purpose::Other).expect("it was taken");
+        }
+        for frame in self.small.drain(..) {
+            frames::free(frame, Purpose::Other).expect("it was taken");
+        }
+    }
+}
+
+/// Blocks of the kernel heap that are linked through themselves: to keep them needs no memory.
+struct Chain {
+    first: *mut Link,
+    bytes: usize,
+}
+
+struct Link {
+    next: *mut Link,
+    size: usize,
+}
+
+impl Chain {
+    fn new() -> Self {
+        Self {
+            first: ptr::null_mut(),
+            bytes: 0,
+        }
+    }
+
+    fn layout(size: usize) -> Layout {
+        Layout::from_size_align(size, align_of::<Link>()).expect("a valid layout")
+    }
+
+    /// Allocates a block, and writes to each of its pages. Returns whether there was memory.
+    fn push(&mut self, size: usize) -> bool {
+        // SAFETY: the size is not zero.
+        let block = unsafe { HEAP.alloc(Self::layout(size)) };
+        if block.is_null() {
+            return false;
+        }
+        let link = Link {
+            next: self.first,
+            size,
+        };
+        self.first = block.cast();
+        self.bytes += size;
+        // SAFETY: the block is at least as large as a link, and as aligned.
+        unsafe { self.first.write(link) };
+        for offset in Self::marks(size) {
+            // SAFETY: within the block.
+            unsafe { block.add(offset).write(Self::mark(block, offset)) };
+        }
+        true
+    }
+
+    /// Where a block is marked: once in each page, and at its end.
+    fn marks(size: usize) -> impl Iterator<Item = usize> {
+        (size_of::<Link>()..size)
+            .step_by(PAGE_SIZE)
+            .chain((size > size_of::<Link>()).then_some(size - 1))
+    }
+
+    fn mark(block: *mut u8, offset: usize) -> u8 {
+        let address = block.addr() + offset;
+        (address >> 4 ^ address >> 12 ^ address >> 20) as u8
+    }
+
+    /// Checks the marks of the first block, and frees it. Returns whether there was one.
+    fn pop(&mut self) -> bool {
+        let block = self.first.cast::<u8>();
+        if block.is_null() {
+            return false;
+        }
+        // SAFETY: the first link is a live block.
+        let Link { next, size } = unsafe { self.first.read() };
+        for offset in Self::marks(size) {
+            // SAFETY: within the block.
+            let found = unsafe { block.add(offset).read() };
+            assert_eq!(
+                found,
+                Self::mark(block, offset),
+                "the block at {block:p} changed"
+            );
+        }
+        self.first = next;
+        self.bytes -= size;
+        // SAFETY: it was allocated with this layout, and is not in the chain any more.
+        unsafe { HEAP.dealloc(block, Self::layout(size)) };
+        true
+    }
+
+    /// Splits off every second block.
+    fn split(&mut self) -> Self {
+        let mut halves = [Self::new(), Self::new()];
+        let mut link = self.first;
+        for index in 0_usize.. {
+            if link.is_null() {
+                break;
+            }
+            // SAFETY: the links of the chain are live blocks, and nobody else refers to them.
+            let Link { next, size } = unsafe { &mut *link };
+            let half = &mut halves[index % 2];
+            // The order is reversed by this.
+            let rest = core::mem::replace(next, half.first);
+            half.bytes += *size;
+            half.first = link;
+            link = rest;
+        }
+        let [first, second] = halves;
+        self.first = first.first;
+        self.bytes = first.bytes;
+        second
+    }
+}
+
+kernel_test! {
+    fn the_last_frame_is_used_and_all_come_back_20_times(deadline = 240) {
+        const SIZES: [usize; 6] = [3 << 20, 1 << 16, 4096, 1000, 200, size_of::<Link>()];
+        let limit = Limit::new(64 << 20);
+        let before = Snapshot::take();
+        for round in 0..20 {
+            let mut chain = Chain::new();
+            for size in SIZES {
+                while chain.push(size) {}
+            }
+            let left = frames::usage().free;
+            // The last may be too few for a page and the page tables on the way to it.
+            assert!(left <= 2, "round {round}: {left} frames are left");
+            // What is there is nearly all in use: pages hold the blocks, and the rest is page tables.
+            assert!(chain.bytes / PAGE_SIZE + chain.bytes / PAGE_SIZE / 100 + 16 > frames::usage().heap);
+            assert_eq!(accounts::check(), Ok(()), "round {round}, all in use");
+            if round % 2 == 1 {
+                let mut other = chain.split();
+                while other.pop() {}
+            }
+            while chain.pop() {}
+            assert_eq!(Snapshot::take(), before, "round {round}");
+            assert_eq!(accounts::check(), Ok(()), "round {round}, all free");
+        }
+        drop(limit);
+    }
+}

@@ -1,0 +1,106 @@
+//! Random programs on the kernel heap. Each has a seed, which is printed first; every block's contents are verified, and the
+//! accounts of all layers are compared after each hundred operations.
+
+use core::alloc::Layout;
+
+use kernel::accounts;
+use kernel::heap::HEAP;
+use kernel::interrupts::timer;
+use kernel::kernel_test;
+use x86_64::instructions::interrupts;
+
+use crate::storm::{self, allocate_at_a_tick};
+use crate::support::{Blocks, Random, Snapshot};
+
+/// How often the accounts are compared, in operations.
+const CHECK_EACH: usize = 100;
+
+/// Runs the program that `seed` describes, and gives all of it back.
+pub fn run(seed: u64, operations: usize) {
+    let mut random = Random::new(seed);
+    let mut blocks = Blocks::new();
+    // Programs differ in the sizes of their blocks, in their alignments, and in how much they hold.
+    let (sizes, aligns) = (7 + random.below(12), 1 + random.below(13));
+    let most = 1 << (15 + random.below(8));
+    for operation in 1..=operations {
+        let choice = random.below(16);
+        match choice {
+            0 => blocks.reallocate(&mut random),
+            1 if random.below(64) == 0 => blocks.free_half(&mut random),
+            // The fuller, the more is freed.
+            _ if choice * most / 12 > blocks.bytes() => {
+                let size = random.size(sizes);
+                let align = 1 << random.below(aligns);
+                let layout = Layout::from_size_align(size, align).expect("a valid layout");
+                let block = if choice.is_multiple_of(4) {
+                    blocks.allocate_zeroed(layout)
+                } else {
+                    blocks.allocate(layout)
+                };
+                assert!(
+                    block.is_some(),
+                    "operation {operation}: no memory for {layout:?}"
+                );
+            }
+            _ => blocks.free_any(&mut random),
+        }
+        if operation % CHECK_EACH == 0 {
+            compare_accounts(operation);
+        }
+    }
+    blocks.verify();
+}
+
+/// Compares the accounts, while no interrupt changes them.
+fn compare_accounts(operation: usize) {
+    let result = interrupts::without_interrupts(|| {
+        HEAP.drain();
+        accounts::check()
+    });
+    if let Err(disagreement) = result {
+        panic!("operation {operation}: accounts disagree: {disagreement}");
+    }
+}
+
+/// The same, interrupted by a timer that allocates and frees.
+pub fn run_in_a_storm(seed: u64, operations: usize) {
+    timer::set_hook(Some(allocate_at_a_tick));
+    timer::start(1000);
+    run(seed, operations);
+    timer::stop();
+    timer::set_hook(None);
+    storm::clear();
+}
+
+/// A program of a soak: each second one is interrupted.
+pub fn soak(seed: u64) -> u64 {
+    const OPERATIONS: usize = 5000;
+    if seed.is_multiple_of(2) {
+        run(seed, OPERATIONS);
+    } else {
+        run_in_a_storm(seed, OPERATIONS);
+    }
+    OPERATIONS as u64
+}
+
+kernel_test! {
+    fn random_programs_agree_with_all_accounts(deadline = 240) {
+        let before = Snapshot::take();
+        for seed in 100..112 {
+            kernel::println!("the program of seed {seed}");
+            run(seed, 3000);
+            assert_eq!(Snapshot::take(), before, "seed {seed}");
+        }
+    }
+}
+
+kernel_test! {
+    fn random_programs_agree_with_all_accounts_when_interrupted(deadline = 240) {
+        let before = Snapshot::take();
+        for seed in 200..206 {
+            kernel::println!("the program of seed {seed}");
+            run_in_a_storm(seed, 3000);
+            assert_eq!(Snapshot::take(), before, "seed {seed}");
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Bugs that others have shipped, as scenarios here: those that need a kernel. (Scenario 20 is in `storm`, 26 in
+//! `security`.)
+
+use alloc::vec::Vec;
+use core::alloc::{GlobalAlloc, Layout};
+use core::hint::black_box;
+
+use heap::vmem::AllocPolicy;
+use kernel::accounts;
+use kernel::heap::HEAP;
+use kernel::kernel_test;
+use kernel::memory::frames::{self, Purpose};
+use kernel::memory::page_table::{for_each_mapping, mapping_at};
+use kernel::memory::{PAGE_SIZE, heap_pages, mapped_pages};
+use x86_64::VirtAddr;
+
+use crate::support::{Snapshot, filled};
+
+const MIB: usize = 1 << 20;
+
+kernel_test! {
+    /// Scenario 18.
+    fn a_large_free_returns_all_its_frames_tail_included() {
+        let before = Snapshot::take();
+        for size in [MIB + 1, 3 * MIB - 1, 5 * MIB + 4095, 7 * PAGE_SIZE, 7 * PAGE_SIZE + 1, 9 * MIB] {
+            let block = filled(18, size);
+            assert!(frames::usage().heap * PAGE_SIZE > size);
+            drop(block);
+            assert_eq!(Snapshot::take(), before, "{size} bytes");
+        }
+    }
+}
+
+kernel_test! {
+    /// Scenario 22: the frames really run out, in the middle of a growth by 40 pages.
+    fn a_growth_that_runs_out_of_frames_in_its_middle_is_rolled_back() {
+        let layout = Layout::from_size_align(40 * PAGE_SIZE, 8).expect("valid");
+        let mut taken = Vec::with_capacity(frames::usage().free);
+        let before = Snapshot::take();
+        let top = {
+            let talc = HEAP.core().lock();
+            let heap = talc.arena_heaps().next().expect("the harness has allocated");
+            heap.base.addr().get() + heap.size
+        };
+        for left in (1..40).rev() {
+            while frames::usage().free > left {
+                taken.push(frames::allocate(Purpose::Other).expect("frames are free"));
+            }
+            let (mapped, usage) = (mapped_pages::mapped(), frames::usage());
+            // SAFETY: the size is not zero.
+            assert!(unsafe { HEAP.alloc(layout) }.is_null(), "{left} frames are free");
+            assert_eq!((mapped_pages::mapped(), frames::usage()), (mapped, usage), "{left} frames are free");
+            for page in 0..40 {
+                let address = VirtAddr::new((top + page * PAGE_SIZE) as u64);
+                assert_eq!(mapping_at(address), None, "{left} frames are free");
+            }
+            assert_eq!(accounts::check(), Ok(()));
+        }
+        for frame in taken.drain(..) {
+            frames::free(frame, Purpose::Other).expect("taken above");
+        }
+        assert_eq!(Snapshot::take(), before);
+        drop(filled(1, 40 * PAGE_SIZE));
+    }
+}
+
+kernel_test! {
+    /// Scenario 23: whoever has locked the heap can still have pages mapped, so that mapping does not allocate from it; and
+    /// whoever has locked the page tables can still have frames.
+    fn growing_needs_no_heap_and_frames_need_no_page_tables() {
+        let heap = HEAP.core().lock();
+        // Three page tables, and boundary tags.
+        let pages = [(); 40].map(|()| heap_pages().alloc(40 * PAGE_SIZE, AllocPolicy::InstantFit));
+        for base in pages {
+            heap_pages().free(base.expect("there is memory")).expect("it was allocated");
+        }
+        drop(heap);
+        let mut frame = None;
+        for_each_mapping(|_| frame = frame.or_else(|| frames::allocate(Purpose::Other)));
+        frames::free(frame.expect("there is memory"), Purpose::Other).expect("allocated above");
+    }
+}
+
+kernel_test! {
+    /// Scenario 24.
+    fn the_last_block_after_exhaustion_is_freed_and_memory_comes_back() {
+        let before = Snapshot::take();
+        let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(1 << 13);
+        while blocks.len() < blocks.capacity() {
+            let mut block: Vec<u8> = Vec::new();
+            if black_box(&mut block).try_reserve_exact(MIB).is_err() {
+                break;
+            }
+            blocks.push(block);
+        }
+        assert!(frames::usage().free < 2 * MIB / PAGE_SIZE, "memory did not run out");
+        while let Some(block) = blocks.pop() {
+            drop(block);
+        }
+        drop(blocks);
+        assert_eq!(Snapshot::take(), before);
+    }
+}

@@ -1,0 +1,137 @@
+//! Timer interrupts that allocate and free while what they interrupt does so, too.
+
+use alloc::vec;
+use alloc::vec::Vec;
+use core::alloc::Layout;
+use core::arch::x86_64::_rdtsc;
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use kernel::heap::HEAP;
+use kernel::interrupts::timer;
+use kernel::kernel_test;
+use kernel::memory::PAGE_SIZE;
+use kernel::sync::InterruptMutex;
+use x86_64::instructions::hlt;
+
+use crate::support::{Blocks, Random, filled};
+
+/// Blocks that ticks have allocated, each filled with its size.
+static BLOCKS: InterruptMutex<[Vec<u8>; 8]> = InterruptMutex::new([const { Vec::new() }; 8]);
+
+/// How many ticks there were, and how long they took in ticks of the time stamp counter.
+static TICKS: AtomicU64 = AtomicU64::new(0);
+static TIME: AtomicU64 = AtomicU64::new(0);
+/// The timer is stopped after so many ticks. Otherwise one that is too fast would leave the program no instruction.
+static LAST: AtomicU64 = AtomicU64::new(u64::MAX);
+
+fn now() -> u64 {
+    // SAFETY: every CPU with 64-bit mode has the instruction.
+    unsafe { _rdtsc() }
+}
+
+/// Frees a block that an earlier tick has allocated, and allocates another; once in a while one that the heap must grow
+/// for.
+pub fn allocate_at_a_tick() {
+    let began = now();
+    let tick = TICKS.fetch_add(1, Ordering::Relaxed);
+    if tick >= LAST.load(Ordering::Relaxed) {
+        timer::stop();
+    }
+    let mut blocks = BLOCKS.lock();
+    let block = &mut blocks[tick as usize % 8];
+    assert!(
+        block.iter().all(|&byte| byte == block.len() as u8),
+        "a block of a tick changed"
+    );
+    let size = if tick % 1024 == 1000 {
+        64 * PAGE_SIZE + 1
+    } else {
+        (tick * 7919 % 600) as usize
+    };
+    *block = vec![size as u8; size];
+    drop(blocks);
+    TIME.fetch_add(now() - began, Ordering::Relaxed);
+}
+
+/// Frees what ticks have allocated.
+pub fn clear() {
+    let blocks = core::mem::take(&mut *BLOCKS.lock());
+    drop(blocks);
+}
+
+/// Starts a timer with that hook at 1000 Hz, and returns how long a tick takes and how long there is from one to the next, in
+/// ticks of the time stamp counter.
+fn measure() -> (u64, u64) {
+    LAST.store(u64::MAX, Ordering::Relaxed);
+    timer::set_hook(Some(allocate_at_a_tick));
+    timer::start(1000);
+    let ticks = || TICKS.load(Ordering::Relaxed);
+    let wait_until = |end| {
+        while ticks() < end {
+            hlt();
+        }
+        (now(), TIME.load(Ordering::Relaxed))
+    };
+    let (began, used) = wait_until(ticks() + 2);
+    let (ended, used_then) = wait_until(ticks() + 64);
+    ((used_then - used) / 64, (ended - began) / 64)
+}
+
+kernel_test! {
+    /// The timer is as fast as can be while the program gets about every second instruction.
+    fn a_timer_that_allocates_interrupts_a_program_that_grows_and_shrinks(deadline = 240) {
+        const COUNT: u64 = 20_000;
+        let (handler, period) = measure();
+        let hertz = 1000 * period / (2 * handler).max(1);
+        let last = TICKS.load(Ordering::Relaxed) + COUNT;
+        LAST.store(last, Ordering::Relaxed);
+        let rate = timer::start(u32::try_from(hertz).unwrap_or(u32::MAX));
+        let mut random = Random::new(7);
+        let mut blocks = Blocks::new();
+        let mut operations = 0_u64;
+        while TICKS.load(Ordering::Relaxed) <= last {
+            operations += 1;
+            match random.below(16) {
+                0 => blocks.reallocate(&mut random),
+                // Mapped, and given back at once.
+                1 if operations.is_multiple_of(16) => drop(filled(operations as u8, 80 * PAGE_SIZE)),
+                choice if choice * 50_000 > blocks.bytes() => {
+                    let layout = Layout::from_size_align(1 + random.below(1000), 1 << random.below(7));
+                    assert!(blocks.allocate(layout.expect("valid")).is_some());
+                }
+                _ => blocks.free_any(&mut random),
+            }
+        }
+        timer::stop();
+        timer::set_hook(None);
+        blocks.verify();
+        clear();
+        kernel::println!("{COUNT} ticks at {rate} Hz, {operations} operations");
+        assert!(operations > COUNT / 10, "the program did little: {operations} operations at {rate} Hz");
+        assert!(rate >= 2_000, "a tick takes {handler} of {period}");
+    }
+}
+
+kernel_test! {
+    /// Regression scenario 20: the tick comes at the moment when the heap is unlocked, and allocates.
+    fn handlers_allocate_when_the_interrupted_code_held_the_heap(deadline = 120) {
+        let (_, period) = measure();
+        timer::start(4_000);
+        for _ in 0..200 {
+            let guard = HEAP.core().lock();
+            let seen = timer::ticks();
+            let began = now();
+            // Longer than the time between two ticks.
+            while now() - began < period * 3 / 8 {
+                core::hint::spin_loop();
+            }
+            assert_eq!(timer::ticks(), seen, "no tick comes while the heap is locked");
+            drop(guard);
+            assert_ne!(timer::ticks(), seen, "it came as soon as the heap was unlocked");
+            drop(filled(1, 100));
+        }
+        timer::stop();
+        timer::set_hook(None);
+        clear();
+    }
+}
