@@ -1,6 +1,6 @@
 //! The command line.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
@@ -55,6 +55,8 @@ Examples:
   ./run-qemu.sh test                     all tests, on the host and in the kernel
   ./run-qemu.sh test grow::              those whose names contain `grow::`
   ./run-qemu.sh test --junit target/junit.xml
+  ./run-qemu.sh test --soak 60           random programs in the kernel for an hour
+  ./run-qemu.sh test --all               what continuous integration runs, and longer
   ./run-qemu.sh image --uefi heap.img    only write the disk image";
 
 const ENVIRONMENT: &str = "\
@@ -101,10 +103,41 @@ pub struct TestOptions {
     /// Leave out the tests that run on the host.
     #[arg(long)]
     pub kernel_only: bool,
+    /// Only the heap's tests on the host, as 32-bit programs.
+    #[arg(long, conflicts_with_all = ["kernel_only", "all", "soak", "hardened"])]
+    pub i686: bool,
+    /// Everything that continuous integration runs, in its longer forms: both firmwares, small and
+    /// large memory, 32 bits, sanitizers, fuzzing, mutations, lints (an hour or two).
+    #[arg(long, exclusive = true)]
+    pub all: bool,
+    /// Run the in-kernel tests on a heap that detects misuse, and those that misuse it.
+    #[arg(long)]
+    pub hardened: bool,
+    /// Random programs instead of tests.
+    #[command(flatten)]
+    pub soak: SoakOptions,
     /// Give each in-kernel test this many times its deadline (a slow machine, `--accel kvm` under
     /// another hypervisor).
     #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub deadline_scale: u32,
+}
+
+/// Options of a soak.
+#[derive(Debug, Args)]
+pub struct SoakOptions {
+    /// Instead of the tests, run random programs in the kernel for so many minutes, each with a seed of its own.
+    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["filter", "junit"], value_parser = clap::value_parser!(u32).range(1..=10_080))]
+    pub soak: Option<u32>,
+    /// The seed of the first program, to see a failure again.
+    #[arg(long, value_name = "N", requires = "soak")]
+    pub seed: Option<u64>,
+}
+
+impl SoakOptions {
+    /// How long it is to last.
+    pub fn length(&self) -> Duration {
+        Duration::from_secs(60) * self.soak.unwrap_or_default()
+    }
 }
 
 /// Options of `image`.

@@ -1,6 +1,6 @@
 //! `boot run`: the kernel's main job, and its monitor when somebody is there to use it.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use crate::{
     cli::{MachineOptions, RunOptions},
@@ -53,7 +53,7 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
         let Some(Wish { filter }) = wish else {
             return Ok(());
         };
-        let session = Session::prepare(project, &toolchain, &qemu, &options.machine, 1)?;
+        let session = Session::prepare(project, &toolchain, &qemu, &options.machine, false, 1)?;
         let (results, ending) = session.run(filter.as_deref());
         match ending {
             Err(Failure::Interrupted) => return ending,
@@ -98,7 +98,6 @@ fn watch(
     options: &MachineOptions,
     console: Option<&Console>,
 ) -> Result<(Exit, Option<Wish>), Failure> {
-    let began = Instant::now();
     let mut splitter = Splitter::default();
     let mut wish = None;
     loop {
@@ -112,7 +111,7 @@ fn watch(
                 console.is_none().then_some(WHOLE_LIMIT),
             ),
         };
-        if let Some(limit) = limit.filter(|&limit| !options.gdb && began.elapsed() > limit) {
+        if let Some(limit) = limit.filter(|&limit| !options.gdb && machine.clock() > limit) {
             terminal::show(splitter.before_ready().as_bytes());
             return Err(Failure::TimedOut { what, limit });
         }

@@ -1,4 +1,5 @@
-//! The tests that run on the host: `cargo test` at the root, with the Rust that built this program.
+//! The tests that run on the host: `cargo test` at the root, with the Rust that built this program;
+//! and those of the heap once more as 32-bit programs.
 
 use std::{
     env,
@@ -9,21 +10,73 @@ use std::{
 
 use crate::{
     failure::Failure,
+    packages::AptGet,
     process,
     project::Project,
     report::{TestResult, Verdict},
     terminal,
+    toolchain::Toolchain,
 };
 
 /// Runs those whose names contain `filter`, shows what they write as they write it, and returns
 /// their results.
 pub fn run(project: &Project, filter: Option<&str>) -> Result<Vec<TestResult>, Failure> {
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    // Quiet about what it runs, for people; but the tests themselves are listed.
     cargo
         .args(["test", "--no-fail-fast"])
         .args(filter)
         .current_dir(project.root());
+    collect(cargo)
+}
+
+/// The 32-bit target. Its standard library is compiled from source, as the kernel's is.
+const TARGET_32_BIT: &str = "i686-unknown-linux-gnu";
+
+/// What links 32-bit programs, by the name of its package.
+const PACKAGE_32_BIT: &str = "gcc-multilib";
+
+/// Runs the heap's tests whose names contain `filter` as 32-bit programs.
+pub fn run_32_bit(
+    project: &Project,
+    toolchain: &Toolchain,
+    filter: Option<&str>,
+) -> Result<Vec<TestResult>, Failure> {
+    if !links_32_bit(project)? {
+        let installed = match AptGet::find() {
+            Some(mut apt_get) => apt_get.install(&[PACKAGE_32_BIT]),
+            None => Err("there is no apt-get".into()),
+        };
+        installed.map_err(|why| {
+            Failure::NoToolchain(format!(
+                "cc cannot link 32-bit programs ({why}); install {PACKAGE_32_BIT}"
+            ))
+        })?;
+    }
+    let mut cargo = toolchain.cargo(project, "test");
+    cargo
+        .args(["--no-fail-fast", "--package", "heap"])
+        .args(["--target", TARGET_32_BIT, "-Zbuild-std=std"])
+        .args(filter);
+    collect(cargo)
+}
+
+/// Whether the C compiler, which is Rust's linker, has the parts for 32-bit programs.
+fn links_32_bit(project: &Project) -> Result<bool, Failure> {
+    let folder = tempfile::tempdir_in(project.target())
+        .map_err(Failure::io("cannot make a folder in", project.target()))?;
+    let source = folder.path().join("main.c");
+    std::fs::write(&source, "int main(void) { return 0; }\n")
+        .map_err(Failure::io("cannot write", &source))?;
+    let mut cc = Command::new("cc");
+    cc.arg("-m32")
+        .arg(&source)
+        .arg("-o")
+        .arg(folder.path().join("main"));
+    Ok(process::run_quietly(&mut cc)?.0.success())
+}
+
+/// Runs `cargo test`, and collects the results.
+fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
     let piped = |error| Failure::because("cannot make a pipe")(error);
     let (output, input) = io::pipe().map_err(piped)?;
     cargo

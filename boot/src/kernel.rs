@@ -10,7 +10,10 @@ pub enum Kernel {
     /// The demonstration, with its monitor.
     Demonstration,
     /// The in-kernel tests.
-    Tests,
+    Tests {
+        /// On the heap that detects misuse.
+        hardened: bool,
+    },
 }
 
 /// How cargo is told to build for the kernel's target. The target has no standard library, so its
@@ -26,7 +29,7 @@ impl Kernel {
     fn name(self) -> &'static str {
         match self {
             Self::Demonstration => "kernel",
-            Self::Tests => "kernel-tests",
+            Self::Tests { .. } => "kernel-tests",
         }
     }
 
@@ -43,6 +46,9 @@ impl Kernel {
             .arg("--target")
             .arg(project.target_spec());
         cargo.args(["--package", self.name(), "--bin", self.name()]);
+        if self == (Self::Tests { hardened: true }) {
+            cargo.args(["--features", "hardened"]);
+        }
         if !options.debug {
             cargo.arg("--release");
         }

@@ -46,7 +46,7 @@ pub fn run(project: &Project) -> Result<(), Failure> {
 }
 
 /// Each check with its name.
-fn checks(project: &Project, toolchain: &Toolchain) -> [(&'static str, Command); 6] {
+fn checks(project: &Project, toolchain: &Toolchain) -> Vec<(&'static str, Command)> {
     let host = |arguments: &[&str]| {
         let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         cargo.args(arguments).current_dir(project.root());
@@ -67,17 +67,50 @@ fn checks(project: &Project, toolchain: &Toolchain) -> [(&'static str, Command);
     };
     let mut image_clippy = toolchain.cargo(project, "clippy");
     image_clippy.args(["--release", "--package", "disk-image"]);
+    let mut hardened_clippy = for_kernel("clippy");
+    hardened_clippy.args(["--features", "kernel-tests/hardened"]);
     let mut kernel_doc = for_kernel("doc");
     kernel_doc.arg("--no-deps");
-    [
+    // Workspaces of their own, whose lock files are theirs too.
+    let apart = |subcommand, folder: &str| {
+        let mut cargo = host(&[subcommand]);
+        cargo.current_dir(project.root().join(folder));
+        cargo
+    };
+    let mut checks = vec![
         ("rustfmt", host(&["fmt", "--all", "--check"])),
         (
             "clippy, host",
             deny_warnings(host(&["clippy", "--all-targets"])),
         ),
+        (
+            "clippy, heap with its features",
+            deny_warnings(host(&[
+                "clippy",
+                "--package=heap",
+                "--all-targets",
+                "--features=counters,hardened,local-alloc,spin,std",
+            ])),
+        ),
+        (
+            "clippy, benchmarks",
+            deny_warnings(host(&["clippy", "--package=heap-benches", "--all-targets"])),
+        ),
         ("rustdoc, host", host(&["doc", "--no-deps"])),
         ("clippy, kernel", deny_warnings(for_kernel("clippy"))),
+        ("clippy, kernel, hardened", deny_warnings(hardened_clippy)),
         ("rustdoc, kernel", kernel_doc),
         ("clippy, disk image", deny_warnings(image_clippy)),
-    ]
+        ("clippy, loom", deny_warnings(apart("clippy", "heap/loom"))),
+    ];
+    for (name, folder) in [
+        ("rustfmt, loom", "heap/loom"),
+        ("rustfmt, fuzz", "heap/fuzz"),
+        ("rustfmt, arena's benchmarks", "heap/benches/vmem"),
+    ] {
+        let mut rustfmt = apart("fmt", folder);
+        rustfmt.arg("--check");
+        checks.push((name, rustfmt));
+    }
+    checks
 }

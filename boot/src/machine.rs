@@ -1,21 +1,29 @@
 //! A running virtual machine: its serial line, and how it ends.
 
 use std::{
+    fs,
     io::{Read, Write},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread::{self, JoinHandle},
-    time::Duration,
+    time::{Duration, Instant},
 };
+
+use rustix::param::clock_ticks_per_second;
 
 use crate::{failure::Failure, process};
 
-/// How long firmware, boot stages and the kernel's entry may take.
+/// How long firmware, boot stages and the kernel's entry may take, on the machine's clock.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(60);
+
+/// A machine that gets less than one in so many seconds of processor time is taken to wait, not to
+/// be kept waiting.
+const LEAST_SHARE: u32 = 5;
 
 /// A running machine. It is killed when dropped.
 pub struct Machine {
     child: Child,
+    began: Instant,
     serial: Receiver<Vec<u8>>,
     /// Reads standard error to its end.
     complaints: Option<JoinHandle<String>>,
@@ -105,9 +113,18 @@ impl Machine {
         });
         Ok(Self {
             child,
+            began: Instant::now(),
             serial,
             complaints: Some(complaints),
         })
+    }
+
+    /// How long the machine has run: the processor time that it has had, so that a busy host makes
+    /// nothing late; but no less than [a part](LEAST_SHARE) of the time that has passed, so that a
+    /// machine that halts for ever becomes late too.
+    pub fn clock(&self) -> Duration {
+        let least = self.began.elapsed() / LEAST_SHARE;
+        processor_time(self.child.id()).map_or(least, |had| had.max(least))
     }
 
     /// Waits up to `limit` for something on the serial line.
@@ -153,6 +170,20 @@ impl Machine {
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
+}
+
+/// The processor time that the process `id` has had; `None` once it is gone.
+fn processor_time(id: u32) -> Option<Duration> {
+    let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
+    // `id (name) state …`: user and system time are the 14th and 15th, and a name may have spaces.
+    let mut fields = stat
+        .rsplit_once(") ")?
+        .1
+        .split(' ')
+        .skip(11)
+        .map(str::parse::<u64>);
+    let ticks = fields.next()?.ok()?.checked_add(fields.next()?.ok()?)?;
+    Some(Duration::from_secs(ticks) / clock_ticks_per_second().try_into().ok()?)
 }
 
 impl Drop for Machine {
@@ -226,6 +257,20 @@ mod tests {
         assert_eq!(machine.end().unwrap(), Exit::Success);
         // Nobody there any more.
         machine.say(b"stats\n");
+    }
+
+    #[test]
+    fn the_clock_shows_the_time_worked_or_a_share_of_the_time_waited() {
+        let working = machine("while :; do :; done");
+        let waiting = machine("exec sleep 1000");
+        while working.clock() < Duration::from_millis(200) {
+            thread::sleep(Duration::from_millis(10));
+        }
+        let had = processor_time(working.child.id()).unwrap();
+        assert!(had <= working.clock() && had <= working.began.elapsed());
+        assert_eq!(processor_time(waiting.child.id()).unwrap().as_secs(), 0);
+        let least = waiting.began.elapsed() / LEAST_SHARE;
+        assert!(waiting.clock() >= least);
     }
 
     #[test]

@@ -14,6 +14,7 @@
 //! | `serial`, `record` | what the kernel says on its serial line |
 //! | `demonstration`, `terminal` | the main job and its monitor |
 //! | `session`, `boot_watch` | all in-kernel tests, over as many boots as they need |
+//! | `soak` | random programs in the kernel for so many minutes |
 //! | `host_tests`, `report` | the tests of plain `cargo test`; results, totals, JUnit |
 //! | `trace` | recorded allocation traces, checked before a kernel sees them |
 //! | `lint` | rustfmt, clippy and rustdoc, for the host and for the kernel's target |
@@ -38,6 +39,7 @@ mod record;
 mod report;
 mod serial;
 mod session;
+mod soak;
 mod terminal;
 mod toolchain;
 mod trace;

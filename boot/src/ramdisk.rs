@@ -18,6 +18,11 @@ pub enum Config {
         /// How far the time-stamp counter moves with each instruction, if the machine counts them.
         ticks_per_instruction: Option<u64>,
     },
+    /// Random programs, from this seed on.
+    Soak {
+        /// The seed of the first.
+        seed: u64,
+    },
     /// The tests.
     Test {
         /// Only those whose names contain this.
@@ -26,6 +31,9 @@ pub enum Config {
         after: Option<String>,
     },
 }
+
+/// What chooses where the heap lies in tests: each run has it at the same place.
+const TEST_PLACEMENT: &str = "1";
 
 impl Config {
     /// The text that the kernel reads.
@@ -49,8 +57,14 @@ impl Config {
                     line("ticks-per-instruction", &ticks.to_string());
                 }
             }
+            Self::Soak { seed } => {
+                line("mode", "soak");
+                line("seed", &seed.to_string());
+                line("placement-seed", TEST_PLACEMENT);
+            }
             Self::Test { filter, after } => {
                 line("mode", "test");
+                line("placement-seed", TEST_PLACEMENT);
                 for (key, value) in [("filter", filter), ("after", after)] {
                     if let Some(value) = value {
                         line(key, value);
@@ -124,6 +138,12 @@ mod tests {
     }
 
     #[test]
+    fn a_soak_says_where_it_begins() {
+        let config = Config::Soak { seed: 9 };
+        assert_eq!(config.text(), "mode=soak\nseed=9\nplacement-seed=1\n");
+    }
+
+    #[test]
     fn a_test_run_says_only_what_was_asked_for() {
         let text = |filter: Option<&str>, after: Option<&str>| {
             Config::Test {
@@ -132,10 +152,10 @@ mod tests {
             }
             .text()
         };
-        assert_eq!(text(None, None), "mode=test\n");
+        assert_eq!(text(None, None), "mode=test\nplacement-seed=1\n");
         assert_eq!(
             text(Some("grow::"), Some("grow::a")),
-            "mode=test\nfilter=grow::\nafter=grow::a\n"
+            "mode=test\nplacement-seed=1\nfilter=grow::\nafter=grow::a\n"
         );
     }
 }

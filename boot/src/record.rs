@@ -5,6 +5,7 @@
 //! @tests N                                 how many tests will run in this boot
 //! @begin NAME deadline=SECONDS
 //! @end NAME OUTCOME instructions=N frames=BEFORE..AFTER [reason=TEXT TO THE END OF THE LINE]
+//! @soak seed=N programs=N operations=N     a program begins; so many ended before it
 //! @done passed=N failed=N                  the last test of this boot has ended
 //! @run-tests [FILTER]                      the monitor asks for the tests
 //! ```
@@ -27,6 +28,15 @@ pub enum Record {
     },
     /// A test has ended.
     End(Ended),
+    /// A program of a soak begins.
+    Soak {
+        /// What it is made of.
+        seed: u64,
+        /// How many programs have ended before it.
+        programs: usize,
+        /// How many operations those were.
+        operations: u64,
+    },
     /// All tests of this boot have ended.
     Done {
         /// How many passed.
@@ -86,6 +96,15 @@ impl Record {
                 })
             }
             "@end" => parse_end(rest).map(Self::End),
+            "@soak" => {
+                let (seed, rest) = rest.split_once(' ')?;
+                let (programs, operations) = rest.split_once(' ')?;
+                Some(Self::Soak {
+                    seed: field(seed, "seed")?.parse().ok()?,
+                    programs: field(programs, "programs")?.parse().ok()?,
+                    operations: field(operations, "operations")?.parse().ok()?,
+                })
+            }
             "@done" => {
                 let (passed, failed) = rest.split_once(' ')?;
                 Some(Self::Done {
@@ -174,6 +193,14 @@ mod tests {
                 end("a::b", Outcome::Faulted, None),
             ),
             (
+                "@soak seed=18446744073709551615 programs=3 operations=12000",
+                Record::Soak {
+                    seed: u64::MAX,
+                    programs: 3,
+                    operations: 12_000,
+                },
+            ),
+            (
                 "@done passed=2 failed=1",
                 Record::Done {
                     passed: 2,
@@ -210,6 +237,8 @@ mod tests {
             "@end a::b passed frames=1..1 instructions=1",
             "@end a::b passed instructions=99999999999999999999 frames=1..1",
             "@end a::b failed instructions=1 frames=1..1 because",
+            "@soak seed=1 programs=1",
+            "@soak seed=x programs=1 operations=1",
             "@done passed=1",
             "@done failed=1 passed=1",
         ];

@@ -3,10 +3,9 @@
 //! A test that dies takes its boot with it. The next boot is told to begin after that test, and so
 //! on until none is left. Each boot must bring at least one result, so the sequence ends.
 
-use std::{
-    path::PathBuf,
-    time::{Duration, Instant},
-};
+use std::{path::PathBuf, process::Command, time::Duration};
+
+use tempfile::NamedTempFile;
 
 use crate::{
     boot_watch::{BootWatch, Booted, End, Scale},
@@ -15,22 +14,26 @@ use crate::{
     host_tests,
     image::Builder,
     kernel::Kernel,
-    machine::Heard,
+    machine::{Heard, Machine},
     process,
     project::Project,
     qemu::{self, Qemu},
     ramdisk::{self, Config},
     report::{JunitFile, Report, TestResult, Verdict},
     serial::Splitter,
-    terminal,
+    soak, terminal,
     toolchain::Toolchain,
 };
 
-/// How long all boots together may take. Each test has its own deadline; this ends what adds up.
+/// How long all boots together may take, on their clocks. Each test has its own deadline; this ends what
+/// adds up.
 const WHOLE_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// `boot test`.
 pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> {
+    if options.all {
+        return everything(project);
+    }
     options.machine.check()?;
     let junit = options
         .junit
@@ -38,21 +41,32 @@ pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> 
         .map(JunitFile::create)
         .transpose()?;
     let toolchain = Toolchain::prepare(project)?;
-    let qemu = Qemu::prepare(options.machine.build.firmware())?;
     let filter = options.filter.as_deref();
-
     let mut report = Report::default();
+    if options.i686 {
+        let results = host_tests::run_32_bit(project, &toolchain, filter)?;
+        report.add("host, 32 bits", results);
+        return conclude(&report, filter, junit, Ok(()));
+    }
+    let qemu = Qemu::prepare(options.machine.build.firmware())?;
+    let session = || {
+        Session::prepare(
+            project,
+            &toolchain,
+            &qemu,
+            &options.machine,
+            options.hardened,
+            options.deadline_scale,
+        )
+    };
+    if options.soak.soak.is_some() {
+        return soak::run(&session()?, &options.soak);
+    }
+
     if !options.kernel_only {
         report.add("host", host_tests::run(project, filter)?);
     }
-    let session = Session::prepare(
-        project,
-        &toolchain,
-        &qemu,
-        &options.machine,
-        options.deadline_scale,
-    );
-    let (mut results, ending) = match session {
+    let (mut results, ending) = match session() {
         Ok(session) => session.run(filter),
         Err(failure) => (Vec::new(), Err(failure)),
     };
@@ -75,13 +89,35 @@ pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> 
         results,
     );
 
+    conclude(&report, filter, junit, ending)
+}
+
+/// `boot test --all`: the script of continuous integration knows what there is.
+fn everything(project: &Project) -> Result<(), Failure> {
+    let mut script = Command::new("sh");
+    script.arg(project.root().join(".ci/run")).arg("long");
+    match process::run(&mut script)?.code() {
+        Some(0) => Ok(()),
+        code => Err(Failure::Told(
+            code.and_then(|code| code.try_into().ok()).unwrap_or(1),
+        )),
+    }
+}
+
+/// Writes the report and the totals. `ending` is what went wrong besides the tests.
+fn conclude(
+    report: &Report,
+    filter: Option<&str>,
+    junit: Option<JunitFile>,
+    ending: Result<(), Failure>,
+) -> Result<(), Failure> {
     if let (Some(filter), true) = (filter, report.is_empty()) {
         return Err(Failure::Input(format!(
             "no test has `{filter}` in its name"
         )));
     }
     if let Some(junit) = junit {
-        junit.write(&report)?;
+        junit.write(report)?;
     }
     let totals = report.totals();
     terminal::show_line(&totals.to_string());
@@ -110,10 +146,11 @@ impl<'a> Session<'a> {
         toolchain: &Toolchain,
         qemu: &'a Qemu,
         machine: &'a MachineOptions,
+        hardened: bool,
         deadline_scale: u32,
     ) -> Result<Self, Failure> {
         let builder = Builder::prepare(project, toolchain)?;
-        let kernel = Kernel::Tests.build(project, toolchain, &machine.build)?;
+        let kernel = Kernel::Tests { hardened }.build(project, toolchain, &machine.build)?;
         let (unit, ticks_per_unit) = match qemu::ticks_per_instruction(machine) {
             Some(ticks) => ("instructions", ticks),
             None => ("cycles", 1),
@@ -136,64 +173,72 @@ impl<'a> Session<'a> {
     /// Runs the tests whose names contain `filter`, and shows each as it ends. Returns their
     /// results, and what went wrong besides them.
     pub fn run(&self, filter: Option<&str>) -> (Vec<TestResult>, Result<(), Failure>) {
-        let began = Instant::now();
-        over_boots(|after| self.boot(filter, after, began))
+        let mut spent = Duration::ZERO;
+        over_boots(|after| self.boot(filter, after, &mut spent))
     }
 
-    /// One boot: the tests after `after`, until the last or until one dies. The first boot `began`
-    /// then.
-    fn boot(
-        &self,
-        filter: Option<&str>,
-        after: Option<&str>,
-        began: Instant,
-    ) -> Result<Booted, Failure> {
-        let config = Config::Test {
-            filter: filter.map(str::to_owned),
-            after: after.map(str::to_owned),
-        };
-        let ramdisk = ramdisk::archive(&config, &[])?;
+    /// Boots the tests with that configuration. The image must stay as long as the machine runs.
+    pub fn start(&self, config: &Config) -> Result<(Machine, NamedTempFile), Failure> {
+        let ramdisk = ramdisk::archive(config, &[])?;
         let image = self.builder.make(
             &self.kernel,
             &ramdisk,
             &self.machine.build,
             self.project.target(),
         )?;
-        let mut machine = self.qemu.start(self.machine, &self.kernel, image.path())?;
+        let machine = self.qemu.start(self.machine, &self.kernel, image.path())?;
+        Ok((machine, image))
+    }
 
-        let whole_limit = self.scale.deadline.map(|factor| WHOLE_LIMIT * factor);
+    /// How long something may take that is to take `limit`; `None` is for ever.
+    pub fn deadline(&self, limit: Duration) -> Option<Duration> {
+        Some(limit * self.scale.deadline?)
+    }
+
+    /// One boot: the tests after `after`, until the last or until one dies. So much was `spent` on
+    /// those before it.
+    fn boot(
+        &self,
+        filter: Option<&str>,
+        after: Option<&str>,
+        spent: &mut Duration,
+    ) -> Result<Booted, Failure> {
+        let config = Config::Test {
+            filter: filter.map(str::to_owned),
+            after: after.map(str::to_owned),
+        };
+        let (mut machine, _image) = self.start(&config)?;
+        let whole_limit = self.deadline(WHOLE_LIMIT);
         let mut splitter = Splitter::default();
-        let mut watch = BootWatch::new(self.scale, Instant::now(), TestResult::print);
+        let mut watch = BootWatch::new(self.scale, TestResult::print);
+        let before = *spent;
         let booted = loop {
             if process::interrupted() {
                 return Err(Failure::Interrupted);
             }
-            if let Some(limit) = whole_limit.filter(|&limit| began.elapsed() > limit) {
+            let now = machine.clock();
+            *spent = before + now;
+            if let Some(limit) = whole_limit.filter(|&limit| *spent > limit) {
                 break watch.give_up(Failure::TimedOut {
                     what: "end of the tests",
                     limit,
                 });
             }
-            let left = watch.due().map_or(Duration::MAX, |due| {
-                due.saturating_duration_since(Instant::now())
-            });
-            if left.is_zero() {
+            if watch.due().is_some_and(|due| due < now) {
                 machine.kill();
-                break watch.end(End::Killed, Instant::now());
+                break watch.end(End::Killed, now);
             }
-            match machine.listen(left.min(process::POLL)) {
+            match machine.listen(process::POLL) {
                 Heard::Nothing => {}
                 Heard::Bytes(bytes) => {
                     let mut pieces = splitter.push(&bytes).into_iter();
-                    if let Err(failure) =
-                        pieces.try_for_each(|piece| watch.take(piece, Instant::now()))
-                    {
+                    if let Err(failure) = pieces.try_for_each(|piece| watch.take(piece, now)) {
                         break watch.give_up(failure);
                     }
                 }
                 Heard::End => {
                     break match machine.end() {
-                        Ok(exit) => watch.end(End::Exit(exit), Instant::now()),
+                        Ok(exit) => watch.end(End::Exit(exit), now),
                         Err(failure) => watch.give_up(failure),
                     };
                 }

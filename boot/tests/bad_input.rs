@@ -48,6 +48,12 @@ fn options_that_do_not_exist_or_make_no_sense() {
         (&["test", "one", "two"], "two"),
         (&["test", "one\nmode=demo"], "not a part of a name"),
         (&["test", "--deadline-scale", "0"], "0"),
+        (&["test", "--soak", "0"], "0"),
+        (&["test", "--soak", "long"], "long"),
+        (&["test", "--soak"], "--soak"),
+        (&["test", "--soak", "1", "grow::"], "--soak"),
+        (&["test", "--soak", "1", "--seed", "1x"], "--seed"),
+        (&["test", "--seed", "1"], "--soak"),
         (&["image"], "<FILE>"),
         (&["image", "/nonexistent/heap.img"], "/nonexistent/heap.img"),
     ];

@@ -1,0 +1,256 @@
+//! `boot test --soak MINUTES`: random programs in the kernel, one seed after the other, until the time is over.
+
+use std::{
+    env,
+    time::{Duration, Instant, SystemTime},
+};
+
+use crate::{
+    cli::SoakOptions,
+    failure::Failure,
+    machine::{BOOT_LIMIT, Heard},
+    process,
+    ramdisk::Config,
+    record::Record,
+    report::with_thousands,
+    serial::{Piece, Splitter},
+    session::Session,
+    terminal,
+};
+
+/// How long one program may take, on the machine's clock.
+const PROGRAM_LIMIT: Duration = Duration::from_secs(120);
+
+/// How often a line is shown.
+const SHOW_EACH: Duration = Duration::from_secs(15);
+
+/// So many lines of what the kernel wrote are shown when it failed.
+const TAIL: usize = 40;
+
+/// Runs programs until the time is over, or one fails.
+pub fn run(session: &Session, options: &SoakOptions) -> Result<(), Failure> {
+    // Milliseconds since 1970: another one each time.
+    let seed = options.seed.unwrap_or_else(|| {
+        let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
+        since.as_secs() * 1000 + u64::from(since.subsec_millis())
+    });
+    terminal::show_line(&format!("soak: the first seed is {seed}"));
+    let mut soak = Soak::default();
+    let ending = watch(session, options.length(), seed, &mut soak);
+    if let Err(Failure::Interrupted) = ending {
+        return ending;
+    }
+    if let Err(failure) = &ending {
+        let text = String::from_utf8_lossy(&soak.text);
+        let lines: Vec<_> = text.lines().collect();
+        for line in &lines[lines.len().saturating_sub(TAIL)..] {
+            terminal::show_line(&format!("    | {line}"));
+        }
+        terminal::show_line(&soak.complaint(failure, &again(env::args().skip(1))));
+    }
+    let failed = usize::from(ending.is_err());
+    terminal::show_line(&format!("{} passed, {failed} failed", soak.programs));
+    ending.map_err(|failure| Failure::Told(failure.status()))
+}
+
+/// Boots the kernel, listens to it, and tells it when the time is over.
+fn watch(session: &Session, length: Duration, seed: u64, soak: &mut Soak) -> Result<(), Failure> {
+    let (mut machine, _image) = session.start(&Config::Soak { seed })?;
+    let mut splitter = Splitter::default();
+    let began = Instant::now();
+    let mut shown = began;
+    let mut is_told = false;
+    loop {
+        if process::interrupted() {
+            return Err(Failure::Interrupted);
+        }
+        if !is_told && began.elapsed() >= length && splitter.is_ready() {
+            machine.say(&[terminal::CTRL_D]);
+            is_told = true;
+        }
+        if shown.elapsed() >= SHOW_EACH {
+            terminal::show_line(&soak.progress());
+            shown = Instant::now();
+        }
+        let now = machine.clock();
+        let (what, limit) = match splitter.is_ready() {
+            false => ("sign of life from the kernel", BOOT_LIMIT),
+            true => ("end of a program", PROGRAM_LIMIT),
+        };
+        if session
+            .deadline(limit)
+            .is_some_and(|limit| now > soak.heard + limit)
+        {
+            machine.kill();
+            return Err(Failure::TimedOut { what, limit });
+        }
+        match machine.listen(process::POLL) {
+            Heard::Nothing => {}
+            Heard::Bytes(bytes) => {
+                for piece in splitter.push(&bytes) {
+                    soak.take(piece, now)?;
+                }
+            }
+            Heard::End => {
+                return match machine.end()?.failure() {
+                    None => soak.end(),
+                    Some(failure) => Err(failure),
+                };
+            }
+        }
+    }
+}
+
+/// What the kernel has told.
+#[derive(Debug, Default)]
+struct Soak {
+    /// The seed of the program that runs.
+    seed: Option<u64>,
+    /// Programs that have ended, and the operations in them.
+    programs: usize,
+    operations: u64,
+    /// When the kernel last began a program, on the machine's clock.
+    heard: Duration,
+    /// The kernel's own count at the end.
+    done: Option<(usize, usize)>,
+    /// What it has written since it began the program.
+    text: Vec<u8>,
+}
+
+impl Soak {
+    fn take(&mut self, piece: Piece, now: Duration) -> Result<(), Failure> {
+        match piece {
+            Piece::Text(text) => self.text.extend(text),
+            Piece::Record(Record::Ready) => self.heard = now,
+            Piece::Record(Record::Soak {
+                seed,
+                programs,
+                operations,
+            }) => {
+                self.heard = now;
+                self.seed = Some(seed);
+                (self.programs, self.operations) = (programs, operations);
+                self.text.clear();
+            }
+            Piece::Record(Record::Done { passed, failed }) => {
+                self.programs = passed;
+                self.done = Some((passed, failed));
+            }
+            Piece::Record(record) => {
+                return Err(Failure::Protocol(format!("{record:?} while soaking")));
+            }
+        }
+        Ok(())
+    }
+
+    /// The kernel has ended, and says that all is well.
+    fn end(&self) -> Result<(), Failure> {
+        match self.done {
+            Some((1.., 0)) => Ok(()),
+            done => Err(Failure::Protocol(format!(
+                "success, and {done:?} programs passed and failed"
+            ))),
+        }
+    }
+
+    fn progress(&self) -> String {
+        format!(
+            "soak: {} programs of {} operations have passed{}",
+            with_thousands(self.programs as u64),
+            with_thousands(self.operations),
+            match self.seed {
+                Some(seed) => format!("; the last seed was {seed}"),
+                None => String::new(),
+            }
+        )
+    }
+
+    /// What failed, and the command that shows it `again`.
+    fn complaint(&self, failure: &Failure, again: &str) -> String {
+        match self.seed {
+            Some(seed) => format!(
+                "soak: the program of seed {seed} FAILED: {failure}; to see it again: ./run-qemu.sh {again} --seed {seed}"
+            ),
+            None => format!("soak: no program has begun: {failure}"),
+        }
+    }
+}
+
+/// The arguments that we were started with, without the seed.
+fn again(mut arguments: impl Iterator<Item = String>) -> String {
+    let mut kept = Vec::new();
+    while let Some(argument) = arguments.next() {
+        if argument == "--seed" {
+            arguments.next();
+        } else if !argument.starts_with("--seed=") {
+            kept.push(argument);
+        }
+    }
+    kept.join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(lines: &[&str]) -> Soak {
+        let mut soak = Soak::default();
+        let mut splitter = Splitter::default();
+        for line in lines {
+            for piece in splitter.push(format!("{line}\n").as_bytes()) {
+                soak.take(piece, Duration::from_secs(7)).unwrap();
+            }
+        }
+        soak
+    }
+
+    #[test]
+    fn what_the_kernel_tells_is_counted() {
+        let soak = told(&[
+            "@ready",
+            "@soak seed=5 programs=0 operations=0",
+            "@soak seed=6 programs=1 operations=4000",
+            "@done passed=2 failed=0",
+        ]);
+        assert_eq!((soak.programs, soak.heard), (2, Duration::from_secs(7)));
+        assert!(soak.end().is_ok());
+        assert!(soak.progress().contains("2 programs of 4,000 operations"));
+    }
+
+    #[test]
+    fn a_kernel_that_ends_early_or_after_a_failure_has_not_passed() {
+        assert!(
+            told(&["@ready", "@soak seed=5 programs=0 operations=0"])
+                .end()
+                .is_err()
+        );
+        assert!(told(&["@ready", "@done passed=3 failed=1"]).end().is_err());
+        assert!(told(&["@ready", "@done passed=0 failed=0"]).end().is_err());
+    }
+
+    #[test]
+    fn a_failure_tells_its_seed_and_how_to_see_it_again() {
+        let soak = told(&[
+            "@ready",
+            "@soak seed=5 programs=0 operations=0",
+            "before",
+            "@soak seed=6 programs=1 operations=4000",
+            "after",
+        ]);
+        assert_eq!(soak.text, b"after\n");
+        let arguments = ["test", "--seed", "5", "--soak", "3", "--seed=9", "--uefi"];
+        let again = again(arguments.map(String::from).into_iter());
+        let complaint = soak.complaint(&Failure::Panicked, &again);
+        assert!(
+            complaint.contains("seed 6 FAILED: the kernel panicked")
+                && complaint.ends_with("./run-qemu.sh test --soak 3 --uefi --seed 6"),
+            "{complaint}"
+        );
+    }
+
+    #[test]
+    fn records_of_something_else_are_refused() {
+        let piece = Piece::Record(Record::Tests(3));
+        assert!(Soak::default().take(piece, Duration::ZERO).is_err());
+    }
+}
