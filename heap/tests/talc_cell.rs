@@ -74,6 +74,7 @@ fn heaps_are_claimed_extended_and_truncated_through_a_shared_reference() {
         assert_eq!(again, NonNull::new(memory.end()));
     }
     assert!(cell.is_metadata_established());
+    cell.check().expect("no invariant is broken");
     #[cfg(feature = "counters")]
     assert_eq!(cell.counters().heap_count, 1);
 }
@@ -131,6 +132,23 @@ fn a_sync_cell_is_a_global_allocator_without_a_lock() {
         assert_eq!(std::slice::from_raw_parts(block, 800), [0; 800]);
         HEAP.dealloc(block, Layout::from_size_align(1600, 8).unwrap());
     }
+}
+
+#[test]
+fn a_sync_cell_gives_collections_their_memory() {
+    let memory = Memory::new(1 << 16);
+    // SAFETY: it is used by one thread at a time.
+    let cell = unsafe { TalcSyncCell::<_, DefaultBinning>::new(TalcCell::new(claim(&memory))) };
+    let numbers = std::thread::scope(|scope| {
+        let filler = scope.spawn(|| {
+            let mut numbers = Vec::new_in(&cell);
+            numbers.extend(0..1000);
+            numbers
+        });
+        filler.join().expect("it does not panic")
+    });
+    assert!((memory.base()..memory.end()).contains(&numbers.as_ptr().cast_mut().cast()));
+    assert!(numbers.into_iter().eq(0..1000));
 }
 
 #[test]

@@ -78,6 +78,7 @@ pub fn check() -> Result<(), Disagreement> {
     let mapped = mapped_pages::mapped();
     let usage = frames::usage();
     let tags = TAGS.counts();
+    let fence = arenas::fence().map_or(0, |fence| fence.len());
     let (tables, empty) = arenas::window().map_or((0, false), |window| {
         page_table::tables_below(window.level_4_entry())
     });
@@ -98,8 +99,8 @@ pub fn check() -> Result<(), Disagreement> {
             mapped * PAGE_SIZE,
         ),
         (
-            "mapped pages and guard pages",
-            (mapped + mapped_pages::ranges()) * PAGE_SIZE,
+            "mapped pages, guard pages and the fence",
+            (mapped + mapped_pages::ranges()) * PAGE_SIZE + fence,
             addresses.allocated_space(),
         ),
         ("mapped pages and frames", mapped, usage.heap),

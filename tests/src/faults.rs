@@ -8,7 +8,7 @@ use core::ptr;
 use heap::vmem::AllocPolicy;
 use kernel::interrupts::segments::InterruptStack;
 use kernel::kernel_test;
-use kernel::memory::{PAGE_SIZE, heap_pages, kernel_addresses, page_table};
+use kernel::memory::{PAGE_SIZE, arenas, heap_pages, kernel_addresses, page_table};
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PageTableFlags};
 
@@ -102,6 +102,17 @@ kernel_test! {
             end.wrapping_sub(1).write_volatile(1);
             end.write_volatile(1);
         }
+    }
+}
+
+kernel_test! {
+    /// Nor does what lies below the lowest of them.
+    fn the_fence_below_all_spans_cannot_be_touched(should_fault = "in the page below the heap's first span") {
+        let fence = arenas::fence().expect("memory is set up");
+        let segment = kernel_addresses().segment_of(fence.start).expect("it is in the window");
+        assert_eq!((segment.base, segment.last), (fence.start, fence.end - 1));
+        // SAFETY: it is not: this is what the test shows.
+        unsafe { ptr::with_exposed_provenance::<u8>(fence.end - 1).read_volatile() };
     }
 }
 

@@ -10,8 +10,11 @@ use core::ptr::NonNull;
 use super::Talc;
 use super::base::Reserved;
 use super::binning::Binning;
+use super::check::Corruption;
 #[cfg(feature = "counters")]
 use super::counters::Counters;
+#[cfg(feature = "hardened")]
+use super::hardened::Report;
 use super::shared::{Shared, allocators, global_alloc};
 use crate::source::Source;
 
@@ -123,6 +126,20 @@ impl<S: Source, B: Binning> TalcCell<S, B> {
         self.with(|talc| unsafe { talc.resize(heap_end, new_end) })
     }
 
+    /// Whether an invariant of the heaps is broken. See [`Talc::check`].
+    ///
+    /// # Errors
+    /// The first that is.
+    pub fn check(&self) -> Result<(), Corruption> {
+        self.with(|talc| talc.check())
+    }
+
+    /// Sets what misuse is reported to. See [`Talc::set_hook`].
+    #[cfg(feature = "hardened")]
+    pub fn set_hook(&self, hook: fn(&Report)) {
+        self.with(|talc| talc.set_hook(hook));
+    }
+
     /// Whether a heap was ever claimed. See [`Talc::is_metadata_established`].
     pub fn is_metadata_established(&self) -> bool {
         self.with(|talc| talc.is_metadata_established())
@@ -225,6 +242,7 @@ impl<S: Source, B: Binning> Shared for TalcSyncCell<S, B> {
 }
 
 global_alloc!([S: Source, B: Binning] TalcSyncCell<S, B>);
+allocators!([S: Source, B: Binning] TalcSyncCell<S, B>);
 
 impl<S: Source, B: Binning> fmt::Debug for TalcSyncCell<S, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -59,6 +59,8 @@ pub enum HeapPlace {
         /// Where the guard page begins.
         end: usize,
     },
+    /// The page that the window begins with, which is never mapped.
+    Fence,
     /// Nothing.
     Unused,
     /// It is being changed just now.
@@ -114,6 +116,7 @@ pub fn place_of(address: VirtAddr) -> Place {
 
 fn heap_place_of(address: usize) -> HeapPlace {
     match kernel_addresses().try_segment_of(address) {
+        _ if arenas::fence().is_some_and(|fence| fence.contains(&address)) => HeapPlace::Fence,
         None => HeapPlace::Locked,
         Some(Some(segment)) if segment.kind == SegmentKind::Allocated => {
             let (base, end) = (segment.base, segment.last + 1 - PAGE_SIZE);
@@ -163,6 +166,7 @@ impl fmt::Display for HeapPlace {
                 f,
                 "in the guard page of the span of the heap from {base:#x} to {end:#x}"
             ),
+            Self::Fence => f.write_str("in the page below the heap's first span"),
             Self::Unused => f.write_str("in unused addresses of the heap's window"),
             Self::Locked => f.write_str("in the heap's window, which is being changed"),
         }
