@@ -194,6 +194,10 @@ pub struct MachineOptions {
     /// same.
     #[arg(long, value_enum, default_value_t = Accelerator::Tcg)]
     pub accel: Accelerator,
+    /// The CPU, by QEMU's name for it (`qemu-system-x86_64 -cpu help` lists them): `max` has all that
+    /// there is, a random number generator among it.
+    #[arg(long, value_name = "MODEL", value_parser = parse_cpu)]
+    pub cpu: Option<String>,
     /// Wait for gdb before the first instruction, and print the line that starts it. No deadlines.
     #[arg(long)]
     pub gdb: bool,
@@ -222,6 +226,15 @@ impl MachineOptions {
 fn parse_filter(text: &str) -> Result<String, &'static str> {
     if text.is_empty() || text.contains(char::is_control) {
         return Err("not a part of a name");
+    }
+    Ok(text.into())
+}
+
+/// A CPU becomes a word of QEMU's command line, where commas separate features and `help` is none.
+fn parse_cpu(text: &str) -> Result<String, &'static str> {
+    let is_word = text.chars().all(|c| c.is_ascii_graphic());
+    if text.is_empty() || text == "help" || text == "?" || text.starts_with('-') || !is_word {
+        return Err("not the name of a CPU");
     }
     Ok(text.into())
 }

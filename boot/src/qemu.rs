@@ -116,6 +116,9 @@ impl Qemu {
             ]),
             Accelerator::Kvm => add(&["-accel", "kvm"]),
         }
+        if let Some(cpu) = &options.cpu {
+            add(&["-cpu", cpu]);
+        }
         if !options.display {
             add(&["-display", "none"]);
         }
@@ -232,6 +235,8 @@ mod tests {
     fn instructions_are_counted_unless_the_processor_executes_them() {
         assert!(command_line(&[]).contains("-accel tcg -icount shift=0"));
         assert!(command_line(&["--uefi"]).contains("-accel tcg -icount shift=5"));
+        assert!(!command_line(&[]).contains("-cpu"));
+        assert!(command_line(&["--cpu", "max"]).contains("-cpu max"));
         let kvm = command_line(&["--accel", "kvm"]);
         assert!(
             kvm.contains("-accel kvm") && !kvm.contains("-icount"),

@@ -1,0 +1,271 @@
+//! Writes where nobody should, and what they damage.
+
+use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT};
+use heap::talc::hardened::{Misuse, Report};
+
+use super::{
+    FILLING, POISON, Scene, WORD, assert_reported, at, chunk_size, damage, layout, read, reports,
+};
+use crate::common::sizes::FIRST;
+
+#[test]
+fn a_write_past_the_end() {
+    // The filling, the canary, and further words of the tail.
+    let size = 90;
+    let tail = chunk_size(size) - CHUNK_OVERHEAD;
+    for offset in [size, size + 1, tail - 1] {
+        let mut scene = Scene::new();
+        let block = scene.allocate(layout(size));
+        // SAFETY: nobody else uses the memory.
+        unsafe { at(block, offset).write(0) };
+        let misuse = Misuse::WriteBeyondEnd {
+            block: Some(block.addr()),
+            expected: FILLING,
+            found: 0,
+        };
+        scene.assert_finds(at(block, offset), misuse);
+        scene.free(block, layout(size));
+        assert_reported(at(block, offset), misuse);
+        // SAFETY: the detector is there for this.
+        assert!(!unsafe { scene.talc.try_grow_in_place(block, layout(size), 91) });
+        assert_reported(at(block, offset), misuse);
+        scene.assert_finds(at(block, offset), misuse);
+        // Undone, it is an allocation again.
+        // SAFETY: nobody else uses the memory.
+        unsafe { at(block, offset).write(FILLING as u8) };
+        scene.free(block, layout(size));
+        scene.assert_sound();
+    }
+    for word in 0..4 {
+        let mut scene = Scene::new();
+        let block = scene.allocate(layout(size));
+        let place = at(block, tail + word * WORD);
+        let was = damage(place, 0x41);
+        scene.free(block, layout(size));
+        let misuse = Misuse::WriteBeyondEnd {
+            block: Some(block.addr()),
+            expected: was,
+            found: 0x41,
+        };
+        assert_reported(place, misuse);
+        assert!(scene.talc.check().is_err());
+        scene.assert_usable();
+        damage(place, was);
+        scene.free(block, layout(size));
+        scene.assert_sound();
+    }
+}
+
+#[test]
+fn a_string_that_is_too_long() {
+    let mut scene = Scene::new();
+    let block = scene.allocate(layout(96));
+    scene.allocate_at_top(layout(300));
+    // Over the tail, the tag, and what is above.
+    let tail = at(block, chunk_size(96) - CHUNK_OVERHEAD);
+    let canary = read(tail);
+    // SAFETY: nobody else uses the memory.
+    unsafe { at(block, 96).write_bytes(b'A', 80) };
+    scene.free(block, layout(96));
+    let misuse = Misuse::WriteBeyondEnd {
+        block: Some(block.addr()),
+        expected: canary,
+        found: usize::from_ne_bytes([b'A'; WORD]),
+    };
+    assert_reported(tail, misuse);
+    scene.assert_usable();
+}
+
+#[test]
+fn a_write_after_free() {
+    let misuse = |found| Misuse::WriteAfterFree {
+        expected: POISON,
+        found,
+    };
+    // Found by the walker, and when the memory is allocated again.
+    let mut scene = Scene::new();
+    let block = scene.allocate(layout(200));
+    scene.free(block, layout(200));
+    let place = at(block, 104);
+    damage(place, 7);
+    scene.assert_finds(place, misuse(7));
+    assert_eq!(scene.allocate_at_top(layout(200)), block);
+    assert_reported(place, misuse(7));
+    scene.assert_sound();
+
+    // When a neighbour is freed, above or below.
+    for above in [false, true] {
+        let mut scene = Scene::new();
+        let blocks = [
+            scene.allocate_at_top(layout(200)),
+            scene.allocate(layout(200)),
+        ];
+        let (freed, neighbour) = (blocks[usize::from(above)], blocks[usize::from(!above)]);
+        scene.free(freed, layout(200));
+        damage(at(freed, 96), 8);
+        scene.free(neighbour, layout(200));
+        assert_reported(at(freed, 96), misuse(8));
+        scene.assert_sound();
+    }
+
+    // When a neighbour grows.
+    let mut scene = Scene::new();
+    let block = scene.allocate_at_top(layout(200));
+    let above = scene.allocate(layout(2000));
+    scene.free(above, layout(2000));
+    damage(at(above, 1504), 9);
+    // SAFETY: the block is live.
+    assert!(unsafe { scene.talc.try_grow_in_place(block, layout(200), 2000) });
+    assert_reported(at(above, 1504), misuse(9));
+    scene.free(block, layout(2000));
+    scene.assert_sound();
+}
+
+#[test]
+fn a_write_to_the_first_words_after_free() {
+    for (offset, found) in [
+        (0, 0x41),
+        (0, 16 * CHUNK_UNIT),
+        (WORD, 0x4141_4141),
+        (2 * WORD, 0x4141_4141),
+        (2 * WORD, 0),
+    ] {
+        // Two gaps in one list: the upper is the first of it.
+        let mut scene = Scene::new();
+        let lower = scene.allocate(layout(200));
+        let upper = scene.allocate(layout(200));
+        scene.free(lower, layout(200));
+        scene.free(upper, layout(200));
+        let was = damage(at(upper, offset), found);
+        let misuse = Misuse::DamagedGap {
+            expected: Some(was),
+            found,
+        };
+        // It is not allocated, but another is.
+        let block = scene.allocate_at_top(layout(200));
+        assert_ne!(block, upper);
+        assert_reported(at(upper, offset), misuse);
+        scene.free(block, layout(200));
+        assert_eq!(reports(), [], "what does not touch it is freed");
+        assert!(scene.talc.check().is_err());
+        scene.assert_usable();
+        damage(at(upper, offset), was);
+        scene.assert_sound();
+    }
+}
+
+#[test]
+fn a_neighbour_of_damaged_free_memory_is_left_alone() {
+    for offset in [0, WORD, 2 * WORD, chunk_size(200) - WORD] {
+        for above in [false, true] {
+            let mut scene = Scene::new();
+            let other = scene.allocate(layout(200));
+            let blocks = [
+                scene.allocate_at_top(layout(200)),
+                scene.allocate(layout(200)),
+            ];
+            let (freed, neighbour) = (blocks[usize::from(above)], blocks[usize::from(!above)]);
+            scene.free(freed, layout(200));
+            scene.free(other, layout(200));
+            let place = at(freed, offset);
+            let was = damage(place, 0x4142);
+            scene.free(neighbour, layout(200));
+            let reported = reports();
+            let [Report { address, misuse }] = reported[..] else {
+                panic!("{reported:?}")
+            };
+            let Misuse::DamagedGap { expected, found } = misuse else {
+                panic!("{misuse:?}")
+            };
+            // From above nothing is known of a gap but what its last word says.
+            let known = offset != chunk_size(200) - WORD || above;
+            assert_eq!(
+                (address, expected, found),
+                (place.addr(), known.then_some(was), 0x4142)
+            );
+            scene.assert_usable();
+            damage(place, was);
+            scene.assert_sound();
+            scene.free(neighbour, layout(200));
+            scene.assert_sound();
+        }
+    }
+}
+
+#[test]
+fn a_damaged_tag() {
+    let tag_of = |block, size| at(block, chunk_size(size) - WORD);
+    for found in [0, 1, 5, 0x4141_4141, usize::MAX] {
+        let mut scene = Scene::new();
+        let lower = scene.allocate_at_top(layout(100));
+        let block = scene.allocate(layout(200));
+        // Its own …
+        let tag = tag_of(block, 200);
+        let was = damage(tag, found);
+        let misuse = Misuse::DamagedTag {
+            expected: was,
+            found,
+        };
+        scene.free(block, layout(200));
+        assert_reported(tag, misuse);
+        assert!(scene.talc.check().is_err());
+        scene.assert_usable();
+        damage(tag, was);
+        // … and that of the allocation below.
+        let tag = tag_of(lower, 100);
+        let was = damage(tag, found);
+        let misuse = Misuse::DamagedTag {
+            expected: was,
+            found,
+        };
+        scene.free(block, layout(200));
+        assert_reported(tag, misuse);
+        damage(tag, was);
+        scene.free(block, layout(200));
+        scene.free(lower, layout(100));
+        scene.assert_sound();
+    }
+}
+
+#[test]
+fn a_tag_from_another_place() {
+    let mut scene = Scene::new();
+    let blocks = [(); 2].map(|()| scene.allocate(layout(100)));
+    let [from, to] = blocks.map(|block| at(block, chunk_size(100) - WORD));
+    let was = damage(to, read(from));
+    scene.free(blocks[1], layout(100));
+    let misuse = Misuse::DamagedTag {
+        expected: was,
+        found: read(from),
+    };
+    assert_reported(to, misuse);
+}
+
+#[test]
+fn what_the_walker_finds_in_a_heap_at_rest() {
+    let mut scene = Scene::new();
+    let block = scene.allocate(layout(100));
+    let gap = scene.allocate(layout(300));
+    scene.free(gap, layout(300));
+    scene.assert_sound();
+    let tail = at(block, chunk_size(100) - CHUNK_OVERHEAD);
+    let base_tag = at(scene.memory.base(), FIRST - WORD);
+    // Tags of the base and of the list heads among them.
+    for (place, found) in [
+        (at(block, chunk_size(100) - WORD), 3),
+        (at(gap, 40), 1),
+        (tail, 0),
+    ] {
+        let was = damage(place, found);
+        let address = place.addr();
+        let Err(corruption) = scene.talc.check() else {
+            panic!("nothing found at {place:p}")
+        };
+        assert_eq!(corruption.address, address);
+        damage(place, was);
+        scene.assert_sound();
+    }
+    let was = damage(base_tag, 0);
+    assert_eq!(scene.talc.check(), Ok(()), "that is for `check_heap`");
+    damage(base_tag, was);
+}
