@@ -1,16 +1,27 @@
 //! What an alignment costs among many live blocks: nanoseconds for a free and an allocation.
 //!
 //! `alignment` prints a table; `alignment PEER LIVE ALIGN PAIRS` runs one case, for `callgrind.sh`.
+//!
+//! Two rows are no allocators: `null` is the cost of the measurement, and `one list` that of the memory: a
+//! list of free blocks of one size cannot touch less than one word of each block that is freed.
 
+use std::alloc::Layout;
 use std::env;
 use std::time::Instant;
 
 use heap_benches::live::Live;
-use heap_benches::peer::{Dlmalloc, Heap, Peer, Rlsf, Talc};
+use heap_benches::peer::{Dlmalloc, Heap, Null, Peer, Rlsf, Talc};
 use heap_benches::with_peer;
 
 /// Without those that take a minute for a number.
-const PEERS: [&str; 4] = [Heap::NAME, Talc::NAME, Rlsf::NAME, Dlmalloc::NAME];
+const PEERS: [&str; 6] = [
+    Null::NAME,
+    OneList::NAME,
+    Heap::NAME,
+    Talc::NAME,
+    Rlsf::NAME,
+    Dlmalloc::NAME,
+];
 
 /// How many blocks are live.
 const LIVE: [usize; 3] = [1_000, 10_000, 100_000];
@@ -18,11 +29,65 @@ const LIVE: [usize; 3] = [1_000, 10_000, 100_000];
 /// Small enough that lists are not searched for minutes.
 const PAIRS: usize = 20_000;
 
+/// Of so many measurements the median is shown: others use the caches too.
+const ROUNDS: usize = 5;
+
+/// A list of free blocks of 128 bytes, the one that was freed last in front.
+struct OneList {
+    free: *mut *mut u8,
+    untouched: *mut u8,
+}
+
+impl OneList {
+    const SIZE: usize = 128;
+}
+
+impl Peer for OneList {
+    const NAME: &'static str = "one list";
+
+    unsafe fn new(base: *mut u8, _: usize) -> Option<Self> {
+        Some(Self {
+            free: std::ptr::null_mut(),
+            untouched: base,
+        })
+    }
+
+    #[inline(never)]
+    unsafe fn allocate(&mut self, layout: Layout) -> *mut u8 {
+        assert!(layout.size() <= Self::SIZE && layout.align() <= Self::SIZE);
+        if self.free.is_null() {
+            // `Live` has room for more than all blocks.
+            let block = self.untouched;
+            self.untouched = block.wrapping_add(Self::SIZE);
+            return block;
+        }
+        let block = self.free;
+        // SAFETY: what is in the list begins with the next that is.
+        self.free = unsafe { block.read() }.cast();
+        block.cast()
+    }
+
+    #[inline(never)]
+    unsafe fn deallocate(&mut self, ptr: *mut u8, _: Layout) {
+        let block = ptr.cast::<*mut u8>();
+        // SAFETY: the block is nobody's any more, and is aligned and large enough for a pointer.
+        unsafe { block.write(self.free.cast()) };
+        self.free = block;
+    }
+}
+
 fn run<P: Peer>(live: usize, align: usize, pairs: usize) -> f64 {
     let mut live = Live::<P>::new(live, align);
     let start = Instant::now();
     (0..pairs).for_each(|_| live.pair());
     start.elapsed().as_nanos() as f64 / pairs as f64
+}
+
+/// Each from the beginning: what searches does so most at first.
+fn median<P: Peer>(live: usize, align: usize) -> f64 {
+    let mut times = [(); ROUNDS].map(|()| run::<P>(live, align, PAIRS));
+    times.sort_by(f64::total_cmp);
+    times[ROUNDS / 2]
 }
 
 fn number(argument: &str) -> usize {
@@ -44,8 +109,11 @@ fn main() {
         for align in [8, 64] {
             print!("{peer:<12}{align:>5}");
             for live in LIVE {
-                let time = with_peer!(peer, run(live, align, PAIRS)).expect("it is a peer");
-                print!("{time:>9.0}");
+                let time = match peer {
+                    OneList::NAME => median::<OneList>(live, align),
+                    _ => with_peer!(peer, median(live, align)).expect("it is a peer"),
+                };
+                print!("{time:>9.1}");
             }
             println!();
         }
