@@ -5,11 +5,42 @@ use core::ops::Range;
 
 /// The addresses from a base up to, but not including, an end.
 ///
+/// ```text
+///     0x1000            0x3000                           0x6000
+/// ────┬─────────────────┬────────────────────────────────┬────
+///     ├─────────────────────── a span ───────────────────┤
+///     ^ base: in it                                      ^ end: the first address above it
+/// ```
+///
 /// A value for reasoning about memory: making one touches nothing and promises nothing. Whatever its
-/// pointers are, a span whose end is not above its base is empty, and all empty spans are equal.
+/// pointers are, a span whose end is not above its base is empty, and all empty spans are equal. An
+/// end is an address too, so the last address of all is in no span.
+///
+/// Units are bytes, and every operation takes constant time. In the diagrams of the methods `├` is
+/// the first address of a span, and `┤` the first above it.
 ///
 /// Operations that narrow a span keep its pointers' provenance; [`extend`](Span::extend) and
 /// [`fit_over`](Span::fit_over) move a pointer to an address that its provenance may not cover.
+///
+/// ```
+/// use core::ptr::without_provenance_mut as at;
+/// use heap::Span;
+///
+/// let span = |base, end| Span::new(at(base), at(end));
+/// let (a, b) = (span(0x1000, 0x4000), span(0x3000, 0x6000));
+/// assert_eq!(a.size(), 0x3000);
+/// assert!(a.contains(at(0x3fff)) && !a.contains(at(0x4000)));
+/// assert!(a.overlaps(b) && !a.contains_span(b));
+/// assert_eq!(a.fit_within(b), span(0x3000, 0x4000));
+/// assert_eq!(a.fit_over(span(0x5000, 0x6000)), span(0x1000, 0x6000));
+/// assert_eq!(b.extend(0x1000, 0), span(0x2000, 0x6000));
+/// assert_eq!(b.truncate(0, 0x2000), span(0x3000, 0x4000));
+/// assert_eq!(b.below(at(0x5000)), span(0x3000, 0x5000));
+/// assert_eq!(b.above(at(0x5000)), span(0x5000, 0x6000));
+/// assert_eq!(span(0x1000, 0x6000).except(b), (a.below(b.base()), Span::empty()));
+/// assert_eq!(span(0x1800, 0x4800).align_inward(0x1000), span(0x2000, 0x4000));
+/// assert_eq!(span(0x2000, 0x1000), Span::empty());
+/// ```
 #[derive(Clone, Copy)]
 pub struct Span {
     base: *mut u8,
@@ -34,7 +65,7 @@ impl Span {
         Self::new(core::ptr::null_mut(), core::ptr::null_mut())
     }
 
-    /// `size` bytes from `base`, or `None` if that is beyond the last address.
+    /// `size` bytes from `base`, or `None` if the end would be above the last address.
     #[inline]
     pub fn from_base_size(base: *mut u8, size: usize) -> Option<Self> {
         base.addr().checked_add(size)?;
@@ -42,25 +73,31 @@ impl Span {
     }
 
     /// The memory of a slice.
+    ///
+    /// ```text
+    ///             0x1000  0x1004  0x1008  0x100c  0x1010  0x1014
+    /// [u32; 5]    ├─ [0] ─┼─ [1] ─┼─ [2] ─┼─ [3] ─┼─ [4] ─┤
+    /// span        ├───────────────────────────────────────┤  20 bytes
+    /// ```
     #[inline]
     pub fn from_slice<T>(slice: *mut [T]) -> Self {
         let base: *mut T = slice.cast();
         Self::new(base.cast(), base.wrapping_add(slice.len()).cast())
     }
 
-    /// The memory of an array.
+    /// The memory of an array, as [that of a slice](Self::from_slice).
     #[inline]
     pub fn from_array<T, const N: usize>(array: *mut [T; N]) -> Self {
         Self::from_slice(array)
     }
 
-    /// The lowest address. Of an empty span, anything.
+    /// The lowest address, as in the [diagram](Self). Of an empty span, anything.
     #[inline]
     pub const fn base(self) -> *mut u8 {
         self.base
     }
 
-    /// The first address above. Of an empty span, anything.
+    /// The first address above, as in the [diagram](Self). Of an empty span, anything.
     #[inline]
     pub const fn end(self) -> *mut u8 {
         self.end
@@ -79,30 +116,63 @@ impl Span {
     }
 
     /// Whether the address is in it.
+    ///
+    /// ```text
+    ///             0x1000   0x2000   0x3000   0x4000
+    /// self                 ├────────┤
+    /// contains    ^ no     ^ yes    ^ no
+    /// ```
     #[inline]
     pub fn contains(self, ptr: *mut u8) -> bool {
         self.base <= ptr && ptr < self.end
     }
 
-    /// Whether every address of `other` is in it.
+    /// Whether every address of `other` is in it. All of no addresses are.
+    ///
+    /// ```text
+    ///             0x1000   0x2000   0x3000   0x4000   0x5000
+    /// self        ├──────────────────────────┤
+    /// contains             ├─────────────────┤  true
+    /// contains                      ├─────────────────┤  false
+    /// ```
     #[inline]
     pub fn contains_span(self, other: Span) -> bool {
         other.is_empty() || self.base <= other.base && other.end <= self.end
     }
 
     /// Whether an address is in both.
+    ///
+    /// ```text
+    ///             0x1000   0x2000   0x3000   0x4000   0x5000
+    /// self        ├─────────────────┤
+    /// overlaps             ├─────────────────┤  true
+    /// overlaps                      ├─────────────────┤  false: they only touch
+    /// ```
     #[inline]
     pub fn overlaps(self, other: Span) -> bool {
         !self.fit_within(other).is_empty()
     }
 
     /// The addresses that are in both.
+    ///
+    /// ```text
+    ///             0x1000   0x2000   0x3000   0x4000   0x5000   0x6000
+    /// self        ├──────────────────────────┤
+    /// container                     ├──────────────────────────┤
+    /// result                        ├────────┤
+    /// ```
     #[inline]
     pub fn fit_within(self, container: Span) -> Span {
         self.above(container.base).below(container.end)
     }
 
-    /// The smallest span that has all addresses of both.
+    /// The smallest span that has all addresses of both, and so what lies between them.
+    ///
+    /// ```text
+    ///             0x1000   0x2000   0x3000   0x4000   0x5000
+    /// self, other ├────────┤                 ├────────┤
+    /// result      ├───────────────────────────────────┤
+    /// ```
     #[inline]
     pub fn fit_over(self, other: Span) -> Span {
         match (self.is_empty(), other.is_empty()) {
@@ -117,6 +187,12 @@ impl Span {
 
     /// With `low` addresses more below and `high` more above, as far as there are any. An empty span
     /// stays empty.
+    ///
+    /// ```text
+    ///             0x1000   0x2000   0x3000   0x4000   0x5000   0x6000
+    /// self                          ├────────┤
+    /// result               ├───────────────────────────────────┤  extend(0x1000, 0x2000)
+    /// ```
     #[inline]
     pub fn extend(self, low: usize, high: usize) -> Span {
         if self.is_empty() {
@@ -128,7 +204,13 @@ impl Span {
         )
     }
 
-    /// Without its `low` lowest and its `high` highest addresses.
+    /// Without its `low` lowest and its `high` highest addresses; empty if there are not more.
+    ///
+    /// ```text
+    ///             0x1000   0x2000   0x3000   0x4000   0x5000   0x6000
+    /// self        ├────────────────────────────────────────────┤
+    /// result               ├────────┤  truncate(0x1000, 0x3000)
+    /// ```
     #[inline]
     pub fn truncate(self, low: usize, high: usize) -> Span {
         Span::new(
@@ -138,6 +220,14 @@ impl Span {
     }
 
     /// Its addresses from `ptr` up.
+    ///
+    /// ```text
+    ///             0x1000   0x2000   0x3000   0x4000   0x5000
+    /// self        ├───────────────────────────────────┤
+    /// ptr                           ^
+    /// below(ptr)  ├─────────────────┤
+    /// above(ptr)                    ├─────────────────┤
+    /// ```
     #[inline]
     pub fn above(self, ptr: *mut u8) -> Span {
         Span::new(
@@ -146,7 +236,7 @@ impl Span {
         )
     }
 
-    /// Its addresses below `ptr`.
+    /// Its addresses below `ptr`: see [`above`](Self::above).
     #[inline]
     pub fn below(self, ptr: *mut u8) -> Span {
         Span::new(
@@ -157,6 +247,13 @@ impl Span {
 
     /// Its addresses below all of `hole`, and its addresses above. If the hole is empty, the span and
     /// nothing.
+    ///
+    /// ```text
+    ///             0x1000   0x2000   0x3000   0x4000   0x5000   0x6000
+    /// self        ├────────────────────────────────────────────┤
+    /// hole                 ├─────────────────┤
+    /// results     ├────────┤                 ├─────────────────┤
+    /// ```
     #[inline]
     pub fn except(self, hole: Span) -> (Span, Span) {
         if hole.is_empty() {
@@ -166,6 +263,15 @@ impl Span {
     }
 
     /// The largest span in it whose base and end are multiples of `align`, a power of two.
+    ///
+    /// ```text
+    ///             0x1000   0x2000   0x3000   0x4000   0x5000
+    /// self            ├───────────────────────────┤
+    /// result               ├─────────────────┤  align_inward(0x1000)
+    /// ```
+    ///
+    /// # Panics
+    /// With debug assertions, if `align` is no power of two.
     #[inline]
     pub fn align_inward(self, align: usize) -> Span {
         debug_assert!(align.is_power_of_two());
@@ -176,7 +282,8 @@ impl Span {
         }
     }
 
-    /// The largest span in it whose base and end are multiples of the size of a word.
+    /// The largest span in it whose base and end are multiples of the size of a word: as
+    /// [`align_inward`](Self::align_inward) with 8, or 4 on 32-bit machines.
     #[inline]
     pub fn word_align_inward(self) -> Span {
         self.align_inward(align_of::<usize>())

@@ -12,6 +12,19 @@ use crate::talc::base::binning::Binning;
 
 /// Provides heaps in blocks that it allocates from an [`Allocator`].
 ///
+/// ```text
+///      first block   b           c
+///      in use        in use      in use
+///      in use        spare       in use     all in b is freed: it is no heap, but kept
+///      in use        in use      in use     more is needed: b, if that is large enough
+///      in use        spare       in use
+///      in use                    spare      all in c is freed too: b goes back
+///                                           all go back when the allocator is dropped
+/// ```
+///
+/// Each block is a heap with a record above it, as in the diagram of
+/// [`GlobalAllocSource`](super::GlobalAllocSource).
+///
 /// A block goes back when nothing in it is in use any more; of these the latest is kept until there
 /// is another, for the case that it is wanted again. The first block, which holds the allocator's
 /// metadata, and all that are in use go back when the allocator is dropped.
@@ -41,7 +54,8 @@ impl<A: Allocator> AllocatorSource<A> {
         Self::with_block_size(allocator, DEFAULT_BLOCK_SIZE)
     }
 
-    /// Provides blocks of `block_size` bytes, or of as many times that as an allocation needs.
+    /// Provides blocks of `block_size` bytes, or of as many times that as an allocation needs with
+    /// all overhead. (If it is less than [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT), of that.)
     ///
     /// # Panics
     /// If that is not a power of two.

@@ -11,6 +11,14 @@ use crate::talc::base::binning::Binning;
 ///
 /// This is how a static allocator gets a static heap without anybody calling an `init`.
 ///
+/// ```text
+///     new, array ──> ready ────────── the first allocation ─────────> standby <── standby()
+///                    base, size       claims base … base + size       the heap's end
+///                                                                       └──> take_claim, once
+/// ```
+///
+/// A range that is too small is not tried again: then there is no end to take.
+///
 /// ```
 /// use heap::talc::{DefaultBinning, TalcLock, min_first_heap_size, source::Claim};
 ///
@@ -44,7 +52,7 @@ impl Claim {
         Self(State::Ready { base, size })
     }
 
-    /// Will claim an array.
+    /// Will claim an array, all of it.
     ///
     /// # Safety
     /// As for [`new`](Self::new).
@@ -53,7 +61,7 @@ impl Claim {
         unsafe { Self::new(array.cast(), size_of::<[T; N]>()) }
     }
 
-    /// Will claim nothing.
+    /// Will claim nothing: a source to begin with, until there is memory.
     pub const fn standby() -> Self {
         Self(State::Standby { heap_end: None })
     }
@@ -64,6 +72,25 @@ impl Claim {
     }
 
     /// The end of the heap that was claimed, once, for whoever wants to extend or truncate it.
+    /// `None` before the first allocation, after the first call, or if the range was too small.
+    ///
+    /// ```
+    /// use core::{alloc::Layout, ptr::null_mut};
+    /// use heap::talc::{DefaultBinning, base::Talc, source::Claim};
+    ///
+    /// let mut memory = [0_u64; 2048];
+    /// // SAFETY: nobody else uses `memory` as long as `talc` does.
+    /// let mut talc = Talc::<_, DefaultBinning>::new(unsafe { Claim::array(&raw mut memory) });
+    /// assert!(talc.source.is_ready() && talc.source.take_claim().is_none());
+    /// // SAFETY: the size is not zero; the end is that of the only heap.
+    /// unsafe {
+    ///     talc.allocate(Layout::new::<u64>()).expect("there is room");
+    ///     let end = talc.source.take_claim().expect("there is a heap now");
+    ///     assert!(talc.source.take_claim().is_none());
+    ///     // Only what is in use stays.
+    ///     assert!(talc.truncate(end, null_mut()).expect("a block is in it") < end);
+    /// }
+    /// ```
     pub fn take_claim(&mut self) -> Option<NonNull<u8>> {
         match &mut self.0 {
             State::Ready { .. } => None,

@@ -10,6 +10,14 @@ use crate::talc::base::binning::Binning;
 
 /// Provides heaps in blocks that it allocates from a [`GlobalAlloc`].
 ///
+/// ```text
+///     on a 64-bit machine; the first block: 64 KiB            another: 128 KiB
+///    ┌─┬────────────┬──────────────────────────┬────────┐    ┌─┬───────────────┬────────┐
+///    │t│ list heads │ chunks and gaps          │ record │    │t│ chunks, gaps  │ record │
+///    └─┴────────────┴──────────────────────────┴────────┘    └─┴───────────────┴────────┘
+///    ├─ heap: 65,504 bytes ────────────────────┼── 32 ──┤    ├─ 131,040 ───────┼── 32 ──┤
+/// ```
+///
 /// A block goes back when nothing in it is in use any more; of these the latest is kept until there
 /// is another, for the case that it is wanted again. The first block, which holds the allocator's
 /// metadata, and all that are in use go back when the allocator is dropped.
@@ -19,6 +27,9 @@ use crate::talc::base::binning::Binning;
 ///
 /// A source serves one allocator. Moved to another it provides nothing, and when it is dropped while
 /// its allocator is alive, its blocks are never given back.
+///
+/// [`AllocatorSource`](super::AllocatorSource) does the same with an `Allocator`. Its diagram shows
+/// how blocks come and go.
 ///
 /// ```
 /// use std::alloc::System;
@@ -41,7 +52,8 @@ impl<G: GlobalAlloc> GlobalAllocSource<G> {
         Self::with_block_size(allocator, DEFAULT_BLOCK_SIZE)
     }
 
-    /// Provides blocks of `block_size` bytes, or of as many times that as an allocation needs.
+    /// Provides blocks of `block_size` bytes, or of as many times that as an allocation needs with
+    /// all overhead. (If it is less than [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT), of that.)
     ///
     /// # Panics
     /// If that is not a power of two.

@@ -6,7 +6,17 @@ use super::Source;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 
-/// Provides nothing: heaps are claimed, extended and truncated by hand.
+/// Provides nothing: heaps are [claimed](Talc::claim), [extended](Talc::extend) and
+/// [truncated](Talc::truncate) by hand. Without one, or when all are full, allocations fail.
+///
+/// ```
+/// use core::alloc::Layout;
+/// use heap::talc::{DefaultBinning, base::Talc, source::Manual};
+///
+/// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+/// // SAFETY: the size is not zero.
+/// assert_eq!(unsafe { talc.allocate(Layout::new::<u8>()) }, None);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Manual;
 

@@ -23,6 +23,17 @@ pub(crate) use self::tie::Tie;
 
 /// Gives memory to a [`Talc`] that has not enough, and may take back what has become free.
 ///
+/// ```text
+///     Talc                                                          Source
+///      │ nothing fits         ── acquire(&mut Talc, layout) ─────────> │
+///      │                      <── claim, or extend ─────────────────── │
+///      │ tries again          <── Ok ───────────────────────────────── │
+///      │                                                               │
+///      │ a heap's top is free ── resize(chunk_base, heap_end, …) ────> │  if TRACK_HEAP_END
+///      │ gives up what is     <── where the heap shall end ─────────── │
+///      │ above that
+/// ```
+///
 /// # Safety
 /// An implementor guarantees:
 /// * [`acquire`](Source::acquire) and [`resize`](Source::resize) use the allocator that calls them
@@ -30,6 +41,34 @@ pub(crate) use self::tie::Tie;
 ///   around it, nor, if it is the global allocator, by way of a `Box` or a `println!`. Nor does its
 ///   `clone`, if it has one.
 /// * What [`resize`](Source::resize) returns is as described there.
+///
+/// # Example
+/// A source that claims pages one by one. (Those in this module look at the layout too.)
+///
+/// ```
+/// use core::alloc::Layout;
+/// use heap::talc::base::{Talc, binning::Binning};
+/// use heap::talc::{TalcCell, source::Source};
+///
+/// /// What is left.
+/// #[derive(Debug)]
+/// struct Pages(&'static mut [[u8; 4096]]);
+///
+/// // SAFETY: it claims through its argument only, and keeps heaps as they are.
+/// unsafe impl Source for Pages {
+///     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
+///         let page = talc.source.0.split_off_first_mut().ok_or(())?;
+///         // SAFETY: the page is this source's, and handed out once.
+///         let end = unsafe { talc.claim(page.as_mut_ptr(), page.len()) };
+///         end.map(|_| ()).ok_or(())
+///     }
+/// }
+///
+/// # use allocator_api2::vec::Vec;
+/// let talc = TalcCell::new(Pages(Box::leak(Box::new([[0; 4096]; 4]))));
+/// let mut squares = Vec::new_in(&talc);
+/// squares.extend((0..100).map(|n| n * n));
+/// ```
 pub unsafe trait Source: Debug + Sized {
     /// Whether [`resize`](Source::resize) is to be called. Most sources never take memory back and
     /// save its cost.
@@ -49,6 +88,17 @@ pub unsafe trait Source: Debug + Sized {
     /// [`HEAP_OVERHEAD`](crate::talc::base::HEAP_OVERHEAD), up to a multiple of the unit.
     /// After `Ok` the allocator tries again, and if it still does not fit, calls again, a bounded
     /// number of times. After `Err` the allocation fails.
+    ///
+    /// ```text
+    ///     what 100 bytes aligned to 64 take at most, on a 64-bit machine
+    ///
+    ///     where a heap ends         ├─ slack: up to 48 ─┼─ chunk: 112 ─┤   160
+    ///     in a new heap        ├ 16 ┼─ slack: up to 48 ─┼─ chunk: 112 ─┤   176, if aligned to 16
+    ///                           base tag
+    /// ```
+    ///
+    /// # Errors
+    /// If it has no more memory.
     #[expect(
         clippy::result_unit_err,
         reason = "there is nothing to say but that there is no more"
@@ -56,6 +106,13 @@ pub unsafe trait Source: Debug + Sized {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()>;
 
     /// Says where a heap shall end from now on, when the free range at its top has grown.
+    ///
+    /// ```text
+    ///                chunk_base     returned       heap_end
+    ///     ┄──────────┬──────────────┬──────────────┐
+    ///      in use    │ free, stays  │ the source's │   from now on
+    ///     ┄──────────┴──────────────┴──────────────┘
+    /// ```
     ///
     /// * `chunk_base` is where the free range begins: the lowest end that the heap can have. The
     ///   memory up to `heap_end` is not in use, but still the allocator's.
@@ -73,7 +130,7 @@ pub unsafe trait Source: Debug + Sized {
     ///
     /// # Safety
     /// The caller guarantees that both pointers are multiples of
-    /// [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT), and that `is_heap_base` is true.
+    /// [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT), and that `is_heap_base` says what is so.
     ///
     /// The implementor guarantees that what it returns is such a multiple, not below `chunk_base`,
     /// and that memory above `heap_end` up to there, if any, is given as by [`Talc::extend`].

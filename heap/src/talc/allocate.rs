@@ -64,8 +64,33 @@ impl Request {
 impl<S: Source, B: Binning> Talc<S, B> {
     /// Allocates from the heaps as they are, without asking the [`Source`] for more.
     ///
+    /// ```text
+    ///     0x1010         0x1040         0x1070            0x1100
+    ///     ├──────────────────── gap: 240 ─────────────────┤   before
+    ///     ├─ chunk: 48 ──┼──────── gap: 192 ──────────────┤   after 40 bytes
+    ///     ├─ gap: 48 ────┼─ chunk: 48 ──┼─── gap: 144 ────┤   or after 40 bytes aligned to 64
+    /// ```
+    ///
+    /// A chunk is taken from the lowest aligned address of a gap, and what is left on either side
+    /// stays free.
+    ///
     /// In constant time while there is a gap that fits wherever it lies. Otherwise every gap that
-    /// might fit is looked at, so that what fits is found.
+    /// might fit is looked at, so that what fits is found. `None` if none does.
+    ///
+    /// ```
+    /// # use core::alloc::Layout;
+    /// # use heap::talc::{DefaultBinning, base::Talc, source::Manual};
+    /// # let mut memory = [0_u64; 2048];
+    /// # let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+    /// // SAFETY: nobody else uses `memory` as long as `talc` does. The sizes are not zero.
+    /// unsafe {
+    ///     talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory)).expect("large enough");
+    ///     let block = talc.try_allocate(Layout::from_size_align(40, 64)?).expect("there is room");
+    ///     assert!(block.addr().get().is_multiple_of(64));
+    ///     assert_eq!(talc.try_allocate(Layout::new::<[u64; 2048]>()), None);
+    /// }
+    /// # Ok::<(), core::alloc::LayoutError>(())
+    /// ```
     ///
     /// # Safety
     /// `layout.size()` is not zero.
@@ -82,10 +107,28 @@ impl<S: Source, B: Binning> Talc<S, B> {
 
     /// Allocates, asking the [`Source`] for memory when there is not enough.
     ///
+    /// The chunk is taken from a gap as in the diagram of [`try_allocate`](Self::try_allocate). For
+    /// 40 bytes aligned to 64, a chunk of 48, the gap is searched for in the lists of the
+    /// [`DefaultBinning`](super::DefaultBinning) in this order:
+    ///
+    /// ```text
+    ///     list      3          4          5          6          7 …
+    ///     gaps of   48         64         80         96         112 …
+    ///               fit if they lie well ──────────┤ fit wherever they lie ───
+    ///     1         the first 4
+    ///     2                                          the first of the first list that has one
+    ///     3         about 16 of all in these ──────────────┤
+    ///     4         Source::acquire, and from 1 again if it gave something
+    ///     5         all in these, when it has no more ─────┤
+    /// ```
+    ///
+    /// With an alignment up to the unit, the first gap of the lowest list from the chunk's size up
+    /// that is not empty comes before all this, and nearly always does.
+    ///
     /// In constant time, the source's own time excepted: before the source is asked, only a bounded
     /// number of gaps is looked at. All that might fit are looked at when the source has no more to
     /// give. `None` if none of them fits either. A source that claims success without progress is
-    /// asked a bounded number of times.
+    /// asked a bounded number of times: 8.
     ///
     /// # Safety
     /// `layout.size()` is not zero.
@@ -276,10 +319,17 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// Frees an allocation.
+    /// Frees an allocation, which merges with the gaps that it touches.
     ///
-    /// In constant time. When that leaves more free space at the top of a heap, a
-    /// [tracking](Source::TRACK_HEAP_END) source decides where the heap shall end.
+    /// ```text
+    ///     0x1000       0x1040       0x1070                0x1100
+    ///     ├─ gap: 64 ──┼─ chunk: 48 ┼─ gap: 144 ──────────┤   before: two gaps, in lists 4 and 9
+    ///     ├───────────────── gap: 256 ────────────────────┤   after: one, in list 16
+    /// ```
+    ///
+    /// In constant time. (With `hardened`, in proportion to the size and the number of heaps.) When
+    /// that leaves more free space at the top of a heap, a [tracking](Source::TRACK_HEAP_END)
+    /// source decides where the heap shall end.
     ///
     /// # Safety
     /// `ptr` is an allocation of this allocator, made or last resized to `layout`, and not yet

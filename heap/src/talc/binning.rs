@@ -6,9 +6,17 @@ use super::tag::MAX_GAP;
 
 /// A division of gap sizes into bins, each of which is a list of gaps.
 ///
-/// The finer the bins, the better the fit and the larger the metadata: one word for each bin.
+/// ```text
+///     size in units         1     2     3     4     5     6     7     8     9 …
+///     size_to_bin           0     1     2     2     3     3     3     4     4 …    for example
+///     size_to_bin_ceil      0     1     2     3     3     4     4     4     5 …
+///                                             └ 4 units: list 2 has gaps of 3 and of 4
+/// ```
+///
+/// The finer the bins, the better the fit and the larger the metadata: one word for each bit of
+/// [`AvailabilityBitField`](Binning::AvailabilityBitField).
 pub trait Binning: Sized {
-    /// Remembers which bins have a gap in them.
+    /// Remembers which bins have a gap in them. For each of its bits there is a list head.
     type AvailabilityBitField: BitField;
 
     /// How many bins there are, at most `AvailabilityBitField::BITS`.
@@ -38,12 +46,36 @@ pub trait Binning: Sized {
 /// A bin for each chunk size up to `DIVISIONS * EXTENT` units, from there on `DIVISIONS` bins of
 /// equal width between each power of two and the next.
 ///
-/// Both parameters are powers of two. More divisions mean a better fit and more bins: `DIVISIONS`
-/// for each power of two that is to be covered. A larger `EXTENT` spends `DIVISIONS` bins on each
-/// doubling of the linear part as well, but exact ones: it only pays where chunks a few units apart
-/// must not share a bin.
+/// ```text
+///     DIVISIONS = 4, EXTENT = 4
 ///
-/// Sizes below [`CHUNK_UNIT`] yield `u32::MAX`.
+///     size in units    1   2   3  …  15   16…19   20…23   24…27   28…31   32…39   40…47 …
+///     bin              0   1   2  …  14     15      16      17      18      19      20  …
+///                      exact ──────────┤ 4 bins of 4 units ───────────┤ 4 bins of 8 ───
+/// ```
+///
+/// Both parameters are powers of two: `DIVISIONS` is at most 2¹⁶, `EXTENT` at most 2¹². More
+/// divisions mean a better fit and more bins: `DIVISIONS` for each power of two that is to be
+/// covered. A larger `EXTENT` has `DIVISIONS * (EXTENT - 1)` exact bins where otherwise there are
+/// `DIVISIONS * log2(EXTENT)`: it only pays where chunks a few units apart must not share a bin.
+///
+/// `size` is in bytes; what exceeds a whole number of units does not count. Sizes below
+/// [`CHUNK_UNIT`] yield `u32::MAX`. O(1).
+///
+/// So does the second level of TLSF's lists divide powers of two (Masmano and others, 2004).
+///
+/// ```
+/// use heap::talc::base::CHUNK_UNIT;
+/// use heap::talc::base::binning::*;
+///
+/// let bin = |units: usize| {
+///     linear_extent_then_linearly_divided_exponential_binning::<4, 4>(units * CHUNK_UNIT)
+/// };
+/// assert_eq!([1, 2, 15].map(bin), [0, 1, 14]);
+/// assert_eq!([16, 19, 20, 31].map(bin), [15, 15, 16, 18]);
+/// assert_eq!([32, 39, 40].map(bin), [19, 19, 20]);
+/// assert_eq!(bin(0), u32::MAX);
+/// ```
 #[inline]
 pub const fn linear_extent_then_linearly_divided_exponential_binning<
     const DIVISIONS: usize,
@@ -76,7 +108,31 @@ pub const fn linear_extent_then_linearly_divided_exponential_binning<
 /// Exact bins for chunks of up to 64 units, then 8 to each power of two, up to the largest gap that
 /// there can be.
 ///
-/// The sizes in a bin differ by less than an eighth, and no bin is a catch-all.
+/// ```text
+///  bytes    32   48   64  …  1008   1024…1136   1152…1264  …  1920…2032   2048…2288   2304…2544 …
+///  bin       2    3    4  …    63          64          65  …         71          72          73 …
+///           one size each ───────┤ 8 bins of 8 sizes ─────────────────┤ 8 bins of 16 sizes ───
+/// ```
+///
+/// The sizes in a bin differ by less than an eighth, and no bin is a catch-all. Bins 0 and 1 have
+/// no gaps: a bin of the first part is the number of units, and gaps of one unit are in no list.
+///
+/// On 64-bit machines there are 433 bins in a field of 448 bits, whose list heads take 3,584 bytes.
+///
+/// ```
+/// use heap::talc::base::{CHUNK_UNIT, binning::Binning};
+/// use heap::talc::DefaultBinning;
+///
+/// let bin = |units| DefaultBinning::size_to_bin(units * CHUNK_UNIT);
+/// assert_eq!([2, 3, 63].map(bin), [2, 3, 63]);
+/// assert_eq!([64, 71, 72, 127].map(bin), [64, 64, 65, 71]);
+/// assert_eq!([128, 143, 144].map(bin), [72, 72, 73]);
+/// // In list 64 are gaps of 64 to 71 units, so what needs 65 is certain to fit from list 65 on.
+/// let ceil = |units| DefaultBinning::size_to_bin_ceil(units * CHUNK_UNIT);
+/// assert_eq!([64, 65, 71, 72].map(ceil), [64, 65, 65, 65]);
+/// # #[cfg(target_pointer_width = "64")]
+/// assert_eq!(DefaultBinning::BIN_COUNT, 433);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DefaultBinning;
 
@@ -97,7 +153,7 @@ impl Binning for DefaultBinning {
     }
 }
 
-/// One list is left unused, that of slivers: so many units, so many steps.
+/// Two lists are left unused, 0 and that of slivers, so that the bin of few units is their number.
 const fn default_bin(size: usize) -> u32 {
     linear_extent_then_linearly_divided_exponential_binning::<8, 8>(size).wrapping_add(1)
 }

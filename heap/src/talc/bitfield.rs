@@ -5,8 +5,34 @@ use core::num::NonZero;
 
 /// A set of the numbers below [`BITS`](BitField::BITS).
 ///
+/// ```text
+///     bit        7   6   5   4   3   2   1   0       a `u8` with BITS = 8
+///              ┌───┬───┬───┬───┬───┬───┬───┬───┐
+///              │ 0 │ 1 │ 0 │ 1 │ 0 │ 0 │ 1 │ 0 │     the set of 1, 4 and 6
+///              └───┴───┴───┴───┴───┴───┴───┴───┘
+///     first_from(2)          4 <─────┘               first_from(4): 4       first_from(7): none
+/// ```
+///
 /// Implemented for the unsigned integers up to `u64` and `usize`, for arrays of bit fields (good up
-/// to four words) and by [`TwoLevelBitField`] (for more).
+/// to four words) and by [`TwoLevelBitField`] (for more). In an array `[F; N]` bit *b* is bit
+/// `b % F::BITS` of field `b / F::BITS`. All is O(1), apart from scans of arrays: O(N).
+///
+/// ```
+/// use heap::talc::base::bitfield::BitField;
+///
+/// let mut field = u8::ZEROES;
+/// [1, 4, 6].map(|bit| field.set_bit(bit));
+/// assert_eq!(field, 0b0101_0010);
+/// assert_eq!([2, 4, 7].map(|from| field.first_from(from)), [Some(4), Some(4), None]);
+/// assert!(field.bit_scan_forward(7) >= u8::BITS);
+/// field.clear_bit(4);
+/// assert!(!field.read_bit(4));
+/// assert_eq!(field, 0b0100_0010);
+///
+/// let mut fields = <[u8; 2]>::ZEROES;
+/// fields.set_bit(11);
+/// assert_eq!(fields, [0, 0b0000_1000]);
+/// ```
 pub trait BitField: Debug + Copy + Sized + Send + Sync + 'static + Eq {
     /// How many bits there are.
     const BITS: u32;
@@ -22,9 +48,11 @@ pub trait BitField: Debug + Copy + Sized + Send + Sync + 'static + Eq {
         let found = self.bit_scan_forward(b);
         (found < Self::BITS).then_some(found)
     }
-    /// Sets bit `b`, which is less than [`BITS`](BitField::BITS).
+    /// Sets bit `b`, which is less than [`BITS`](BitField::BITS): `0b0101_0010` with bit 3 set is
+    /// `0b0101_1010`.
     fn set_bit(&mut self, b: u32);
-    /// Clears bit `b`, which is less than [`BITS`](BitField::BITS).
+    /// Clears bit `b`, which is less than [`BITS`](BitField::BITS): `0b0101_0010` with bit 4 clear
+    /// is `0b0100_0010`.
     fn clear_bit(&mut self, b: u32);
     /// Whether bit `b` is set. `b` is less than [`BITS`](BitField::BITS).
     fn read_bit(&self, b: u32) -> bool;
@@ -109,6 +137,28 @@ impl<const N: usize, F: BitField> BitField for [F; N] {
 
 /// `N` fields of type `L`, and a field of type `U` that says which of them are not empty: a scan
 /// looks at no more than three words, however many there are.
+///
+/// ```text
+///     TwoLevelBitField<u8, u8, 4> with the bits 1, 6 and 27
+///
+///     lower[3]           lower[2]           lower[1]           lower[0]
+///     0 0 0 0 1 0 0 0    0 0 0 0 0 0 0 0    0 0 0 0 0 0 0 0    0 1 0 0 0 0 1 0
+///             27                                                 6         1
+///     upper   0 0 0 0 1 0 0 1      bits 0 and 3: of the fields that are not empty
+///
+///     first_from(7):   1. lower[0] from 7: none   2. upper from 1: 3   3. lower[3] from 0: 3
+/// ```
+///
+/// `N` is at most `U::BITS`, or it does not compile.
+///
+/// ```
+/// use heap::talc::base::bitfield::{BitField, TwoLevelBitField};
+///
+/// let mut field = TwoLevelBitField::<u8, u8, 4>::ZEROES;
+/// [1, 6, 27].map(|bit| field.set_bit(bit));
+/// assert_eq!([0, 2].map(|from| field.first_from(from)), [Some(1), Some(6)]);
+/// assert_eq!([7, 28].map(|from| field.first_from(from)), [Some(27), None]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TwoLevelBitField<U: BitField, L: BitField, const N: usize> {
     /// Bit *n* is set exactly when `lower[n]` is not empty.

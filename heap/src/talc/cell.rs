@@ -20,6 +20,15 @@ use crate::source::Source;
 
 /// A [`Talc`] that is used through shared references, by one thread at a time, at no cost.
 ///
+/// ```text
+///     Vec, Box …                   TalcCell                    the source
+///        │  allocate(&self)     ┌────────────────┐  acquire(&mut Talc)  │
+///        ├─────────────────────>│ Talc, borrowed │─────────────────────>│
+///        │                      │ until it is    │<─────────────────────┤  claim, extend
+///        │<─────────────────────│ done           │         not allocate(&TalcCell): panics
+///        │     a block          └────────────────┘         with debug assertions
+/// ```
+///
 /// As with a [`Cell`](core::cell::Cell), nobody gets a reference to what is in it: all that is lent
 /// is the [`Source`], to itself, and a source promises not to use the cell then. With debug
 /// assertions a promise that is broken leads to a panic.
@@ -69,6 +78,19 @@ impl<S: Source, B: Binning> TalcCell<S, B> {
     }
 
     /// Puts another source in the place of the one that is there, and returns that.
+    ///
+    /// Heaps, and what is allocated in them, stay. What becomes of heaps that the old source
+    /// provided, its documentation says: the memory must be there as long as the allocator uses it.
+    ///
+    /// ```
+    /// use heap::talc::{TalcCell, source::Claim};
+    ///
+    /// let mut memory = [0_u8; 10_000];
+    /// let talc = TalcCell::new(Claim::standby());
+    /// // SAFETY: nobody else uses `memory` as long as the cell does.
+    /// let old = talc.replace_source(unsafe { Claim::array(&raw mut memory) });
+    /// assert!(!old.is_ready());
+    /// ```
     pub fn replace_source(&self, source: S) -> S {
         self.with(|talc| core::mem::replace(&mut talc.source, source))
     }
@@ -190,6 +212,12 @@ impl<S: Source, B: Binning> fmt::Debug for TalcCell<S, B> {
 }
 
 /// A [`TalcCell`] that claims to be `Sync`, as a `#[global_allocator]` must.
+///
+/// ```text
+///     time   ──┤ alloc ├────┤ dealloc ├──┤ alloc ├──    right: calls follow each other
+///            ──┤ alloc ├─────────────────────────────    wrong, and undefined: another thread or
+///            ─────┤ dealloc ├────────────────────────    an interrupt calls meanwhile
+/// ```
 ///
 /// That is true of programs with one thread and no interrupts or signals that allocate. In all
 /// others a [`TalcLock`](super::TalcLock) is right, and a lock that nobody contends for is cheap.

@@ -12,7 +12,7 @@ use super::walk::allocatable;
 use crate::source::Source;
 use crate::span::Span;
 
-/// An invariant that does not hold, and where.
+/// An invariant that does not hold, and where: see the diagram of [`Rule`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Corruption {
     /// Of the gap, list head, run or heap.
@@ -22,6 +22,19 @@ pub struct Corruption {
 }
 
 /// What a heap must be like, and how it is not.
+///
+/// ```text
+///       bit n, list head n ───┐
+///     ┌─┬─────────────────┬─┬─v──────┬──────┬──────────┬───┬────────┬────────────────┬─┐
+///     │t│ a run of chunks │t│ extent │ next │ referrer │ … │ extent │ a run          │t│
+///     └─┴─────────────────┴─┴────────┴──────┴──────────┴───┴────────┴────────────────┴─┘
+///      a                   b c                d             e                         f
+///
+///     a HeapBase     b TagBelowGap     c Misaligned, Bin     c and e Extent     d Referrer
+///     e GapEnd       f HeapEnd, TagOfRun                     bit and head Availability
+/// ```
+///
+/// `Counters` holds for all lists together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rule {
@@ -94,11 +107,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// Looks at every gap of every heap, and returns the first invariant that does not hold: the
     /// availability bits, the links in both directions, bins, sizes, and the tags below.
     ///
+    /// In proportion to the gaps and lists; with `hardened`, to all memory of the heaps.
+    ///
     /// With `hardened`, walks all heaps too, and looks at every tail and tag, and whether anybody has
     /// written to free memory.
     ///
     /// What it follows are pointers in the heap. A damaged one may lead it out of memory, although
     /// what can be told before following a pointer is checked before.
+    ///
+    /// # Errors
+    /// The first [`Rule`] that is broken, with the address where it is.
     pub fn check(&self) -> Result<(), Corruption> {
         let (mut count, mut bytes) = (0, 0);
         for bin in 0..B::BIN_COUNT {
@@ -204,6 +222,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// `heap` reaches from the base that was given to [`claim`](Talc::claim) up to the heap's
     /// current end. Its cost is that of [`gaps_in`](Talc::gaps_in).
+    ///
+    /// # Errors
+    /// As for [`check`](Talc::check).
     ///
     /// # Safety
     /// `heap` is, as described, a heap of this allocator.

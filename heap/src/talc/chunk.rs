@@ -24,15 +24,44 @@ use super::tag::TAG_SIZE;
 
 /// Chunks begin at multiples of this many bytes and are multiples of it in size.
 ///
-/// Any alignment up to this costs nothing.
+/// ```text
+///     0x1000          0x1010          0x1020          0x1030     64-bit: one column is one byte
+///     ├─ unit ────────┼─ unit ────────┼─ unit ────────┤
+///     │ the smallest chunk           t│                          1 to 31 bytes are allocated
+///     │ a chunk of three units                       t│          32 to 47 bytes
+///     │ a sliver: free│                                          in no list
+///     │ the smallest gap in a list    │
+/// ```
+///
+/// 16 bytes, or 8 on 32-bit machines. Any alignment up to this costs nothing.
 pub const CHUNK_UNIT: usize = 2 * size_of::<usize>();
 
 /// Bytes that an allocation takes beyond its own, before the sum is rounded up to [`CHUNK_UNIT`]: the
-/// tag, and with `hardened` a tail.
+/// tag, and with `hardened` a tail. No chunk is smaller than two units.
+///
+/// ```text
+///     ├─ 40 bytes ─────────────┼─ 7 unused ──┼─ tag: 1 ─┤                default: a chunk of 48
+///     ├─ 40 bytes ─────────────┼─ tail: 32 ──────────────┼─ tag: 8 ─┤     hardened: a chunk of 80
+/// ```
+///
+/// | machine, build | bytes |
+/// |---|---|
+/// | 64-bit little-endian | 1 |
+/// | 32-bit; 64-bit big-endian | 4; 8 |
+/// | with `hardened`: 64-bit; 32-bit | 40; 20 |
 pub const CHUNK_OVERHEAD: usize = TAIL_SIZE + TAG_SIZE;
 
 /// Bytes that a heap takes below its first allocation, before that is rounded up to [`CHUNK_UNIT`]:
 /// the base tag, and with `hardened` a record.
+///
+/// ```text
+///     0x1000          0x1010          0x1020              one column is one byte, t the tag
+///     ├──────────────t├ the first chunk or gap …          a heap claimed from 0x1000 up
+///                    t├ the first chunk or gap …          from 0x100f up
+///                     ├──────────────t├ the first …       from 0x1010 up: no room for it below
+/// ```
+///
+/// As large as [`CHUNK_OVERHEAD`], but with `hardened` 24, or 12 on 32-bit machines.
 pub const HEAP_OVERHEAD: usize = RECORD_SIZE + TAG_SIZE;
 
 /// No chunk is smaller, so that what is freed can be in a list.

@@ -13,7 +13,33 @@ mod enabled {
 
     /// What is allocated, free and claimed now, and how much ever was.
     ///
-    /// Totals wrap around.
+    /// ```text
+    ///     ├─ claimed_bytes ─────────────────────────────────────────────────────────┤
+    ///     ├─ unavailable_bytes() ────────────────────────────┼─ available_bytes ────┤
+    ///     ├─ allocated_bytes ──────┼─ overhead_bytes() ──────┤  (gaps)
+    ///      (as asked for)            tags, padding, slivers, list heads
+    /// ```
+    ///
+    /// Sizes are in bytes. Totals wrap around.
+    ///
+    /// ```
+    /// # use core::alloc::Layout;
+    /// # use heap::talc::{DefaultBinning, base::Talc, source::Manual};
+    /// # let mut memory = [0_u64; 2048];
+    /// # let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+    /// # let layout = Layout::new::<[u32; 10]>();
+    /// // SAFETY: nobody else uses `memory` as long as `talc` does. The block is freed once.
+    /// unsafe {
+    ///     talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory)).expect("large enough");
+    ///     let block = talc.allocate(layout).expect("there is room");
+    ///     talc.deallocate(block.as_ptr(), layout);
+    ///     talc.allocate(layout).expect("there is room");
+    /// }
+    /// let counters = talc.counters();
+    /// assert_eq!((counters.allocated_bytes, counters.total_allocated_bytes), (40, 80));
+    /// assert_eq!((counters.allocation_count, counters.total_freed_bytes()), (1, 40));
+    /// assert_eq!(counters.unavailable_bytes(), 40 + counters.overhead_bytes());
+    /// ```
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct Counters {
         /// Live allocations.
@@ -24,15 +50,15 @@ mod enabled {
         pub allocated_bytes: usize,
         /// Bytes ever asked for. Resizing in place adds what it grows by.
         pub total_allocated_bytes: u64,
-        /// Bytes in gaps.
+        /// Bytes in gaps, slivers excepted.
         pub available_bytes: usize,
-        /// Gaps.
+        /// Gaps, slivers excepted.
         pub fragment_count: usize,
         /// Heaps.
         pub heap_count: usize,
         /// Heaps ever claimed.
         pub total_heap_count: u64,
-        /// Bytes in heaps, base tags included.
+        /// Bytes in heaps, base tags (with `hardened`, records too) included.
         pub claimed_bytes: usize,
         /// Bytes ever claimed, by new heaps and by extension.
         pub total_claimed_bytes: u64,
@@ -59,8 +85,8 @@ mod enabled {
             self.claimed_bytes - self.available_bytes
         }
 
-        /// Claimed bytes that are neither in gaps nor asked for by allocations: padding, tags and
-        /// list heads.
+        /// Claimed bytes that are neither in gaps nor asked for by allocations: padding, tags (with
+        /// `hardened`, tails and records too), slivers and list heads.
         pub const fn overhead_bytes(&self) -> usize {
             self.unavailable_bytes() - self.allocated_bytes
         }

@@ -11,7 +11,7 @@ use super::tag::{MAX_GAP, Tag};
 use super::{Talc, metadata_chunk_size};
 use crate::source::Source;
 
-/// How much of a heap is in use. See [`Talc::reserved`].
+/// How much of a heap is in use: see the diagrams of [`Talc::reserved`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reserved {
     /// The end of the highest allocation (or of the allocator's metadata), or, if there is none, the
@@ -24,16 +24,50 @@ pub struct Reserved {
 }
 
 impl<S: Source, B: Binning> Talc<S, B> {
-    /// Makes a range of memory a heap and returns the heap's end, at most `CHUNK_UNIT - 1` bytes
-    /// below the range's. What lies in the range but outside the heap is not touched.
+    /// Makes `size` bytes from `base` up a heap and returns the heap's end, less than a unit below the
+    /// range's. What lies in the range but outside the heap is not touched.
     ///
-    /// `None`, and nothing is touched, if the range is null, wraps around or is too small. The first
-    /// heap must have room for the list heads: [`min_first_heap_size`](super::min_first_heap_size).
-    /// Others must hold a few bytes and the smallest chunk.
+    /// ```text
+    ///     0x1004     0x100f 0x1010                                0x3000        0x300c
+    ///     ├─ not touched ─┬─┬───────────────────────────────────────┬─ not touched ─┤
+    ///     │               │t│ one gap; in the first heap below it   │               │
+    ///     │               │ │ the list heads, up to 0x1e20          │               │
+    ///     └───────────────┴─┴───────────────────────────────────────┴───────────────┘
+    ///                    base tag                                   ^ the heap's end, returned
+    /// ```
+    ///
+    /// `None`, and nothing is touched, if the range is null, wraps around, is too small, or too
+    /// large (2⁵⁶ bytes; where a word has 32 bits, 2³¹). The first heap must have room for the list
+    /// heads: [`min_first_heap_size`](super::min_first_heap_size). Others must hold
+    /// [`HEAP_OVERHEAD`] and, at multiples of the unit, the smallest chunk.
     ///
     /// Heaps never merge, even if they touch.
     ///
-    /// In constant time.
+    /// In constant time. (With `hardened`, in proportion to the size: free memory is poison.)
+    ///
+    /// ```
+    /// use heap::Span;
+    /// use heap::talc::base::{CHUNK_UNIT, HEAP_OVERHEAD, Talc};
+    /// use heap::talc::{DefaultBinning, source::Manual};
+    ///
+    /// #[repr(align(16))]
+    /// struct Memory([u8; 0x3000]);
+    ///
+    /// let (mut memory, mut other) = (Memory([0; 0x3000]), Memory([0; 0x3000]));
+    /// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+    /// // SAFETY: nobody else uses the memory as long as `talc` does.
+    /// unsafe {
+    ///     // Too small for the list heads.
+    ///     assert_eq!(talc.claim(memory.0.as_mut_ptr(), 100), None);
+    ///     talc.claim(memory.0.as_mut_ptr(), 0x3000).expect("large enough");
+    ///     // The second heap may be small. It begins and ends at multiples of the unit.
+    ///     let base = other.0.as_mut_ptr();
+    ///     let end = talc.claim(base.add(4), 0x100).expect("large enough");
+    ///     assert_eq!(end.as_ptr(), base.add(0x100));
+    ///     let first = base.add(HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT));
+    ///     assert!(talc.gaps().any(|gap| gap == Span::new(first, end.as_ptr())));
+    /// }
+    /// ```
     ///
     /// # Safety
     /// * The range is valid for reads and writes, and up to the returned end it belongs to this
@@ -79,10 +113,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// ```text
     ///     ├─ heap ──────────────────────────────────────────┤
     ///     ┌─────┬───────────┬─────┬───────────┬─────────────┐
-    ///     │ gap │ allocated │ gap │ allocated │ gap         │
+    ///     │ gap │ allocated │ gap │ allocated │ gap         │   any: true
     ///     └─────┴───────────┴─────┴───────────┴─────────────┘
-    ///     ├─ reserved ────────────────────────┤
+    ///     ├─ reserved ────────────────────────^ up_to
+    ///     ┌─────────────────────────────────────────────────┐
+    ///     │ gap                                             │   any: false
+    ///     └─────────────────────────────────────────────────┘
+    ///     ^ up_to: just above the base tag
     /// ```
+    ///
+    /// An allocation that ends where the heap does makes `up_to` the heap's end.
     ///
     /// In constant time.
     ///
@@ -106,9 +146,39 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     /// Moves a heap's end up to `new_end`, rounded down to a multiple of the unit, and returns the
-    /// end. If that is not above `heap_end`, nothing happens.
+    /// end. If that is not above `heap_end`, or if the gap at the top would be too large for a
+    /// [claim](Talc::claim), nothing happens, and `heap_end` is returned.
     ///
-    /// In constant time.
+    /// ```text
+    ///             0x1f00  0x2000                          0x3000
+    ///     ┄──────┬───────┐                                ┊         heap_end: 0x2000
+    ///      chunk │  gap  │                                ┊
+    ///     ┄──────┴───────┴────────────────────────────────┐         new_end: 0x3008
+    ///      chunk │  gap                                   │         returned: 0x3000
+    ///     ┄──────┴────────────────────────────────────────┘
+    /// ```
+    ///
+    /// Where the heap ended with a chunk, the gap begins at `heap_end`.
+    ///
+    /// In constant time. (With `hardened`, in proportion to what is added.)
+    ///
+    /// ```
+    /// # use heap::talc::{DefaultBinning, base::{CHUNK_UNIT, Talc}, source::Manual};
+    /// #[repr(align(16))]
+    /// struct Memory([u8; 0x4000]);
+    ///
+    /// let mut memory = Memory([0; 0x4000]);
+    /// let base = memory.0.as_mut_ptr();
+    /// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+    /// // SAFETY: nobody else uses the memory as long as `talc` does.
+    /// unsafe {
+    ///     let end = talc.claim(base, 0x2000).expect("large enough");
+    ///     assert_eq!(talc.extend(end, base.add(0x1000)), end); // not above
+    ///     let end = talc.extend(end, base.add(0x3008));
+    ///     assert_eq!(end.as_ptr(), base.add(0x3008 / CHUNK_UNIT * CHUNK_UNIT));
+    ///     assert_eq!(talc.gaps().count(), 1);
+    /// }
+    /// ```
     ///
     /// # Safety
     /// * `heap_end` is the current end of a heap of this allocator.
@@ -140,10 +210,48 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// what is [reserved](Talc::reserved), and returns the end. Null means: as far as possible.
     /// `None` if nothing was left of the heap and it is deleted.
     ///
+    /// ```text
+    ///             0x1f00  0x2000                          0x3000
+    ///     ┄──────┬────────────────────────────────────────┐
+    ///      chunk │  gap                                   │    heap_end: 0x3000
+    ///     ┄──────┼───────┬────────────────────────────────┘
+    ///      chunk │  gap  │          the caller's again         new_end: 0x2008   Some(0x2000)
+    ///     ┄──────┼───────┘
+    ///      chunk │                  the caller's again         new_end: null     Some(0x1f00)
+    ///     ┄──────┘
+    /// ```
+    ///
     /// What lies above the returned end is the caller's again, and is not touched any more. If
-    /// `new_end` is not below `heap_end`, nothing happens.
+    /// `new_end` is not below `heap_end`, or the heap ends with an allocation, nothing happens. The
+    /// first heap is never deleted: the list heads stay in it.
     ///
     /// In constant time.
+    ///
+    /// ```
+    /// # use core::{alloc::Layout, ptr::null_mut};
+    /// # use heap::talc::{DefaultBinning, base::Talc, source::Manual};
+    /// let (mut memory, mut other) = ([0_u64; 1024], [0_u64; 1024]);
+    /// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+    /// // SAFETY: nobody else uses the memory as long as `talc` does, and the block is freed once.
+    /// unsafe {
+    ///     let first_end = talc.claim(memory.as_mut_ptr().cast(), 8192).expect("large enough");
+    ///     // Nothing but the list heads is in use.
+    ///     let reserved = talc.reserved(first_end);
+    ///     assert!(reserved.any);
+    ///     assert_eq!(talc.truncate(first_end, null_mut()), Some(reserved.up_to));
+    ///
+    ///     let end = talc.claim(other.as_mut_ptr().cast(), 8192).expect("large enough");
+    ///     let layout = Layout::new::<[u32; 10]>();
+    ///     let block = talc.allocate(layout).expect("there is room");
+    ///     let reserved = talc.reserved(end);
+    ///     assert!(reserved.any && reserved.up_to > block);
+    ///     let end = talc.truncate(end, null_mut()).expect("the block is in it");
+    ///     assert_eq!(end, reserved.up_to);
+    ///     talc.deallocate(block.as_ptr(), layout);
+    ///     assert!(!talc.reserved(end).any);
+    ///     assert_eq!(talc.truncate(end, null_mut()), None);
+    /// }
+    /// ```
     ///
     /// # Safety
     /// * `heap_end` is the current end of a heap of this allocator.
@@ -167,7 +275,10 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// [Extends](Talc::extend) or [truncates](Talc::truncate) a heap, whichever `new_end` asks for.
+    /// [Extends](Talc::extend) or [truncates](Talc::truncate) a heap, whichever `new_end` asks for;
+    /// null is as there. `None` if the heap is deleted.
+    ///
+    /// In constant time. (With `hardened`, in proportion to what is added.)
     ///
     /// # Safety
     /// As for both.

@@ -80,6 +80,15 @@ impl Fresh {
 
 /// An allocation that shall be zero, and is not yet.
 ///
+/// ```text
+///     block         + 24                                  + 4008         + 4015
+///     ├─────────────┼─────────────────────────────────────┼──────────────┤
+///     │ to be       │ known to be zero                    │ to be        │    bytes(): 31
+///     │ cleared     │                                     │ cleared      │
+///     └─────────────┴─────────────────────────────────────┴──────────────┘
+///      a gap had its header here                           and its last word here
+/// ```
+///
 /// It is to be [cleared](Self::clear), which takes time and so is left for when no lock is held.
 #[must_use = "it is not cleared yet"]
 #[derive(Debug)]
@@ -105,12 +114,13 @@ impl Uncleared {
         }
     }
 
-    /// How many bytes are still to be cleared.
+    /// How many bytes are still to be cleared: those that are not known to be zero, in the
+    /// [diagram](Self) on both sides. O(1).
     pub fn bytes(&self) -> usize {
         self.size - self.zeroed.len()
     }
 
-    /// Clears the allocation, and returns it.
+    /// Clears the allocation, and returns it. Writes [`bytes`](Self::bytes) bytes.
     ///
     /// # Safety
     /// It has not been freed, and the allocator's memory is still there.
@@ -133,7 +143,26 @@ impl Uncleared {
 
 impl<S: Source, B: Binning> Talc<S, B> {
     /// [Allocates](Talc::allocate) memory that shall be zero. It is returned with what is known about
-    /// which of it already is.
+    /// which of it already is. `None` as there.
+    ///
+    /// In constant time, as there: nothing is cleared yet. Only of 1 KiB or more, and of memory
+    /// that the [`Source`] granted as zero, anything is known.
+    ///
+    /// ```
+    /// # use core::alloc::Layout;
+    /// # use heap::talc::{DefaultBinning, base::Talc, source::Manual};
+    /// # let mut memory = [0xaa_u8; 10_000];
+    /// # let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+    /// // SAFETY: nobody else uses `memory` as long as `talc` does.
+    /// unsafe {
+    ///     talc.claim(memory.as_mut_ptr(), size_of_val(&memory)).expect("large enough");
+    ///     let layout = Layout::new::<[u8; 4000]>();
+    ///     let uncleared = talc.allocate_uncleared(layout).expect("there is room");
+    ///     assert_eq!(uncleared.bytes(), 4000); // `Manual` grants nothing
+    ///     let block = uncleared.clear().cast::<[u8; 4000]>();
+    ///     assert_eq!(block.read(), [0; 4000]);
+    /// }
+    /// ```
     ///
     /// # Safety
     /// `layout.size()` is not zero.
@@ -155,7 +184,46 @@ impl<S: Source, B: Binning> Talc<S, B> {
 
     /// [Claims](Talc::claim) memory that is zero.
     ///
+    /// ```text
+    ///     ┌─┬──────────────┬───────────┬────────────────────────────────────────────┬─────────┐
+    ///     │t│ (list heads) │ header 24 │ known to be zero                           │ word: 8 │
+    ///     └─┴──────────────┴───────────┴────────────────────────────────────────────┴─────────┘
+    ///                      ├─ the gap ────────────────────────────────────────────────────────┤
+    /// ```
+    ///
     /// It has no advantage over that unless the source's [`GRANTS_ZEROED`](Source::GRANTS_ZEROED) is set.
+    /// It is known of one heap: the last that was claimed or extended so.
+    ///
+    /// ```
+    /// # use core::alloc::Layout;
+    /// use heap::talc::base::{Talc, binning::Binning};
+    /// use heap::talc::{DefaultBinning, source::Source};
+    ///
+    /// #[derive(Debug)]
+    /// struct Zeroed;
+    /// // SAFETY: it does nothing but keep heaps as they are.
+    /// unsafe impl Source for Zeroed {
+    ///     const TRACK_HEAP_END: bool = true;
+    ///     const GRANTS_ZEROED: bool = true;
+    ///     fn acquire<B: Binning>(_: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
+    ///         Err(())
+    ///     }
+    /// }
+    ///
+    /// let mut memory = [0_usize; 4096];
+    /// let mut talc = Talc::<_, DefaultBinning>::new(Zeroed);
+    /// // SAFETY: nobody else uses `memory` as long as `talc` does. It is zero.
+    /// unsafe {
+    ///     let base = memory.as_mut_ptr().cast();
+    ///     talc.claim_zeroed(base, size_of_val(&memory)).expect("large enough");
+    ///     let layout = Layout::new::<[u8; 4000]>();
+    ///     let block = talc.allocate_uncleared(layout).expect("there is room");
+    ///     // Where the gap's header was. (With `hardened`, free memory is poison instead.)
+    ///     let header = 3 * size_of::<usize>();
+    ///     assert_eq!(block.bytes(), if cfg!(feature = "hardened") { 4000 } else { header });
+    ///     block.clear();
+    /// }
+    /// ```
     ///
     /// # Safety
     /// As there, and the memory is zero.
@@ -174,6 +242,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
 
     /// [Extends](Talc::extend) a heap by memory that is zero from `zero_from` up, which is `heap_end` or
     /// above.
+    ///
+    /// ```text
+    ///                        heap_end        zero_from                   new_end
+    ///     ┄──────────────────┬───────────────┬───────────────────────────┐
+    ///      in use, or free   │ anything      │ zero                      │
+    ///     ┄──────────────────┴───────────────┴───────────────────────────┘
+    /// ```
+    ///
+    /// If they are the same, what was known to be zero below `heap_end` still is.
     ///
     /// It has no advantage over that unless the source's [`GRANTS_ZEROED`](Source::GRANTS_ZEROED) is set.
     ///

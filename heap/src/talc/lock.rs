@@ -11,7 +11,14 @@ use crate::source::Source;
 
 /// A [`Talc`] in a [`lock_api`] mutex.
 ///
-/// The lock is held while the allocator works, and never while memory is copied or cleared.
+/// The lock is held while the allocator works, and never while memory is copied or cleared. When
+/// `realloc` has to move a block, for instance:
+///
+/// ```text
+///     lock held     ├─ try in place ─┤  ├─ allocate ─┤            ├─ free ─┤
+///     lock free                      ├──┤            ├── copy ────┤
+///     time ────────────────────────────────────────────────────────────────────>
+/// ```
 ///
 /// ```
 /// use heap::talc::{TalcLock, source::Manual};
@@ -34,13 +41,15 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
         }
     }
 
-    /// Waits for the lock.
+    /// Waits for the lock, and holds it as long as the guard lives.
+    ///
+    /// Whoever has the guard must not allocate through this lock: that would wait for ever.
     #[inline]
     pub fn lock(&self) -> MutexGuard<'_, R, Talc<S, B>> {
         self.mutex.lock()
     }
 
-    /// Takes the lock unless it is held.
+    /// Takes the lock unless it is held; `None` if it is.
     #[inline]
     pub fn try_lock(&self) -> Option<MutexGuard<'_, R, Talc<S, B>>> {
         self.mutex.try_lock()

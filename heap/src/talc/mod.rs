@@ -90,6 +90,19 @@ pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 
 /// An allocator over any number of heaps.
 ///
+/// ```text
+///  Talc        first heap                                          another heap
+/// ┌────────┐  ┌─┬────────────┬───────┬─────┬───────┬───────────┐  ┌─┬───────┬─────┬───────┐
+/// │ source │  │t│ list heads │ chunk │ gap │ chunk │    gap    │  │t│ chunk │ gap │ chunk │
+/// │ bits   │  └─┴──┬──────┬──┴───────┴─────┴───────┴───────────┘  └─┴───────┴─────┴───────┘
+/// │ heads  │      3│     7│             ^                ^                     ^
+/// └────────┘       └──────┼─────────────┴──── next ──────┼─────────────────────┘
+///  bits: 3 and 7          └──────────────────────────────┘
+/// ```
+///
+/// Each heap begins with a base tag *t*, each chunk ends with a tag. Bit *n* is set when list *n*
+/// has a gap in it. `Talc` itself has a fixed size; all else lies in the heaps.
+///
 /// It has no interior mutability, so it is no `GlobalAlloc` itself: see [`TalcLock`](sync::TalcLock)
 /// and [`TalcCell`](cell::TalcCell).
 ///
@@ -99,6 +112,9 @@ pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 /// Where a method wants the layout of an allocation, only its size matters: it may have any
 /// alignment that the address has. (With the feature `hardened` it must have the alignment with which
 /// the allocation was made.)
+///
+/// Sizes are bytes. Numbers in the diagrams of the methods, and times, are those of the default
+/// build on a 64-bit little-endian machine: `hardened` takes more of both.
 ///
 /// ```
 /// use core::alloc::Layout;
@@ -120,7 +136,7 @@ pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 pub struct Talc<S: Source, B: Binning> {
     /// Dropped before the source, which may want to know that this is about to happen.
     pub(crate) tie: Tie,
-    /// Provides memory. `Talc` calls it and does not touch it otherwise.
+    /// Provides memory. `Talc` calls it and does not touch it otherwise. See [`Source`].
     pub source: S,
     gaps: Gaps<B>,
     counters: Counting,
@@ -147,7 +163,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// Whether a heap was ever claimed.
+    /// Whether a heap was ever claimed. O(1).
     ///
     /// The first heap also holds the list heads, for good, and must be large enough for them: see
     /// [`min_first_heap_size`]. Heaps that follow need a few bytes only.
@@ -164,7 +180,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         unsafe { NonNull::new_unchecked(self.gaps.is_gone()) }
     }
 
-    /// What is allocated, free and claimed now, and how much ever was.
+    /// What is allocated, free and claimed now, and how much ever was. O(1).
     #[cfg(feature = "counters")]
     pub fn counters(&self) -> &Counters {
         &self.counters
@@ -212,14 +228,46 @@ const fn metadata_chunk_size<B: Binning>() -> usize {
     chunk_size(Gaps::<B>::METADATA_SIZE)
 }
 
-/// With this size, wherever it is, the first claim succeeds.
+/// With this size, wherever it is, the first claim succeeds, and the smallest allocation after it.
+/// In bytes.
+///
+/// ```text
+///   any address   multiple of 16                                        multiple of 16
+///    ├─── up to 15 ──┬─┬──────────────────────────────┬──────────┬── up to 15 ──┤
+///    │ not touched   │t│ list heads: 3600 with        │ a gap:   │ not touched  │
+///    │               │1│ the DefaultBinning           │ 32       │              │
+///    └───────────────┴─┴──────────────────────────────┴──────────┴──────────────┘
+///      15            + 1 + 3600                       + 32       + 15 = 3663
+/// ```
+///
+/// A gap holds a chunk of the smallest size: see [`CHUNK_UNIT`](base::CHUNK_UNIT).
+///
+/// ```
+/// use heap::talc::{DefaultBinning, base::Talc, min_first_heap_size, source::Manual};
+///
+/// const SIZE: usize = min_first_heap_size::<DefaultBinning>();
+/// let mut memory = [0_u8; SIZE];
+/// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+/// // SAFETY: nobody else uses `memory` as long as `talc` does.
+/// assert!(unsafe { talc.claim(memory.as_mut_ptr(), SIZE) }.is_some());
+/// assert!(talc.is_metadata_established());
+/// ```
 pub const fn min_first_heap_size<B: Binning>() -> usize {
     // At the base, the tag and up to a unit less one byte to the first multiple of the unit; at the
     // end up to as much again to the last; between them the metadata and a chunk for an allocation.
     HEAP_OVERHEAD + 2 * (base::CHUNK_UNIT - 1) + metadata_chunk_size::<B>() + chunk_size(1)
 }
 
-/// With this size and alignment the first claim succeeds.
+/// With this size and alignment the first claim succeeds, and the smallest allocation after it.
+///
+/// ```text
+///    multiple of 16
+///    ├───────────┬─┬──────────────────────────────┬──────────┤
+///    │ not used  │t│ list heads: 3600 with        │ a gap:   │
+///    │           │1│ the DefaultBinning           │ 32       │
+///    └───────────┴─┴──────────────────────────────┴──────────┘
+///      16          + 3600                         + 32 = 3648
+/// ```
 pub const fn min_first_heap_layout<B: Binning>() -> Layout {
     // The base tag takes whole units, or else the metadata would not be aligned.
     let base = unit_ceil(HEAP_OVERHEAD).expect("it is little");

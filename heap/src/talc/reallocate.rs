@@ -11,8 +11,16 @@ use super::tag::Tag;
 use crate::source::Source;
 
 impl<S: Source, B: Binning> Talc<S, B> {
-    /// Grows an allocation without moving it. `false` if there is no room above, and then nothing
-    /// has changed.
+    /// Grows an allocation without moving it, to `new_size` bytes. `false` if there is no room
+    /// above, and then nothing has changed.
+    ///
+    /// ```text
+    ///     0x1040       0x1070           0x10b0            0x1100
+    ///     ├─ chunk: 48 ┼──────── gap: 144 ────────────────┤   40 bytes, before
+    ///     ├─ chunk: 112 ────────────────┼─── gap: 80 ─────┤   100 bytes, after
+    /// ```
+    ///
+    /// Up to 47 bytes need no gap: the chunk of 48 has room for them.
     ///
     /// In constant time.
     ///
@@ -64,7 +72,18 @@ impl<S: Source, B: Binning> Talc<S, B> {
         true
     }
 
-    /// Shrinks an allocation without moving it. The rest is freed.
+    /// Shrinks an allocation without moving it, to `new_size` bytes. The rest is freed, in whole
+    /// units.
+    ///
+    /// ```text
+    ///     0x1040       0x1070           0x10b0            0x1100
+    ///     ├─ chunk: 112 ────────────────┼─ chunk: 80 ─────┤   100 bytes, before
+    ///     ├─ chunk: 48 ┼─── gap: 64 ────┼─ chunk: 80 ─────┤   40 bytes, after
+    ///     ├─ chunk: 96 ────────────┼────┼─ chunk: 80 ─────┤   or 90 bytes: a sliver is left
+    /// ```
+    ///
+    /// A gap above takes the rest in. A *sliver*, a free unit between two chunks, is in no list: it
+    /// is used again when one of its neighbours is freed or grows.
     ///
     /// In constant time. When that leaves more free space at the top of a heap, a
     /// [tracking](Source::TRACK_HEAP_END) source decides where the heap shall end.
@@ -98,8 +117,31 @@ impl<S: Source, B: Binning> Talc<S, B> {
         self.counters.count_shrinkage(layout.size() - new_size);
     }
 
-    /// Grows or shrinks an allocation without moving it. `false` if it cannot grow, and then
-    /// nothing has changed; shrinking always succeeds.
+    /// [Grows](Talc::try_grow_in_place) or [shrinks](Talc::shrink) an allocation without moving it.
+    /// `false` if it cannot grow, and then nothing has changed; shrinking always succeeds.
+    ///
+    /// In constant time.
+    ///
+    /// ```
+    /// # use core::alloc::Layout;
+    /// # use heap::talc::{DefaultBinning, base::Talc, source::Manual};
+    /// # let mut memory = [0_u64; 2048];
+    /// # let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+    /// let layout = |size| Layout::from_size_align(size, 1).expect("it is little");
+    /// // SAFETY: nobody else uses `memory` as long as `talc` does. The blocks are freed once.
+    /// unsafe {
+    ///     talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory)).expect("large enough");
+    ///     let block = talc.allocate(layout(40)).expect("there is room").as_ptr();
+    ///     assert!(talc.try_realloc_in_place(block, layout(40), 100));
+    ///     // Now there is something above.
+    ///     let other = talc.allocate(layout(40)).expect("there is room").as_ptr();
+    ///     assert!(!talc.try_realloc_in_place(block, layout(100), 200));
+    ///     assert!(talc.try_realloc_in_place(block, layout(100), 40));
+    ///     talc.deallocate(block, layout(40));
+    ///     talc.deallocate(other, layout(40));
+    /// }
+    /// assert!(talc.check().is_ok());
+    /// ```
     ///
     /// # Safety
     /// * `ptr` is an allocation of this allocator, made or last resized to `layout`, and not yet

@@ -15,6 +15,14 @@ use crate::source::Source;
 use crate::span::Span;
 
 /// A part of a heap, as [`Talc::regions`] finds it.
+///
+/// ```text
+///     ┌─┬────────────┬───────┬───────┬───────┬───────┬────────┬───────┬───────┐
+///     │t│ list heads │ chunk │ chunk │  gap  │ chunk │ sliver │ chunk │  gap  │   a heap
+///     └─┴────────────┴───────┴───────┴───────┴───────┴────────┴───────┴───────┘
+///       ├─ Run ──────────────────────┼─ Gap ─┼─ Run ──────────────────┼─ Gap ─┤   by default
+///       ├─ Run ──────┼─ Run ─┼─ Run ─┼─ Gap ─┼─ Run ─┼─ Run ──┼─ Run ─┼─ Gap ─┤   with `hardened`
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Region {
     /// A free range, and all of it: there is another kind of region on either side.
@@ -35,12 +43,18 @@ impl Region {
 }
 
 impl<S: Source, B: Binning> Talc<S, B> {
-    /// The gaps of all heaps, in no particular order.
+    /// The gaps of all heaps, in no particular order, without slivers. O(1) for each.
     pub fn gaps(&self) -> impl Iterator<Item = Span> {
         self.gaps.iter().map(gap_span)
     }
 
-    /// The gaps that begin in `range`, in the order of their addresses.
+    /// The gaps that begin in `range`, in the order of their addresses, without slivers.
+    ///
+    /// ```text
+    ///     range          ├───────────────────────────┤
+    ///     gaps       ├───────┤   ├────┤         ├──────────┤   ├────┤
+    ///     found      no          first          second         no
+    /// ```
     ///
     /// With *g* gaps in all heaps and *n* in the range, the first takes time in proportion to *g*,
     /// and all of them to *g* + *g* × *n* / 64. It needs about a kibibyte of stack, and no memory.
@@ -57,19 +71,43 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// The gaps and runs of a heap in the order of their addresses: together they are the heap.
+    /// The gaps and runs of a heap in the order of their addresses: together they are the heap,
+    /// from its base tag up. See the [diagram](Region).
     ///
     /// `heap` reaches from the base that was given to [`claim`](Talc::claim) up to the heap's
-    /// current end. Its cost is that of [`gaps_in`](Talc::gaps_in).
+    /// current end. With *n* parts, the first takes time in proportion to *n*, and
+    /// all of them to *n* + *n*² / 64.
     #[cfg(feature = "hardened")]
     pub fn regions(&self, heap: Span) -> impl Iterator<Item = Region> {
         super::hardened::Parts::new(&self.gaps, allocatable(heap))
     }
 
-    /// The gaps and runs of a heap in the order of their addresses: together they are the heap.
+    /// The gaps and runs of a heap in the order of their addresses: together they are the heap,
+    /// from its base tag up. See the [diagram](Region).
     ///
     /// `heap` reaches from the base that was given to [`claim`](Talc::claim) up to the heap's
     /// current end. Its cost is that of [`gaps_in`](Talc::gaps_in).
+    ///
+    /// ```
+    /// # use core::alloc::Layout;
+    /// use heap::Span;
+    /// use heap::talc::{DefaultBinning, Region, base::Talc, source::Manual};
+    ///
+    /// # let mut memory = [0_u64; 2048];
+    /// # let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+    /// let layout = Layout::new::<[u64; 10]>();
+    /// // SAFETY: nobody else uses `memory` as long as `talc` does. One block is freed, once.
+    /// let heap = unsafe {
+    ///     let base = memory.as_mut_ptr().cast();
+    ///     let end = talc.claim(base, size_of_val(&memory)).expect("large enough");
+    ///     let blocks = [(); 4].map(|()| talc.allocate(layout).expect("there is room"));
+    ///     talc.deallocate(blocks[1].as_ptr(), layout);
+    ///     Span::new(base, end.as_ptr())
+    /// };
+    /// let is_gap = |region| matches!(region, Region::Gap(_));
+    /// // The list heads and a block, what was freed, two blocks, what was never allocated.
+    /// assert!(talc.regions(heap).map(is_gap).eq([false, true, false, true]));
+    /// ```
     #[cfg(not(feature = "hardened"))]
     pub fn regions(&self, heap: Span) -> impl Iterator<Item = Region> {
         let mut rest = allocatable(heap);

@@ -25,13 +25,20 @@ struct Return {
 impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource<'_, A, L>, B> {
     /// Gives the pages that wait for it back to the arena, and returns how many bytes that were.
     ///
+    /// ```text
+    ///     in the queue                    to the arena                    returned
+    ///     a heap that keeps 0x3000        resize(base, 0x3000)              0x5000
+    ///       of its segment of 0x8000
+    ///     a deleted heap of 0x10000       free_sized(base, 0x10000)      + 0x10000 = 0x15000
+    /// ```
+    ///
     /// The lock is taken for a constant time for each range; the arena and its source (which unmap, flush
     /// and free) are called without it, with interrupts as the caller has them. When somebody else is at it
     /// already, on another CPU or in the code that this interrupted, what they are busy with is left
     /// to them.
     ///
     /// # Errors
-    /// What the arena said; the range stays in the queue.
+    /// What the arena said; the range stays in the queue, as do those that come after it.
     pub fn drain(&self) -> Result<usize, Error> {
         let mut given = 0;
         loop {

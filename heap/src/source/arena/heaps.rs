@@ -126,8 +126,16 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         true
     }
 
-    /// Makes every heap end where its reserved part does, and deletes those that hold nothing. What
-    /// becomes free waits for [`TalcLock::drain`].
+    /// Makes every heap end where its reserved part does, up to a quantum, and deletes those that
+    /// hold nothing. What becomes free waits for [`TalcLock::drain`].
+    ///
+    /// ```text
+    ///              first heap                                another
+    ///     before   ├─ in use ─┼─ free ──────────┼─ record ─┤  ├─ free ──────────┼─ record ─┤
+    ///     after    ├─ in use ─┼─ record ─┼─ in the queue ──┤  ├─ all in the queue ─────────┤
+    /// ```
+    ///
+    /// Steps begin anew, as if pages had never gone back and forth.
     ///
     /// O(heaps), and constant time for each.
     pub fn trim(&mut self) {
@@ -169,7 +177,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         self.source.account(0, 0);
     }
 
-    /// The live heaps, the one that grows first in front.
+    /// The live heaps, the one that grows first in front. O(1) for each.
     pub fn arena_heaps(&self) -> impl Iterator<Item = ArenaHeap> + '_ {
         let mut next = self.source.heaps.first();
         core::iter::from_fn(move || {

@@ -28,15 +28,27 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 
 /// Makes heaps from segments of a [`vmem::Arena`](Arena), and gives back what is free at their tops.
 ///
+/// ```text
+///     Talc ─ acquire ──> ArenaSource ───────────────────────────── alloc, resize ──> Arena
+///     Talc ─ resize ───> ArenaSource ─ queue ──> TalcLock::drain ─ free, resize ───> Arena
+///
+///     a heap: 512 KiB of the arena, with steps of 64 KiB
+///     ├─ in use ──────────────────┬─ free: 120 KiB ─────────────────┤    stays
+///     ├─ in use ────────┬─ free: 200 KiB ───────────────────────────┤    more than two steps:
+///     ├─ in use ────────┬─ free: 64 KiB ─┼─ 136 KiB, in the queue ──┤    one is left, to a quantum
+/// ```
+///
 /// The arena's ranges must be memory: mapped, writable and used by nobody else while they are allocated,
 /// zero or not. Its quantum must be at least twice [`CHUNK_UNIT`] and is the granularity of growing and
 /// giving back (a page, in a kernel).
 ///
 /// * **Growth** goes by steps of an eighth of what is claimed, 64 KiB to 2 MiB, or by what the layout
 ///   demands if that is more; when the arena cannot give the step, by what the layout demands alone.
-/// * **Giving back** starts when the free top of a heap is larger than two such steps, and leaves one step of what
-///   is claimed then.
-///   Heaps that become empty go back whole, except for the first, which holds Talc's metadata.
+/// * **Giving back** starts when the free top of a heap is larger than two such steps, and leaves one
+///   step of what is claimed then. Heaps that become empty go back whole, except for the first, which
+///   holds Talc's metadata. Where growth follows directly upon giving back, the least that is left is
+///   doubled each time, up to 2 MiB, and empty heaps may stay; it is halved each time that pages go
+///   back twice without growth between.
 ///   [`Talc::trim`] gives back everything that is free at a top.
 ///
 /// A source serves one allocator. Moved to another it provides nothing. When it is dropped with its allocator, or
@@ -45,6 +57,47 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 ///
 /// Manual heap management ([`Talc::claim`], [`Talc::extend`], [`Talc::truncate`], [`Talc::resize`]) is
 /// forbidden with this source: it relies on a record of its own at the end of each heap.
+///
+/// ```
+/// use std::alloc::{GlobalAlloc, Layout};
+///
+/// use heap::talc::{TalcLock, source::ArenaSource};
+/// use heap::vmem::tags::{NoPages, TagPool};
+/// use heap::vmem::{Arena, lock::LockApi};
+///
+/// type Lock = LockApi<spin::Mutex<()>>;
+/// static TAGS: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+///
+/// let pages = Layout::from_size_align(1 << 20, 4096)?;
+/// let block = Layout::from_size_align(500 << 10, 8)?;
+/// // SAFETY: the sizes are not zero. The pages are nobody else's, and the block is freed once.
+/// unsafe {
+///     let memory = std::alloc::alloc(pages);
+///     let arena = Arena::<_, Lock>::create("pages", 4096, None, &TAGS)?;
+///     arena.add_span(memory.expose_provenance(), 1 << 20)?;
+///     let heap = TalcLock::<spin::Mutex<()>, _>::new(ArenaSource::new(&arena));
+///
+///     let base = heap.alloc(block);
+///     let claimed = heap.lock().source.claimed();
+///     assert!(claimed > 500 << 10 && arena.allocated_space() == claimed);
+///     heap.dealloc(base, block);
+///     // Pages wait in the queue. They are the arena's again when it is drained.
+///     assert!(heap.lock().source.has_returns() && arena.allocated_space() == claimed);
+///     let given = heap.drain()?;
+///     assert_eq!(arena.allocated_space(), claimed - given);
+///     assert_eq!(arena.allocated_space(), heap.lock().source.claimed());
+///     // The list heads are left, in one page.
+///     heap.lock().trim();
+///     heap.drain()?;
+///     let left = heap.lock().arena_heaps().next().expect("the first heap stays");
+///     assert_eq!((left.kept, left.size), (4096, 4096));
+///     assert_eq!(left.base.as_ptr(), memory);
+///     drop(heap);
+///     assert_eq!(arena.allocated_space(), 0);
+/// #   std::alloc::dealloc(memory, pages);
+/// }
+/// # Ok::<(), Box<dyn core::error::Error>>(())
+/// ```
 pub struct ArenaSource<'a, A: Allocator, L: Lock> {
     arena: Option<&'a Arena<'a, 'a, A, L>>,
     /// To the allocator with the heaps.
@@ -68,6 +121,16 @@ unsafe impl<'a, A: Allocator, L: Lock> Send for ArenaSource<'a, A, L> where Aren
 {}
 
 /// One heap of an [`ArenaSource`], as [`Talc::arena_heaps`] lists them.
+///
+/// ```text
+///     0x100000                       0x107fb0   0x108000                  0x110000
+///     base                           end        base + kept               base + size
+///     ├─ Talc's heap ────────────────┼─ record ─┼─ on its way back ───────┤
+///     ├─ kept: 0x8000 ──────────────────────────┤
+///     ├─ size: 0x10000 ───────────────────────────────────────────────────┤
+/// ```
+///
+/// The record takes 80 bytes on 64-bit machines.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ArenaHeap {
     /// Where the heap and its segment of the arena begin.
@@ -96,7 +159,7 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
         }
     }
 
-    /// A source of memory from `arena`.
+    /// A source of memory from `arena`. It takes none before the first allocation.
     ///
     /// # Safety
     /// What `arena` allocates must be memory as the type's documentation demands it.
@@ -128,7 +191,7 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
         free
     }
 
-    /// The arena that the memory comes from.
+    /// The arena that the memory comes from, if there is one yet.
     pub fn arena(&self) -> Option<&'a Arena<'a, 'a, A, L>> {
         self.arena
     }

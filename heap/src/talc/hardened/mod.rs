@@ -14,6 +14,19 @@
 //! A block that was freed and allocated again since is not told from the new one. Writes that leave
 //! gaps, tails and tags as they were are not noticed.
 //!
+//! ```text
+//!     base           + requested                       the chunk's end         the gap's end
+//!     ┌──────────────┬───────────┬─────────┬───────────┬───────────────────────┬───────────────┐
+//!     │ allocation   │ bb bb …   │ tail    │ tag, seal │ extent next referrer  │ dead beef … e │
+//!     └──────────────┴───────────┴─────────┴───────────┴───────────────────────┴───────────────┘
+//!      as asked for   to a unit   4 words   1 word      3 words                 e: 1 word
+//! ```
+//!
+//! A tail and a tag take 40 bytes (20 on 32-bit machines) of each chunk. Freeing takes time in
+//! proportion to the block, as it becomes poison, and allocating to the gap's part that is taken,
+//! as it is looked at; both to the number of heaps too. Whoever has made a mistake waits longer:
+//! then the heap is walked to tell what it was.
+//!
 //! Most comes from Jeff Bonwick, *The Slab Allocator* (1994), section 6: redzones, poison
 //! and buffer tags.
 //!
@@ -156,6 +169,32 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// has been reported, as [`deallocate`](Talc::deallocate) would have.
     ///
     /// For wrappers that read a block before they free it: when they move it, for instance.
+    ///
+    /// ```
+    /// use core::alloc::Layout;
+    /// use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    /// use heap::talc::hardened::{Misuse, Report};
+    /// use heap::talc::{DefaultBinning, base::Talc, source::Manual};
+    ///
+    /// static REPORTS: AtomicUsize = AtomicUsize::new(0);
+    /// fn count(report: &Report) {
+    ///     assert!(matches!(report.misuse, Misuse::InteriorPointer { .. }));
+    ///     REPORTS.fetch_add(1, Relaxed);
+    /// }
+    ///
+    /// let mut memory = [0_u64; 2048];
+    /// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
+    /// talc.set_hook(count);
+    /// let layout = Layout::new::<[u64; 10]>();
+    /// // SAFETY: nobody else uses `memory` as long as `talc` does.
+    /// unsafe {
+    ///     talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory)).expect("large enough");
+    ///     let block = talc.allocate(layout).expect("there is room").as_ptr();
+    ///     assert!(talc.is_allocation(block, layout));
+    ///     assert!(!talc.is_allocation(block.add(8), layout));
+    /// }
+    /// assert_eq!(REPORTS.load(Relaxed), 1);
+    /// ```
     pub fn is_allocation(&mut self, ptr: *mut u8, layout: Layout) -> bool {
         self.admits(ptr, layout)
     }

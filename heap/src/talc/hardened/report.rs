@@ -3,7 +3,10 @@
 use core::alloc::Layout;
 use core::fmt;
 
-/// What was found, and where.
+/// What was found, and where: see the diagram of [`Misuse`].
+///
+/// Shown as `heap misuse at 0x1234: a pointer into the allocation that begins at 0x1230`, for
+/// instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
     /// Of the pointer that was passed, or of the first wrong byte, or of the first wrong word.
@@ -13,6 +16,17 @@ pub struct Report {
 }
 
 /// What somebody did to an allocator or to its memory, with what was expected and what was found.
+///
+/// ```text
+///      1        2                              3
+///     ┌──────────────────┬──────┬──────┬─────┬──────────────────────┬─────────────┬────────┐
+///     │ allocation       │ bb … │ tail │ tag │ extent next referrer │ dead beef … │ extent │  4
+///     └──────────────────┴──────┴──────┴─────┴──────────────────────┴─────────────┴────────┘
+///                         a      a      b     c                      d             c
+///     freed or resized   1 WrongLayout, if not as allocated   2 InteriorPointer
+///                        3 DoubleFree                         4 ForeignPointer: in no heap
+///     written to         a WriteBeyondEnd   b DamagedTag   c DamagedGap   d WriteAfterFree
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Misuse {
