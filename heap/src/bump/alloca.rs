@@ -8,8 +8,17 @@ const LIMIT: usize = 1 << 16;
 
 /// Runs functions with a slice of a certain length on the stack, 64 KiB at most.
 ///
-/// There are functions with stack frames of each power of two, and that with the smallest that has
-/// room is called: less than half of it is unused.
+/// There are functions with room in their stack frames of 64 bytes and each power of two up to 64
+/// KiB, and that with the smallest that is enough is called. Less than half of it is unused, if it
+/// is not the first.
+///
+/// ```text
+///  Alloca::<u32>::new(25)    100 bytes
+///                 ┌──────────────────────────────────────────┬────────┐
+///  run            │ the slice: 25 × 4 bytes                  │ 28     │   128 bytes on the stack
+///                 └──────────────────────────────────────────┴────────┘
+///                  not initialised, aligned for u32           unused
+/// ```
 ///
 /// ```
 /// use core::mem::MaybeUninit;
@@ -34,7 +43,7 @@ pub struct Alloca<T> {
 }
 
 impl<T> Alloca<T> {
-    /// For slices of `len` elements. `None` if those are more than 64 KiB.
+    /// For slices of `len` elements. `None` if those are more than 64 KiB. Takes no room yet.
     pub fn new(len: usize) -> Option<Self> {
         let size = len.checked_mul(size_of::<T>())?;
         (size <= LIMIT).then_some(Self {
@@ -43,7 +52,8 @@ impl<T> Alloca<T> {
         })
     }
 
-    /// Calls `run` with a slice that is not initialised.
+    /// Calls `run` with a slice that is not initialised, and is gone when it returns. Nothing in it
+    /// is dropped.
     pub fn run<R>(&self, run: impl FnOnce(&mut [MaybeUninit<T>]) -> R) -> R {
         match (self.len * size_of::<T>()).next_power_of_two() {
             0..=64 => self.run_in::<64, R>(run),

@@ -11,6 +11,24 @@ use super::leaked::LeakBox;
 ///
 /// Each allocation raises it, so whoever allocates at the level that an allocation left behind knows
 /// that nothing came between.
+///
+/// ```text
+///  byte          0    1         4           8                       16
+///  level 0       │ unused                                           │
+///  leak(1_u8)    │ u8 │ unused                                      │   level 1
+///  leak(2_u32)   │ u8 │ padding │ u32       │ unused                │   level 8
+/// ```
+///
+/// ```
+/// use heap::bump::Bump;
+///
+/// let bump: Bump<[u64; 2]> = Bump::uninit();
+/// assert_eq!(bump.level().byte_offset(), 0);
+/// bump.leak(1_u8).unwrap();
+/// assert_eq!(bump.level().byte_offset(), 1);
+/// bump.leak(2_u32).unwrap();
+/// assert_eq!(bump.level().byte_offset(), 8);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Level(pub(super) usize);
 
@@ -22,9 +40,30 @@ impl Level {
 }
 
 /// Why there was no allocation at a level.
+///
+/// ```text
+///  byte                 0               8       12      16
+///                       │ used                  │       │   level 12, capacity 16
+///  8 bytes at level 12                          ├───────────────┤   Exhausted
+///  2 bytes at level 8                   ├───┤                       Mismatch { observed: 12 }
+/// ```
+///
+/// ```
+/// use core::alloc::Layout;
+/// use heap::bump::{Bump, Failure};
+///
+/// let bump: Bump<[u64; 2]> = Bump::uninit();
+/// bump.get::<u64>().unwrap();
+/// let level = bump.level();
+/// bump.get::<u32>().unwrap();
+/// let layout = Layout::from_size_align(8, 4).unwrap();
+/// assert_eq!(bump.alloc_at(layout, bump.level()), Err(Failure::Exhausted));
+/// let observed = bump.level();
+/// assert_eq!(bump.get_at::<u16>(level), Err(Failure::Mismatch { observed }));
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// There is not enough room.
+    /// There is not enough room above the level.
     Exhausted,
     /// The level is not the expected one.
     Mismatch {
@@ -46,7 +85,16 @@ impl fmt::Display for Failure {
 
 impl core::error::Error for Failure {}
 
-/// A value that found no room, and why.
+/// A value that found no room, and why. No memory was taken.
+///
+/// ```
+/// use heap::bump::{Bump, Failure};
+///
+/// let bump: Bump<u64> = Bump::uninit();
+/// let error = bump.leak([7_u64, 9]).unwrap_err();
+/// assert_eq!(error.kind(), Failure::Exhausted);
+/// assert_eq!(error.into_inner(), [7, 9]);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LeakError<T> {
     val: T,
@@ -74,11 +122,30 @@ impl<T> LeakError<T> {
 pub struct AllocTime<'a>(PhantomData<&'a ()>);
 
 /// Memory that nobody else has. It is not initialised.
+///
+/// ```text
+///               level before                ptr
+///                │                           │
+///      │ used    │ padding for alignment     │ size bytes            │ unused        │
+///                                            ▲                       ▲
+///                                       level_start()              level
+/// ```
+///
+/// ```
+/// use heap::bump::Bump;
+///
+/// let bump: Bump<[u64; 4]> = Bump::uninit();
+/// bump.leak(1_u8).unwrap();
+/// let room = bump.get::<u64>().unwrap();
+/// assert_eq!(room.level_start().byte_offset(), 8);
+/// assert_eq!(room.level.byte_offset(), 16);
+/// assert_eq!(room.ptr.addr().get(), bump.data_ptr().addr().get() + 8);
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Allocation<'a, T: ?Sized = u8> {
     /// Where it is.
     pub ptr: NonNull<T>,
-    /// How long it is there.
+    /// How long it is there: as long as the bump allocator is borrowed.
     pub lifetime: AllocTime<'a>,
     /// The level after it was allocated: where it ends.
     pub level: Level,
@@ -106,19 +173,22 @@ impl<'a> Allocation<'a> {
 }
 
 impl<T> Allocation<'_, [T]> {
-    /// The level where the memory begins, padding not included.
+    /// The level where the memory begins, padding not included: see the [diagram](Self).
     pub fn level_start(&self) -> Level {
         Level(self.level.0 - size_of::<T>() * self.ptr.len())
     }
 }
 
 impl<'a, T> Allocation<'a, T> {
-    /// The level where the memory begins, padding not included.
+    /// The level where the memory begins, padding not included: see the [diagram](Self).
+    ///
+    /// Of a range without a type, as [`get_layout`](super::Bump::get_layout) returns it, `T` is a
+    /// byte, and this is not where it begins: that is `level` less the size of the layout.
     pub fn level_start(&self) -> Level {
         Level(self.level.0 - size_of::<T>())
     }
 
-    /// Moves a value in, for good.
+    /// Moves a value in, for good. It is never dropped.
     ///
     /// # Safety
     /// The memory fits a `T`, and nobody else uses it.

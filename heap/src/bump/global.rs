@@ -18,7 +18,15 @@ unsafe impl<T> GlobalAlloc for Bump<T> {
     unsafe fn dealloc(&self, _ptr: *mut u8, _layout: Layout) {}
 
     /// In place if the new size is not larger, or if the block is the last one and there is room
-    /// above it.
+    /// above it. Else a copy; the old block is lost.
+    ///
+    /// ```text
+    ///  the last one, to 12   before  │ other │ block 8 │ unused                    │
+    ///                        after   │ other │ block 12     │ unused               │
+    ///
+    ///  not the last, to 12   before  │ block 8 │ other │ unused                    │
+    ///                        after   │ lost    │ other │ block 12     │ unused     │
+    /// ```
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
         if new_size <= layout.size() || self.room().try_grow(ptr, layout.size(), new_size) {
             return ptr;

@@ -12,6 +12,16 @@ pub use super::alloca::Alloca;
 
 /// A value in memory that outlives `'ctx`. The value is dropped when the box is, the memory is left.
 ///
+/// ```text
+///                              memory of a Bump, of a static, of the stack
+///  LeakBox ──── pointer ────▶  │ value │
+///
+///  drop(box)                   │ ├┄┄┄┤ │   value dropped
+///  LeakBox::take(box)          │ ├┄┄┄┤ │   value moved to the caller
+///  LeakBox::leak(box)          │ value │   &mut value; nobody drops it
+///  LeakBox::into_raw(box)      │ value │   *mut value; nobody drops it, or from_raw owns it again
+/// ```
+///
 /// ```
 /// use heap::bump::{Bump, leaked::LeakBox};
 ///
@@ -36,6 +46,16 @@ unsafe impl<T: ?Sized + Sync> Sync for LeakBox<'_, T> {}
 
 impl<'ctx, T: ?Sized> LeakBox<'ctx, T> {
     /// The pointer to the value, which nobody drops any more.
+    ///
+    /// ```
+    /// use heap::bump::{Bump, leaked::LeakBox};
+    ///
+    /// let bump: Bump<[usize; 8]> = Bump::uninit();
+    /// let pointer = LeakBox::into_raw(bump.leak_box(String::from("raw")).unwrap());
+    /// // SAFETY: the pointer is a box's, nobody else has it, and the `Bump` is still there.
+    /// let text = unsafe { LeakBox::from_raw(pointer) };
+    /// assert_eq!(*text, "raw");
+    /// ```
     pub fn into_raw(this: Self) -> *mut T {
         ManuallyDrop::new(this).pointer.as_ptr()
     }
@@ -64,7 +84,7 @@ impl<'ctx, T: ?Sized> LeakBox<'ctx, T> {
         unsafe { Self::from_raw(val) }
     }
 
-    /// The value for as long as its memory lives. Nobody drops it.
+    /// The value for as long as its memory lives, or shorter. Nobody drops it.
     pub fn leak<'a>(this: Self) -> &'a mut T
     where
         'ctx: 'a,
@@ -83,7 +103,7 @@ impl<T: 'static> LeakBox<'static, T> {
 }
 
 impl<'ctx, T> LeakBox<'ctx, T> {
-    /// Moves the value out.
+    /// Moves the value out: see the [diagram](Self).
     pub fn take(this: Self) -> T {
         // SAFETY: the value is valid, and not used where it was any more.
         unsafe { Self::into_raw(this).read() }
@@ -114,7 +134,21 @@ impl<'ctx, T> LeakBox<'ctx, T> {
 }
 
 impl<'ctx, T> LeakBox<'ctx, MaybeUninit<T>> {
-    /// Moves a value in.
+    /// Moves a value in. What was there is not dropped.
+    ///
+    /// ```text
+    ///  LeakBox<MaybeUninit<T>> ──▶ │ ??    │
+    ///  LeakBox<T>              ──▶ │ value │   at the same place
+    /// ```
+    ///
+    /// ```
+    /// use core::mem::MaybeUninit;
+    /// use heap::bump::leaked::LeakBox;
+    ///
+    /// let mut room = MaybeUninit::uninit();
+    /// let text = LeakBox::write(LeakBox::from(&mut room), String::from("stack"));
+    /// assert_eq!(text.len(), 5);
+    /// ```
     pub fn write(mut this: Self, val: T) -> LeakBox<'ctx, T> {
         MaybeUninit::write(&mut this, val);
         // SAFETY: it was just written.

@@ -57,7 +57,16 @@ pub mod bump {
 /// was allocated survives, makes room again.
 ///
 /// `T` is never made, read or dropped: it is a way to say how much memory there is, in the form of
-/// `[u8; N]` or, for a certain alignment, `[u64; N]`.
+/// `[u8; N]` or, for a certain alignment, `[u64; N]`. Only if `T` is aligned to more than a word,
+/// padding lies between the count and the storage.
+///
+/// ```text
+///  T = [u8; 8]        used     storage
+///  uninit()           │ 0      │ ?? ?? ?? ?? ?? ?? ?? ?? │
+///  zeroed()           │ 0      │ 00 00 00 00 00 00 00 00 │
+///  new(*b"abcdefgh")  │ 0      │ 61 62 63 64 65 66 67 68 │
+///                     │ a word │ capacity() bytes from data_ptr() on, aligned for T
+/// ```
 ///
 /// ```
 /// use heap::bump::Bump;
@@ -102,6 +111,21 @@ impl<T> Bump<T> {
     }
 
     /// A `Bump` where there is room for one. Only the count is written, the rest stays as it is.
+    ///
+    /// ```text
+    ///              used   storage
+    ///  before    │ ??   │ 2a 2a 2a 2a 2a 2a 2a 2a │
+    ///  after     │ 0    │ 2a 2a 2a 2a 2a 2a 2a 2a │
+    /// ```
+    ///
+    /// ```
+    /// use core::mem::MaybeUninit;
+    /// use heap::bump::Bump;
+    ///
+    /// let mut room = MaybeUninit::<Bump<[u64; 512]>>::uninit();
+    /// let bump = Bump::from_maybe_uninit(&mut room);
+    /// assert_eq!((bump.level().byte_offset(), bump.capacity()), (0, 4096));
+    /// ```
     pub const fn from_maybe_uninit(room: &mut MaybeUninit<Self>) -> &mut Self {
         let bump = room.as_mut_ptr();
         // SAFETY: the room is valid for writes.
@@ -110,7 +134,22 @@ impl<T> Bump<T> {
         unsafe { &mut *bump }
     }
 
-    /// A `Bump` at the first aligned address of `memory`, if there is room for it.
+    /// A `Bump` at the first aligned address of `memory`; `None` if there is no room for it.
+    ///
+    /// ```text
+    ///  memory   │ … to an aligned address │ used │ storage: size_of::<T>() │ not used │
+    ///                                     └──────── the Bump<T> ─────────┘
+    /// ```
+    ///
+    /// ```
+    /// use core::mem::MaybeUninit;
+    /// use heap::bump::Bump;
+    ///
+    /// let mut memory = [MaybeUninit::uninit(); 100];
+    /// let bump = Bump::<[u64; 8]>::from_memory(&mut memory).unwrap();
+    /// assert_eq!(bump.capacity(), 64);
+    /// assert!(Bump::<[u64; 16]>::from_memory(&mut memory).is_none());
+    /// ```
     pub fn from_memory(memory: &mut [MaybeUninit<u8>]) -> Option<&mut Self> {
         let padding = memory.as_ptr().addr().wrapping_neg() & (align_of::<Self>() - 1);
         let room = memory.get_mut(padding..)?.get_mut(..size_of::<Self>())?;
@@ -135,6 +174,20 @@ impl<T> Bump<T> {
 
     /// The same memory without its type. `None` if `T` is aligned to more than a word: then the two do
     /// not lie in memory alike.
+    ///
+    /// ```text
+    ///  &Bump<[u16; 5]>   ──▶ │ used │ storage: 10 bytes │
+    ///  &BumpSlice, 10    ──▶ │ used │ storage: 10 bytes │    the size is in the reference
+    /// ```
+    ///
+    /// ```
+    /// use heap::bump::Bump;
+    ///
+    /// let bump: Bump<[u16; 5]> = Bump::uninit();
+    /// bump.leak(1_u16).unwrap();
+    /// let slice = bump.as_bump_slice().unwrap();
+    /// assert_eq!((slice.capacity(), slice.level().byte_offset()), (10, 2));
+    /// ```
     pub const fn as_bump_slice(&self) -> Option<&BumpSlice> {
         if align_of::<T>() > align_of::<usize>() {
             return None;
@@ -145,7 +198,7 @@ impl<T> Bump<T> {
         Some(unsafe { &*(slice as *const BumpSlice) })
     }
 
-    /// As [`as_bump_slice`](Self::as_bump_slice).
+    /// As [`as_bump_slice`](Self::as_bump_slice), for [`reset`](BumpSlice::reset).
     pub const fn as_mut_bump_slice(&mut self) -> Option<&mut BumpSlice> {
         if align_of::<T>() > align_of::<usize>() {
             return None;

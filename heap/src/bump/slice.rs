@@ -20,7 +20,7 @@ use core::sync::atomic::AtomicUsize;
 ///
 /// let mut memory = [MaybeUninit::uninit(); 100];
 /// let bump = BumpSlice::from_memory(&mut memory).expect("there is room for the count");
-/// assert!(bump.capacity() > 80);
+/// assert!(bump.capacity() >= 80);
 /// assert_eq!(bump.leak(5_u16).copied(), Ok(5));
 /// ```
 #[repr(C)]
@@ -34,8 +34,26 @@ pub struct BumpSlice {
 unsafe impl Sync for BumpSlice {}
 
 impl BumpSlice {
-    /// A bump allocator of what `memory` has from the first aligned address up. `None` if there is no
-    /// room for the count.
+    /// A bump allocator of what `memory` has from the first aligned address up, in whole words.
+    /// `None` if there is no room for the count.
+    ///
+    /// ```text
+    ///  address   0x1003  0x1008      0x1010                              0x1060  0x1067
+    ///  100 bytes │       │ used      │ storage: 80 bytes                 │       │
+    ///            not used                                                not used
+    /// ```
+    ///
+    /// ```
+    /// use core::mem::MaybeUninit;
+    /// use heap::bump::BumpSlice;
+    ///
+    /// #[repr(align(8))]
+    /// struct Memory([MaybeUninit<u8>; 103]);
+    /// let mut memory = Memory([MaybeUninit::uninit(); 103]);
+    /// let bump = BumpSlice::from_memory(&mut memory.0[3..]).unwrap();
+    /// # #[cfg(target_pointer_width = "64")]
+    /// assert_eq!(bump.capacity(), 80);
+    /// ```
     pub fn from_memory(memory: &mut [MaybeUninit<u8>]) -> Option<&mut Self> {
         let (base, capacity) = place::<AtomicUsize>(memory)?;
         let slice = ptr::slice_from_raw_parts_mut(base.as_ptr(), capacity);

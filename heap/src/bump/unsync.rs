@@ -17,7 +17,14 @@ use super::{Allocation, Failure, Level};
 
 /// Memory of the size of `T`, for instance on the stack.
 ///
-/// `T` is aligned to a word at most. It is never made, read or dropped.
+/// `T` is aligned to a word at most. It is never made, read or dropped. The storage begins as that
+/// of the [`Bump`](super::Bump) for many threads, with [`uninit`](Self::uninit) or
+/// [`zeroed`](Self::zeroed).
+///
+/// ```text
+///  Bump<[usize; 64]>    │ used │ storage: 64 words │    derefs to
+///  BumpSlice            │ used │ storage           │    the same memory, 64 words in the reference
+/// ```
 ///
 /// ```
 /// use heap::bump::{leaked::LeakBox, unsync::Bump};
@@ -122,7 +129,13 @@ impl fmt::Display for FromMemError {
 impl core::error::Error for FromMemError {}
 
 impl BumpSlice {
-    /// A bump allocator of what `mem` has from the first aligned address up.
+    /// A bump allocator of what `mem` has from the first aligned address up, in whole words.
+    ///
+    /// ```text
+    ///  mem              │ … aligned to a word │ used │ storage          │ less than a word │
+    ///  from_mem(mem)                          └──── LeakBox ────────────┘
+    ///  into_mem(box)                          └──── &mut [..] ──────────┘
+    /// ```
     ///
     /// ```
     /// use core::mem::MaybeUninit;
@@ -131,7 +144,14 @@ impl BumpSlice {
     /// let mut memory = [MaybeUninit::uninit(); 128];
     /// let bump = BumpSlice::from_mem(&mut memory).unwrap();
     /// assert!(bump.get::<[u64; 14]>().is_some());
+    ///
+    /// let capacity = bump.capacity();
+    /// let memory = BumpSlice::into_mem(bump);
+    /// assert_eq!(memory.len(), size_of::<usize>() + capacity);
     /// ```
+    ///
+    /// # Errors
+    /// [`FromMemError`] if there is no room for the count, which is a word.
     pub fn from_mem(mem: &mut [MaybeUninit<u8>]) -> Result<LeakBox<'_, Self>, FromMemError> {
         let (base, capacity) = place::<Cell<usize>>(mem).ok_or(FromMemError(()))?;
         let slice = ptr::slice_from_raw_parts_mut(base.as_ptr(), capacity);
@@ -142,7 +162,26 @@ impl BumpSlice {
         }
     }
 
-    /// The bump allocator that is already there, with what is allocated.
+    /// The bump allocator that is already there, with its level as it was: the opposite of
+    /// [`into_mem`](Self::into_mem).
+    ///
+    /// ```text
+    ///  mem     │ 12   │ allocated 12 bytes │ unused     │   level 12
+    ///            used
+    /// ```
+    ///
+    /// ```
+    /// use core::mem::MaybeUninit;
+    /// use heap::bump::unsync::BumpSlice;
+    ///
+    /// let mut memory = [MaybeUninit::uninit(); 128];
+    /// let bump = BumpSlice::from_mem(&mut memory).unwrap();
+    /// bump.get::<[u8; 12]>().unwrap();
+    /// let memory = BumpSlice::into_mem(bump);
+    /// // SAFETY: it comes from `into_mem`, and is as it was.
+    /// let bump = unsafe { BumpSlice::from_mem_unchecked(memory) };
+    /// assert_eq!(bump.level().byte_offset(), 12);
+    /// ```
     ///
     /// # Safety
     /// `mem` is what [`into_mem`](Self::into_mem) returned, and its first word was not changed.
@@ -158,7 +197,8 @@ impl BumpSlice {
         unsafe { LeakBox::from_raw(slice as *mut BumpSlice) }
     }
 
-    /// The memory of a bump allocator, its count included.
+    /// The memory of a bump allocator, its count included: see the diagram of
+    /// [`from_mem`](Self::from_mem).
     pub fn into_mem<'lt>(this: LeakBox<'lt, Self>) -> &'lt mut [MaybeUninit<u8>] {
         let size = size_of_val(&*this);
         let base = LeakBox::into_raw(this).cast();
@@ -184,7 +224,8 @@ impl BumpSlice {
         unsafe { Room::new(self.data_ptr(), self.capacity(), &self.used) }
     }
 
-    /// A range of memory for `layout`, or `None` if there is not enough.
+    /// A range of memory for `layout`, or `None` if there is not enough: the lowest unused one that
+    /// is aligned, as with [`Bump::alloc`](super::Bump::alloc). O(1).
     ///
     /// # Panics
     /// If the layout's size is zero.
@@ -192,7 +233,11 @@ impl BumpSlice {
         self.alloc_at(layout, self.level()).ok()
     }
 
-    /// As [`alloc`](Self::alloc), but only if nothing was allocated since the level was `level`.
+    /// As [`alloc`](Self::alloc), but only if nothing was allocated since the level was `level`:
+    /// see the diagram of [`Bump::alloc_at`](super::Bump::alloc_at).
+    ///
+    /// # Errors
+    /// [`Failure::Mismatch`], with the level that it is; [`Failure::Exhausted`].
     ///
     /// # Panics
     /// If the layout's size is zero.
@@ -205,17 +250,22 @@ impl BumpSlice {
         Ok(self.room().take_at(layout, level)?.ptr)
     }
 
-    /// Room for a `V`.
+    /// Room for a `V`: an [`Allocation`], whose diagram shows where.
     pub fn get<V>(&self) -> Option<Allocation<'_, V>> {
         self.get_at(self.level()).ok()
     }
 
-    /// Room for a `V`, if nothing was allocated since the level was `level`.
+    /// Room for a `V`, if nothing was allocated since the level was `level`. Zero bytes can always
+    /// be had.
+    ///
+    /// # Errors
+    /// [`Failure::Mismatch`], with the level that it is; [`Failure::Exhausted`].
     pub fn get_at<V>(&self, level: Level) -> Result<Allocation<'_, V>, Failure> {
         Ok(self.room().take_at(Layout::new::<V>(), level)?.cast())
     }
 
-    /// The memory from `level` up.
+    /// The memory from `level` up, as a `V`: see the diagram of
+    /// [`Bump::get_unchecked`](super::Bump::get_unchecked). Nothing is allocated.
     ///
     /// # Safety
     /// * `level` is the [start](Allocation::level_start) of an allocation of this allocator, and the
@@ -230,6 +280,14 @@ impl BumpSlice {
     }
 
     /// Room for a `T`, in a box: [`LeakBox::write`] moves a value in.
+    ///
+    /// ```text
+    ///  bump_box::<u32>()         │ used   │ ??    │ unused                   │
+    ///  LeakBox::write(box, 5)    │ used   │ 5     │ unused                   │
+    /// ```
+    ///
+    /// # Errors
+    /// [`Failure::Exhausted`].
     pub fn bump_box<'bump, T: 'bump>(
         &'bump self,
     ) -> Result<LeakBox<'bump, MaybeUninit<T>>, Failure> {
@@ -239,6 +297,24 @@ impl BumpSlice {
     }
 
     /// Room for `n` of `T`, one after the other, in a box.
+    ///
+    /// ```text
+    ///  bump_array::<u16>(3)      │ used   │ ?? │ ?? │ ?? │ unused            │
+    /// ```
+    ///
+    /// ```
+    /// use heap::bump::unsync::Bump;
+    ///
+    /// let bump: Bump<[usize; 2]> = Bump::uninit();
+    /// let mut numbers = bump.bump_array::<u16>(3).unwrap();
+    /// for (room, number) in numbers.iter_mut().zip(1..) {
+    ///     room.write(number);
+    /// }
+    /// assert_eq!((numbers.len(), bump.level().byte_offset()), (3, 6));
+    /// ```
+    ///
+    /// # Errors
+    /// [`Failure::Exhausted`].
     pub fn bump_array<'bump, T: 'bump>(
         &'bump self,
         n: usize,
@@ -250,12 +326,13 @@ impl BumpSlice {
         Ok(LeakBox::from(slice))
     }
 
-    /// How much is used.
+    /// How much is used: see the diagram of [`Level`].
     pub fn level(&self) -> Level {
         self.room().level()
     }
 
-    /// Starts over. Nothing that was allocated can be alive, or else `self` would be borrowed.
+    /// Starts over, at level 0. Nothing that was allocated can be alive, or else `self` would be
+    /// borrowed. The memory is left as it is.
     pub fn reset(&mut self) {
         self.used.set(0);
     }

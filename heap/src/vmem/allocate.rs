@@ -12,7 +12,26 @@ const LOOKS: usize = 16;
 impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// Allocates a segment of `size`, and returns its base.
     ///
-    /// If no free segment is found, a span is borrowed from the source.
+    /// The size is rounded up to the quantum, and comes from the front of a free segment. If no
+    /// free segment is found, a span is borrowed from the source.
+    ///
+    /// ```text
+    ///  before            0x1_0000                                0x1_5000
+    ///                    │ free                                  │
+    ///  alloc(0x2800)     0x1_0000                0x1_3000        0x1_5000
+    ///                    │ allocated             │ free          │
+    /// ```
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+    /// arena.add_span(0x1_0000, 0x5000)?;
+    /// assert_eq!(arena.alloc(0x2800, AllocPolicy::InstantFit), Ok(0x1_0000));
+    /// assert_eq!((arena.allocated_space(), arena.free_space()), (0x3000, 0x2000));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::AllocZeroSize`], [`Error::SizeOverflow`], [`Error::AllocatorError`], and if there is
@@ -52,7 +71,28 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         self.allocate(&Fit::plain(size, self.quantum)?, policy)
     }
 
-    /// Allocates a segment that satisfies `layout`, and returns its base.
+    /// Allocates a segment that satisfies `layout`, and returns its base. Of a free segment it
+    /// takes the lowest place that does, with `NextFit` at or above where that goes on; what is
+    /// left on either side stays free.
+    ///
+    /// ```text
+    ///  before                0x1_1000                                                0x1_8000
+    ///                        │ free                                                  │
+    ///  size 0x2000,          0x1_1000                0x1_4000        0x1_6000        0x1_8000
+    ///  align 0x4000          │ free                  │ allocated     │ free          │
+    /// ```
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+    /// arena.add_span(0x1_1000, 0x7000)?;
+    /// let layout = Layout::from_size_align(0x2000, 0x4000).unwrap();
+    /// assert_eq!(arena.xalloc(layout, AllocPolicy::InstantFit), Ok(0x1_4000));
+    /// assert_eq!(arena.largest_free(), 0x3000);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// As [`alloc`](Self::alloc), and [`Error::Unsatisfiable`] if no address satisfies the layout in
@@ -62,6 +102,27 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     }
 
     /// Allocates exactly the range of `size` at `base`, rounded up to the quantum. Never imports.
+    /// O(log spans + segments of the span).
+    ///
+    /// ```text
+    ///                             0x1_0000                0x1_3000        0x1_5000
+    ///  there is                   │ free                  │ allocated     │
+    ///  (0x1_1000, 0x1000)                  ├──────┤  it is allocated
+    ///  (0x1_2000, 0x2000)                          ├──────────────┤  Occupied
+    /// ```
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+    /// arena.add_span(0x1_0000, 0x5000)?;
+    /// arena.xalloc_at(0x1_3000, 0x2000)?;
+    /// let refused = Err(Error::Occupied { base: 0x1_2000, size: 0x2000 });
+    /// assert_eq!(arena.xalloc_at(0x1_2000, 0x2000), refused);
+    /// assert_eq!(arena.xalloc_at(0x1_1000, 0x1000), Ok(()));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::Occupied`] unless all of the range is free in this arena,

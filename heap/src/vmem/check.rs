@@ -8,7 +8,7 @@ use super::spans;
 use super::state::{State, is_idle};
 use super::{Allocator, Arena, Lock};
 
-/// A broken invariant: which one, and where.
+/// A broken invariant: which one, and where. [`Arena::check`] finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Fault {
     /// The rule that does not hold.
@@ -18,6 +18,16 @@ pub struct Fault {
 }
 
 /// What always holds in an arena while it is not locked.
+///
+/// ```text
+///  SpanTree, SpansDisjoint            in a tree
+///  Ring, SegmentsFillSpan,       ┌──▶ span ◀──▶ free ◀──▶ allocated ◀──▶ free ◀──┐
+///  FreeMerged, Alignment         └───────────────────────────────────────────────┘
+///  FreeLists, FreeBits                          in a list                in a list
+///  Index                                                  in a bucket
+///  IdleSpans                     queue of the borrowed spans that are one free segment
+///  Counters, Cursor              total, allocated, borrowed; where NextFit goes on
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
     /// The tree of spans is ordered by base, and a heap by priority.
@@ -72,6 +82,18 @@ type Checked = core::result::Result<(), Fault>;
 
 impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// Walks over everything, with the arena locked, and returns the first rule that is broken.
+    /// Expected O(segments + spans · log spans).
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+    /// arena.add_span(0x1_0000, 0x5000)?;
+    /// arena.alloc(0x2800, AllocPolicy::BestFit)?;
+    /// assert_eq!(arena.check(), Ok(()));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// The rule, and the address.

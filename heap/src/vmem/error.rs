@@ -7,7 +7,33 @@ pub type Result<T> = core::result::Result<T, Error>;
 
 /// An error returned by an arena or by a [`Source`](super::Source).
 ///
-/// After an error the arena is as it was before the call.
+/// After an error the arena is as it was before the call. Sizes and addresses are in the unit of
+/// the arena.
+///
+/// Spans that an arena of quantum 0x1000 refuses:
+///
+/// ```text
+///                        0x1_0000                                0x1_5000
+///  there is              │ a span                                │
+///  OverlappingSpan                                       ├──────────────┤   (0x1_4000, 0x2000)
+///  UnalignedSpan     ├──────┤                                    (0xf800, 0x1000)
+///  WrappingSpan      the last page and one more, which would be page 0
+/// ```
+///
+/// ```
+/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # type Lock = LockApi<spin::Mutex<()>>;
+/// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+/// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+/// arena.add_span(0x1_0000, 0x5000)?;
+/// let overlapping = Error::OverlappingSpan { base: 0x1_4000, len: 0x2000, other: 0x1_0000 };
+/// assert_eq!(arena.add_span(0x1_4000, 0x2000), Err(overlapping));
+/// let unaligned = Error::UnalignedSpan { base: 0xf800, len: 0x1000, quantum: 0x1000 };
+/// assert_eq!(arena.add_span(0xf800, 0x1000), Err(unaligned));
+/// let wrapping = Error::WrappingSpan { base: usize::MAX - 0xfff, len: 0x2000 };
+/// assert_eq!(arena.add_span(usize::MAX - 0xfff, 0x2000), Err(wrapping));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Error {
@@ -20,7 +46,7 @@ pub enum Error {
     AllocatorError,
     /// Neither the arena nor its source has room for the request.
     Empty {
-        /// The size asked for.
+        /// The size asked for; of a segment that was to grow, how much was missing.
         size: usize,
     },
     /// No allocated segment starts here: it never did, or it was freed already.
@@ -32,9 +58,9 @@ pub enum Error {
     WrongSize {
         /// The base of the segment.
         base: usize,
-        /// The size that the segment has.
+        /// The size that the segment has, a multiple of the quantum.
         expected: usize,
-        /// The size that the caller gave.
+        /// The size that the caller gave, before it is rounded up.
         found: usize,
     },
     /// The arena has no source to import from.
@@ -73,7 +99,8 @@ pub enum Error {
     },
     /// A size of zero was asked for.
     AllocZeroSize,
-    /// The size, rounded up to the quantum, is more than the address space.
+    /// The size, rounded up to the quantum, is more than the address space, or from the base given
+    /// reaches past its end, or makes more of all spans together than a number can say.
     SizeOverflow {
         /// The size given.
         size: usize,
@@ -86,16 +113,16 @@ pub enum Error {
     },
     /// The range asked for is not entirely free.
     Occupied {
-        /// The first address of the range.
+        /// The first address of the range; of a segment that was to grow, the range above it.
         base: usize,
-        /// Its size.
+        /// Its size, rounded up to the quantum.
         size: usize,
     },
     /// The arena would hold more than its limit.
     LimitReached {
         /// The limit.
         limit: usize,
-        /// What the arena would have held.
+        /// What the arena would have held, with what it is borrowing or giving back just now.
         total: usize,
     },
     /// Another operation on this segment, or at the end of its span, is under way.

@@ -5,7 +5,29 @@ use super::state::{State, is_idle};
 use super::{Allocator, Arena, Error, Lock, Result, fit};
 
 impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
-    /// Frees the segment that was allocated at `base`. Needs no tag.
+    /// Frees the segment that was allocated at `base`. It merges with free segments below and above
+    /// it in its span, and takes no tag: a merger gives up to two back.
+    ///
+    /// ```text
+    ///                      0x1_0000    0x1_1000                0x1_3000    0x1_4000    0x1_5000
+    ///  before              │ free      │ allocated             │ free      │ allocated │
+    ///  free(0x1_1000)      │ free                                          │ allocated │
+    /// ```
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+    /// arena.add_span(0x1_0000, 0x5000)?;
+    /// arena.xalloc_at(0x1_1000, 0x2000)?;
+    /// arena.xalloc_at(0x1_4000, 0x1000)?;
+    /// arena.free(0x1_1000)?;
+    /// assert_eq!(arena.largest_free(), 0x4000);
+    /// let twice = Err(Error::NoSuchAllocation { base: 0x1_1000 });
+    /// assert_eq!(arena.free(0x1_1000), twice);
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// If that leaves a borrowed span entirely free, and more such spans are there than the arena
     /// keeps, the span goes back to the source. If the source does not take it, it is kept.
@@ -17,10 +39,25 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
         self.free_if(base, |_| Ok(()))
     }
 
-    /// Frees the segment of `size`, rounded up to the quantum, that was allocated at `base`.
+    /// [Frees](Self::free) the segment of `size`, rounded up to the quantum, that was allocated at
+    /// `base`.
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+    /// arena.add_span(0x1_0000, 0x5000)?;
+    /// let base = arena.alloc(0x2800, AllocPolicy::InstantFit)?;
+    /// let wrong = Err(Error::WrongSize { base, expected: 0x3000, found: 0x2000 });
+    /// assert_eq!(arena.free_sized(base, 0x2000), wrong);
+    /// assert_eq!(arena.free_sized(base, 0x2800), Ok(()));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
-    /// As [`free`](Self::free), and [`Error::WrongSize`] if the segment has another size.
+    /// As [`free`](Self::free); [`Error::WrongSize`] if the segment has another size;
+    /// [`Error::AllocZeroSize`] and [`Error::SizeOverflow`] for sizes that none has.
     pub fn free_sized(&self, base: usize, size: usize) -> Result<()> {
         let space = fit::round_up(size, self.quantum)?;
         self.free_if(base, |segment| {

@@ -7,7 +7,26 @@ use super::state::{State, is_idle};
 use super::{Allocator, Arena, Error, Layout, Lock, Locked, Result, Source};
 
 impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
-    /// Adds a span that is not borrowed from anybody.
+    /// Adds a span that is not borrowed from anybody: the addresses from `base` on, `len` of them.
+    /// All of it is free. It stays until the arena is dropped, and never merges with another span.
+    /// O(log spans).
+    ///
+    /// ```text
+    ///                                  0x1_0000                        0x1_4000        0x1_6000
+    ///  add_span(0x1_0000, 0x4000)      │ free                          │
+    ///  add_span(0x1_4000, 0x2000)      │ free                          │ free          │  2 spans
+    /// ```
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+    /// arena.add_span(0x1_0000, 0x4000)?;
+    /// arena.add_span(0x1_4000, 0x2000)?;
+    /// assert_eq!((arena.free_space(), arena.largest_free()), (0x6000, 0x4000));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::AllocZeroSize`], [`Error::UnalignedSpan`] unless base and length are multiples of
@@ -24,7 +43,28 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         Ok(())
     }
 
-    /// Borrows a span from the source.
+    /// Borrows a span from the source that satisfies `layout`. Its size is rounded up to the
+    /// quantum, and its alignment is at least that. The arena does so of itself when an allocation
+    /// finds no room. O(log spans), and what the source takes.
+    ///
+    /// ```text
+    ///  source      0x8_0000        0x8_2000        0x8_4000     arena    0x8_0000        0x8_2000
+    ///  before      │ free                          │             without a span
+    ///  import      │ allocated     │ free          │             │ free          │
+    /// ```
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
+    /// source.add_span(0x8_0000, 0x4000)?;
+    /// let arena = Arena::<_, Lock>::create("addresses", 0x1000, Some(&source), &tags)?;
+    /// arena.import(Layout::from_size_align(0x2000, 0x1000).unwrap())?;
+    /// assert!(arena.contains(0x8_1fff) && !arena.contains(0x8_2000));
+    /// assert_eq!((arena.borrowed_space(), source.allocated_space()), (0x2000, 0x2000));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::NoSource`], the source's error, [`Error::LimitReached`],
@@ -116,7 +156,30 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     }
 
     /// Gives back to the source what the arena keeps although it is free: borrowed spans, and the
-    /// free ends of others. Returns how much it was.
+    /// free ends of others. Returns how much it was. O(spans · log spans), and what the source
+    /// takes.
+    ///
+    /// ```text
+    ///  borrowed spans   0x8_0000                        0x8_4000    0x8_5000    0x8_6000
+    ///  before           │ free                          │ allocated │ free      │
+    ///  trim() = 0x5000                                  │ allocated │
+    /// ```
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
+    /// source.add_span(0x8_0000, 0x6000)?;
+    /// let arena = Arena::<_, Lock>::create("addresses", 0x1000, Some(&source), &tags)?;
+    /// let first = arena.alloc(0x4000, AllocPolicy::InstantFit)?;
+    /// let second = arena.alloc(0x2000, AllocPolicy::InstantFit)?;
+    /// arena.free(first)?;
+    /// arena.resize(second, 0x1000)?;
+    /// assert_eq!((arena.borrowed_space(), arena.trim()), (0x6000, 0x5000));
+    /// assert_eq!(arena.borrowed_space(), 0x1000);
+    /// # Ok::<(), Error>(())
+    /// ```
     pub fn trim(&self) -> usize {
         let mut given_back = 0;
         let mut from = Some(0);

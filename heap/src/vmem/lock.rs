@@ -4,6 +4,12 @@ use lock_api::{Mutex, MutexGuard, RawMutex};
 
 /// A lock without data, held by an arena for the short time in which it changes its structures.
 ///
+/// ```text
+///  one thread     lock() ─▶ guard ════════════════ drop
+///  another            lock() ┄┄┄┄┄┄┄┄ waits ┄┄┄┄┄┄┄┄┄┄─▶ guard ═══════ drop
+///  fault handler                try_lock() ─▶ None
+/// ```
+///
 /// # Safety
 /// Until the guard is dropped, no other call of `lock` on the same value returns and no call of
 /// `try_lock` returns a guard. Releasing it makes what was written under it visible to whoever
@@ -26,6 +32,16 @@ pub unsafe trait Lock: Default {
 }
 
 /// A [`Lock`] made of any raw mutex of [`lock_api`].
+///
+/// ```
+/// use heap::vmem::{Lock, lock::LockApi};
+///
+/// let lock = LockApi::<spin::Mutex<()>>::new();
+/// let guard = lock.lock();
+/// assert!(lock.try_lock().is_none());
+/// drop(guard);
+/// assert!(lock.try_lock().is_some());
+/// ```
 pub struct LockApi<R>(Mutex<R, ()>);
 
 impl<R: RawMutex> LockApi<R> {

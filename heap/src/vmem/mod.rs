@@ -6,6 +6,18 @@
 //! its *quantum*. It never touches what its numbers stand for: a [*boundary tag*](Bt) describes each
 //! span and each segment, and these come from a [tag supply](Allocator).
 //!
+//! ```text
+//!              import ──▶               alloc ──▶
+//!              extend ──▶               xalloc ──▶
+//!   ┌────────┐            ┌───────────┐              ┌────────────────────────────┐
+//!   │ Source │━━ spans ━━━│   Arena   │━━ segments ━━│ callers, for example the   │
+//!   └────────┘            └─────┬─────┘              │ arena whose source this is │
+//!              ◀── release    tags      ◀── free     └────────────────────────────┘
+//!              ◀── shrink ┌─────┴─────┐
+//!                         │ Allocator │
+//!                         └───────────┘
+//! ```
+//!
 //! ```
 //! use heap::vmem::tags::{NoPages, TagPool};
 //! use heap::vmem::{AllocPolicy, Arena, lock::LockApi};
@@ -87,6 +99,31 @@ pub mod alloc {
 /// | `xalloc_at`, `segment_of`        | O(log spans + segments of the span) |
 ///
 /// Before it refuses an allocation, the arena looks at every free segment that could fit.
+///
+/// Two spans in an arena of quantum 0x1000. Between them nothing is described:
+///
+/// ```text
+///  0x1000                  0x4000  0x5000                          0x9000  0xb000          0xd000
+///  │ allocated 0x3000      │ free  │ allocated 0x4000              │       │ free 0x2000   │
+///  └ span, added ──────────────────────────────────────────────────┘       └ borrowed ─────┘
+///  total_space 0xa000 = allocated_space 0x7000 + free_space 0x3000    borrowed_space 0x2000
+/// ```
+///
+/// ```
+/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # type Lock = LockApi<spin::Mutex<()>>;
+/// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+/// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
+/// # source.add_span(0xb000, 0x2000)?;
+/// let arena = Arena::<_, Lock>::create("addresses", 0x1000, Some(&source), &tags)?;
+/// arena.add_span(0x1000, 0x8000)?;
+/// arena.import(Layout::from_size_align(0x2000, 0x1000).unwrap())?;
+/// arena.xalloc_at(0x1000, 0x3000)?;
+/// arena.xalloc_at(0x5000, 0x4000)?;
+/// assert_eq!((arena.total_space(), arena.borrowed_space()), (0xa000, 0x2000));
+/// assert_eq!((arena.allocated_space(), arena.free_space()), (0x7000, 0x3000));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Arena<'label, 'src, A: Allocator, L: Lock> {
     label: &'label str,
     quantum: usize,
@@ -102,12 +139,21 @@ pub struct Arena<'label, 'src, A: Allocator, L: Lock> {
     state: UnsafeCell<State>,
 }
 
-/// A hook that can free something when an arena is about to refuse a size. It says whether another
-/// attempt is worthwhile. Called with no lock held.
+/// A hook that can free something when an arena is about to refuse a size. It is told the size,
+/// rounded up to the quantum, and says whether another attempt is worthwhile. It is called with no
+/// lock held, at most once for each allocation, and not when it was boundary tags that were
+/// missing. It borrows nothing: what it frees, it reaches through statics or what it owns.
+///
+/// ```text
+///  alloc ──▶ free segments ──▶ source ──▶ every free segment ──▶ hook ──▶ true: all this once more
+///              │ fits            │ lends    │ fits                 │
+///              ▼                 ▼          ▼                      └────▶ false: the error
+///             base              base       base
+/// ```
 pub type Reclaim = dyn Fn(usize) -> bool + Sync;
 
 /// A hook that learns of an arena dropped with live allocations: its label, and how much of it is
-/// allocated.
+/// allocated, in the unit of the arena. See [`Arena::with_leak_hook`].
 pub type LeakHook = fn(label: &str, allocated: usize);
 
 // SAFETY: the state consists of boundary tags that belong to the arena, and moves with it.
@@ -116,7 +162,8 @@ unsafe impl<A: Allocator + Send, L: Lock + Send> Send for Arena<'_, '_, A, L> {}
 unsafe impl<A: Allocator + Sync, L: Lock + Sync> Sync for Arena<'_, '_, A, L> {}
 
 impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
-    /// Creates an arena without spans.
+    /// Creates an arena without spans. Takes no tag; [`add_span`](Self::add_span) and the source
+    /// make of it what the [diagram](Self) shows.
     ///
     /// When a request does not fit it borrows from `source`, if there is one. Its boundary tags come
     /// from `allocator`.
@@ -151,6 +198,30 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     ///
     /// With 0, free space at the end of a borrowed span is offered to the source as well, which may
     /// [shrink](Source::shrink) the span.
+    ///
+    /// ```text
+    ///                           after alloc(0x1000)    after free
+    ///  1 or more   arena        │ allocated │          │ free      │   serves the next allocation
+    ///              source       │ lent      │          │ lent      │
+    ///
+    ///  0           arena        │ allocated │                          without a span
+    ///              source       │ lent      │          │ free      │
+    /// ```
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
+    /// # source.add_span(0x8_0000, 0x2000)?;
+    /// for kept in [0, 1] {
+    ///     let arena = Arena::<_, Lock>::create("addresses", 0x1000, Some(&source), &tags)?;
+    ///     let arena = arena.with_kept_spans(kept);
+    ///     arena.free(arena.alloc(0x1000, AllocPolicy::InstantFit)?)?;
+    ///     assert_eq!(source.allocated_space(), kept * 0x1000);
+    /// }
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn with_kept_spans(mut self, spans: usize) -> Self {
         self.kept_spans = spans;
@@ -158,21 +229,69 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     }
 
     /// Sets the least that is borrowed at a time, rounded up to the quantum: what is asked for, if
-    /// not set. When the source refuses this much, the arena asks for what it needs.
+    /// not set. When the source refuses this much, the arena asks for what it needs. Nor does it
+    /// ask for more than it needs for a layout with a bound or a boundary not to cross, and for an
+    /// [`import`](Self::import).
+    ///
+    /// ```text
+    ///  with_min_import(0x4000), alloc(0x800)
+    ///
+    ///  0x8_0000          0x8_1000                                            0x8_3fff
+    ///   ├─────────────────┬───────────────────────────────────────────────────┤
+    ///   │ allocated       │ free                                              │  one borrowed span
+    ///   └─────────────────┴───────────────────────────────────────────────────┘
+    /// ```
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
+    /// # source.add_span(0x8_0000, 0x1_0000)?;
+    /// let arena = Arena::<_, Lock>::create("addresses", 0x1000, Some(&source), &tags)?;
+    /// let arena = arena.with_min_import(0x4000);
+    /// assert_eq!(arena.alloc(0x800, AllocPolicy::InstantFit), Ok(0x8_0000));
+    /// assert_eq!((arena.borrowed_space(), arena.free_space()), (0x4000, 0x3000));
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn with_min_import(mut self, size: usize) -> Self {
         self.min_import = fit::round_up(size, self.quantum).unwrap_or(0);
         self
     }
 
-    /// Sets the most that the spans of the arena may have in total.
+    /// Sets the most that the spans of the arena may have in total: `usize::MAX` if not set. What
+    /// would be more is refused with [`Error::LimitReached`].
+    ///
+    /// ```text
+    ///  limit 0x5000   │ spans: 0x4000                 │       │
+    ///                                                  └ 0x1000 may come, 0x2000 may not
+    /// ```
     #[must_use]
     pub fn with_limit(mut self, limit: usize) -> Self {
         self.limit = limit;
         self
     }
 
-    /// Sets a hook that is called before an allocation is refused.
+    /// Sets a [hook](Reclaim) that is called before an allocation is refused.
+    ///
+    /// ```
+    /// # use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// static ASKED: AtomicUsize = AtomicUsize::new(0);
+    /// let hook = |size| {
+    ///     ASKED.store(size, Relaxed);
+    ///     false
+    /// };
+    /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+    /// let arena = arena.with_reclaim(&hook);
+    /// let refused = Err(Error::Empty { size: 0x1800 });
+    /// assert_eq!(arena.alloc(0x1800, AllocPolicy::InstantFit), refused);
+    /// assert_eq!(ASKED.load(Relaxed), 0x2000);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn with_reclaim(mut self, hook: &'src Reclaim) -> Self {
         self.reclaim = Some(hook);
@@ -181,6 +300,28 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
 
     /// Sets a hook that is called when the arena is dropped with live allocations. The spans in
     /// which they lie are not given back.
+    ///
+    /// ```text
+    ///  when dropped    │ allocated 0x2000 │ free         │   added span
+    ///                  │ free      │ allocated 0x1000    │   borrowed span: stays lent
+    ///                  │ free                            │   borrowed span: given back
+    ///  the hook is told 0x3000
+    /// ```
+    ///
+    /// ```
+    /// # use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// static LEAKED: AtomicUsize = AtomicUsize::new(0);
+    /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+    /// let arena = arena.with_leak_hook(|_label, allocated| LEAKED.store(allocated, Relaxed));
+    /// arena.add_span(0x1_0000, 0x4000)?;
+    /// arena.xalloc_at(0x1_0000, 0x2000)?;
+    /// drop(arena);
+    /// assert_eq!(LEAKED.load(Relaxed), 0x2000);
+    /// # Ok::<(), Error>(())
+    /// ```
     #[must_use]
     pub fn with_leak_hook(mut self, hook: LeakHook) -> Self {
         self.on_leak = Some(hook);
@@ -192,7 +333,7 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
         self.label
     }
 
-    /// The quantum.
+    /// The quantum, a power of two.
     pub fn quantum(&self) -> usize {
         self.quantum
     }
@@ -258,9 +399,10 @@ impl<L: Lock> DerefMut for Locked<'_, L> {
 }
 
 impl<A: Allocator, L: Lock> Drop for Arena<'_, '_, A, L> {
-    /// Gives free borrowed spans back to the source, and all tags to their supply.
+    /// Gives free borrowed spans back to the source, and all tags and index pages to their supply.
     ///
-    /// A span with live allocations stays with whoever uses them.
+    /// A span with live allocations stays with whoever uses them: see
+    /// [`with_leak_hook`](Arena::with_leak_hook). O(segments).
     fn drop(&mut self) {
         if let Some(hook) = self.on_leak
             && self.state.get_mut().allocated != 0

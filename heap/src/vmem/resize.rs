@@ -12,12 +12,46 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// It grows into free space above it, and at the end of a borrowed span the source is asked to
     /// [extend](crate::vmem::Source::extend) the span by what is missing. When it shrinks, its tail
     /// becomes free; at the end of a borrowed span, an arena that keeps no free spans offers it to
-    /// the source.
+    /// the source. Expected O(1), apart from calls to the source.
+    ///
+    /// ```text
+    ///  an added span               0x1_0000                0x1_2000                0x1_4000
+    ///  before                      │ allocated             │ free                  │ allocated │
+    ///  resize(0x1_0000, 0x3000)    │ allocated                         │ free      │ allocated │
+    ///  resize(0x1_0000, 0x1000)    │ allocated │ free                              │ allocated │
+    ///
+    ///  a borrowed span             0x8_0000                0x8_2000
+    ///  before                      │ allocated             │
+    ///  resize(0x8_0000, 0x3000)    │ allocated                         │  with the source's help
+    /// ```
+    ///
+    /// ```
+    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # type Lock = LockApi<spin::Mutex<()>>;
+    /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+    /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
+    /// source.add_span(0x8_0000, 0x4000)?;
+    /// let arena = Arena::<_, Lock>::create("addresses", 0x1000, Some(&source), &tags)?;
+    /// arena.add_span(0x1_0000, 0x5000)?;
+    /// arena.xalloc_at(0x1_0000, 0x2000)?;
+    /// arena.xalloc_at(0x1_4000, 0x1000)?;
+    /// arena.resize(0x1_0000, 0x3000)?;
+    /// assert_eq!(arena.free_space(), 0x1000);
+    /// arena.resize(0x1_0000, 0x1000)?;
+    /// assert_eq!(arena.largest_free(), 0x3000);
+    ///
+    /// arena.import(Layout::from_size_align(0x2000, 0x1000).unwrap())?;
+    /// arena.xalloc_at(0x8_0000, 0x2000)?;
+    /// arena.resize(0x8_0000, 0x3000)?;
+    /// assert_eq!((arena.borrowed_space(), source.free_space()), (0x3000, 0x1000));
+    /// # Ok::<(), Error>(())
+    /// ```
     ///
     /// # Errors
     /// [`Error::NoSuchAllocation`], [`Error::AllocZeroSize`], [`Error::SizeOverflow`]. When growing:
-    /// [`Error::Occupied`] if what lies above is allocated or another span, [`Error::Empty`] at the end of a span
-    /// that is not borrowed, [`Error::LimitReached`], and the source's error. [`Error::Busy`] if the
+    /// [`Error::Occupied`] if what lies above is allocated or, beyond a borrowed span, in another
+    /// span; [`Error::Empty`] at the end of a span that is not borrowed; both tell how much was
+    /// missing. [`Error::LimitReached`], and the source's error. [`Error::Busy`] if the
     /// segment, or the end of its span, is being resized already. [`Error::AllocatorError`] is
     /// possible when shrinking a segment without free space above it, if even the tags that are
     /// reserved for this have been used up.

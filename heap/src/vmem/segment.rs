@@ -16,7 +16,23 @@ use core::ptr::NonNull;
 /// A boundary tag.
 ///
 /// The type is public so that a tag supply knows its size and alignment; what is in it concerns the
-/// arena alone.
+/// arena alone. On 64-bit machines it is 64 bytes, aligned to as many:
+///
+/// ```text
+///  0       8       16      24      32      40      48      56     57     58      64
+///  ┌───────┬───────┬───────┬───────┬───────┬───────┬───────┬──────┬──────┬───────┐
+///  │ start │ last  │ prev  │ next  │ left  │ right │ idle  │ kind │ busy │       │
+///  └───────┴───────┴───────┴───────┴───────┴───────┴───────┴──────┴──────┴───────┘
+///   inclusive       address order   list or tree    queue   span, free   unused
+///                                                           or allocated
+/// ```
+///
+/// ```
+/// use heap::vmem::Bt;
+///
+/// #[cfg(target_pointer_width = "64")]
+/// assert_eq!((size_of::<Bt>(), align_of::<Bt>()), (64, 64));
+/// ```
 #[repr(C)]
 #[cfg_attr(target_pointer_width = "64", repr(align(64)))]
 pub struct Bt {

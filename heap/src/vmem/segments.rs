@@ -5,6 +5,27 @@ use super::state::State;
 use super::{Allocator, Arena, Lock};
 
 /// A segment of an arena, as it was when it was looked at.
+///
+/// ```text
+///  0x1_0000                0x1_2000    0x1_3000
+///  │ allocated             │ free      │ allocated             │
+///  ▲                       ▲          ▲                       ▲
+///  span.base               base   last                span.last
+/// ```
+///
+/// ```
+/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # type Lock = LockApi<spin::Mutex<()>>;
+/// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+/// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+/// arena.add_span(0x1_0000, 0x5000)?;
+/// arena.xalloc_at(0x1_0000, 0x2000)?;
+/// arena.xalloc_at(0x1_3000, 0x2000)?;
+/// let span = SpanExtent { base: 0x1_0000, last: 0x1_4fff, borrowed: false };
+/// let segment = Segment { base: 0x1_2000, last: 0x1_2fff, kind: SegmentKind::Free, span };
+/// assert_eq!(arena.segment_of(0x1_2345), Some(segment));
+/// # Ok::<(), Error>(())
+/// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
     /// The first address.
@@ -17,7 +38,7 @@ pub struct Segment {
     pub span: SpanExtent,
 }
 
-/// Whether a segment is free.
+/// Whether a [segment](Segment) is free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentKind {
     /// It is free.
@@ -26,7 +47,7 @@ pub enum SegmentKind {
     Allocated,
 }
 
-/// A span of an arena, as it was when it was looked at.
+/// A span of an arena, as it was when it was looked at: see the diagram of [`Segment`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanExtent {
     /// The first address.
@@ -57,23 +78,36 @@ impl Segment {
 }
 
 impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
-    /// Whether `address` lies in a span of this arena. O(log spans).
+    /// Whether `address` lies in a span of this arena, free or allocated. O(log spans).
+    ///
+    /// ```text
+    ///  0x1_0000                0x1_3000                0x1_5000                0x1_7000
+    ///  │ allocated             │ free                  │    no span            │ free      │
+    ///  ├──────────── true ─────────────────────────────┤──────── false ────────├── true ───┤
+    /// ```
     pub fn contains(&self, address: usize) -> bool {
         self.lock().spans.containing(address).is_some()
     }
 
-    /// The segment in which `address` lies. O(log spans + segments of the span).
+    /// The segment in which `address` lies, as the [diagram](Segment) shows it; `None` if it lies
+    /// in no span. O(log spans + segments of the span).
     pub fn segment_of(&self, address: usize) -> Option<Segment> {
         self.lock().segment_of(address)
     }
 
     /// As [`segment_of`](Self::segment_of), for those who must not wait, such as a fault handler:
-    /// `None` if the arena is locked.
+    /// `None` if the arena is locked, and always with a lock whose
+    /// [`try_lock`](Lock::try_lock) cannot tell.
     pub fn try_segment_of(&self, address: usize) -> Option<Option<Segment>> {
         Some(self.try_lock()?.segment_of(address))
     }
 
     /// The size of the largest free segment, or 0. Looks at the free segments of one size class.
+    ///
+    /// ```text
+    ///  │ free 0x3000        │ █ │ free 0x4000               │ █ │ free 0x2000   │
+    ///                             └ the answer
+    /// ```
     pub fn largest_free(&self) -> usize {
         let state = self.lock();
         state.free.largest().map(Tag::size).max().unwrap_or(0)
@@ -108,6 +142,33 @@ const BATCH: usize = 16;
 ///
 /// Takes constant time for each segment while no segment of the arena merges or goes away, and
 /// that of [`Arena::segment_of`] for 16 segments otherwise.
+///
+/// Here there are twenty segments, of one each, and segments 15 and 16 are freed when the first
+/// sixteen have been taken. Nobody is told of 15 twice:
+///
+/// ```text
+///  taken        │ 0   │ … │ 15  │
+///  meanwhile    │ 0   │ … │ 15, 16    │ 17  │ … │ 19  │
+///  told next                    │ 16  │ 17  │ … │ 19  │
+/// ```
+///
+/// ```
+/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # type Lock = LockApi<spin::Mutex<()>>;
+/// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+/// let arena = Arena::<_, Lock>::create("numbers", 1, None, &tags)?;
+/// arena.add_span(0, 20)?;
+/// for number in 0..20 {
+///     arena.xalloc_at(number, 1)?;
+/// }
+/// let mut segments = arena.segments();
+/// assert_eq!(segments.nth(15).map(|it| (it.base, it.last)), Some((15, 15)));
+/// arena.free(15)?;
+/// arena.free(16)?;
+/// let next = segments.next().unwrap();
+/// assert_eq!((next.base, next.last, next.kind), (16, 16, SegmentKind::Free));
+/// # Ok::<(), Error>(())
+/// ```
 pub struct Segments<'arena, 'label, 'src, A: Allocator, L: Lock> {
     arena: &'arena Arena<'label, 'src, A, L>,
     /// The address at which to go on, if there is any left.

@@ -4,9 +4,39 @@ use super::{Error, Layout, Result};
 
 /// Something that lends spans to an arena: another arena, or the pages behind addresses.
 ///
-/// An arena calls its source with none of its locks held. No function here may panic.
+/// An arena calls its source with none of its locks held. No function here may panic. Bases and
+/// sizes are in the unit of the arena, and sizes are multiples of its quantum.
+///
+/// What is lent of a range, after calls in this order:
+///
+/// ```text
+///                                   base          + 0x1000      + 0x2000      + 0x3000
+///  import(size 0x2000) = base       ├─────────── lent ──────────┤
+///  extend(base, 0x2000, 0x3000)     ├────────────────── lent ─────────────────┤
+///  shrink(base, 0x3000, 0x1000)     ├─── lent ────┤
+///  release(base, 0x1000)            nothing
+/// ```
+///
+/// An arena is a source itself:
+///
+/// ```
+/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # type Lock = LockApi<spin::Mutex<()>>;
+/// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+/// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
+/// source.add_span(0x8_0000, 0x4000)?;
+/// let base = Source::import(&source, Layout::from_size_align(0x2000, 0x1000).unwrap())?;
+/// // SAFETY: nobody else uses the range, which was lent with this base and these sizes.
+/// unsafe {
+///     source.extend(base, 0x2000, 0x3000)?;
+///     source.shrink(base, 0x3000, 0x1000)?;
+///     source.release(base, 0x1000)?;
+/// }
+/// assert_eq!(source.allocated_space(), 0);
+/// # Ok::<(), Error>(())
+/// ```
 pub trait Source: Sync {
-    /// Lends a range that satisfies `layout`, and returns its base.
+    /// [Lends](Self) a range that satisfies `layout`, and returns its base.
     ///
     /// The layout's size is a multiple of the borrowing arena's quantum, and its alignment is at
     /// least that quantum.
@@ -15,7 +45,7 @@ pub trait Source: Sync {
     /// Any error; nothing is lent then.
     fn import(&self, layout: Layout) -> Result<usize>;
 
-    /// Takes back a range, all of it.
+    /// Takes back a range, all of it, [as it is then](Self).
     ///
     /// # Errors
     /// Any error; the range is then still lent.
@@ -25,7 +55,7 @@ pub trait Source: Sync {
     /// this size, and is not used any more.
     unsafe fn release(&self, base: usize, size: usize) -> Result<()>;
 
-    /// Makes a lent range longer at its end, in place.
+    /// Makes a lent range [longer at its end](Self), in place.
     ///
     /// # Errors
     /// [`Error::NotSupported`] by default; any error leaves the range as it was.

@@ -27,6 +27,30 @@ const FOR_RESTOCKING: usize = 16;
 /// time, so the pages may themselves come from arenas that use this pool: for these the last tags
 /// are kept.
 ///
+/// ```text
+///  free tags         0 … 16                  17 … 47       48 … 174    175 …
+///                   ├───────────────────────┼─────────────┼───────────┼──────────────────────▶
+///  hands out tags    while it takes a page   yes           yes         yes
+///  pages             takes one               takes one                 gives back unused ones
+/// ```
+///
+/// With 64-bit pointers a page has 63 tags, and 174 is 48 and twice that. `RESERVE` is how many
+/// tags the pool begins with: more than 16, or else it does not compile.
+///
+/// ```
+/// use heap::vmem::{Arena, lock::LockApi, tags::{NoPages, TagCounts, TagPool}};
+/// type Lock = LockApi<spin::Mutex<()>>;
+///
+/// let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+/// let arena = Arena::<_, Lock>::create("numbers", 1, None, &tags)?;
+/// arena.add_span(0, 100)?;
+/// let in_use = TagCounts { in_use: 16, free: 48, tag_pages: 0, index_pages: 0 };
+/// assert_eq!(tags.counts(), in_use);
+/// drop(arena);
+/// assert_eq!(tags.counts().free, 64);
+/// # Ok::<(), heap::vmem::Error>(())
+/// ```
+///
 /// Index pages come from the same supply.
 ///
 /// A page must stay mapped, at the same address, while the pool has it. A pool whose pages are
@@ -40,7 +64,7 @@ pub struct TagPool<L: Lock, P: PageSupply, const RESERVE: usize = 64> {
     state: UnsafeCell<State>,
 }
 
-/// How many tags and pages a [`TagPool`] has.
+/// How many tags and pages a [`TagPool`] has. `free` is what its diagram shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TagCounts {
     /// Tags that arenas have, in use or in hand.
@@ -76,7 +100,7 @@ unsafe impl<L: Lock + Sync, P: PageSupply + Sync, const RESERVE: usize> Sync
 }
 
 impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
-    /// A pool with a reserve of `RESERVE` tags and no page yet.
+    /// A pool with a reserve of `RESERVE` tags, all of them free, and no page yet.
     pub const fn new(lock: L, pages: P) -> Self {
         const { assert!(RESERVE > FOR_RESTOCKING) };
         Self {
@@ -98,7 +122,7 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
         }
     }
 
-    /// How many tags and pages there are.
+    /// How many tags and pages there are. Constant time.
     pub fn counts(&self) -> TagCounts {
         self.locked(|state| state.counts)
     }
@@ -242,7 +266,8 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> Drop for TagPool<L, P, RESERV
     }
 }
 
-/// A [`PageSupply`] without pages, for a [`TagPool`] that lives on its reserve.
+/// A [`PageSupply`] without pages, for a [`TagPool`] that lives on its reserve: of that it hands
+/// out all but the last 16 tags, and indexes do not grow.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoPages;
 
