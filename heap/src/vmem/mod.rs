@@ -131,7 +131,7 @@ pub struct Arena<'label, 'src, A: Allocator, L: Lock> {
     kept_spans: usize,
     min_import: usize,
     limit: usize,
-    reclaim: Option<&'src Reclaim>,
+    reclaim: Option<&'src Reclaim<'src>>,
     on_leak: Option<LeakHook>,
     allocator: A,
     lock: L,
@@ -142,7 +142,7 @@ pub struct Arena<'label, 'src, A: Allocator, L: Lock> {
 /// A hook that can free something when an arena is about to refuse a size. It is told the size,
 /// rounded up to the quantum, and says whether another attempt is worthwhile. It is called with no
 /// lock held, at most once for each allocation, and not when it was boundary tags that were
-/// missing. It borrows nothing: what it frees, it reaches through statics or what it owns.
+/// missing.
 ///
 /// ```text
 ///  alloc ──▶ free segments ──▶ source ──▶ every free segment ──▶ hook ──▶ true: all this once more
@@ -150,7 +150,7 @@ pub struct Arena<'label, 'src, A: Allocator, L: Lock> {
 ///              ▼                 ▼          ▼                      └────▶ false: the error
 ///             base              base       base
 /// ```
-pub type Reclaim = dyn Fn(usize) -> bool + Sync;
+pub type Reclaim<'a> = dyn Fn(usize) -> bool + Sync + 'a;
 
 /// A hook that learns of an arena dropped with live allocations: its label, and how much of it is
 /// allocated, in the unit of the arena. See [`Arena::with_leak_hook`].
@@ -280,20 +280,20 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
-    /// static ASKED: AtomicUsize = AtomicUsize::new(0);
+    /// let asked = AtomicUsize::new(0);
     /// let hook = |size| {
-    ///     ASKED.store(size, Relaxed);
+    ///     asked.store(size, Relaxed);
     ///     false
     /// };
     /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
     /// let arena = arena.with_reclaim(&hook);
     /// let refused = Err(Error::Empty { size: 0x1800 });
     /// assert_eq!(arena.alloc(0x1800, AllocPolicy::InstantFit), refused);
-    /// assert_eq!(ASKED.load(Relaxed), 0x2000);
+    /// assert_eq!(asked.load(Relaxed), 0x2000);
     /// # Ok::<(), Error>(())
     /// ```
     #[must_use]
-    pub fn with_reclaim(mut self, hook: &'src Reclaim) -> Self {
+    pub fn with_reclaim(mut self, hook: &'src Reclaim<'src>) -> Self {
         self.reclaim = Some(hook);
         self
     }
