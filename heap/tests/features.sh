@@ -1,6 +1,6 @@
 #!/bin/sh
 # Every pair of features compiles in each of its four states, and the tests pass with those that
-# change what they test. (Without any, they pass elsewhere.)
+# change what they test. (Without any, they pass elsewhere.) The examples run, with and without the detector.
 #
 #     heap/tests/features.sh           what the installed compilers can do
 #
@@ -43,6 +43,12 @@ done
 
 for combination in counters,hardened "$(without hardened)"; do
     try "test: ${combination:-no features}" cargo test --quiet --features "$combination"
+done
+
+for example in examples/*.rs; do
+    name=$(basename "$example" .rs)
+    try "run: $name" cargo run --quiet --example "$name"
+    try "run: $name, hardened" cargo run --quiet --example "$name" --features counters,hardened
 done
 
 if cargo +nightly --version >/dev/null 2>&1; then
