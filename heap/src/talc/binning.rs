@@ -253,6 +253,13 @@ mod tests {
     }
 
     #[test]
+    fn no_size_has_a_bin_beyond_those_of_the_default() {
+        let all = interesting_sizes().chain([usize::MAX & !(CHUNK_UNIT - 1)]);
+        let last = all.map(DefaultBinning::size_to_bin).max();
+        assert_eq!(last, Some(DefaultBinning::BIN_COUNT - 1));
+    }
+
+    #[test]
     fn the_linear_part_is_exact() {
         for units in 1..=64 {
             assert_eq!(Wide::size_to_bin(units * CHUNK_UNIT), units as u32 - 1);
