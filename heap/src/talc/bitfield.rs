@@ -257,6 +257,31 @@ mod tests {
         assert!(field.bit_scan_forward(0) >= F::BITS);
     }
 
+    /// Has only what is required.
+    #[derive(Debug, Clone, Copy, PartialEq, Eq)]
+    struct Plain(u32);
+
+    impl BitField for Plain {
+        const BITS: u32 = 20;
+        const ZEROES: Self = Self(0);
+
+        fn bit_scan_forward(&self, b: u32) -> u32 {
+            (b..Self::BITS).find(|&b| self.read_bit(b)).unwrap_or(99)
+        }
+
+        fn set_bit(&mut self, b: u32) {
+            self.0 |= 1 << b;
+        }
+
+        fn clear_bit(&mut self, b: u32) {
+            self.0 &= !(1 << b);
+        }
+
+        fn read_bit(&self, b: u32) -> bool {
+            self.0 >> b & 1 != 0
+        }
+    }
+
     #[test]
     fn words_arrays_and_two_levels_agree_with_a_set() {
         agrees_with_a_set::<u8>();
@@ -269,5 +294,7 @@ mod tests {
         agrees_with_a_set::<TwoLevelBitField<u8, u64, 7>>();
         agrees_with_a_set::<TwoLevelBitField<u8, u8, 8>>();
         agrees_with_a_set::<TwoLevelBitField<u16, [u32; 2], 9>>();
+        agrees_with_a_set::<Plain>();
+        agrees_with_a_set::<[Plain; 3]>();
     }
 }
