@@ -294,6 +294,8 @@ mod tests {
         agrees_with_a_set::<TwoLevelBitField<u8, u64, 7>>();
         agrees_with_a_set::<TwoLevelBitField<u8, u8, 8>>();
         agrees_with_a_set::<TwoLevelBitField<u16, [u32; 2], 9>>();
+        assert_eq!(<[u8; 5]>::BITS, 40);
+        assert_eq!(TwoLevelBitField::<u8, u64, 7>::BITS, 448);
         agrees_with_a_set::<Plain>();
         agrees_with_a_set::<[Plain; 3]>();
     }
