@@ -24,7 +24,7 @@ static KERNEL_ADDRESSES: Once<HeapArena> = Once::new();
 static HEAP_PAGES: Once<HeapArena> = Once::new();
 
 /// The addresses that the heap may use: a window of 256 GiB in which nothing else is mapped. Its first
-/// page is the [fence](fence).
+/// page is the [fence].
 ///
 /// # Panics
 /// Before memory was set up.
