@@ -27,8 +27,11 @@ fn a_replaced_source_leaves_what_is_in_use() {
     let mut heap = heap(&arena);
     let small = alloc(&heap, layout(100));
     let large = alloc(&heap, layout(200_000));
-    // SAFETY: the block is live.
-    unsafe { large.write_bytes(7, 200_000) };
+    // SAFETY: the blocks are live. The first lies just above what the allocator keeps for itself.
+    unsafe {
+        small.write_bytes(7, 100);
+        large.write_bytes(7, 200_000);
+    }
     let lent = window.lent();
     // SAFETY: the arena's memory is that of the window.
     let other = unsafe { ArenaSource::new(&arena) };

@@ -322,3 +322,48 @@ fn a_heap_that_is_extended_by_dirty_memory_is_cleared() {
     let (_, bytes) = cleared(&mut talc, size * 7 / 8);
     assert!(bytes >= size / 4, "{bytes} bytes were cleared");
 }
+
+#[test]
+fn a_heap_that_is_extended_to_where_it_ended_before_is_cleared() {
+    let source = Pages::new(true, 0);
+    let (base, size) = (source.regions[0].memory.base(), 1 << 18);
+    let mut talc = Talc::new(source);
+    // SAFETY: the memory is ours, zero at first, and each end is passed on.
+    unsafe {
+        let end = talc.claim_zeroed(base, size).unwrap();
+        let low = talc.truncate(end, base.add(size / 4)).unwrap();
+        low.write_bytes(1, size - size / 4);
+        assert_eq!(talc.extend(low, end.as_ptr()), end);
+    }
+    let (_, bytes) = cleared(&mut talc, size * 7 / 8);
+    assert!(bytes >= size / 2, "{bytes} bytes were cleared");
+}
+
+#[test]
+fn a_heap_that_is_claimed_where_one_was_deleted_is_cleared() {
+    for is_freed in [false, true] {
+        let source = Pages::new(true, 0);
+        let [first, other] = [0, 1].map(|index: usize| source.regions[index].memory.base());
+        let size = 1 << 18;
+        let mut talc = Talc::new(source);
+        // SAFETY: the memory is ours, zero at first, each end is passed on, and the block is freed once.
+        unsafe {
+            talc.claim(first, min_first_heap_size::<DefaultBinning>())
+                .unwrap();
+            let end = talc.claim_zeroed(other, size).unwrap();
+            if is_freed {
+                talc.source.regions[1].heap_end = Some(end);
+                let layout = Layout::new::<[u64; 100]>();
+                let block = talc.allocate(layout).unwrap();
+                talc.deallocate(block.as_ptr(), layout);
+                assert_eq!(talc.source.regions[1].heap_end, None);
+            } else {
+                assert_eq!(talc.truncate(end, std::ptr::null_mut()), None);
+            }
+            other.write_bytes(1, size);
+            assert_eq!(talc.claim(other, size), Some(end));
+        }
+        let wanted = size * 7 / 8;
+        assert_eq!(cleared(&mut talc, wanted).1, wanted);
+    }
+}
