@@ -320,6 +320,19 @@ fn best_fit_takes_the_smallest_that_fits() {
 }
 
 #[test]
+fn best_fit_takes_the_smallest_of_the_next_class_when_all_of_its_own_are_too_small() {
+    let arena = arena(1);
+    // 64 to 71 are one size class, 72 to 79 the next.
+    for (base, len) in [(1000, 65), (2000, 78), (3000, 76), (4000, 79), (5000, 69)] {
+        arena.add_span(base, len).unwrap();
+    }
+    assert_eq!(arena.alloc(70, BestFit), Ok(3000));
+    assert_eq!(arena.alloc(70, BestFit), Ok(2000));
+    assert_eq!(arena.alloc(70, BestFit), Ok(4000));
+    assert_eq!(arena.alloc(70, BestFit), Err(Error::Empty { size: 70 }));
+}
+
+#[test]
 fn best_fit_with_constraints_takes_the_smallest_that_has_room() {
     let arena = arena(1);
     for (base, len) in [(1001, 40), (1990, 50), (3000, 70)] {
