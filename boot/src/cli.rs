@@ -107,7 +107,7 @@ pub struct TestOptions {
     #[arg(long, conflicts_with_all = ["kernel_only", "all", "soak", "hardened"])]
     pub i686: bool,
     /// Everything that continuous integration runs, in its longer forms: both firmwares, small and
-    /// large memory, 32 bits, sanitizers, fuzzing, mutations, lints (an hour or two).
+    /// large memory, 32 bits, sanitizers, fuzzing, mutations, lints (about an hour).
     #[arg(long, exclusive = true)]
     pub all: bool,
     /// Run the in-kernel tests on a heap that detects misuse, and those that misuse it.
