@@ -1,6 +1,7 @@
 //! The monitor: a prompt for looking at the heap.
 
 use heap::Span;
+use heap::vmem::SegmentKind;
 use kernel::config::Config;
 use kernel::heap::HEAP;
 use kernel::memory::{arenas, frames, heap_pages, kernel_addresses};
@@ -124,16 +125,21 @@ fn map() {
     if let Some(window) = arenas::window() {
         println!("  The heap's window of addresses, {window}:");
     }
+    let fence = arenas::fence().unwrap_or_default();
     for (shown, segment) in kernel_addresses().segments().enumerate() {
         if shown == MOST_SEGMENTS {
             println!("  ... and more");
             break;
         }
+        let what = match segment.kind {
+            SegmentKind::Free => "unused",
+            SegmentKind::Allocated if fence.contains(&segment.base) => "the fence",
+            SegmentKind::Allocated => "a heap and its guard page",
+        };
         println!(
-            "  {:#018x} {:>12}  {:?}",
+            "  {:#018x} {:>12}  {what}",
             segment.base,
             Bytes(segment.last - segment.base + 1),
-            segment.kind
         );
     }
     println!("  The heaps, # where most of a part is in use:");
