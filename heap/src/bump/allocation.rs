@@ -136,10 +136,10 @@ pub struct AllocTime<'a>(PhantomData<&'a ()>);
 ///
 /// let bump: Bump<[u64; 4]> = Bump::uninit();
 /// bump.leak(1_u8).unwrap();
-/// let room = bump.get::<u64>().unwrap();
-/// assert_eq!(room.level_start().byte_offset(), 8);
-/// assert_eq!(room.level.byte_offset(), 16);
-/// assert_eq!(room.ptr.addr().get(), bump.data_ptr().addr().get() + 8);
+/// let room = bump.get::<u32>().unwrap();
+/// assert_eq!(room.level_start().byte_offset(), 4);
+/// assert_eq!(room.level.byte_offset(), 8);
+/// assert_eq!(room.ptr.addr().get(), bump.data_ptr().addr().get() + 4);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Allocation<'a, T: ?Sized = u8> {
