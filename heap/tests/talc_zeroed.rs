@@ -306,17 +306,27 @@ fn the_allocator_interface_knows_as_well() {
     }
 }
 
-#[test]
-fn a_heap_that_is_extended_by_dirty_memory_is_cleared() {
+/// An allocator with a heap of so many zeros, cut down to a quarter of them; where the heap ends, and where it ended.
+fn cut_down(size: usize) -> (Talc<Pages, DefaultBinning>, NonNull<u8>, NonNull<u8>) {
     let source = Pages::new(true, 0);
-    let (base, size) = (source.regions[0].memory.base(), 1 << 18);
+    let base = source.regions[0].memory.base();
     let mut talc = Talc::new(source);
-    // SAFETY: the memory is ours, zero at first, and each end is passed on.
+    // SAFETY: the memory is ours, zero at first, and the end is passed on.
     unsafe {
         let end = talc.claim_zeroed(base, size).unwrap();
         let low = talc.truncate(end, base.add(size / 4)).unwrap();
+        (talc, low, end)
+    }
+}
+
+#[test]
+fn a_heap_that_is_extended_by_dirty_memory_is_cleared() {
+    let size = 1 << 18;
+    let (mut talc, low, end) = cut_down(size);
+    // SAFETY: the memory is ours, and each end is passed on.
+    unsafe {
         low.write_bytes(1, size / 4);
-        let middle = talc.extend(low, base.add(size / 2));
+        let middle = talc.extend(low, low.add(size / 4).as_ptr());
         talc.extend_zeroed(middle, end.as_ptr(), middle.as_ptr());
     }
     let (_, bytes) = cleared(&mut talc, size * 7 / 8);
@@ -325,13 +335,10 @@ fn a_heap_that_is_extended_by_dirty_memory_is_cleared() {
 
 #[test]
 fn a_heap_that_is_extended_to_where_it_ended_before_is_cleared() {
-    let source = Pages::new(true, 0);
-    let (base, size) = (source.regions[0].memory.base(), 1 << 18);
-    let mut talc = Talc::new(source);
-    // SAFETY: the memory is ours, zero at first, and each end is passed on.
+    let size = 1 << 18;
+    let (mut talc, low, end) = cut_down(size);
+    // SAFETY: the memory is ours, and each end is passed on.
     unsafe {
-        let end = talc.claim_zeroed(base, size).unwrap();
-        let low = talc.truncate(end, base.add(size / 4)).unwrap();
         low.write_bytes(1, size - size / 4);
         assert_eq!(talc.extend(low, end.as_ptr()), end);
     }

@@ -96,13 +96,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// `layout.size()` is not zero.
     #[inline]
     pub unsafe fn try_allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        let block = match self.allocate_first(layout) {
-            None => self.allocate_next(layout, |talc, request| talc.gaps.find(request, usize::MAX)),
-            block => block,
-        };
-        // SAFETY: the block has just been made.
-        unsafe { self.seal(block, layout) };
-        block
+        self.allocate_by(layout, |talc, request| talc.gaps.find(request, usize::MAX))
     }
 
     /// Allocates, asking the [`Source`] for memory when there is not enough.
@@ -134,10 +128,20 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// `layout.size()` is not zero.
     #[inline]
     pub unsafe fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+        self.allocate_by(layout, |talc, request| {
+            talc.find_or_acquire(request, layout)
+        })
+    }
+
+    /// Allocates from the first gap that comes to hand, or else from what `find` finds.
+    #[inline]
+    fn allocate_by(
+        &mut self,
+        layout: Layout,
+        find: impl FnOnce(&mut Self, &Request) -> Option<Gap>,
+    ) -> Option<NonNull<u8>> {
         let block = match self.allocate_first(layout) {
-            None => self.allocate_next(layout, |talc, request| {
-                talc.find_or_acquire(request, layout)
-            }),
+            None => self.allocate_next(layout, find),
             block => block,
         };
         // SAFETY: the block has just been made.

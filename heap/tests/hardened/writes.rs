@@ -192,6 +192,15 @@ fn a_neighbour_of_damaged_free_memory_is_left_alone() {
     }
 }
 
+/// Damages a tag, which is reported when a block of 200 bytes beside it is freed. Returns what it was.
+#[track_caller]
+fn free_beside_damage(scene: &mut Scene, block: *mut u8, tag: *mut u8, found: usize) -> usize {
+    let expected = damage(tag, found);
+    scene.free(block, layout(200));
+    assert_reported(tag, Misuse::DamagedTag { expected, found });
+    expected
+}
+
 #[test]
 fn a_damaged_tag() {
     let tag_of = |block, size| at(block, chunk_size(size) - WORD);
@@ -200,27 +209,13 @@ fn a_damaged_tag() {
         let lower = scene.allocate_at_top(layout(100));
         let block = scene.allocate(layout(200));
         // Its own …
-        let tag = tag_of(block, 200);
-        let was = damage(tag, found);
-        let misuse = Misuse::DamagedTag {
-            expected: was,
-            found,
-        };
-        scene.free(block, layout(200));
-        assert_reported(tag, misuse);
+        let was = free_beside_damage(&mut scene, block, tag_of(block, 200), found);
         assert!(scene.talc.check().is_err());
         scene.assert_usable();
-        damage(tag, was);
+        damage(tag_of(block, 200), was);
         // … and that of the allocation below.
-        let tag = tag_of(lower, 100);
-        let was = damage(tag, found);
-        let misuse = Misuse::DamagedTag {
-            expected: was,
-            found,
-        };
-        scene.free(block, layout(200));
-        assert_reported(tag, misuse);
-        damage(tag, was);
+        let was = free_beside_damage(&mut scene, block, tag_of(lower, 100), found);
+        damage(tag_of(lower, 100), was);
         scene.free(block, layout(200));
         scene.free(lower, layout(100));
         scene.assert_sound();
