@@ -78,9 +78,9 @@ pub fn check() -> Result<(), Disagreement> {
     let mapped = mapped_pages::mapped();
     let usage = frames::usage();
     let tags = TAGS.counts();
-    let fence = arenas::fence().map_or(0, |fence| fence.len());
-    let (tables, empty) = arenas::window().map_or((0, false), |window| {
-        page_table::tables_below(window.level_4_entry())
+    let (fence, tables, empty) = arenas::window().map_or((0, 0, false), |window| {
+        let (tables, empty) = page_table::tables_below(window.level_4_entry());
+        (window.fence().len(), tables, empty)
     });
     for (what, upper, lower) in [
         (

@@ -108,7 +108,7 @@ kernel_test! {
 kernel_test! {
     /// Nor does what lies below the lowest of them.
     fn the_fence_below_all_spans_cannot_be_touched(should_fault = "in the page below the heap's first span") {
-        let fence = arenas::fence().expect("memory is set up");
+        let fence = arenas::window().expect("memory is set up").fence();
         let segment = kernel_addresses().segment_of(fence.start).expect("it is in the window");
         assert_eq!((segment.base, segment.last), (fence.start, fence.end - 1));
         // SAFETY: it is not: this is what the test shows.

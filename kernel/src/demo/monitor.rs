@@ -122,10 +122,11 @@ fn show_frames() {
 const MOST_SEGMENTS: usize = 64;
 
 fn map() {
-    if let Some(window) = arenas::window() {
-        println!("  The heap's window of addresses, {window}:");
-    }
-    let fence = arenas::fence().unwrap_or_default();
+    let Some(window) = arenas::window() else {
+        return;
+    };
+    println!("  The heap's window of addresses, {window}:");
+    let fence = window.fence();
     for (shown, segment) in kernel_addresses().segments().enumerate() {
         if shown == MOST_SEGMENTS {
             println!("  ... and more");

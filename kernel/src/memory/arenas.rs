@@ -1,7 +1,5 @@
 //! The two arenas: the addresses that the heap may use, and the pages that are mapped there.
 
-use core::ops::Range;
-
 use heap::vmem::lock::LockApi;
 use heap::vmem::{Arena, Source};
 use spin::Once;
@@ -24,7 +22,7 @@ static KERNEL_ADDRESSES: Once<HeapArena> = Once::new();
 static HEAP_PAGES: Once<HeapArena> = Once::new();
 
 /// The addresses that the heap may use: a window of 256 GiB in which nothing else is mapped. Its first
-/// page is the [fence].
+/// page is the [fence](Window::fence).
 ///
 /// # Panics
 /// Before memory was set up.
@@ -46,22 +44,15 @@ pub fn window() -> Option<&'static Window> {
     WINDOW.get()
 }
 
-/// The first page of the window, which is allocated for good and never mapped: what runs off the bottom of the
-/// lowest range of pages faults there. Below every other range lies the guard page of another.
-pub fn fence() -> Option<Range<usize>> {
-    let start = WINDOW.get()?.addresses().start;
-    Some(start..start + PAGE_SIZE)
-}
-
 /// Makes the arenas, and a window at a place that `seed` chooses.
 pub(super) fn init(seed: Seed) -> Result<(), InitError> {
     let window =
         Window::choose(seed, page_table::is_level_4_entry_unused).ok_or(InitError::NoAddresses)?;
     let addresses = arena("kernel addresses", None)?;
-    let start = window.addresses().start;
+    let fence = window.fence();
     addresses
-        .add_span(start, placement::SIZE)
-        .and_then(|()| addresses.xalloc_at(start, PAGE_SIZE))
+        .add_span(window.addresses().start, placement::SIZE)
+        .and_then(|()| addresses.xalloc_at(fence.start, fence.len()))
         .map_err(InitError::Arena)?;
     let pages = arena("heap pages", Some(&MAPPED_PAGES))?.with_kept_spans(0);
     KERNEL_ADDRESSES.call_once(|| addresses);

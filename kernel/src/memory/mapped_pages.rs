@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The guard page is reserved and never mapped; below `base` lies the guard of another range or the
-//! [fence](super::arenas::fence) that the window begins with. So no range touches another.
+//! [fence](super::placement::Window::fence) that the window begins with. So no range touches another.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 

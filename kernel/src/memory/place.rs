@@ -89,9 +89,14 @@ pub(super) fn init(boot_info: &BootInfo) {
 /// What `address` belongs to.
 pub fn place_of(address: VirtAddr) -> Place {
     let page = Page::<Size4KiB>::containing_address(address);
-    if arenas::window().is_some_and(|window| window.level_4_entry() == page.p4_index()) {
+    let window = arenas::window().filter(|window| window.level_4_entry() == page.p4_index());
+    if let Some(window) = window {
         let address = address.as_u64() as usize;
-        let now = heap_place_of(address);
+        let now = if window.fence().contains(&address) {
+            HeapPlace::Fence
+        } else {
+            heap_place_of(address)
+        };
         let before = match now {
             HeapPlace::Span { .. } => None,
             _ => releases::try_find(address),
@@ -116,7 +121,6 @@ pub fn place_of(address: VirtAddr) -> Place {
 
 fn heap_place_of(address: usize) -> HeapPlace {
     match kernel_addresses().try_segment_of(address) {
-        _ if arenas::fence().is_some_and(|fence| fence.contains(&address)) => HeapPlace::Fence,
         None => HeapPlace::Locked,
         Some(Some(segment)) if segment.kind == SegmentKind::Allocated => {
             let (base, end) = (segment.base, segment.last + 1 - PAGE_SIZE);

@@ -18,6 +18,7 @@ use core::ops::Range;
 
 use x86_64::structures::paging::{Page, PageTableIndex};
 
+use super::PAGE_SIZE;
 use crate::entropy::Seed;
 
 /// The size of the window: half of what one level 4 entry covers, so that there is room to move it.
@@ -61,6 +62,13 @@ impl Window {
     pub fn addresses(&self) -> Range<usize> {
         let start = self.start.start_address().as_u64() as usize;
         start..start + SIZE
+    }
+
+    /// Its first page, which is allocated for good and never mapped: what runs off the bottom of the lowest range
+    /// of pages faults there. Below every other range lies the guard page of another.
+    pub fn fence(&self) -> Range<usize> {
+        let start = self.addresses().start;
+        start..start + PAGE_SIZE
     }
 
     /// The level 4 entry that covers it, and nothing else.
