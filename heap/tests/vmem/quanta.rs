@@ -1,0 +1,1 @@
+//! Sources whose quantum is coarser than the arena's.
