@@ -5,6 +5,7 @@ mod attack;
 mod basic;
 mod constraints;
 mod defects;
+mod disputes;
 mod model;
 #[cfg(feature = "nightly")]
 mod nightly;
