@@ -97,19 +97,20 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     }
 
     /// As [`borrow_for`](Self::borrow_for), without a minimum.
+    #[inline]
     fn borrow_needed(
         &self,
         source: &'src dyn Source,
         fit: &Fit,
     ) -> Result<(Locked<'_, L>, Tag, usize)> {
         let layout = fit.to_import(self.import_quantum, 0)?;
-        match (
-            self.borrow(source, fit, layout),
-            fit.to_import_at_min(self.import_quantum),
-        ) {
-            (Err(error), Some(layout)) => self.borrow(source, fit, layout).map_err(|_| error),
-            (borrowed, _) => borrowed,
+        let borrowed = self.borrow(source, fit, layout);
+        if borrowed.is_err()
+            && let Some(layout) = fit.to_import_at_min(self.import_quantum)
+        {
+            return self.borrow(source, fit, layout).or(borrowed);
         }
+        borrowed
     }
 
     fn borrow(

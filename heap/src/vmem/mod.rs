@@ -129,6 +129,9 @@ pub struct Arena<'label, 'src, A: Allocator, L: Lock> {
     quantum: usize,
     /// In multiples of this spans are borrowed and given back: the source's quantum, if that is coarser.
     import_quantum: usize,
+    /// How many tags a resize wants in hand: one, and of a coarser source one beyond the reserve, for the
+    /// rest of what is lent.
+    resize_tags: usize,
     source: Option<&'src dyn Source>,
     kept_spans: usize,
     min_import: usize,
@@ -189,6 +192,11 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
             label,
             quantum,
             import_quantum: quantum.max(source_quantum),
+            resize_tags: if source_quantum > quantum {
+                restock::RESERVE + 1
+            } else {
+                1
+            },
             source,
             kept_spans: 1,
             min_import: 0,

@@ -62,11 +62,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
         let mut state = self.lock();
         // What follows may need a tag: when shrinking, or for what a source with a coarser quantum lends
         // beyond need. If there is none, it may still turn out that it does not.
-        let wanted = if self.import_quantum == self.quantum {
-            1
-        } else {
-            RESERVE + 1
-        };
+        let wanted = self.resize_tags;
         if state.stash.len() < wanted {
             state = self.restock(state, wanted).unwrap_or_else(|_| self.lock());
         }

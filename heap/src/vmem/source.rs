@@ -88,7 +88,8 @@ pub trait Source: Sync {
     ///
     /// # Safety
     /// The range `[base, base + size)` was lent by this source with that base, has now exactly
-    /// this size, and is not used any more.
+    /// this size, and is not used any more. An arena takes what was freed in it for unused: whoever uses its
+    /// numbers as memory must be the only one who frees or shrinks them.
     unsafe fn release(&self, base: usize, size: usize) -> Result<()>;
 
     /// Makes a lent range [longer at its end](Self), in place.

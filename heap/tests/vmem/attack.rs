@@ -299,6 +299,9 @@ fn attack(kind: Attack) {
             source
                 .arena
                 .store(ptr::from_ref(&arena).cast_mut().cast(), SeqCst);
+            tell(format_args!(
+                "quanta {quanta:?}, {space:#x} from {low:#x}, chained: {chained}"
+            ));
             let both = [&arena, &middle];
             let world = World {
                 low,

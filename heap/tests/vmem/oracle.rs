@@ -26,7 +26,8 @@ impl<'a> Chain<'a> {
 
     /// Whether some base from `low` on, below `space` more, serves `layout`.
     pub fn serves(&self, layout: &Layout, low: usize, space: usize) -> bool {
-        (0..space).step_by(self.quantum()).any(|offset| {
+        let misaligned = low.wrapping_neg() & (self.quantum() - 1);
+        (misaligned..space).step_by(self.quantum()).any(|offset| {
             let base = low + offset;
             satisfies(layout, base) && self.has_room(base, base + (layout.size() - 1))
         })
