@@ -96,7 +96,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// `layout.size()` is not zero.
     #[inline]
     pub unsafe fn try_allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        self.allocate_by(layout, |talc, request| talc.gaps.find(request, usize::MAX))
+        self.allocate_by(layout, |talc, request, _| {
+            talc.gaps.find(request, usize::MAX)
+        })
     }
 
     /// Allocates, asking the [`Source`] for memory when there is not enough.
@@ -128,9 +130,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// `layout.size()` is not zero.
     #[inline]
     pub unsafe fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        self.allocate_by(layout, |talc, request| {
-            talc.find_or_acquire(request, layout)
-        })
+        self.allocate_by(layout, Self::find_or_acquire)
     }
 
     /// Allocates from the first gap that comes to hand, or else from what `find` finds.
@@ -138,7 +138,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     fn allocate_by(
         &mut self,
         layout: Layout,
-        find: impl FnOnce(&mut Self, &Request) -> Option<Gap>,
+        find: impl FnOnce(&mut Self, &Request, Layout) -> Option<Gap>,
     ) -> Option<NonNull<u8>> {
         let block = match self.allocate_first(layout) {
             None => self.allocate_next(layout, find),
@@ -175,7 +175,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     fn allocate_next(
         &mut self,
         layout: Layout,
-        find: impl FnOnce(&mut Self, &Request) -> Option<Gap>,
+        find: impl FnOnce(&mut Self, &Request, Layout) -> Option<Gap>,
     ) -> Option<NonNull<u8>> {
         if Self::is_simple(layout) {
             let size = chunk_size(layout.size());
@@ -204,7 +204,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         unsafe {
             let rest = gap.above(size);
             if !rest.is_empty() {
-                return self.split_first(head, rest, size);
+                return Some(self.split_first(head, rest, size));
             }
             self.counters.uncount_gap(gap.size());
             self.gaps.remove_first(head, gap.node());
@@ -218,18 +218,14 @@ impl<S: Source, B: Binning> Talc<S, B> {
 
     /// Makes a chunk of the lowest `size` bytes of a gap, and a gap of the rest.
     ///
-    /// It is not a part of its caller because it needs more registers. (And its result is computed
-    /// from the rest so that the call can be a jump.)
+    /// It is not a part of its caller because it needs more registers. (Its result is computed from
+    /// the rest so that the call can be a jump; and without link-time optimisation its caller only
+    /// knows by the type that there always is one.)
     ///
     /// # Safety
     /// `rest` and `size` bytes below it are the first gap of the list at `head`. Neither is empty.
     #[inline(never)]
-    unsafe fn split_first(
-        &mut self,
-        head: *mut Link,
-        rest: Gap,
-        size: usize,
-    ) -> Option<NonNull<u8>> {
+    unsafe fn split_first(&mut self, head: *mut Link, rest: Gap, size: usize) -> NonNull<u8> {
         // SAFETY: the gap is the first of its list, and the rest of it remains free. Below a gap
         // there is always a tag.
         unsafe {
@@ -244,7 +240,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 self.counters.count_gap(rest.size());
                 self.gaps.replace_first(head, base.cast(), rest);
             }
-            Some(base)
+            base
         }
     }
 
@@ -254,10 +250,10 @@ impl<S: Source, B: Binning> Talc<S, B> {
     fn allocate_found(
         &mut self,
         layout: Layout,
-        find: impl FnOnce(&mut Self, &Request) -> Option<Gap>,
+        find: impl FnOnce(&mut Self, &Request, Layout) -> Option<Gap>,
     ) -> Option<NonNull<u8>> {
         let request = Request::new(layout)?;
-        let gap = find(self, &request);
+        let gap = find(self, &request, layout);
         self.report_notes(&request.notes);
         // SAFETY: the request fits in the gap.
         Some(unsafe { self.allocate_from(gap?, &request, layout) })
