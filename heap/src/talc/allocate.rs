@@ -15,9 +15,9 @@ use crate::source::Source;
 /// Gaps that may or may not fit are tried this often before the source is asked for memory.
 const LOOKS: usize = 16;
 
-/// A source that says it has granted memory, when the request still does not fit, is believed this
-/// often in one allocation.
-const MAX_ACQUISITIONS: usize = 8;
+/// A source that says it has granted memory, when it has not, is believed this often in one
+/// allocation.
+const MAX_IDLE_ACQUISITIONS: usize = 8;
 
 /// What an allocation needs of a gap.
 pub(super) struct Request {
@@ -114,7 +114,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     1         the first 4
     ///     2                                          the first of the first list that has one
     ///     3         about 16 of all in these ──────────────┤
-    ///     4         Source::acquire, and from 1 again if it gave something
+    ///     4         Source::acquire, and from 1 again if it says that it gave something
     ///     5         all in these, when it has no more ─────┤
     /// ```
     ///
@@ -123,8 +123,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// In constant time, the source's own time excepted: before the source is asked, only a bounded
     /// number of gaps is looked at. All that might fit are looked at when the source has no more to
-    /// give. `None` if none of them fits either. A source that claims success without progress is
-    /// asked a bounded number of times: 8.
+    /// give. `None` if none of them fits either.
+    ///
+    /// The source is asked as long as it gives something: until the request fits, it fails, or for
+    /// the eighth time it claims success and the heaps have not become larger than they ever were in
+    /// this allocation. So a source that grants small pieces which touch is enough for a large
+    /// request. One that grants small heaps apart from each other is emptied by it in vain, in as
+    /// many calls as it has heaps; they serve other requests.
     ///
     /// # Safety
     /// `layout.size()` is not zero.
@@ -259,14 +264,24 @@ impl<S: Source, B: Binning> Talc<S, B> {
         Some(unsafe { self.allocate_from(gap?, &request, layout) })
     }
 
-    /// A gap in which the request fits. Asks the source until there is one.
+    /// A gap in which the request fits. Asks the source until there is one, it fails, or it no longer
+    /// gives anything.
     pub(super) fn find_or_acquire(&mut self, request: &Request, layout: Layout) -> Option<Gap> {
-        for _ in 0..MAX_ACQUISITIONS {
+        // A source that gives and takes by turns gains nothing: so it is the most that counts, and
+        // that cannot grow for ever.
+        let mut most = self.heap_bytes;
+        let mut idle = 0;
+        while idle < MAX_IDLE_ACQUISITIONS {
             if let Some(gap) = self.gaps.find(request, LOOKS) {
                 return Some(gap);
             }
             if S::acquire(self, layout).is_err() {
                 break;
+            }
+            if self.heap_bytes > most {
+                most = self.heap_bytes;
+            } else {
+                idle += 1;
             }
         }
         self.gaps.find(request, usize::MAX)
@@ -439,8 +454,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         if is_heap_base && new_end == base.as_ptr() {
             // Nothing of the heap is looked at again, not even its base.
             self.fresh.forget(end);
-            self.counters
-                .count_end_moved(end.addr().get(), base.addr().get());
+            self.count_end_moved(end.addr().get(), base.addr().get());
             self.counters.count_deleted_heap(HEAP_OVERHEAD);
             return;
         }
