@@ -1,13 +1,18 @@
 #!/bin/sh
 # Instructions per operation of each peer on each workload, without those of the measurement itself
 # (the null peer's); then those of a free and an allocation among many live blocks, for two alignments.
+# Recorded traces are counted with this project's release profile, which has thin LTO, and with Cargo's
+# default release profile, which has not: all peers are built alike.
 # `heap/benches/callgrind.sh [PEER…]`; with FEATURES=hardened in the environment, of `heap` with that.
 set -eu
 cd "$(dirname "$0")/../.."
 
-cargo build --quiet --release --package heap-benches --bin instructions --bin alignment \
-    --features "${FEATURES:-}"
-programs=${CARGO_TARGET_DIR:-target}/release
+for profile in release default-release; do
+    cargo build --quiet --profile "$profile" --package heap-benches --bin instructions --bin alignment \
+        --features "${FEATURES:-}"
+done
+target=${CARGO_TARGET_DIR:-target}
+programs=$target/release
 counts=$(mktemp -d)
 trap 'rm -r "$counts"' EXIT
 
@@ -57,7 +62,11 @@ table() {
 }
 
 peers=${*:-heap talc rlsf dlmalloc buddy}
-table instructions "" "" "cc git python sqlite" $peers
+recorded="cc git python sqlite json"
+table "thin LTO" "" "" "$recorded" $peers
+programs=$target/default-release
+table "Cargo's default" "" "" "$recorded" $peers
+programs=$target/release
 table random random- "" "200 1000 3000 10000 30000" $peers
 table "with realloc" random- -realloc "200 1000 3000 10000 30000" $peers
 table pages "" "" "byte-at-page page-at-byte" $peers

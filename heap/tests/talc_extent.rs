@@ -6,7 +6,7 @@ use std::alloc::Layout;
 use std::ptr::{NonNull, null_mut, without_provenance_mut};
 
 use common::memory::Memory;
-use common::sizes::{FIRST, units};
+use common::sizes::{FIRST, SMALLEST, units};
 use heap::Span;
 use heap::talc::base::{CHUNK_UNIT, Talc};
 use heap::talc::source::Manual;
@@ -45,6 +45,52 @@ fn the_documented_layout_suffices() {
     // SAFETY: the range is in the memory.
     assert!(unsafe { talc.claim(base, layout.size()) }.is_some());
     assert!(allocate(&mut talc, 1).is_some());
+}
+
+/// Regression: 32 bytes more were demanded than `talc` does.
+#[test]
+fn a_claim_of_exactly_the_list_heads_is_a_full_heap() {
+    let exactly = min_first_heap_layout::<DefaultBinning>().size() - SMALLEST;
+    let memory = Memory::new(exactly + 4096);
+    let mut talc = ManualTalc::new(Manual);
+    // SAFETY: the range is in the memory, and the end is passed on.
+    unsafe {
+        assert_eq!(talc.claim(memory.base(), exactly - 1), None);
+        memory.assert_untouched(memory.base(), memory.end());
+        let end = talc.claim(memory.base(), exactly).expect("heads fit");
+        assert_eq!(end.as_ptr(), memory.base().wrapping_add(exactly));
+        assert_eq!(talc.gaps().count(), 0);
+        assert_eq!(allocate(&mut talc, 1), None);
+        assert_eq!(talc.truncate(end, null_mut()), Some(end));
+        talc.check_heap(Span::new(memory.base(), end.as_ptr()))
+            .unwrap();
+        memory.assert_untouched(end.as_ptr(), memory.end());
+        let end = talc.extend(end, memory.end());
+        talc.check_heap(Span::new(memory.base(), end.as_ptr()))
+            .unwrap();
+        assert!(allocate(&mut talc, units(4096 / CHUNK_UNIT)).is_some());
+    }
+}
+
+/// Regression: a heap of one unit stayed, in which nothing fits.
+#[test]
+fn truncating_an_empty_heap_below_a_chunk_deletes_it() {
+    let (mut talc, _first) = established();
+    let memory = Memory::new(64 * CHUNK_UNIT);
+    for size in 0..FIRST + 2 * SMALLEST {
+        // SAFETY: the memory is ours, and no heap is in it.
+        unsafe {
+            let end = talc.claim(memory.base(), memory.size()).unwrap();
+            let left = talc.truncate(end, memory.base().wrapping_add(size));
+            assert_eq!(left.is_some(), size >= FIRST + SMALLEST, "{size}");
+            talc.check().unwrap();
+            if let Some(end) = left {
+                let block = allocate(&mut talc, 1).expect("what stays can be used");
+                deallocate(&mut talc, block, 1);
+                assert_eq!(talc.truncate(end, null_mut()), None);
+            }
+        }
+    }
 }
 
 #[test]

@@ -6,7 +6,7 @@ use crate::random::Random;
 use crate::trace::{Operation, Trace};
 
 /// The recorded programs.
-pub const RECORDED: [&str; 4] = ["cc", "git", "python", "sqlite"];
+pub const RECORDED: [&str; 5] = ["cc", "git", "python", "sqlite", "json"];
 
 /// The largest sizes of random actions, which are called `random-SIZE` and `random-SIZE-realloc`.
 pub const RANDOM_SIZES: [usize; 5] = [200, 1_000, 3_000, 10_000, 30_000];
@@ -31,6 +31,7 @@ pub fn workload(name: &str) -> Option<Trace> {
         "git" => include_bytes!("../../../tests/traces/git.trace"),
         "python" => include_bytes!("../../../tests/traces/python.trace"),
         "sqlite" => include_bytes!("../../../tests/traces/sqlite.trace"),
+        "json" => include_bytes!("../../../tests/traces/json.trace"),
         "byte-at-page" => return Some(all_then_none(Layout::from_size_align(1, PAGE).ok()?)),
         "page-at-byte" => return Some(all_then_none(Layout::from_size_align(PAGE, 1).ok()?)),
         _ => {

@@ -15,9 +15,9 @@ use crate::source::Source;
 /// Gaps that may or may not fit are tried this often before the source is asked for memory.
 const LOOKS: usize = 16;
 
-/// A source that says it has granted memory, when the request still does not fit, is believed this
-/// often in one allocation.
-const MAX_ACQUISITIONS: usize = 8;
+/// A source that says it has granted memory, when it has not, is believed this often in one
+/// allocation.
+const MAX_IDLE_ACQUISITIONS: usize = 8;
 
 /// What an allocation needs of a gap.
 pub(super) struct Request {
@@ -96,7 +96,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// `layout.size()` is not zero.
     #[inline]
     pub unsafe fn try_allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        self.allocate_by(layout, |talc, request| talc.gaps.find(request, usize::MAX))
+        self.allocate_by(layout, |talc, request, _| {
+            talc.gaps.find(request, usize::MAX)
+        })
     }
 
     /// Allocates, asking the [`Source`] for memory when there is not enough.
@@ -112,7 +114,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     1         the first 4
     ///     2                                          the first of the first list that has one
     ///     3         about 16 of all in these ──────────────┤
-    ///     4         Source::acquire, and from 1 again if it gave something
+    ///     4         Source::acquire, and from 1 again if it says that it gave something
     ///     5         all in these, when it has no more ─────┤
     /// ```
     ///
@@ -121,16 +123,19 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// In constant time, the source's own time excepted: before the source is asked, only a bounded
     /// number of gaps is looked at. All that might fit are looked at when the source has no more to
-    /// give. `None` if none of them fits either. A source that claims success without progress is
-    /// asked a bounded number of times: 8.
+    /// give. `None` if none of them fits either.
+    ///
+    /// The source is asked as long as it gives something: until the request fits, it fails, or for
+    /// the eighth time it claims success and the heaps have not become larger than they ever were in
+    /// this allocation. So a source that grants small pieces which touch is enough for a large
+    /// request. One that grants small heaps apart from each other is emptied by it in vain, in as
+    /// many calls as it has heaps; they serve other requests.
     ///
     /// # Safety
     /// `layout.size()` is not zero.
     #[inline]
     pub unsafe fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        self.allocate_by(layout, |talc, request| {
-            talc.find_or_acquire(request, layout)
-        })
+        self.allocate_by(layout, Self::find_or_acquire)
     }
 
     /// Allocates from the first gap that comes to hand, or else from what `find` finds.
@@ -138,7 +143,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     fn allocate_by(
         &mut self,
         layout: Layout,
-        find: impl FnOnce(&mut Self, &Request) -> Option<Gap>,
+        find: impl FnOnce(&mut Self, &Request, Layout) -> Option<Gap>,
     ) -> Option<NonNull<u8>> {
         let block = match self.allocate_first(layout) {
             None => self.allocate_next(layout, find),
@@ -175,7 +180,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     fn allocate_next(
         &mut self,
         layout: Layout,
-        find: impl FnOnce(&mut Self, &Request) -> Option<Gap>,
+        find: impl FnOnce(&mut Self, &Request, Layout) -> Option<Gap>,
     ) -> Option<NonNull<u8>> {
         if Self::is_simple(layout) {
             let size = chunk_size(layout.size());
@@ -204,7 +209,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         unsafe {
             let rest = gap.above(size);
             if !rest.is_empty() {
-                return self.split_first(head, rest, size);
+                return Some(self.split_first(head, rest, size));
             }
             self.counters.uncount_gap(gap.size());
             self.gaps.remove_first(head, gap.node());
@@ -218,18 +223,14 @@ impl<S: Source, B: Binning> Talc<S, B> {
 
     /// Makes a chunk of the lowest `size` bytes of a gap, and a gap of the rest.
     ///
-    /// It is not a part of its caller because it needs more registers. (And its result is computed
-    /// from the rest so that the call can be a jump.)
+    /// It is not a part of its caller because it needs more registers. (Its result is computed from
+    /// the rest so that the call can be a jump; and without link-time optimisation its caller only
+    /// knows by the type that there always is one.)
     ///
     /// # Safety
     /// `rest` and `size` bytes below it are the first gap of the list at `head`. Neither is empty.
     #[inline(never)]
-    unsafe fn split_first(
-        &mut self,
-        head: *mut Link,
-        rest: Gap,
-        size: usize,
-    ) -> Option<NonNull<u8>> {
+    unsafe fn split_first(&mut self, head: *mut Link, rest: Gap, size: usize) -> NonNull<u8> {
         // SAFETY: the gap is the first of its list, and the rest of it remains free. Below a gap
         // there is always a tag.
         unsafe {
@@ -244,7 +245,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 self.counters.count_gap(rest.size());
                 self.gaps.replace_first(head, base.cast(), rest);
             }
-            Some(base)
+            base
         }
     }
 
@@ -254,23 +255,33 @@ impl<S: Source, B: Binning> Talc<S, B> {
     fn allocate_found(
         &mut self,
         layout: Layout,
-        find: impl FnOnce(&mut Self, &Request) -> Option<Gap>,
+        find: impl FnOnce(&mut Self, &Request, Layout) -> Option<Gap>,
     ) -> Option<NonNull<u8>> {
         let request = Request::new(layout)?;
-        let gap = find(self, &request);
+        let gap = find(self, &request, layout);
         self.report_notes(&request.notes);
         // SAFETY: the request fits in the gap.
         Some(unsafe { self.allocate_from(gap?, &request, layout) })
     }
 
-    /// A gap in which the request fits. Asks the source until there is one.
+    /// A gap in which the request fits. Asks the source until there is one, it fails, or it no longer
+    /// gives anything.
     pub(super) fn find_or_acquire(&mut self, request: &Request, layout: Layout) -> Option<Gap> {
-        for _ in 0..MAX_ACQUISITIONS {
+        // A source that gives and takes by turns gains nothing: so it is the most that counts, and
+        // that cannot grow for ever.
+        let mut most = self.heap_bytes;
+        let mut idle = 0;
+        while idle < MAX_IDLE_ACQUISITIONS {
             if let Some(gap) = self.gaps.find(request, LOOKS) {
                 return Some(gap);
             }
             if S::acquire(self, layout).is_err() {
                 break;
+            }
+            if self.heap_bytes > most {
+                most = self.heap_bytes;
+            } else {
+                idle += 1;
             }
         }
         self.gaps.find(request, usize::MAX)
@@ -443,8 +454,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         if is_heap_base && new_end == base.as_ptr() {
             // Nothing of the heap is looked at again, not even its base.
             self.fresh.forget(end);
-            self.counters
-                .count_end_moved(end.addr().get(), base.addr().get());
+            self.count_end_moved(end.addr().get(), base.addr().get());
             self.counters.count_deleted_heap(HEAP_OVERHEAD);
             return;
         }

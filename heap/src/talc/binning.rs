@@ -13,13 +13,18 @@ use super::tag::MAX_GAP;
 ///                                             └ 4 units: list 2 has gaps of 3 and of 4
 /// ```
 ///
-/// The finer the bins, the better the fit and the larger the metadata: one word for each bit of
-/// [`AvailabilityBitField`](Binning::AvailabilityBitField).
+/// The finer the bins, the better the fit and the larger the metadata: one word for each bin.
+///
+/// This is a safe trait, and memory safety never rests on it. A binning that breaks the promises
+/// below wastes memory or time, and [`Talc::check`](super::Talc::check) reports gaps in the wrong
+/// list. One that panics aborts the program, because an operation that is half done cannot unwind.
+/// (What is trusted is the [`BitField`], which is an unsafe trait.)
 pub trait Binning: Sized {
-    /// Remembers which bins have a gap in them. For each of its bits there is a list head.
+    /// Remembers which bins have a gap in them.
     type AvailabilityBitField: BitField;
 
-    /// How many bins there are, at most `AvailabilityBitField::BITS`.
+    /// How many bins there are: at least one, and at most `AvailabilityBitField::BITS`. Anything
+    /// else does not compile. For each bin there is a list head.
     const BIN_COUNT: u32 = <Self::AvailabilityBitField>::BITS;
 
     /// The bin of gaps of `size` bytes. A result of [`BIN_COUNT`](Binning::BIN_COUNT) or more means
@@ -105,8 +110,8 @@ pub const fn linear_extent_then_linearly_divided_exponential_binning<
     bin_above.wrapping_sub(1)
 }
 
-/// Exact bins for chunks of up to 64 units, then 8 to each power of two, up to the largest gap that
-/// there can be.
+/// Exact bins for small chunks; for larger ones fewer and fewer to each power of two, up to the
+/// largest gap that there can be.
 ///
 /// ```text
 ///  bytes    32   48   64  …  1008   1024…1136   1152…1264  …  1920…2032   2048…2288   2304…2544 …
@@ -114,15 +119,26 @@ pub const fn linear_extent_then_linearly_divided_exponential_binning<
 ///           one size each ───────┤ 8 bins of 8 sizes ─────────────────┤ 8 bins of 16 sizes ───
 /// ```
 ///
-/// The sizes in a bin differ by less than an eighth, and no bin is a catch-all. Bins 0 and 1 have
-/// no gaps: a bin of the first part is the number of units, and gaps of one unit are in no list.
+/// | from, on 64-bit machines | from, on 32-bit machines | bins in each power of two |
+/// |---|---|---|
+/// | one unit | one unit | one for each size |
+/// | 1 KiB | 256 bytes | 8 |
+/// | 16 KiB | 1 KiB | 4 |
+/// | 2 MiB | 16 KiB | 2 |
+/// | 4 PiB | 128 MiB | 1 |
 ///
-/// On 64-bit machines there are 433 bins in a field of 448 bits, whose list heads take 3,584 bytes.
+/// Recorded programs ask for few sizes above 16 KiB, and finer bins for those change neither their
+/// fit nor their instructions. No bin is a catch-all. Bins 0 and 1 have no gaps, so that a bin of
+/// the first part is the number of units: that saves an instruction for each bin that is computed.
+///
+/// On 64-bit machines there are 190 bins, whose list heads take 1,520 bytes; on 32-bit machines 94,
+/// which take 376.
 ///
 /// ```
 /// use heap::talc::base::{CHUNK_UNIT, binning::Binning};
 /// use heap::talc::DefaultBinning;
 ///
+/// # #[cfg(target_pointer_width = "64")] {
 /// let bin = |units| DefaultBinning::size_to_bin(units * CHUNK_UNIT);
 /// assert_eq!([2, 3, 63].map(bin), [2, 3, 63]);
 /// assert_eq!([64, 71, 72, 127].map(bin), [64, 64, 65, 71]);
@@ -130,33 +146,101 @@ pub const fn linear_extent_then_linearly_divided_exponential_binning<
 /// // In list 64 are gaps of 64 to 71 units, so what needs 65 is certain to fit from list 65 on.
 /// let ceil = |units| DefaultBinning::size_to_bin_ceil(units * CHUNK_UNIT);
 /// assert_eq!([64, 65, 71, 72].map(ceil), [64, 65, 65, 65]);
-/// # #[cfg(target_pointer_width = "64")]
-/// assert_eq!(DefaultBinning::BIN_COUNT, 433);
+/// assert_eq!(DefaultBinning::BIN_COUNT, 190);
+/// # }
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DefaultBinning;
 
 impl Binning for DefaultBinning {
-    type AvailabilityBitField = [u64; 7];
+    type AvailabilityBitField = [usize; 3];
 
-    // The last bin begins at the size that no gap has.
-    const BIN_COUNT: u32 = default_bin(MAX_GAP) + 1;
+    const BIN_COUNT: u32 = DIVISION.bins;
 
     #[inline]
     fn size_to_bin(size: usize) -> u32 {
+        let units = size / CHUNK_UNIT;
         // Where the compiler can see that a bin is below BIN_COUNT, others need not check.
-        if size < 64 * CHUNK_UNIT {
-            (size / CHUNK_UNIT) as u32
+        if units < EXACT {
+            units as u32
         } else {
-            default_bin(size).min(Self::BIN_COUNT - 1)
+            let power = POWERS[units.ilog2() as usize];
+            power.bin_of(units).min(Self::BIN_COUNT - 1)
         }
     }
 }
 
-/// Two lists are left unused, 0 and that of slivers, so that the bin of few units is their number.
-const fn default_bin(size: usize) -> u32 {
-    linear_extent_then_linearly_divided_exponential_binning::<8, 8>(size).wrapping_add(1)
+/// Chunks of fewer units have a bin for each size.
+const EXACT: usize = if usize::BITS == 64 { 64 } else { 32 };
+
+/// No gap has 2 to the power of this many units.
+const POWER_COUNT: u32 = (MAX_GAP / CHUNK_UNIT).ilog2();
+
+/// How many bins there are for 2ⁿ to 2ⁿ⁺¹ units, where `power` is n: a power of two.
+const fn steps(power: u32) -> u32 {
+    // In units: the sizes of the table above.
+    let [fours, twos, ones] = if usize::BITS == 64 {
+        [10, 17, 48]
+    } else {
+        [7, 11, 24]
+    };
+    match power {
+        _ if power < fours => 8,
+        _ if power < twos => 4,
+        _ if power < ones => 2,
+        _ => 1,
+    }
 }
+
+/// How a power of two is divided into bins.
+///
+/// ```text
+///     bits   15 … 6                                     5 … 0
+///          ┌──────────────────────────────────────────┬──────────────────────────┐
+///          │ the first bin, less the number of bins   │ log2(units in each bin)  │
+///          └──────────────────────────────────────────┴──────────────────────────┘
+/// ```
+///
+/// 64 to 127 units in bins 64 to 71 are 56 and 3: 72 units are in bin 56 + (72 >> 3) = 65.
+#[derive(Clone, Copy)]
+struct Power(u16);
+
+impl Power {
+    const fn new(power: u32, steps: u32, first_bin: u32) -> Self {
+        Self(((first_bin - steps) << 6 | (power - steps.ilog2())) as u16)
+    }
+
+    #[inline]
+    const fn bin_of(self, units: usize) -> u32 {
+        // The shift is less than a word has bits: what is above that is masked at no cost.
+        units.wrapping_shr(self.0 as u32) as u32 + (self.0 >> 6) as u32
+    }
+}
+
+/// The division of all powers of two. Where it is used, one load says all there is to know.
+static POWERS: [Power; usize::BITS as usize] = DIVISION.powers;
+
+struct Division {
+    powers: [Power; usize::BITS as usize],
+    bins: u32,
+}
+
+const DIVISION: Division = {
+    let mut powers = [Power(0); usize::BITS as usize];
+    let mut bins = EXACT as u32;
+    let mut power = EXACT.ilog2();
+    while power < usize::BITS {
+        if power < POWER_COUNT {
+            powers[power as usize] = Power::new(power, steps(power), bins);
+            bins += steps(power);
+        } else {
+            // No gap is so large. Requests may be.
+            powers[power as usize] = Power::new(power, 1, bins - 1);
+        }
+        power += 1;
+    }
+    Division { powers, bins }
+};
 
 #[cfg(test)]
 mod tests {
@@ -235,6 +319,15 @@ mod tests {
     }
 
     #[test]
+    fn the_defaults_list_heads_take_little() {
+        use crate::talc::min_first_heap_size;
+        if cfg!(not(feature = "hardened")) {
+            let most = if usize::BITS == 64 { 1600 } else { 420 };
+            assert!(min_first_heap_size::<DefaultBinning>() <= most);
+        }
+    }
+
+    #[test]
     fn the_default_skips_no_bin_and_needs_no_catch_all() {
         let mut sizes: std::vec::Vec<_> =
             interesting_sizes().filter(|&size| size < MAX_GAP).collect();
@@ -245,11 +338,7 @@ mod tests {
             assert!(bin <= next, "bin {next} is skipped before {size:#x}");
             next = next.max(bin + 1);
         }
-        assert_eq!(
-            next,
-            DefaultBinning::BIN_COUNT - 1,
-            "only the last bin is left over"
-        );
+        assert_eq!(next, DefaultBinning::BIN_COUNT, "no bin is left over");
     }
 
     #[test]
@@ -264,11 +353,9 @@ mod tests {
         for units in 1..=64 {
             assert_eq!(Wide::size_to_bin(units * CHUNK_UNIT), units as u32 - 1);
         }
-        for units in 1..=64 {
-            assert_eq!(
-                DefaultBinning::size_to_bin(units * CHUNK_UNIT),
-                units as u32
-            );
+        for units in 1..=EXACT {
+            let bin = DefaultBinning::size_to_bin(units * CHUNK_UNIT);
+            assert_eq!(bin, units as u32);
         }
     }
 }

@@ -33,7 +33,22 @@ use core::num::NonZero;
 /// fields.set_bit(11);
 /// assert_eq!(fields, [0, 0b0000_1000]);
 /// ```
-pub trait BitField: Debug + Copy + Sized + Send + Sync + 'static + Eq {
+///
+/// # Safety
+/// A [`Talc`](super::Talc) follows the list head of each bit that a scan finds, without looking
+/// whether there is a gap. An implementor guarantees, for every value that
+/// [`ZEROES`](BitField::ZEROES) became by [`set_bit`](BitField::set_bit) and
+/// [`clear_bit`](BitField::clear_bit) with bits below [`BITS`](BitField::BITS):
+///
+/// * A bit *is set* when the latest of these calls for it was `set_bit`. In `ZEROES` no bit is.
+/// * [`read_bit`](BitField::read_bit) returns whether the bit is set.
+/// * [`bit_scan_forward`](BitField::bit_scan_forward) returns `BITS` or more, or a bit that is set;
+///   [`first_from`](BitField::first_from) returns `None` or a bit that is set.
+/// * A copy has the same bits set. No method unwinds when it is called with bits below `BITS`.
+///
+/// That a scan finds the *lowest* bit, and finds one whenever there is one, is needed for memory to
+/// be found, and not for safety.
+pub unsafe trait BitField: Debug + Copy + Sized + Send + Sync + 'static + Eq {
     /// How many bits there are.
     const BITS: u32;
     /// All bits clear.
@@ -60,7 +75,8 @@ pub trait BitField: Debug + Copy + Sized + Send + Sync + 'static + Eq {
 
 macro_rules! word_bit_field {
     ($($word:ty)*) => {$(
-        impl BitField for $word {
+        // SAFETY: a bit of the set is a bit of the word, and shifts are by less than its width.
+        unsafe impl BitField for $word {
             const BITS: u32 = <$word>::BITS;
             const ZEROES: Self = 0;
 
@@ -94,7 +110,8 @@ macro_rules! word_bit_field {
 
 word_bit_field!(u8 u16 u32 u64 usize);
 
-impl<const N: usize, F: BitField> BitField for [F; N] {
+// SAFETY: bit *b* is bit `b % F::BITS` of one field, which keeps these promises.
+unsafe impl<const N: usize, F: BitField> BitField for [F; N] {
     const BITS: u32 = F::BITS * N as u32;
     const ZEROES: Self = [F::ZEROES; N];
 
@@ -166,7 +183,9 @@ pub struct TwoLevelBitField<U: BitField, L: BitField, const N: usize> {
     lower: [L; N],
 }
 
-impl<U: BitField, L: BitField, const N: usize> BitField for TwoLevelBitField<U, L, N> {
+// SAFETY: what is read and what scans return are bits of one of the lower fields, which keep these
+// promises. The upper field only says where a scan looks.
+unsafe impl<U: BitField, L: BitField, const N: usize> BitField for TwoLevelBitField<U, L, N> {
     const BITS: u32 = {
         assert!(
             N as u32 <= U::BITS,
@@ -261,7 +280,8 @@ mod tests {
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     struct Plain(u32);
 
-    impl BitField for Plain {
+    // SAFETY: a bit of the set is a bit of the word.
+    unsafe impl BitField for Plain {
         const BITS: u32 = 20;
         const ZEROES: Self = Self(0);
 

@@ -48,7 +48,8 @@ mod enabled {
         pub total_allocation_count: u64,
         /// Bytes of live allocations, as asked for.
         pub allocated_bytes: usize,
-        /// Bytes ever asked for. Resizing in place adds what it grows by.
+        /// Bytes ever asked for. Growing in place adds what a block grows by, and shrinking takes off
+        /// what it shrinks by, as if it had been allocated as it is.
         pub total_allocated_bytes: u64,
         /// Bytes in gaps, slivers excepted.
         pub available_bytes: usize,
@@ -58,7 +59,8 @@ mod enabled {
         pub heap_count: usize,
         /// Heaps ever claimed.
         pub total_heap_count: u64,
-        /// Bytes in heaps, base tags (with `hardened`, records too) included.
+        /// Bytes in heaps, base tags (with `hardened`, records too) included. The first heap is
+        /// counted from the first aligned word of what was claimed.
         pub claimed_bytes: usize,
         /// Bytes ever claimed, by new heaps and by extension.
         pub total_claimed_bytes: u64,
@@ -91,7 +93,7 @@ mod enabled {
             self.unavailable_bytes() - self.allocated_bytes
         }
 
-        /// Bytes of all allocations that were freed, or given up by shrinking.
+        /// Bytes of all allocations that were freed.
         pub const fn total_freed_bytes(&self) -> u64 {
             self.total_allocated_bytes
                 .wrapping_sub(self.allocated_bytes as u64)
@@ -113,7 +115,7 @@ mod enabled {
         #[inline]
         pub(crate) fn count_deallocation(&mut self, size: usize) {
             self.allocation_count -= 1;
-            self.count_shrinkage(size);
+            self.allocated_bytes -= size;
         }
 
         #[inline]
@@ -125,6 +127,7 @@ mod enabled {
         #[inline]
         pub(crate) fn count_shrinkage(&mut self, size: usize) {
             self.allocated_bytes -= size;
+            self.total_allocated_bytes = self.total_allocated_bytes.wrapping_sub(size as u64);
         }
 
         #[inline]

@@ -31,15 +31,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     0x1004     0x100f 0x1010                                0x3000        0x300c
     ///     ├─ not touched ─┬─┬───────────────────────────────────────┬─ not touched ─┤
     ///     │               │t│ one gap; in the first heap below it   │               │
-    ///     │               │ │ the list heads, up to 0x1e20          │               │
+    ///     │               │ │ the list heads, up to 0x1610          │               │
     ///     └───────────────┴─┴───────────────────────────────────────┴───────────────┘
     ///                    base tag                                   ^ the heap's end, returned
     /// ```
     ///
     /// `None`, and nothing is touched, if the range is null, wraps around, is too small, or too
     /// large (2⁵⁶ bytes; where a word has 32 bits, 2³¹). The first heap must have room for the list
-    /// heads: [`min_first_heap_size`](super::min_first_heap_size). Others must hold
-    /// [`HEAP_OVERHEAD`] and, at multiples of the unit, the smallest chunk.
+    /// heads. With [`min_first_heap_size`](super::min_first_heap_size) it has, and for an allocation.
+    /// Others must hold [`HEAP_OVERHEAD`] and, at multiples of the unit, the smallest chunk.
     ///
     /// Heaps never merge, even if they touch.
     ///
@@ -79,18 +79,24 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let limit = base.addr().get().checked_add(size)?;
         let first = unit_ceil(base.addr().get().checked_add(HEAP_OVERHEAD)?)?;
         let end = unit_floor(limit);
-        let metadata_size = if self.is_metadata_established() {
-            0
+        let (metadata_size, min_size) = if self.is_metadata_established() {
+            (0, chunk_size(1))
         } else {
-            metadata_chunk_size::<B>()
+            (metadata_chunk_size::<B>(), metadata_chunk_size::<B>())
         };
         let heap_size = end.checked_sub(first)?;
-        if heap_size < metadata_size + chunk_size(1) || heap_size >= MAX_GAP {
+        if heap_size < min_size || heap_size >= MAX_GAP {
             return None;
         }
+        let counted_from = if metadata_size == 0 {
+            first - HEAP_OVERHEAD
+        } else {
+            // It stays for good, and so does what lies below its list heads.
+            base.addr().get().next_multiple_of(align_of::<usize>())
+        };
 
         // SAFETY: the caller gives the range; `first` and `end` are multiples of the unit in it,
-        // with room for what is below `first`, and for metadata and a gap between them.
+        // with room for what is below `first`, and for the metadata or a gap between them.
         unsafe {
             let first = base.byte_add(first - base.addr().get());
             let end = first.byte_add(heap_size);
@@ -102,7 +108,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
             }
             self.gaps.heaps.insert(first, end);
             poison(free, end);
-            self.counters.count_heap(heap_size + HEAP_OVERHEAD);
+            self.counters.count_heap(end.addr().get() - counted_from);
+            self.heap_bytes += heap_size;
             self.set_heap_end(free, end, end.addr().get());
             Some(end)
         }
@@ -222,8 +229,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// ```
     ///
     /// What lies above the returned end is the caller's again, and is not touched any more. If
-    /// `new_end` is not below `heap_end`, or the heap ends with an allocation, nothing happens. The
-    /// first heap is never deleted: the list heads stay in it.
+    /// `new_end` is not below `heap_end`, or the heap ends with an allocation, nothing happens. A heap
+    /// in which nothing is in use, and nothing would fit, is deleted too. The first heap is never
+    /// deleted: the list heads stay in it.
     ///
     /// In constant time.
     ///
@@ -271,7 +279,11 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 return Some(heap_end);
             };
             self.remove_gap(gap);
-            self.set_heap_end(gap.base, heap_end, new_end.max(gap.base.addr().get()))
+            let base = gap.base.addr().get();
+            let is_useless = Tag::ending_at(gap.base).is_heap_base()
+                && new_end.saturating_sub(base) < chunk_size(1);
+            let new_end = if is_useless { base } else { new_end.max(base) };
+            self.set_heap_end(gap.base, heap_end, new_end)
         }
     }
 
@@ -309,7 +321,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         old_end: NonNull<u8>,
         new_end: usize,
     ) -> Option<NonNull<u8>> {
-        self.counters.count_end_moved(old_end.addr().get(), new_end);
+        self.count_end_moved(old_end.addr().get(), new_end);
         if grants_zeroed::<S>() {
             self.fresh.note_end(old_end, new_end);
         }
@@ -338,6 +350,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
             }
             Some(end)
         }
+    }
+
+    /// A heap that ended at `old_end` ends at `new_end`.
+    pub(super) fn count_end_moved(&mut self, old_end: usize, new_end: usize) {
+        self.counters.count_end_moved(old_end, new_end);
+        let difference = new_end.wrapping_sub(old_end);
+        self.heap_bytes = self.heap_bytes.wrapping_add(difference);
     }
 }
 

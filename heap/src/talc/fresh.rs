@@ -104,6 +104,7 @@ unsafe impl Send for Uncleared {}
 
 impl Uncleared {
     /// `zeroed` are addresses.
+    #[inline]
     fn new(block: NonNull<u8>, size: usize, zeroed: Range<usize>) -> Self {
         let offset = |address: usize| address.saturating_sub(block.addr().get()).min(size);
         let zeroed = offset(zeroed.start)..offset(zeroed.end);

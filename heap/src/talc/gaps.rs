@@ -15,8 +15,7 @@ const NEAR_LOOKS: usize = 4;
 
 /// Every gap of every heap, slivers excepted, in a doubly linked list for its bin, latest first.
 pub(super) struct Gaps<B: Binning> {
-    /// A list head for each bit of `available`, in memory of the first heap that was claimed; null
-    /// before that.
+    /// A list head for each bin, in memory of the first heap that was claimed; null before that.
     heads: *mut Link,
     /// Bit *n* is set exactly when list *n* has a gap in it.
     available: B::AvailabilityBitField,
@@ -28,7 +27,7 @@ impl<B: Binning> Gaps<B> {
     /// Bytes that the list heads take.
     pub(super) const HEADS_SIZE: usize = {
         assert!(B::BIN_COUNT > 0 && B::BIN_COUNT <= B::AvailabilityBitField::BITS);
-        B::AvailabilityBitField::BITS as usize * size_of::<Link>()
+        B::BIN_COUNT as usize * size_of::<Link>()
     };
 
     /// Bytes that the list heads take, and the flag above them, which is set when the allocator is gone.
@@ -51,7 +50,7 @@ impl<B: Binning> Gaps<B> {
     /// * This is done once, before the first [`insert`](Self::insert).
     pub(super) unsafe fn establish(&mut self, heads: NonNull<u8>) {
         self.heads = heads.cast().as_ptr();
-        for bin in 0..B::AvailabilityBitField::BITS {
+        for bin in 0..B::BIN_COUNT {
             // SAFETY: the caller gives room for so many heads.
             unsafe { self.head(bin).write(None) };
         }
@@ -64,19 +63,30 @@ impl<B: Binning> Gaps<B> {
         self.heads.wrapping_byte_add(Self::HEADS_SIZE).cast()
     }
 
-    /// The bin of gaps of `size` bytes.
+    /// The bin of gaps of `size` bytes, below [`BIN_COUNT`](Binning::BIN_COUNT). The binning may
+    /// return anything.
     #[inline]
     fn bin_of(size: usize) -> u32 {
-        B::size_to_bin(size).min(B::BIN_COUNT - 1)
+        // Not unwinding: lists may be half changed when this is called.
+        #[inline]
+        extern "C" fn abort_on_panic<B: Binning>(size: usize) -> u32 {
+            B::size_to_bin(size)
+        }
+        abort_on_panic::<B>(size).min(B::BIN_COUNT - 1)
     }
 
-    /// The lowest bin in which every gap has at least `size` bytes, or the last bin.
+    /// The lowest bin in which every gap has at least `size` bytes, or the last bin. The binning may
+    /// return anything.
     fn bin_ceil_of(size: usize) -> u32 {
-        B::size_to_bin_ceil(size).min(B::BIN_COUNT - 1)
+        // Not unwinding: a `GlobalAlloc` must not.
+        extern "C" fn abort_on_panic<B: Binning>(size: usize) -> u32 {
+            B::size_to_bin_ceil(size)
+        }
+        abort_on_panic::<B>(size).min(B::BIN_COUNT - 1)
     }
 
-    /// Where the pointer to the first gap of list `bin` is, which is the number of a bit. There is
-    /// something there once the heads are established.
+    /// Where the pointer to the first gap of list `bin` is, which is less than
+    /// [`BIN_COUNT`](Binning::BIN_COUNT). There is something there once the heads are established.
     #[inline]
     fn head(&self, bin: u32) -> *mut Link {
         self.heads.wrapping_add(bin as usize)
@@ -165,9 +175,6 @@ impl<B: Binning> Gaps<B> {
         #[cfg(test)]
         super::looks::count();
         let bin = self.available.first_from(Self::bin_of(size))?;
-        if bin >= B::AvailabilityBitField::BITS {
-            return None;
-        }
         let gap = self.first(bin);
         gap.has(size).then_some((self.head(bin), gap))
     }
@@ -195,7 +202,7 @@ impl<B: Binning> Gaps<B> {
                 Some(next) => (*next.as_ptr()).referrer = head,
                 None => {
                     let bin = head.offset_from_unsigned(self.heads) as u32;
-                    hint::assert_unchecked(bin < B::AvailabilityBitField::BITS);
+                    hint::assert_unchecked(bin < B::BIN_COUNT);
                     self.available.clear_bit(bin);
                 }
             }

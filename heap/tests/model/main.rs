@@ -2,6 +2,7 @@
 //! configuration of the allocators, two hundred steps each.
 
 mod allocator;
+mod binnings;
 mod bump;
 #[path = "../common/mod.rs"]
 mod common;

@@ -4,7 +4,6 @@ use core::alloc::Layout;
 use core::ptr::NonNull;
 
 use super::super::binning::Binning;
-use super::super::bitfield::BitField;
 use super::super::chunk::{CHUNK_UNIT, chunk_size, distance, unit_floor};
 use super::super::gaps::Gaps;
 use super::super::node::{Gap, Link, Node};
@@ -189,7 +188,7 @@ impl<B: Binning> Gaps<B> {
             // SAFETY: the links are those in list heads and gaps.
             unsafe { link.read() }.is_some_and(|node| node.addr().get() == base)
         };
-        let in_heads = (0..B::AvailabilityBitField::BITS)
+        let in_heads = (0..B::BIN_COUNT)
             .map(|bin| self.list(bin).0)
             .find(|&head| leads_to(head));
         // SAFETY: gaps that are no slivers have a header.
