@@ -100,7 +100,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 self.gaps.establish(first);
                 Tag::ALLOCATED.write_at(free);
             }
-            self.gaps.heaps.insert(first, end);
+            self.gaps.heaps.insert(first, free, end);
             poison(free, end);
             self.counters.count_heap(heap_size + HEAP_OVERHEAD);
             self.set_heap_end(free, end, end.addr().get());
@@ -122,7 +122,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     ^ up_to: just above the base tag
     /// ```
     ///
-    /// An allocation that ends where the heap does makes `up_to` the heap's end.
+    /// An allocation that ends where the heap does makes `up_to` the heap's end. (With `hardened`, so does
+    /// damage there.)
     ///
     /// In constant time.
     ///
@@ -131,7 +132,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     pub unsafe fn reserved(&self, heap_end: NonNull<u8>) -> Reserved {
         // SAFETY: a chunk or a gap ends at a heap's end, and a tag below each gap.
         unsafe {
-            if Tag::ending_at(heap_end).is_allocated() {
+            if !self.knows_end(heap_end) || Tag::ending_at(heap_end).is_allocated() {
                 return Reserved {
                     up_to: heap_end,
                     any: true,

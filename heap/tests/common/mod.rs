@@ -1,6 +1,8 @@
 //! What the tests share.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
+#[cfg(target_os = "linux")]
+pub mod guarded;
 pub mod manual_heap;
 pub mod memory;
 pub mod one_heap;

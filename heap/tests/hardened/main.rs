@@ -3,7 +3,9 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+mod corruption;
 mod frees;
+mod metadata;
 mod reports;
 mod writes;
 

@@ -55,6 +55,12 @@ impl Tail {
         mix(&[key, base, self.size, self.requested, self.align])
     }
 
+    /// Whether a chunk with this tail, whose canary is right, lies within the `room` bytes below its end.
+    #[inline]
+    pub(super) fn fits(&self, room: usize) -> bool {
+        self.size <= room
+    }
+
     pub(super) fn canary(&self) -> usize {
         self.canary
     }
