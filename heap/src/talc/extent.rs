@@ -64,7 +64,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     let base = other.0.as_mut_ptr();
     ///     let end = talc.claim(base.add(4), 0x100).expect("large enough");
     ///     assert_eq!(end.as_ptr(), base.add(0x100));
-    ///     let first = base.add(HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT));
+    ///     let first = base.add((4 + HEAP_OVERHEAD).next_multiple_of(CHUNK_UNIT));
     ///     assert!(talc.gaps().any(|gap| gap == Span::new(first, end.as_ptr())));
     /// }
     /// ```
