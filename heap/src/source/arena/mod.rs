@@ -6,6 +6,7 @@
 //! `deallocate`, under the heap's lock, so it only *queues* the pages; [`TalcLock::drain`] gives them to the
 //! arena with the lock released.
 
+mod check;
 mod drain;
 mod heaps;
 mod record;
@@ -22,6 +23,7 @@ use self::record::{HEAPS, List, RECORD, RETURNS, Record, State};
 use self::step::Step;
 use super::Source;
 use super::tie::Bond;
+use crate::talc::Corruption;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::vmem::{Allocator, Arena, Lock};
@@ -322,6 +324,10 @@ unsafe impl<A: Allocator, L: Lock> Source for ArenaSource<'_, A, L> {
         talc.source.step.grew();
         talc.source.account(0, 0);
         Ok(())
+    }
+
+    fn check<B: Binning>(talc: &Talc<Self, B>) -> Result<(), Corruption> {
+        talc.check_records()
     }
 
     #[inline]

@@ -81,6 +81,11 @@ impl Record {
         }
     }
 
+    /// The record before this one in the list `WHICH`.
+    pub fn previous(&self, which: usize) -> Option<NonNull<Record>> {
+        self.links[which].prev
+    }
+
     /// Where the record of a heap that begins at `base` and keeps `kept` bytes lies; also Talc's end.
     ///
     /// # Safety
