@@ -128,6 +128,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// The first [`Rule`] that is broken, with the address where it is.
     pub fn check(&self) -> Result<(), Corruption> {
         if !self.is_metadata_established() {
+            S::check(self)?;
             return self.check_counters(0, 0);
         }
         #[cfg(feature = "hardened")]

@@ -85,6 +85,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     #[inline(always)]
+    pub(crate) fn note_damaged_record(&mut self, _address: usize) {}
+
+    #[inline(always)]
     pub(super) fn report_findings(&mut self) {}
 
     #[inline(always)]
@@ -93,7 +96,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     #[inline(always)]
-    pub(super) fn admits_end(&mut self, _heap_end: NonNull<u8>) -> bool {
+    pub(crate) fn admits_end(&mut self, _heap_end: NonNull<u8>) -> bool {
         true
     }
 

@@ -7,6 +7,7 @@ mod corruption;
 mod frees;
 mod metadata;
 mod reports;
+mod source_record;
 mod writes;
 
 use std::alloc::Layout;

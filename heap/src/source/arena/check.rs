@@ -30,7 +30,10 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             };
             ensure(at.is_aligned(), "its address")?;
             // SAFETY: a record in the list is live, and nothing writes to it while the allocator is borrowed.
-            let record = unsafe { at.as_ref() };
+            let Some(record) = (unsafe { Record::sound(at) }) else {
+                return Err(damaged_record(at.addr().get()));
+            };
+            let record = &record;
             ensure(record.previous(HEAPS) == previous, "its place in the list")?;
             ensure(record.bond == source.bond, "its owner")?;
             check_sizes(at, record, arena.quantum(), ensure)?;
@@ -56,6 +59,15 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             })
         }
     }
+}
+
+/// What is reported of a record that somebody has overwritten.
+fn damaged_record(address: usize) -> Corruption {
+    #[cfg(feature = "hardened")]
+    let rule = Rule::Misuse(crate::talc::hardened::Misuse::DamagedSourceRecord);
+    #[cfg(not(feature = "hardened"))]
+    let rule = Rule::Record("its contents");
+    Corruption { address, rule }
 }
 
 /// The record lies where its sizes say, and its state is what they say.

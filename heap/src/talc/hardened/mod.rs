@@ -75,7 +75,8 @@ use self::walk::{Part, word_below};
 pub(super) use self::check::Parts;
 pub(super) use self::heaps::{Heaps, RECORD_SIZE};
 pub(super) use self::poison::poison;
-pub(super) use self::tail::{TAIL_SIZE, mix};
+pub(super) use self::tail::TAIL_SIZE;
+pub(crate) use self::tail::mix;
 
 /// So much of each gap that a freed block merges with is looked at for writes after free, so that
 /// this is in constant time.
@@ -249,6 +250,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
+    /// Notes that the record which a source keeps at `address` is damaged, to be reported when the operation is
+    /// done.
+    pub(crate) fn note_damaged_record(&mut self, address: usize) {
+        let misuse = Misuse::DamagedSourceRecord;
+        self.gaps
+            .heaps
+            .finding
+            .get_or_insert(Report { address, misuse });
+    }
+
     /// Reports damage, after records and list heads have been restored, if it is theirs.
     #[cold]
     fn report(&mut self, report: Report) {
@@ -319,7 +330,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     /// Whether a heap ends there, undamaged. If not, that has been reported.
-    pub(super) fn admits_end(&mut self, heap_end: NonNull<u8>) -> bool {
+    pub(crate) fn admits_end(&mut self, heap_end: NonNull<u8>) -> bool {
         match self.gaps.verify_end(heap_end) {
             Ok(()) => true,
             Err(report) => {

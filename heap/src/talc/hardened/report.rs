@@ -97,6 +97,8 @@ pub enum Misuse {
         /// The word that is there now.
         found: usize,
     },
+    /// The record has changed that a source keeps above the end of a heap.
+    DamagedSourceRecord,
     /// The byte above the list heads has changed, which tells a source whether its allocator is gone.
     DamagedOwnerFlag {
         /// The byte that is there, which should be zero.
@@ -165,6 +167,7 @@ impl fmt::Display for Misuse {
                 write!(f, "a damaged head of list {bin}: ")?;
                 write_instead(f, found, expected)
             }
+            Misuse::DamagedSourceRecord => write!(f, "a damaged record of the heap's source"),
             Misuse::DamagedOwnerFlag { found } => {
                 write!(
                     f,
