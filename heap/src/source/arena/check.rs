@@ -3,61 +3,44 @@
 use core::ptr::NonNull;
 
 use super::ArenaSource;
-use super::record::{HEAPS, RECORD, Record, State};
+use super::record::{List, RECORD, Record, State};
 use crate::span::Span;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::talc::{Corruption, Rule};
-use crate::vmem::{Allocator, Arena, Lock, SegmentKind};
+use crate::vmem::{Allocator, Arena, Lock, Segment, SegmentKind};
 
 impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
-    /// Compares each record with Talc's end of its heap and with the arena's segment, and walks the heap.
+    /// Compares each record with Talc's end of its heap and with the arena's segment, walks the heap, and then
+    /// the queue of what is to be given back.
+    ///
+    /// A link is followed only to a place in a segment that the arena has allocated.
     pub(super) fn check_records(&self) -> Result<(), Corruption> {
         let source = &self.source;
         let Some(arena) = source.arena.filter(|_| source.bond.serves(&self.tie)) else {
             return Ok(());
         };
-        let (mut kept, mut count, mut previous) = (0, 0, None);
-        let mut next = source.heaps.first();
-        while let Some(at) = next {
-            let ensure = |holds: bool, what| {
-                let (address, rule) = (at.addr().get(), Rule::Record(what));
-                if holds {
-                    Ok(())
-                } else {
-                    Err(Corruption { address, rule })
-                }
-            };
-            ensure(at.is_aligned(), "its address")?;
-            // SAFETY: a record in the list is live, and nothing writes to it while the allocator is borrowed.
-            let Some(record) = (unsafe { Record::sound(at) }) else {
-                return Err(damaged_record(at.addr().get()));
-            };
-            let record = &record;
-            ensure(record.previous(HEAPS) == previous, "its place in the list")?;
-            ensure(record.bond == source.bond, "its owner")?;
-            check_sizes(at, record, arena.quantum(), ensure)?;
-            check_segment(record, arena, ensure)?;
-            // SAFETY: the segment is the source's and reaches beyond the record, and the heap begins with it.
-            unsafe {
-                let heap = Span::new(record.base.as_ptr(), at.cast().as_ptr());
-                self.check_heap(heap)?;
-            }
+        let mut kept = 0;
+        walk(&source.heaps, arena, |at, record| {
+            ensure(at, record.bond == source.bond, "its owner")?;
+            check_sizes(at, record, arena)?;
+            ensure(at, record.kept != 0, "that it is deleted")?;
             kept += record.kept;
-            count += 1;
-            ensure(count <= source.heaps.len(), "the length of the list")?;
-            previous = Some(at);
-            // SAFETY: the record is in the list.
-            next = unsafe { source.heaps.after(at) };
+            // SAFETY: the segment is the source's and reaches beyond the record, and the heap begins with it.
+            unsafe { self.check_heap(Span::new(record.base.as_ptr(), at.cast().as_ptr())) }
+        })?;
+        walk(&source.returns, arena, |at, record| {
+            ensure(at, record.state == State::QUEUED, "that it is queued")?;
+            ensure(at, record.bond == source.bond, "its owner")?;
+            check_sizes(at, record, arena)
+        })?;
+        if kept == source.claimed {
+            return Ok(());
         }
-        if (count, kept) == (source.heaps.len(), source.claimed) {
-            Ok(())
-        } else {
-            Err(Corruption {
-                address: (&raw const source.claimed).addr(),
-                rule: Rule::Record("the sum of what all heaps keep"),
-            })
-        }
+        Err(Corruption {
+            address: (&raw const source.claimed).addr(),
+            rule: Rule::Record("the sum of what all heaps keep"),
+        })
     }
 }
 
@@ -70,49 +53,89 @@ fn damaged_record(address: usize) -> Corruption {
     Corruption { address, rule }
 }
 
-/// The record lies where its sizes say, and its state is what they say.
-fn check_sizes(
-    at: NonNull<Record>,
-    record: &Record,
-    quantum: usize,
-    ensure: impl Fn(bool, &'static str) -> Result<(), Corruption>,
+/// Visits each record of a list, whose links agree in both directions and with its length.
+fn walk<const WHICH: usize, A: Allocator, L: Lock>(
+    list: &List<WHICH>,
+    arena: &Arena<'_, '_, A, L>,
+    mut visit: impl FnMut(NonNull<Record>, &Record) -> Result<(), Corruption>,
 ) -> Result<(), Corruption> {
-    let &Record {
-        base, size, kept, ..
-    } = record;
-    let end = base.addr().get().checked_add(kept);
-    ensure(
-        end.and_then(|end| end.checked_sub(RECORD)) == Some(at.addr().get()),
-        "where the heap ends",
-    )?;
-    let is_whole = kept.is_multiple_of(quantum) && size.is_multiple_of(quantum);
-    ensure(is_whole && kept <= size, "its sizes")?;
-    let is_settled = match record.state {
-        State::Settled => kept == size,
-        State::Queued => kept < size,
-        State::Draining => true,
-    };
-    let is_drained = matches!(record.state, State::Draining);
-    ensure(
-        is_settled && (is_drained || record.drainer.is_none()),
-        "whether pages go back",
-    )
+    let (mut count, mut previous, mut next) = (0, None, list.first());
+    while let Some(at) = next {
+        let address = at.addr().get();
+        let end = address.saturating_add(size_of::<Record>());
+        let segment = arena.segment_of(address).filter(is_allocated);
+        let is_there = segment.is_some_and(|segment| end - 1 <= segment.last);
+        ensure(at, at.is_aligned() && is_there, "its address")?;
+        // SAFETY: the place is memory of the arena, and nothing writes to records while the allocator is borrowed.
+        let Some(record) = (unsafe { Record::sound(at) }) else {
+            return Err(damaged_record(address));
+        };
+        ensure(
+            at,
+            record.previous(WHICH) == previous,
+            "its place in the list",
+        )?;
+        count += 1;
+        ensure(at, count <= list.len(), "the length of the list")?;
+        visit(at, &record)?;
+        previous = Some(at);
+        // SAFETY: as above.
+        next = unsafe { list.after(at) };
+    }
+    match list.first() {
+        Some(first) => ensure(first, count == list.len(), "the length of the list"),
+        None => Ok(()),
+    }
 }
 
-/// The arena has allocated this segment. (While its end is given back, the arena is ahead.)
-fn check_segment<A: Allocator, L: Lock>(
+/// The record lies where its sizes say, its state is what they say, and the arena has allocated the segment.
+/// (While the end of that is given back, the arena is ahead.)
+fn check_sizes<A: Allocator, L: Lock>(
+    at: NonNull<Record>,
     record: &Record,
     arena: &Arena<'_, '_, A, L>,
-    ensure: impl Fn(bool, &'static str) -> Result<(), Corruption>,
 ) -> Result<(), Corruption> {
-    let base = record.base.addr().get();
-    let segment = arena.segment_of(base);
-    let size = segment
-        .filter(|segment| segment.kind == SegmentKind::Allocated && segment.base == base)
-        .map(|segment| segment.last - segment.base + 1);
-    let agrees = match record.state {
-        State::Draining => size.is_some_and(|size| size <= record.size && size >= record.kept),
-        _ => size == Some(record.size),
+    let (base, size, kept) = (record.base.addr().get(), record.size, record.kept);
+    let quantum = arena.quantum();
+    let is_whole = kept.is_multiple_of(quantum) && size.is_multiple_of(quantum);
+    ensure(at, is_whole && kept <= size, "its sizes")?;
+    // The record of a deleted heap stays where it was.
+    let end = base
+        .checked_add(kept)
+        .and_then(|end| end.checked_sub(RECORD));
+    let is_at_end = kept == 0 || end == Some(at.addr().get());
+    ensure(at, is_at_end, "where the heap ends")?;
+    let is_settled = match record.state {
+        State::SETTLED => kept == size,
+        State::QUEUED => kept < size,
+        State::DRAINING => true,
+        _ => false,
     };
-    ensure(agrees, "the segment of the arena")
+    let is_drained = record.state == State::DRAINING;
+    let is_consistent = is_settled && (is_drained || record.drainer.is_none());
+    ensure(at, is_consistent, "whether pages go back")?;
+
+    let segment = arena.segment_of(base).filter(is_allocated);
+    let found = segment
+        .filter(|segment| segment.base == base)
+        .map(|segment| segment.last - segment.base + 1);
+    let agrees = if is_drained {
+        found.is_some_and(|found| found <= size && found >= kept)
+    } else {
+        found == Some(size)
+    };
+    ensure(at, agrees, "the segment of the arena")
+}
+
+fn is_allocated(segment: &Segment) -> bool {
+    segment.kind == SegmentKind::Allocated
+}
+
+fn ensure(at: NonNull<Record>, holds: bool, what: &'static str) -> Result<(), Corruption> {
+    let (address, rule) = (at.addr().get(), Rule::Record(what));
+    if holds {
+        Ok(())
+    } else {
+        Err(Corruption { address, rule })
+    }
 }

@@ -178,7 +178,7 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         unsafe { self.returns.remove(record) };
         // SAFETY: a record that was in the list is live, and nobody else uses it.
         let mut fields = unsafe { Record::sound(record) }?;
-        fields.state = State::Draining;
+        fields.state = State::DRAINING;
         slot.record.set(Some(record));
         if fields.kept != 0 {
             fields.drainer = Some(NonNull::from(slot));
@@ -206,7 +206,7 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         unsafe {
             Record::update(record, |it| {
                 it.drainer = None;
-                it.state = State::Settled;
+                it.state = State::SETTLED;
                 if done {
                     it.size = given.kept;
                 }

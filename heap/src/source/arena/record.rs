@@ -37,7 +37,7 @@ type Seal = usize;
 #[cfg(not(feature = "hardened"))]
 type Seal = [usize; 0];
 
-/// What is known of one heap.
+/// What is known of one heap. All of its bytes are initialised.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Record {
@@ -52,22 +52,24 @@ pub(super) struct Record {
     pub state: State,
     /// That of the source whose heap it is.
     pub bond: Bond,
-    /// Whoever is giving the pages above `kept` back, in the state [`Draining`](State::Draining).
+    /// Whoever is giving the pages above `kept` back, in the state [`Draining`](State::DRAINING).
     pub drainer: Option<NonNull<Slot>>,
     links: [Links; 2],
     seal: Seal,
 }
 
-/// Where the pages between a record's `kept` and `size` are on their way back to the arena.
+/// Where the pages between a record's `kept` and `size` are on their way back to the arena. Any word is a value
+/// of this type, so that a damaged one can be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(usize)] // A record has no padding: all of its bytes are initialised.
-pub(super) enum State {
+pub(super) struct State(usize);
+
+impl State {
     /// There are none: `kept == size`.
-    Settled,
+    pub const SETTLED: State = State(0);
     /// The record is in the list [`RETURNS`].
-    Queued,
+    pub const QUEUED: State = State(1);
     /// Somebody is giving them back just now, without the heap's lock. `size` stays until they are done.
-    Draining,
+    pub const DRAINING: State = State(2);
 }
 
 #[derive(Clone, Copy)]
@@ -87,7 +89,7 @@ impl Record {
             base,
             size,
             kept: size,
-            state: State::Settled,
+            state: State::SETTLED,
             bond,
             drainer: None,
             links,
