@@ -3,7 +3,8 @@
 //!
 //! The heaps lie between guard pages, so that whatever follows a wild pointer is killed.
 //! `HEAP_CORRUPTIONS=200000 cargo test -p heap --features hardened --test hardened random_corruptions`
-//! for more of them, `HEAP_SEED=…` for a single one.
+//! for more of them, `HEAP_SEED=…` for a single one; with `HEAP_TELL=1` and `--nocapture` the last seed that is
+//! shown is the one that was killed.
 
 use std::alloc::Layout;
 use std::ptr::null_mut;
@@ -322,7 +323,6 @@ fn random_corruptions_of_anything_in_heaps() {
         return corrupt_at_random(seed);
     }
     let count = number("HEAP_CORRUPTIONS").unwrap_or(20_000);
-    println!("a crash: HEAP_SEED=… with the last number that `HEAP_TELL=1 … --nocapture` prints");
     let tells = number("HEAP_TELL").is_some();
     for seed in 0..count {
         if tells {

@@ -125,7 +125,7 @@ impl Record {
         {
             // SAFETY: the record was written above, and consists of words.
             let words = unsafe { at.cast::<seal::Words>().read() };
-            // SAFETY: as above.
+            // SAFETY: the field is in the record that was just written.
             unsafe { (*at.as_ptr()).seal = seal::of(at.addr().get(), &words) };
         }
     }
@@ -138,7 +138,7 @@ impl Record {
         // SAFETY: the caller vouches for the record.
         if let Some(mut record) = unsafe { Record::sound(at) } {
             change(&mut record);
-            // SAFETY: as above.
+            // SAFETY: the record is live, and nobody else uses it.
             unsafe { record.write_to(at) };
         }
     }

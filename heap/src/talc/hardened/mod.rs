@@ -60,6 +60,7 @@ use crate::source::Source;
 
 mod check;
 mod heaps;
+mod links;
 mod poison;
 mod report;
 mod tail;
@@ -138,7 +139,7 @@ impl Notes {
         gaps: &Gaps<B>,
         link: *mut Link,
     ) -> Option<Gap> {
-        // SAFETY: the caller's duty; what is returned here was verified.
+        // SAFETY: the link is a list head or in a gap that was returned here, and so verified.
         match unsafe { gaps.verify_link(link) } {
             Ok(gap) => gap,
             Err(report) => {
@@ -161,7 +162,7 @@ impl<B: Binning> Gaps<B> {
         if self.has_sound_head(bin) {
             return true;
         }
-        // SAFETY: the caller's duty.
+        // SAFETY: the range is free, at least one unit, and in no list.
         unsafe { gap.write_extent() };
         if let Err(report) = self.verify_head(bin) {
             self.heaps.finding.get_or_insert(report);
@@ -217,8 +218,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// It is called once for each operation that finds something, when [`TalcLock`] has unlocked, so
     /// that it may allocate. Without a lock around the allocator, and while somebody holds the
     /// guard of a lock, it is called at once: before anything has been changed, or, where a list head was
-    /// found to be damaged after that, when the operation is complete. What `claim`, `extend` and
-    /// `truncate` find so is reported by the next allocation or free.
+    /// found to be damaged after that, when the operation is complete. What `claim`, `extend`,
+    /// `truncate` and `trim` find so is reported by the next allocation or free.
     ///
     /// [`TalcLock`]: super::sync::TalcLock
     pub fn set_hook(&mut self, hook: fn(&Report)) {
