@@ -2,7 +2,7 @@
 # Do the tests notice when a rule of the heap is broken? Each entry of the lists in `mutations/` breaks
 # one, in a copy of the sources, and tests run until one fails.
 #
-#     heap/tests/mutations.sh [LAYER…]       talc, vmem, source, bump; all if none is named
+#     heap/tests/mutations.sh [LAYER…]       talc, hardened, vmem, source, bump; all if none is named
 #
 # An entry of a list:
 #
@@ -19,7 +19,7 @@ cd "$(dirname "$0")/../.."
 seconds=60 # for one test program, which takes five at most with so few programs:
 export HEAP_PROGRAMS=500
 memory=8000000 # KiB
-features=counters,local-alloc,std,spin
+all_features=counters,local-alloc,std,spin
 
 target=${CARGO_TARGET_DIR:-$PWD/target}/mutations
 copy=$target/source
@@ -81,7 +81,7 @@ run_tests() {
 }
 
 cd "$copy"
-lists=${*:-talc vmem source bump}
+lists=${*:-talc hardened vmem source bump}
 passed=0 failed=0
 
 fail() {
@@ -90,6 +90,8 @@ fail() {
 }
 
 for list in $lists; do
+    features=$all_features
+    [ "$list" = hardened ] && features=$features,hardened
     rm -rf "$entries"/*
     split "heap/tests/mutations/$list"
     rest=$(cat "$entries/rest")

@@ -151,6 +151,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         };
         // SAFETY: the block has just been made.
         unsafe { self.seal(block, layout) };
+        self.report_findings();
         block
     }
 
@@ -368,6 +369,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 self.gaps.insert(gap);
             }
         }
+        self.report_findings();
     }
 
     /// Frees the last `size` bytes of a chunk that ended at `base + size`, and ends at `base` now.
@@ -460,7 +462,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
         if is_heap_base {
             // SAFETY: it was there before.
-            unsafe { self.gaps.heaps.insert(base, end) };
+            unsafe { self.gaps.heaps.insert(base, base, end) };
         }
         // SAFETY: the source vouches for the new end. From here on nothing above it is touched.
         unsafe { self.set_heap_end(base, end, new_end.addr()) };

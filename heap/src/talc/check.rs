@@ -5,10 +5,14 @@ use core::fmt;
 use super::Talc;
 use super::binning::Binning;
 use super::chunk::CHUNK_UNIT;
-use super::gaps::Gaps;
-use super::node::{Gap, Link};
-use super::tag::{HEAP_END, MAX_GAP, Tag};
+use super::tag::{HEAP_END, Tag};
 use super::walk::allocatable;
+#[cfg(not(feature = "hardened"))]
+use super::{
+    gaps::Gaps,
+    node::{Gap, Link},
+    tag::MAX_GAP,
+};
 use crate::source::Source;
 use crate::span::Span;
 
@@ -111,30 +115,43 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// In proportion to the gaps and lists; with `hardened`, to all memory of the heaps.
     ///
-    /// With `hardened`, walks all heaps too, and looks at every tail and tag, and whether anybody has
-    /// written to free memory.
+    /// This trusts pointers in the heap to lead to memory: the allocator does not know where its heaps are.
+    /// A pointer that was overwritten by an address outside all memory faults, although the list's
+    /// bit, the alignment and the referrer are looked at before what comes next. Lists that lead back
+    /// into themselves are found.
     ///
-    /// What it follows are pointers in the heap. A damaged one may lead it out of memory, although
-    /// what can be told before following a pointer is checked before.
+    /// With `hardened` nothing is followed before it has been verified. All heaps are walked too, and it
+    /// is looked at every tail and tag, at the list heads and the records of heaps, and whether anybody has
+    /// written to free memory. What was damaged at random is found, and never faults.
     ///
     /// # Errors
     /// The first [`Rule`] that is broken, with the address where it is.
     pub fn check(&self) -> Result<(), Corruption> {
-        let (mut count, mut bytes) = (0, 0);
-        for bin in 0..B::BIN_COUNT {
-            if self.is_metadata_established() {
+        if !self.is_metadata_established() {
+            S::check(self)?;
+            return self.check_counters(0, 0);
+        }
+        #[cfg(feature = "hardened")]
+        let (count, bytes) = self
+            .gaps
+            .check_all()
+            .map(|found| (found.gaps, found.bytes))?;
+        #[cfg(not(feature = "hardened"))]
+        let (count, bytes) = {
+            let (mut count, mut bytes) = (0, 0);
+            for bin in 0..B::BIN_COUNT {
                 self.check_list(bin, |gap| {
                     count += 1;
                     bytes += gap.size();
                 })?;
             }
-        }
-        #[cfg(feature = "hardened")]
-        self.gaps.check_heaps(count)?;
+            (count, bytes)
+        };
         S::check(self)?;
         self.check_counters(count, bytes)
     }
 
+    #[cfg(not(feature = "hardened"))]
     fn check_list(&self, bin: u32, mut visit: impl FnMut(Gap)) -> Result<(), Corruption> {
         let (head, available) = self.gaps.list(bin);
         let mut referrer: *mut Link = head;

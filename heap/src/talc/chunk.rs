@@ -61,7 +61,7 @@ pub const CHUNK_OVERHEAD: usize = TAIL_SIZE + TAG_SIZE;
 ///                     ├──────────────t├ the first …       from 0x1010 up: no room for it below
 /// ```
 ///
-/// As large as [`CHUNK_OVERHEAD`], but with `hardened` 24, or 12 on 32-bit machines.
+/// As large as [`CHUNK_OVERHEAD`], but with `hardened` 48, or 24 on 32-bit machines.
 pub const HEAP_OVERHEAD: usize = RECORD_SIZE + TAG_SIZE;
 
 /// No chunk is smaller, so that what is freed can be in a list.

@@ -64,7 +64,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     let base = other.0.as_mut_ptr();
     ///     let end = talc.claim(base.add(4), 0x100).expect("large enough");
     ///     assert_eq!(end.as_ptr(), base.add(0x100));
-    ///     let first = base.add(HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT));
+    ///     let first = base.add((4 + HEAP_OVERHEAD).next_multiple_of(CHUNK_UNIT));
     ///     assert!(talc.gaps().any(|gap| gap == Span::new(first, end.as_ptr())));
     /// }
     /// ```
@@ -106,7 +106,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 self.gaps.establish(first);
                 Tag::ALLOCATED.write_at(free);
             }
-            self.gaps.heaps.insert(first, end);
+            self.gaps.heaps.insert(first, free, end);
             poison(free, end);
             self.counters.count_heap(end.addr().get() - counted_from);
             self.heap_bytes += heap_size;
@@ -129,7 +129,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     ^ up_to: just above the base tag
     /// ```
     ///
-    /// An allocation that ends where the heap does makes `up_to` the heap's end.
+    /// An allocation that ends where the heap does makes `up_to` the heap's end. (With `hardened`, so does
+    /// damage there.)
     ///
     /// In constant time.
     ///
@@ -138,7 +139,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     pub unsafe fn reserved(&self, heap_end: NonNull<u8>) -> Reserved {
         // SAFETY: a chunk or a gap ends at a heap's end, and a tag below each gap.
         unsafe {
-            if Tag::ending_at(heap_end).is_allocated() {
+            if !self.knows_end(heap_end) || Tag::ending_at(heap_end).is_allocated() {
                 return Reserved {
                     up_to: heap_end,
                     any: true,

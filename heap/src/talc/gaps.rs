@@ -109,6 +109,10 @@ impl<B: Binning> Gaps<B> {
     /// As for `insert`.
     #[inline]
     unsafe fn insert_into(&mut self, bin: u32, gap: Gap) {
+        // SAFETY: the caller's duty.
+        if !unsafe { self.can_enter(bin, gap) } {
+            return;
+        }
         let head = self.head(bin);
         // SAFETY: head and successor are ours; the caller vouches for the range.
         unsafe {
@@ -245,21 +249,21 @@ impl<B: Binning> Gaps<B> {
         let floor = Self::bin_of(request.size);
         let certain = Self::bin_ceil_of(request.size_for_certain);
         let fits = |gap: &Gap| request.fits(*gap);
-        let trusts = |gap: &Gap| request.notes.trusts(self, gap);
-        self.iter_bin(floor, trusts)
+        // SAFETY: links in the lists lead to gaps.
+        let follow = |link| unsafe { request.notes.sound_gap(self, link) };
+        self.iter_bin(floor, follow)
             .take(NEAR_LOOKS)
             .find(fits)
             .or_else(|| {
                 self.bins_from(certain)
-                    .map(|bin| self.first(bin))
-                    .find(trusts)
+                    .find_map(|bin| follow(self.head(bin)))
             })
             .filter(fits)
             .or_else(|| {
                 let bins = certain.saturating_sub(floor) as usize + 1;
                 self.bins_from(floor)
                     .take_while(|&bin| bin <= certain)
-                    .flat_map(|bin| self.iter_bin(bin, trusts).take(looks.div_ceil(bins)))
+                    .flat_map(|bin| self.iter_bin(bin, follow).take(looks.div_ceil(bins)))
                     .find(fits)
             })
     }
@@ -286,21 +290,34 @@ impl<B: Binning> Gaps<B> {
         unsafe { Gap::at(self.head(bin).read().unwrap_unchecked().cast()) }
     }
 
-    /// The gaps of list `bin` in the order of the list, up to the first that is not to be trusted.
-    fn iter_bin(&self, bin: u32, trusts: impl Fn(&Gap) -> bool) -> impl Iterator<Item = Gap> {
-        let first = self.available.read_bit(bin).then(|| self.first(bin));
-        core::iter::successors(first.filter(&trusts), move |gap| {
+    /// The gaps of list `bin` in the order of the list, as far as its links can be followed.
+    fn iter_bin(
+        &self,
+        bin: u32,
+        follow: impl Fn(*mut Link) -> Option<Gap>,
+    ) -> impl Iterator<Item = Gap> {
+        let head = self.available.read_bit(bin).then(|| self.head(bin));
+        core::iter::successors(head.and_then(&follow), move |gap| {
             // SAFETY: what is in a list is a gap with a valid header, and nothing in a list changes
             // while `self` is borrowed.
-            let next = unsafe { (*gap.node().as_ptr()).next.map(|node| Gap::at(node.cast())) };
-            next.filter(&trusts)
+            follow(unsafe { &raw mut (*gap.node().as_ptr()).next })
         })
     }
 
     /// Every gap, list by list.
     pub(super) fn iter(&self) -> impl Iterator<Item = Gap> {
+        // SAFETY: links in the lists lead to gaps.
+        let follow = |link| unsafe { Notes::new().sound_gap(self, link) };
         self.bins_from(0)
-            .flat_map(|bin| self.iter_bin(bin, |gap| Notes::new().trusts(self, gap)))
+            .flat_map(move |bin| self.iter_bin(bin, follow))
+    }
+
+    /// Forgets the gaps of a list. They are in no list then. Only once established.
+    #[cfg(feature = "hardened")]
+    pub(super) fn empty_list(&mut self, bin: u32) {
+        self.available.clear_bit(bin);
+        // SAFETY: the list heads are this value's.
+        unsafe { self.head(bin).write(None) };
     }
 
     /// Where the list heads are. Only once established.

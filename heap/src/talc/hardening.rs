@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use super::Talc;
 use super::binning::Binning;
 use super::gaps::Gaps;
-use super::node::Gap;
+use super::node::{Gap, Link};
 use crate::source::Source;
 
 pub(super) const TAIL_SIZE: usize = 0;
@@ -20,7 +20,7 @@ impl Heaps {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn insert(&mut self, _first: NonNull<u8>, _end: NonNull<u8>) {}
+    pub(super) unsafe fn insert(&mut self, _: NonNull<u8>, _: NonNull<u8>, _: NonNull<u8>) {}
 
     #[inline(always)]
     pub(super) fn remove(&mut self, _end: NonNull<u8>) {}
@@ -36,8 +36,18 @@ impl Notes {
         Self
     }
 
+    /// # Safety
+    /// `link` leads to a gap, or to none.
     #[inline(always)]
-    pub(super) fn trusts<B: Binning>(&self, _gaps: &Gaps<B>, _gap: &Gap) -> bool {
+    pub(super) unsafe fn sound_gap<B: Binning>(&self, _: &Gaps<B>, link: *mut Link) -> Option<Gap> {
+        // SAFETY: what a link leads to begins with its extent.
+        unsafe { link.read().map(|node| Gap::at(node.cast())) }
+    }
+}
+
+impl<B: Binning> Gaps<B> {
+    #[inline(always)]
+    pub(super) unsafe fn can_enter(&mut self, _bin: u32, _gap: Gap) -> bool {
         true
     }
 }
@@ -75,7 +85,18 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     #[inline(always)]
-    pub(super) fn admits_end(&mut self, _heap_end: NonNull<u8>) -> bool {
+    pub(crate) fn note_damaged_record(&mut self, _address: usize) {}
+
+    #[inline(always)]
+    pub(super) fn report_findings(&mut self) {}
+
+    #[inline(always)]
+    pub(super) fn knows_end(&self, _heap_end: NonNull<u8>) -> bool {
+        true
+    }
+
+    #[inline(always)]
+    pub(crate) fn admits_end(&mut self, _heap_end: NonNull<u8>) -> bool {
         true
     }
 

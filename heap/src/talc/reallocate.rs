@@ -69,6 +69,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
             self.seal(NonNull::new(ptr), layout);
         }
         self.counters.count_growth(new_size - layout.size());
+        self.report_findings();
         true
     }
 
@@ -115,6 +116,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
             self.seal(NonNull::new(ptr), layout);
         }
         self.counters.count_shrinkage(layout.size() - new_size);
+        self.report_findings();
     }
 
     /// [Grows](Talc::try_grow_in_place) or [shrinks](Talc::shrink) an allocation without moving it.

@@ -3,8 +3,13 @@
 
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod corruption;
 mod frees;
+mod metadata;
 mod reports;
+#[cfg(all(target_os = "linux", target_pointer_width = "64"))]
+mod source_record;
 mod writes;
 
 use std::alloc::Layout;

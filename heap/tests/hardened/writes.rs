@@ -245,11 +245,11 @@ fn what_the_walker_finds_in_a_heap_at_rest() {
     scene.assert_sound();
     let tail = at(block, chunk_size(100) - CHUNK_OVERHEAD);
     let base_tag = at(scene.memory.base(), FIRST - WORD);
-    // Tags of the base and of the list heads among them.
     for (place, found) in [
         (at(block, chunk_size(100) - WORD), 3),
         (at(gap, 40), 1),
         (tail, 0),
+        (base_tag, 0),
     ] {
         let was = damage(place, found);
         let address = place.addr();
@@ -260,7 +260,30 @@ fn what_the_walker_finds_in_a_heap_at_rest() {
         damage(place, was);
         scene.assert_sound();
     }
-    let was = damage(base_tag, 0);
-    assert_eq!(scene.talc.check(), Ok(()), "that is for `check_heap`");
-    damage(base_tag, was);
+}
+
+#[test]
+fn the_last_word_of_a_sliver_that_leads_to_another_sliver() {
+    let mut scene = Scene::new();
+    let blocks = [(); 3].map(|()| scene.allocate_at_top(layout(200)));
+    // A unit is left below each of the upper two.
+    for block in &blocks[..2] {
+        let size = 200 - CHUNK_UNIT;
+        // SAFETY: the block is live.
+        unsafe { scene.talc.shrink(*block, layout(200), size) };
+    }
+    let place = at(blocks[2], 0).wrapping_sub(WORD);
+    let was = damage(place, blocks[2].addr() - blocks[1].addr() + CHUNK_UNIT);
+    assert_eq!(was, CHUNK_UNIT);
+    assert!(scene.talc.check().is_err());
+    scene.free(blocks[2], layout(200));
+    let reported = reports();
+    let [Report { address, misuse }] = reported[..] else {
+        panic!("{reported:?}")
+    };
+    assert_eq!(address, place.addr());
+    assert!(matches!(misuse, Misuse::DamagedGap { .. }), "{misuse}");
+    damage(place, was);
+    scene.free(blocks[2], layout(200));
+    scene.assert_sound();
 }

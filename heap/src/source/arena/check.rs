@@ -44,6 +44,15 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     }
 }
 
+/// What is reported of a record that somebody has overwritten.
+fn damaged_record(address: usize) -> Corruption {
+    #[cfg(feature = "hardened")]
+    let rule = Rule::Misuse(crate::talc::hardened::Misuse::DamagedSourceRecord);
+    #[cfg(not(feature = "hardened"))]
+    let rule = Rule::Record("its contents");
+    Corruption { address, rule }
+}
+
 /// Visits each record of a list, whose links agree in both directions and with its length.
 fn walk<const WHICH: usize, A: Allocator, L: Lock>(
     list: &List<WHICH>,
@@ -58,7 +67,9 @@ fn walk<const WHICH: usize, A: Allocator, L: Lock>(
         let is_there = segment.is_some_and(|segment| end - 1 <= segment.last);
         ensure(at, at.is_aligned() && is_there, "its address")?;
         // SAFETY: the place is memory of the arena, and nothing writes to records while the allocator is borrowed.
-        let record = unsafe { at.as_ref() };
+        let Some(record) = (unsafe { Record::sound(at) }) else {
+            return Err(damaged_record(address));
+        };
         ensure(
             at,
             record.previous(WHICH) == previous,
@@ -66,7 +77,7 @@ fn walk<const WHICH: usize, A: Allocator, L: Lock>(
         )?;
         count += 1;
         ensure(at, count <= list.len(), "the length of the list")?;
-        visit(at, record)?;
+        visit(at, &record)?;
         previous = Some(at);
         // SAFETY: as above.
         next = unsafe { list.after(at) };

@@ -39,7 +39,7 @@ impl Slot {
     /// `moved` must be a live record, and the heap's lock be held.
     pub(super) unsafe fn follow(moved: NonNull<Record>) {
         // SAFETY: the caller vouches for the record.
-        if let Some(slot) = unsafe { (*moved.as_ptr()).drainer } {
+        if let Some(slot) = unsafe { Record::sound(moved) }.and_then(|record| record.drainer) {
             // SAFETY: a slot outlives the record's pointer to it: `drain` clears that before it returns.
             unsafe { slot.as_ref() }.record.set(Some(moved));
         }
@@ -162,7 +162,7 @@ impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> Drop for Finish<'_, '_, '_,
             && self.given.kept != 0
         {
             // SAFETY: the record of a heap that keeps something is live, and the lock is held.
-            unsafe { (*record.as_ptr()).drainer = None };
+            unsafe { Record::update(record, |it| it.drainer = None) };
         }
     }
 }
@@ -176,13 +176,15 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         let record = self.returns.first()?;
         // SAFETY: it is in the list.
         unsafe { self.returns.remove(record) };
-        // SAFETY: a record that was in the list is live, and this is the only reference to it.
-        let fields = unsafe { &mut *record.as_ptr() };
+        // SAFETY: a record that was in the list is live, and nobody else uses it.
+        let mut fields = unsafe { Record::sound(record) }?;
         fields.state = State::DRAINING;
         slot.record.set(Some(record));
         if fields.kept != 0 {
             fields.drainer = Some(NonNull::from(slot));
         }
+        // SAFETY: as above.
+        unsafe { fields.write_to(record) };
         Some(Return {
             base: fields.base.addr().get(),
             size: fields.size,
@@ -201,11 +203,14 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         }
         // SAFETY: the record of a heap that is being drained stays live (if it moved, the slot followed it), and so
         // does that of a deleted heap which the arena did not take.
-        let fields = unsafe { &mut *record.as_ptr() };
-        fields.drainer = None;
-        fields.state = State::SETTLED;
-        if done {
-            fields.size = given.kept;
+        unsafe {
+            Record::update(record, |it| {
+                it.drainer = None;
+                it.state = State::SETTLED;
+                if done {
+                    it.size = given.kept;
+                }
+            });
         }
         // SAFETY: it is live and in no queue, as its state says.
         unsafe { self.requeue(record, done) };
@@ -218,7 +223,7 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
     ) -> Option<(NonNull<u8>, usize)> {
         let record = self.returns.first()?;
         // SAFETY: a record in the list is live.
-        let fields = unsafe { record.as_ref() };
+        let fields = unsafe { Record::sound(record) }?;
         let found = (fields.base, fields.size);
         if fields.kept != 0 || !suits(found.0.addr().get(), found.1) {
             return None;
@@ -233,26 +238,27 @@ impl<A: Allocator, L: Lock> Drop for ArenaSource<'_, A, L> {
     fn drop(&mut self) {
         let Some(arena) = self.arena else { return };
         while let Some(record) = self.returns.first() {
-            // SAFETY: it is in the list, and live.
-            let deleted = unsafe {
-                self.returns.remove(record);
-                record.as_ref().kept == 0
+            // SAFETY: it is in the list, and live. What a damaged one would lead to stays allocated.
+            let Some(found) = (unsafe { Record::sound(record) }) else {
+                break;
             };
-            if deleted {
-                // SAFETY: as above; nothing leads to the record any more.
-                let _ = unsafe { arena.free(record.as_ref().base.addr().get()) };
+            // SAFETY: as above.
+            unsafe { self.returns.remove(record) };
+            if found.kept == 0 {
+                let _ = arena.free(found.base.addr().get());
             }
         }
         if self.bond.is_in_use() {
             return;
         }
         while let Some(record) = self.heaps.first() {
-            // SAFETY: it is in the list, and live.
-            let base = unsafe {
-                self.heaps.remove(record);
-                record.as_ref().base
+            // SAFETY: it is in the list, and live. What a damaged one would lead to stays allocated.
+            let Some(found) = (unsafe { Record::sound(record) }) else {
+                break;
             };
-            let _ = arena.free(base.addr().get());
+            // SAFETY: as above.
+            unsafe { self.heaps.remove(record) };
+            let _ = arena.free(found.base.addr().get());
         }
     }
 }

@@ -25,8 +25,14 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             return Growth::Refused;
         };
         // SAFETY: a record in the list is live, and nothing writes to it while it is copied.
-        let old = unsafe { record.read() };
+        let Some(old) = (unsafe { Record::sound(record) }) else {
+            self.note_damaged_record(record.addr().get());
+            return Growth::Refused;
+        };
         let end = record.cast::<u8>();
+        if !self.admits_end(end) {
+            return Growth::Refused;
+        }
         // SAFETY: the record lies where its heap ends.
         let top = unsafe { self.reserved(end) }.up_to;
         let demanded = end_above(top.addr().get(), layout)
@@ -131,7 +137,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             self.source.bond.fasten(&mut self.tie, flag);
         }
         // SAFETY: the bytes above the heap's end are ours and aligned.
-        unsafe { record.write(Record::new(base, size, self.source.bond)) };
+        unsafe { Record::new(base, size, self.source.bond).write_to(record) };
         // SAFETY: the record was written above, and is in no list.
         unsafe { self.source.heaps.push(record) };
         self.source.account(size, 0);
@@ -162,7 +168,10 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             // SAFETY: `record` is in the list.
             next = unsafe { self.source.heaps.after(record) };
             // SAFETY: a record in the list is live, and nothing writes to it while it is copied.
-            let old = unsafe { record.read() };
+            let Some(old) = (unsafe { Record::sound(record) }) else {
+                self.note_damaged_record(record.addr().get());
+                break;
+            };
             let end = record.cast::<u8>();
             // SAFETY: the record lies where its heap ends.
             let Reserved { up_to: top, any } = unsafe { self.reserved(end) };
@@ -189,7 +198,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         self.source.account(0, 0);
     }
 
-    /// The live heaps, the one that grows first in front. O(1) for each.
+    /// The live heaps, the one that grows first in front, up to a record that is damaged. O(1) for each.
     pub fn arena_heaps(&self) -> impl Iterator<Item = ArenaHeap> + '_ {
         let mut next = self.source.heaps.first();
         core::iter::from_fn(move || {
@@ -197,9 +206,9 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             // SAFETY: `record` is in the list, which does not change while `self` is borrowed.
             next = unsafe { self.source.heaps.after(record) };
             // SAFETY: as above.
-            let &Record {
+            let Record {
                 base, size, kept, ..
-            } = unsafe { record.as_ref() };
+            } = unsafe { Record::sound(record) }?;
             Some(ArenaHeap {
                 base,
                 end: record.cast(),

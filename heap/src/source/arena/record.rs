@@ -9,6 +9,10 @@
 //! └── page boundary                                      └── page boundary          └── page boundary
 //! ```
 //!
+//! With `hardened` a record ends with a seal, which depends on its address and on all that it says. A record
+//! that somebody has overwritten is not believed: its heap stays as it is, neither grows nor shrinks, and
+//! lists end there.
+//!
 //! The record moves with the end. A heap that was deleted keeps nothing (`kept == 0`); its record stays
 //! where it was until the pages are given back.
 
@@ -27,7 +31,14 @@ pub(super) const HEAPS: usize = 0;
 /// The queue of heaps that have pages to give back.
 pub(super) const RETURNS: usize = 1;
 
+/// With `hardened`, what the other words of a record are mixed to.
+#[cfg(feature = "hardened")]
+type Seal = usize;
+#[cfg(not(feature = "hardened"))]
+type Seal = [usize; 0];
+
 /// What is known of one heap. All of its bytes are initialised.
+#[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct Record {
     /// Where the heap's segment of the arena begins.
@@ -44,6 +55,7 @@ pub(super) struct Record {
     /// Whoever is giving the pages above `kept` back, in the state [`Draining`](State::DRAINING).
     pub drainer: Option<NonNull<Slot>>,
     links: [Links; 2],
+    seal: Seal,
 }
 
 /// Where the pages between a record's `kept` and `size` are on their way back to the arena. Any word is a value
@@ -81,6 +93,53 @@ impl Record {
             bond,
             drainer: None,
             links,
+            seal: Seal::default(),
+        }
+    }
+
+    /// A copy of the record at `at`. `None` if somebody has overwritten it, as far as this build can tell.
+    ///
+    /// # Safety
+    /// A live record must be at `at`, damaged or not.
+    pub unsafe fn sound(at: NonNull<Record>) -> Option<Record> {
+        #[cfg(feature = "hardened")]
+        {
+            // SAFETY: a record consists of words, and any may be found there.
+            let words = unsafe { at.cast::<seal::Words>().read() };
+            if words[seal::WORDS - 1] != seal::of(at.addr().get(), &words) {
+                return None;
+            }
+        }
+        // SAFETY: the caller vouches for the record, and the seal for what is in it.
+        Some(unsafe { at.read() })
+    }
+
+    /// Writes the record to `at`, where it lies from now on.
+    ///
+    /// # Safety
+    /// The place must be valid for writes, aligned, and belong to the source.
+    pub unsafe fn write_to(self, at: NonNull<Record>) {
+        // SAFETY: the caller vouches for the place.
+        unsafe { at.write(self) };
+        #[cfg(feature = "hardened")]
+        {
+            // SAFETY: the record was written above, and consists of words.
+            let words = unsafe { at.cast::<seal::Words>().read() };
+            // SAFETY: the field is in the record that was just written.
+            unsafe { (*at.as_ptr()).seal = seal::of(at.addr().get(), &words) };
+        }
+    }
+
+    /// Changes the record at `at`, unless it is [damaged](Self::sound): then nothing happens.
+    ///
+    /// # Safety
+    /// As for [`sound`](Self::sound), and nobody else may use the record.
+    pub unsafe fn update(at: NonNull<Record>, change: impl FnOnce(&mut Record)) {
+        // SAFETY: the caller vouches for the record.
+        if let Some(mut record) = unsafe { Record::sound(at) } {
+            change(&mut record);
+            // SAFETY: the record is live, and nobody else uses it.
+            unsafe { record.write_to(at) };
         }
     }
 
@@ -96,6 +155,27 @@ impl Record {
     pub unsafe fn place(base: NonNull<u8>, kept: usize) -> NonNull<Record> {
         // SAFETY: the caller vouches that the offset stays inside the segment.
         unsafe { base.byte_add(kept - RECORD) }.cast()
+    }
+}
+
+#[cfg(feature = "hardened")]
+mod seal {
+    use super::Record;
+    use crate::talc::hardened::mix;
+
+    /// The words of a record. The seal is the last.
+    pub(super) const WORDS: usize = size_of::<Record>() / size_of::<usize>();
+    pub(super) type Words = [usize; WORDS];
+
+    const _: () = assert!(
+        size_of::<Words>() == size_of::<Record>() && align_of::<Words>() == align_of::<Record>()
+    );
+
+    /// The seal of a record at `address` with these words.
+    pub(super) fn of(address: usize, words: &Words) -> usize {
+        let mut sealed = *words;
+        sealed[WORDS - 1] = address;
+        mix(&sealed)
     }
 }
 
@@ -124,13 +204,13 @@ impl<const WHICH: usize> List<WHICH> {
         self.len
     }
 
-    /// The record after `record`.
+    /// The record after `record`. `None` also if `record` is damaged.
     ///
     /// # Safety
     /// `record` must be in this list.
     pub unsafe fn after(&self, record: NonNull<Record>) -> Option<NonNull<Record>> {
         // SAFETY: records in a list are live.
-        unsafe { (*record.as_ptr()).links[WHICH].next }
+        unsafe { Record::sound(record) }.and_then(|record| record.links[WHICH].next)
     }
 
     /// Enters `record` as the first.
@@ -160,19 +240,22 @@ impl<const WHICH: usize> List<WHICH> {
         next: Option<NonNull<Record>>,
     ) {
         // SAFETY: the caller vouches for `record`.
-        unsafe { (*record.as_ptr()).links[WHICH] = Links { prev, next } };
+        unsafe { Record::update(record, |it| it.links[WHICH] = Links { prev, next }) };
         // SAFETY: the neighbours are in the list.
         unsafe { self.join(prev, Some(record), next, Some(record)) };
         self.len += 1;
     }
 
-    /// Takes `record` out.
+    /// Takes `record` out, unless it is damaged: then it stays.
     ///
     /// # Safety
     /// `record` must be in this list.
     pub unsafe fn remove(&mut self, record: NonNull<Record>) {
         // SAFETY: records in a list are live.
-        let Links { prev, next } = unsafe { (*record.as_ptr()).links[WHICH] };
+        let Some(found) = (unsafe { Record::sound(record) }) else {
+            return;
+        };
+        let Links { prev, next } = found.links[WHICH];
         // SAFETY: the neighbours are in the list.
         unsafe { self.join(prev, next, next, prev) };
         self.len -= 1;
@@ -184,7 +267,10 @@ impl<const WHICH: usize> List<WHICH> {
     /// `record` must be a copy of a record that is in this list, which it replaces.
     pub unsafe fn moved(&mut self, record: NonNull<Record>) {
         // SAFETY: the caller vouches for `record`.
-        let Links { prev, next } = unsafe { (*record.as_ptr()).links[WHICH] };
+        let Some(found) = (unsafe { Record::sound(record) }) else {
+            return;
+        };
+        let Links { prev, next } = found.links[WHICH];
         // SAFETY: the neighbours are in the list.
         unsafe { self.join(prev, Some(record), next, Some(record)) };
     }
@@ -202,12 +288,12 @@ impl<const WHICH: usize> List<WHICH> {
     ) {
         match prev {
             // SAFETY: records in a list are live.
-            Some(prev) => unsafe { (*prev.as_ptr()).links[WHICH].next = forwards },
+            Some(prev) => unsafe { Record::update(prev, |it| it.links[WHICH].next = forwards) },
             None => self.first = forwards,
         }
         match next {
             // SAFETY: records in a list are live.
-            Some(next) => unsafe { (*next.as_ptr()).links[WHICH].prev = backwards },
+            Some(next) => unsafe { Record::update(next, |it| it.links[WHICH].prev = backwards) },
             None => self.last = backwards,
         }
     }

@@ -6,6 +6,7 @@ use super::super::binning::Binning;
 use super::super::check::{Corruption, Rule};
 use super::super::gaps::Gaps;
 use super::super::node::Gap;
+use super::super::tag::Tag;
 use super::super::walk::{BATCH, Region};
 use super::heaps::Heap;
 use super::poison::check_poison;
@@ -13,24 +14,104 @@ use super::report::{Misuse, Report};
 use super::walk::{Part, word_below, wrong_word};
 use crate::span::Span;
 
+/// Gaps that were found, slivers excepted.
+#[derive(Default)]
+pub(in super::super) struct Found {
+    pub(in super::super) gaps: usize,
+    pub(in super::super) bytes: usize,
+}
+
+impl From<Report> for Corruption {
+    fn from(report: Report) -> Self {
+        Self {
+            address: report.address,
+            rule: Rule::Misuse(report.misuse),
+        }
+    }
+}
+
 impl<B: Binning> Gaps<B> {
-    /// Walks every heap, and returns the first thing that is wrong. `listed` gaps are in the lists.
-    pub(in super::super) fn check_heaps(&self, listed: usize) -> Result<(), Corruption> {
+    /// Looks at everything in every heap, and returns the first thing that is wrong.
+    ///
+    /// Nothing is followed before it has been verified: first the records that say where heaps are, then what
+    /// lies beside chunks and gaps, then these, and last the lists that thread the gaps.
+    pub(in super::super) fn check_all(&self) -> Result<Found, Corruption> {
+        self.heaps.verify()?;
+        self.check_metadata()?;
         let mut walked = 0;
         for heap in self.heaps() {
-            walked += self.check_parts(heap).map_err(|report| Corruption {
-                address: report.address,
-                rule: Rule::Misuse(report.misuse),
-            })?;
+            walked += self.check_parts(heap)?;
         }
-        if walked == listed {
-            Ok(())
+        let mut listed = Found::default();
+        for bin in 0..B::BIN_COUNT {
+            self.check_list(bin, walked, &mut listed)?;
+        }
+        if walked == listed.gaps {
+            Ok(listed)
         } else {
+            let listed = listed.gaps;
             Err(Corruption {
                 address: self.key(),
                 rule: Rule::Listed { listed, walked },
             })
         }
+    }
+
+    /// The list heads, what is above them in their chunk, and the base tag below them.
+    fn check_metadata(&self) -> Result<(), Report> {
+        let Some(heap) = self
+            .heaps
+            .iter()
+            .find(|it| it.first.addr() == self.heads_address())
+        else {
+            return Ok(());
+        };
+        let expected = Tag::ALLOCATED.with(Tag::HEAP_BASE).word(heap.first);
+        // SAFETY: the base tag is below the first chunk of a heap.
+        let found = unsafe { word_below(heap.first) };
+        if found != expected {
+            return Err(wrong_word(
+                heap.first,
+                Misuse::DamagedTag { expected, found },
+            ));
+        }
+        for bin in 0..B::BIN_COUNT {
+            self.verify_head(bin)?;
+        }
+        let flag = self.is_gone().cast::<u8>();
+        // SAFETY: the flag is above the list heads. Nobody sets it while this allocator is there.
+        match unsafe { flag.read() } {
+            0 => Ok(()),
+            found => Err(Report {
+                address: flag.addr(),
+                misuse: Misuse::DamagedOwnerFlag { found },
+            }),
+        }
+    }
+
+    /// Follows a list of at most `walked` gaps, of which some were `listed` already.
+    fn check_list(&self, bin: u32, walked: usize, listed: &mut Found) -> Result<(), Corruption> {
+        let mut link = self.list(bin).0;
+        // SAFETY: the link is a list head, then in a gap that was verified.
+        while let Some(gap) = unsafe { self.verify_link(link)? } {
+            let address = gap.base.addr().get();
+            let expected = Self::expected_bin(gap.size());
+            let found = bin;
+            if found != expected {
+                let rule = Rule::Bin { found, expected };
+                return Err(Corruption { address, rule });
+            }
+            listed.gaps += 1;
+            listed.bytes += gap.size();
+            if listed.gaps > walked {
+                let listed = listed.gaps;
+                let rule = Rule::Listed { listed, walked };
+                return Err(Corruption { address, rule });
+            }
+            // SAFETY: gaps in lists have a header.
+            link = unsafe { &raw mut (*gap.node().as_ptr()).next };
+        }
+        Ok(())
     }
 
     /// Walks a heap, and counts the gaps in it that are in lists.
@@ -44,7 +125,7 @@ impl<B: Binning> Gaps<B> {
             unsafe {
                 match part {
                     Part::Gap(gap) => {
-                        self.verify(gap.base)?;
+                        self.verify_part(gap)?;
                         check_poison(gap, gap.base, gap.end())?;
                         count += usize::from(!gap.is_sliver());
                     }
@@ -83,16 +164,18 @@ impl<B: Binning> Gaps<B> {
     /// What ends at a heap's end may be changed.
     pub(super) fn verify_end(&self, heap_end: NonNull<u8>) -> Result<(), Report> {
         let Some(heap) = self.heaps().find(|heap| heap.end == heap_end) else {
+            self.heaps.verify()?;
             return Err(Report {
                 address: heap_end.addr().get(),
                 misuse: Misuse::ForeignPointer,
             });
         };
         match self.parts_down(heap).next() {
-            // SAFETY: a gap is there.
-            Some(Ok(Part::Gap(gap))) => unsafe { self.verify(gap.base) }.map(|_: Gap| ()),
+            Some(Ok(Part::Gap(gap))) => self.verify_part(gap).map(|_: Gap| ()),
             Some(Err(report)) => Err(report),
-            Some(Ok(Part::Chunk(..))) | None => Ok(()),
+            Some(Ok(Part::Chunk(..))) => Ok(()),
+            // SAFETY: the tag of a heap's base or of the list heads is below what would be its first part.
+            None => unsafe { self.check_tag(heap, heap.end, false) },
         }
     }
 }

@@ -10,6 +10,7 @@
 //! wrongly is left alone, for good; one that was resized wrongly stays as it is. An allocation
 //! does not fail because free memory was written to. It takes what is described soundly.
 //! What a wrong operation would have changed is not changed, and the allocator can be used further.
+//! Records of heaps and list heads that were overwritten are restored when they have been reported.
 //!
 //! A block that was freed and allocated again since is not told from the new one. Writes that leave
 //! gaps, tails and tags as they were are not noticed.
@@ -53,25 +54,29 @@ use super::Talc;
 use super::binning::Binning;
 use super::chunk::chunk_size;
 use super::gaps::Gaps;
-use super::node::Gap;
+use super::node::{Gap, Link};
 use crate::source::Source;
 
 mod check;
 mod heaps;
+mod links;
 mod poison;
 mod report;
 mod tail;
 mod verify;
 mod walk;
 
+use self::heaps::Heap;
 use self::poison::{check_poison, restore_poison};
 pub use self::report::{Misuse, Report};
 use self::tail::Tail;
+use self::walk::{Part, word_below};
 
 pub(super) use self::check::Parts;
 pub(super) use self::heaps::{Heaps, RECORD_SIZE};
 pub(super) use self::poison::poison;
-pub(super) use self::tail::{TAIL_SIZE, mix};
+pub(super) use self::tail::TAIL_SIZE;
+pub(crate) use self::tail::mix;
 
 /// So much of each gap that a freed block merges with is looked at for writes after free, so that
 /// this is in constant time.
@@ -124,15 +129,84 @@ impl Notes {
         Self(Cell::new(None))
     }
 
-    /// Whether a gap is sound; notes what is wrong with it.
-    pub(super) fn trusts<B: Binning>(&self, gaps: &Gaps<B>, gap: &Gap) -> bool {
-        // SAFETY: what is in a list is a gap, as far as those before it in the list say.
-        match unsafe { gaps.verify(gap.base) } {
-            Ok(_) => true,
+    /// The gap that a link leads to, if there is one and it is sound; notes what is wrong otherwise.
+    ///
+    /// # Safety
+    /// `link` is a list head, or in a gap that was returned here.
+    pub(super) unsafe fn sound_gap<B: Binning>(
+        &self,
+        gaps: &Gaps<B>,
+        link: *mut Link,
+    ) -> Option<Gap> {
+        // SAFETY: the link is a list head or in a gap that was returned here, and so verified.
+        match unsafe { gaps.verify_link(link) } {
+            Ok(gap) => gap,
             Err(report) => {
                 self.0.set(Some(report));
-                false
+                None
             }
+        }
+    }
+}
+
+impl<B: Binning> Gaps<B> {
+    /// Whether a free range can be entered into a list. If not, the list's head or what it leads to is
+    /// damaged, which is noted for [`report_findings`](Talc::report_findings). The range is described, and is in no
+    /// list until then.
+    ///
+    /// # Safety
+    /// The range is free memory of a heap, in no list, and at least one unit.
+    #[inline]
+    pub(super) unsafe fn can_enter(&mut self, bin: u32, gap: Gap) -> bool {
+        if self.has_sound_head(bin) {
+            return true;
+        }
+        // SAFETY: the range is free, at least one unit, and in no list.
+        unsafe { gap.write_extent() };
+        if let Err(report) = self.verify_head(bin) {
+            self.heaps.finding.get_or_insert(report);
+        }
+        false
+    }
+
+    /// Makes the lists anew whose heads are damaged, of all gaps that belong there and that can be reached
+    /// from the ends of their heaps. O(chunks) for each.
+    fn restore_lists(&mut self) {
+        for bin in 0..B::BIN_COUNT {
+            if !self.has_sound_head(bin) {
+                self.restore_list(bin);
+            }
+        }
+    }
+
+    fn restore_list(&mut self, bin: u32) {
+        self.empty_list(bin);
+        // (Entering gaps does not change what heaps there are, nor which parts they have.)
+        let mut heaps = 0;
+        while let Some(heap) = self.heap_at(heaps) {
+            heaps += 1;
+            let mut end = heap.end;
+            while end > heap.first {
+                // SAFETY: parts tile the heap, and end where others begin, down to the first.
+                let Ok(part) = (unsafe { self.part_ending_at(heap, end) }) else {
+                    break;
+                };
+                end = part.base();
+                if let Part::Gap(gap) = part {
+                    self.enter_again(bin, heap, gap);
+                }
+            }
+        }
+    }
+
+    /// Enters a gap into its list, if that is `bin` and both ends and the tag below agree that it is a gap.
+    fn enter_again(&mut self, bin: u32, heap: Heap, gap: Gap) {
+        // SAFETY: a gap is there, as its end says.
+        let (at_base, tag) = unsafe { (self.gap_at(heap, gap.base), word_below(gap.base)) };
+        let is_gap = at_base == Some(gap) && tag == self.tag_word(heap, gap.base, true);
+        if is_gap && !gap.is_sliver() && Self::expected_bin(gap.size()) == bin {
+            // SAFETY: it is a gap, and in no list: this one was empty, and has each gap entered once.
+            unsafe { self.insert(gap) };
         }
     }
 }
@@ -142,7 +216,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// It is called once for each operation that finds something, when [`TalcLock`] has unlocked, so
     /// that it may allocate. Without a lock around the allocator, and while somebody holds the
-    /// guard of a lock, it is called at once, before anything has been changed.
+    /// guard of a lock, it is called at once: before anything has been changed, or, where a list head was
+    /// found to be damaged after that, when the operation is complete. What `claim`, `extend`,
+    /// `truncate` and `trim` find so is reported by the next allocation or free.
     ///
     /// [`TalcLock`]: super::sync::TalcLock
     pub fn set_hook(&mut self, hook: fn(&Report)) {
@@ -161,8 +237,38 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// Reports what a search came across.
     pub(super) fn report_notes(&mut self, notes: &Notes) {
         if let Some(report) = notes.0.take() {
-            self.reporting.report(report);
+            self.report(report);
         }
+    }
+
+    /// Reports what an operation came across when it had begun, now that it is done.
+    #[inline]
+    pub(super) fn report_findings(&mut self) {
+        if let Some(report) = self.gaps.heaps.finding.take() {
+            self.gaps.restore_lists();
+            self.report(report);
+        }
+    }
+
+    /// Notes that the record which a source keeps at `address` is damaged, to be reported when the operation is
+    /// done.
+    pub(crate) fn note_damaged_record(&mut self, address: usize) {
+        let misuse = Misuse::DamagedSourceRecord;
+        self.gaps
+            .heaps
+            .finding
+            .get_or_insert(Report { address, misuse });
+    }
+
+    /// Reports damage, after records and list heads have been restored, if it is theirs.
+    #[cold]
+    fn report(&mut self, report: Report) {
+        match report.misuse {
+            Misuse::DamagedHeapRecord { .. } => self.gaps.heaps.restore(),
+            Misuse::DamagedListHead { .. } => self.gaps.restore_lists(),
+            _ => {}
+        }
+        self.reporting.report(report);
     }
 
     /// Whether a pointer is an allocation with this layout, undamaged, as is what it touches. If not, that
@@ -205,7 +311,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let neighbours = match self.gaps.verify_block(ptr, layout) {
             Ok(neighbours) => neighbours,
             Err(report) => {
-                self.reporting.report(report);
+                self.report(report);
                 return false;
             }
         };
@@ -224,14 +330,19 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     /// Whether a heap ends there, undamaged. If not, that has been reported.
-    pub(super) fn admits_end(&mut self, heap_end: NonNull<u8>) -> bool {
+    pub(crate) fn admits_end(&mut self, heap_end: NonNull<u8>) -> bool {
         match self.gaps.verify_end(heap_end) {
             Ok(()) => true,
             Err(report) => {
-                self.reporting.report(report);
+                self.report(report);
                 false
             }
         }
+    }
+
+    /// Whether a heap ends there, and what ends with it is undamaged.
+    pub(super) fn knows_end(&self, heap_end: NonNull<u8>) -> bool {
+        self.gaps.verify_end(heap_end).is_ok()
     }
 
     /// Reports the first write to a part of a gap after that was freed, and undoes all.

@@ -26,6 +26,12 @@ pub struct Report {
 ///     freed or resized   1 WrongLayout, if not as allocated   2 InteriorPointer
 ///                        3 DoubleFree                         4 ForeignPointer: in no heap
 ///     written to         a WriteBeyondEnd   b DamagedTag   c DamagedGap   d WriteAfterFree
+///
+///                   e                          f
+///     ┌────────────┬────────┬──────────┬────────────┬────────────┐
+///     │ not a heap │ record │ base tag │ list heads │ allocation …    the first heap; others have
+///     └────────────┴────────┴──────────┴────────────┴────────────┘    no list heads
+///     written to         e DamagedHeapRecord   f DamagedListHead, DamagedOwnerFlag
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
@@ -74,6 +80,29 @@ pub enum Misuse {
         expected: usize,
         /// What is there.
         found: usize,
+    },
+    /// The record below the base tag of a heap has changed, which says where other heaps lie.
+    DamagedHeapRecord {
+        /// The first word of the record that has changed, as it was, if that can be told.
+        expected: Option<usize>,
+        /// The word that is there now.
+        found: usize,
+    },
+    /// The head of a list of gaps has changed.
+    DamagedListHead {
+        /// The number of the list.
+        bin: u32,
+        /// Where the first gap of the list is, zero if there is none; if that can be told.
+        expected: Option<usize>,
+        /// The word that is there now.
+        found: usize,
+    },
+    /// The record has changed that a source keeps above the end of a heap.
+    DamagedSourceRecord,
+    /// The byte above the list heads has changed, which tells a source whether its allocator is gone.
+    DamagedOwnerFlag {
+        /// The byte that is there, which should be zero.
+        found: u8,
     },
     /// One of the words in free memory that describe it has changed: the first three or the last one.
     DamagedGap {
@@ -126,14 +155,38 @@ impl fmt::Display for Misuse {
             Misuse::DamagedTag { expected, found } => {
                 write!(f, "a damaged tag: {found:#x} instead of {expected:#x}")
             }
+            Misuse::DamagedHeapRecord { expected, found } => {
+                write!(f, "a damaged record of a heap: ")?;
+                write_instead(f, found, expected)
+            }
+            Misuse::DamagedListHead {
+                bin,
+                expected,
+                found,
+            } => {
+                write!(f, "a damaged head of list {bin}: ")?;
+                write_instead(f, found, expected)
+            }
+            Misuse::DamagedSourceRecord => write!(f, "a damaged record of the heap's source"),
+            Misuse::DamagedOwnerFlag { found } => {
+                write!(
+                    f,
+                    "a damaged flag above the list heads: {found:#x} instead of 0x0"
+                )
+            }
             Misuse::DamagedGap { expected, found } => {
-                write!(f, "a damaged description of free memory: {found:#x}")?;
-                match expected {
-                    Some(expected) => write!(f, " instead of {expected:#x}"),
-                    None => write!(f, ", which cannot be"),
-                }
+                write!(f, "a damaged description of free memory: ")?;
+                write_instead(f, found, expected)
             }
         }
+    }
+}
+
+/// Writes what was found, and what should have been there if that is known.
+fn write_instead(f: &mut fmt::Formatter<'_>, found: usize, expected: Option<usize>) -> fmt::Result {
+    match expected {
+        Some(expected) => write!(f, "{found:#x} instead of {expected:#x}"),
+        None => write!(f, "{found:#x}, which cannot be"),
     }
 }
 

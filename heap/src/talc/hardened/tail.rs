@@ -55,6 +55,12 @@ impl Tail {
         mix(&[key, base, self.size, self.requested, self.align])
     }
 
+    /// Whether a chunk with this tail, whose canary is right, lies within the `room` bytes below its end.
+    #[inline]
+    pub(super) fn fits(&self, room: usize) -> bool {
+        self.size <= room
+    }
+
     pub(super) fn canary(&self) -> usize {
         self.canary
     }
@@ -151,7 +157,7 @@ impl Tail {
 const _: () = assert!(CHUNK_OVERHEAD == TAIL_SIZE + TAG_SIZE && TAG_SIZE == size_of::<usize>());
 
 /// A number that depends on all of these.
-pub(in super::super) fn mix(words: &[usize]) -> usize {
+pub(crate) fn mix(words: &[usize]) -> usize {
     // The golden ratio, for its irregular bits.
     const ODD: usize = 0x9e37_79b9_7f4a_7c15_u64 as usize;
     words.iter().fold(ODD, |mixed, word| {

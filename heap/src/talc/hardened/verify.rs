@@ -6,12 +6,12 @@ use core::ptr::NonNull;
 use super::super::binning::Binning;
 use super::super::chunk::{CHUNK_UNIT, chunk_size, distance, unit_floor};
 use super::super::gaps::Gaps;
-use super::super::node::{Gap, Link, Node};
+use super::super::node::{Gap, Link};
 use super::super::tag::Tag;
 use super::heaps::Heap;
 use super::report::{Misuse, Report};
 use super::tail::Tail;
-use super::walk::{Part, word_below};
+use super::walk::{Part, word_below, wrong_word};
 
 /// The gaps that an allocation touches.
 #[derive(Default)]
@@ -28,24 +28,37 @@ fn damaged_gap<T>(address: usize, expected: Option<usize>, found: usize) -> Resu
 impl<B: Binning> Gaps<B> {
     /// The heaps, without the list heads that lie in the first.
     pub(super) fn heaps(&self) -> impl Iterator<Item = Heap> {
-        self.heaps.iter().map(|heap| {
-            let with_heads = heap.first.addr() == self.heads_address();
-            let metadata = if with_heads {
-                chunk_size(Self::METADATA_SIZE)
-            } else {
-                0
-            };
-            Heap {
-                // SAFETY: the list heads' chunk is in the heap.
-                first: unsafe { heap.first.byte_add(metadata) },
-                end: heap.end,
-            }
-        })
+        self.heaps.iter().map(|heap| self.heaps.without_heads(heap))
     }
 
-    /// The heap that an address is in.
+    /// The heap with this number, from the latest on. O(heaps).
+    pub(super) fn heap_at(&self, number: usize) -> Option<Heap> {
+        self.heaps().nth(number)
+    }
+
+    /// The heap that an address is in. O(1) in the latest heap, otherwise O(heaps).
+    #[inline]
     pub(super) fn heap_of(&self, address: usize) -> Option<Heap> {
+        match self.heaps.latest_with(address) {
+            None => self.older_heap_of(address),
+            heap => heap,
+        }
+    }
+
+    #[inline(never)]
+    fn older_heap_of(&self, address: usize) -> Option<Heap> {
         self.heaps().find(|heap| heap.contains(address))
+    }
+
+    /// What is wrong with an address that is in no heap: nothing, unless heaps are missing because their
+    /// records are damaged.
+    #[cold]
+    fn foreign(&self, address: usize) -> Report {
+        let misuse = Misuse::ForeignPointer;
+        match self.heaps.verify() {
+            Ok(()) => Report { address, misuse },
+            Err(report) => report,
+        }
     }
 
     /// Whether the list heads end there.
@@ -62,30 +75,53 @@ impl<B: Binning> Gaps<B> {
     }
 
     /// Whether all that a gap says about itself is true, and so is the tag below it.
-    ///
-    /// # Safety
-    /// A gap begins at `base`, or did before it was damaged.
-    pub(super) unsafe fn verify(&self, base: NonNull<u8>) -> Result<Gap, Report> {
+    pub(super) fn verify(&self, base: NonNull<u8>) -> Result<Gap, Report> {
         let address = base.addr().get();
-        let Some(heap) = self.heap_of(address) else {
-            let misuse = Misuse::ForeignPointer;
-            return Err(Report { address, misuse });
-        };
-        // SAFETY: a gap begins there.
+        match self.heap_of(address) {
+            Some(heap) if address.is_multiple_of(CHUNK_UNIT) => self.verify_in(heap, base, None),
+            Some(_) => damaged_gap(address, None, address),
+            None => Err(self.foreign(address)),
+        }
+    }
+
+    /// [Verifies](Self::verify) a gap as its last word describes it. That word may have changed so that it
+    /// leads to the base of another gap, farther down.
+    #[inline]
+    pub(super) fn verify_part(&self, part: Gap) -> Result<Gap, Report> {
+        let gap = self.verify(part.base)?;
+        if gap != part {
+            let (expected, found) = (None, part.extent());
+            return Err(wrong_word(
+                part.end(),
+                Misuse::DamagedGap { expected, found },
+            ));
+        }
+        Ok(gap)
+    }
+
+    /// [Verifies](Self::verify) a gap at a multiple of the unit in a heap. `referrer` is the link that led to
+    /// it, if it has been compared with the gap's.
+    pub(super) fn verify_in(
+        &self,
+        heap: Heap,
+        base: NonNull<u8>,
+        referrer: Option<*mut Link>,
+    ) -> Result<Gap, Report> {
+        // SAFETY: the place is a unit of the heap.
         let Some(gap) = (unsafe { self.gap_at(heap, base) }) else {
-            // SAFETY: as before.
+            // SAFETY: `base` is a multiple of the unit in the heap.
             return Err(unsafe { self.wrong_extent(heap, base) });
         };
-        // SAFETY: something ends where a gap begins.
+        // SAFETY: each unit of a heap has a word below it: the last of another, or the base tag.
         let found = unsafe { word_below(base) };
         let expected = self.tag_word(heap, base, true);
         if found != expected {
             let misuse = Misuse::DamagedTag { expected, found };
-            return Err(super::walk::wrong_word(base, misuse));
+            return Err(wrong_word(base, misuse));
         }
         if !gap.is_sliver() {
-            // SAFETY: it is a gap.
-            unsafe { self.verify_links(gap)? };
+            // SAFETY: its extents agree, and there is room for a header.
+            unsafe { self.verify_links(gap, referrer)? };
         }
         Ok(gap)
     }
@@ -93,12 +129,17 @@ impl<B: Binning> Gaps<B> {
     /// Which of its ends is wrong, and what should be there.
     ///
     /// # Safety
-    /// A gap begins at `base`, or did before it was damaged.
-    unsafe fn wrong_extent(&self, heap: Heap, base: NonNull<u8>) -> Report {
-        // SAFETY: the words are in the heap.
+    /// `base` is a multiple of the unit in this heap.
+    #[cold]
+    pub(super) unsafe fn wrong_extent(&self, heap: Heap, base: NonNull<u8>) -> Report {
+        // SAFETY: the word is in the heap.
         let at_base = unsafe { Gap::at(base) };
         let address = base.addr().get();
         let found = at_base.extent();
+        // (It may be any number.)
+        let last_word = address
+            .wrapping_add(at_base.size())
+            .wrapping_sub(size_of::<usize>());
         let mut expected = None;
         for part in self.parts_down(heap) {
             match part {
@@ -108,9 +149,7 @@ impl<B: Binning> Gaps<B> {
                 Err(Report {
                     address,
                     misuse: Misuse::DamagedGap { found, .. },
-                }) if at_base.end().addr().get().checked_sub(size_of::<usize>())
-                    == Some(address) =>
-                {
+                }) if address == last_word => {
                     // It is the upper end that is wrong.
                     let expected = Some(at_base.extent());
                     let misuse = Misuse::DamagedGap { expected, found };
@@ -124,91 +163,13 @@ impl<B: Binning> Gaps<B> {
         Report { address, misuse }
     }
 
-    /// # Safety
-    /// The gap is one, and no sliver.
-    unsafe fn verify_links(&self, gap: Gap) -> Result<(), Report> {
-        let base = gap.base.addr().get();
-        let node = gap.node().as_ptr();
-        // SAFETY: gaps that are no slivers have a header.
-        let (Node { next, referrer, .. }, link) = unsafe { (node.read(), &raw mut (*node).next) };
-        // SAFETY: only words of heaps and list heads are read.
-        let is_referred_to =
-            self.may_be_link(referrer) && unsafe { referrer.read() } == Some(gap.node());
-        if !is_referred_to {
-            // SAFETY: as before.
-            let field = unsafe { &raw const (*node).referrer }.addr();
-            return damaged_gap(field, self.referrer_to(base), referrer.addr());
-        }
-        let Some(next) = next else { return Ok(()) };
-        let next_base = next.cast::<u8>();
-        let next_address = next.addr().get();
-        let next_heap = self
-            .heap_of(next_address)
-            .filter(|_| next_address.is_multiple_of(CHUNK_UNIT));
-        if let Some(heap) = next_heap {
-            // SAFETY: it is a word of a heap.
-            let refers_back = unsafe { &raw const (*next.as_ptr()).referrer };
-            // SAFETY: as before. The third word of the last unit would be above the heap.
-            let back = next_address + size_of::<Node>() <= heap.end.addr().get()
-                && unsafe { refers_back.read() } == link;
-            if back {
-                return Ok(());
-            }
-            if let Some(gap) = self.find_in_heaps(|gap| gap.base == next_base) {
-                // It is the next gap that is damaged.
-                // SAFETY: a gap is there.
-                unsafe {
-                    if self.gap_at(heap, next_base) != Some(gap) {
-                        return Err(self.wrong_extent(heap, next_base));
-                    }
-                    let found = refers_back.read().addr();
-                    return damaged_gap(refers_back.addr(), Some(link.addr()), found);
-                }
-            }
-        }
-        // SAFETY: gaps that are no slivers have a header.
-        let is_next =
-            |gap: Gap| !gap.is_sliver() && unsafe { (*gap.node().as_ptr()).referrer } == link;
-        let expected = self
-            .find_in_heaps(is_next)
-            .map_or(0, |gap| gap.base.addr().get());
-        damaged_gap(link.addr(), Some(expected), next_address)
-    }
-
-    /// Whether a link may be there.
-    fn may_be_link(&self, referrer: *mut Link) -> bool {
-        let address = referrer.addr();
-        let in_heads = (address.wrapping_sub(self.key())) < Self::HEADS_SIZE;
-        referrer.is_aligned() && (in_heads || self.heap_of(address).is_some())
-    }
-
-    /// Where the pointer to a gap is.
-    fn referrer_to(&self, base: usize) -> Option<usize> {
-        let leads_to = |link: *mut Link| {
-            // SAFETY: the links are those in list heads and gaps.
-            unsafe { link.read() }.is_some_and(|node| node.addr().get() == base)
-        };
-        let in_heads = (0..B::BIN_COUNT)
-            .map(|bin| self.list(bin).0)
-            .find(|&head| leads_to(head));
-        // SAFETY: gaps that are no slivers have a header.
-        let link_in = |gap: Gap| unsafe { &raw mut (*gap.node().as_ptr()).next };
-        in_heads
-            .or_else(|| {
-                self.find_in_heaps(|gap| !gap.is_sliver() && leads_to(link_in(gap)))
-                    .map(link_in)
-            })
-            .map(|link| link.addr())
-    }
-
     /// Whether a pointer is an allocation with this layout, undamaged, and so is what it touches.
     ///
     /// Memory outside the heaps is not looked at.
     pub(super) fn verify_block(&self, ptr: *mut u8, layout: Layout) -> Result<Neighbours, Report> {
         let address = ptr.addr();
         let (Some(heap), Some(base)) = (self.heap_of(address), NonNull::new(ptr)) else {
-            let misuse = Misuse::ForeignPointer;
-            return Err(Report { address, misuse });
+            return Err(self.foreign(address));
         };
         let size = chunk_size(layout.size());
         let is_possible = address.is_multiple_of(CHUNK_UNIT) && size <= distance(base, heap.end);
@@ -257,8 +218,11 @@ impl<B: Binning> Gaps<B> {
                 if word_below(base) != self.tag_word(heap, base, false) {
                     return Err(self.wrong_tag(heap, base));
                 }
+                if !self.is_above_heads(base) && !self.heaps.has_sound_record(heap) {
+                    self.heaps.verify()?;
+                }
             } else if let Part::Gap(gap) = self.part_ending_at(heap, base)? {
-                neighbours.below = Some(self.verify(gap.base)?);
+                neighbours.below = Some(self.verify_part(gap)?);
             }
         }
         Ok(neighbours)
@@ -333,7 +297,9 @@ impl<B: Binning> Gaps<B> {
                     (end, Tail::ending_at(end))
                 };
                 let is_tail = tail.canary() == tail.expected_canary(self.key(), address);
-                // SAFETY: so far down the chunk reaches, as its canary vouches.
+                let room = distance(heap.first, end);
+                let is_tail = is_tail && tail.fits(room);
+                // SAFETY: so far down there is heap.
                 is_tail.then(|| (unsafe { end.byte_sub(tail.size) }, tail))
             })
     }

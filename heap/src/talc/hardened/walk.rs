@@ -75,11 +75,12 @@ impl<B: Binning> Gaps<B> {
         let tail = (room >= chunk_size(1)).then(|| unsafe { Tail::ending_at(end) });
         let end_address = end.addr().get();
         let expected_canary = tail.map(|tail| tail.expected_canary(self.key(), end_address));
-        let has_tail = expected_canary.is_some_and(|it| Some(it) == tail.map(|tail| tail.canary()));
+        let has_tail =
+            tail.is_some_and(|tail| Some(tail.canary()) == expected_canary && tail.fits(room));
 
         if tag.is_allocated() && found == tag.word(end) {
             return match tail {
-                // SAFETY: so far down the chunk reaches, as its canary vouches.
+                // SAFETY: so far down there is heap.
                 Some(tail) if has_tail => Ok(Part::Chunk(unsafe { end.byte_sub(tail.size) }, tail)),
                 _ => Err(Report {
                     address: end_address - super::super::chunk::CHUNK_OVERHEAD,
@@ -147,9 +148,9 @@ impl<B: Binning> Gaps<B> {
     /// The gap that begins at `base`, if both its ends say the same.
     ///
     /// # Safety
-    /// A chunk or a gap of the heap begins there, damaged or not.
+    /// `base` is a multiple of the unit in the heap.
     pub(super) unsafe fn gap_at(&self, heap: Heap, base: NonNull<u8>) -> Option<Gap> {
-        // SAFETY: whatever it is, it has a first word.
+        // SAFETY: the word is in the heap.
         let gap = unsafe { Gap::at(base) };
         let room = distance(base, heap.end);
         let is_possible = (CHUNK_UNIT..=room).contains(&gap.size())
