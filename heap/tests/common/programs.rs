@@ -69,30 +69,46 @@ impl Program {
 /// Runs programs with ten thousand seeds, and returns how many that were. If one fails, it is made as
 /// short as it can be, and its seed is printed.
 pub fn for_programs(run: impl Fn(&Program)) -> usize {
+    for_programs_of(STEPS, 1, run)
+}
+
+/// Runs programs of so many steps, of whose seeds one in `one_in` is used because they take long.
+/// Otherwise as [`for_programs`].
+pub fn for_programs_of(steps: usize, one_in: u64, run: impl Fn(&Program)) -> usize {
     let seeds = match variable::<u64>("HEAP_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..variable("HEAP_PROGRAMS").unwrap_or(PROGRAMS),
+        None => {
+            0..variable("HEAP_PROGRAMS")
+                .unwrap_or(PROGRAMS)
+                .div_ceil(one_in)
+        }
     };
     let count = (seeds.end - seeds.start) as usize;
     for seed in seeds {
-        let program = Program::new(seed, STEPS);
-        if let Some(panic) = failure(&program, &run) {
-            let shortest = shorten(program, &run);
-            eprintln!(
-                "HEAP_SEED={seed} fails, and still does with {} of its {STEPS} steps:",
-                shortest.steps.len()
-            );
-            TELLING.set(true);
-            run(&shortest);
-            TELLING.set(false);
-            // It fails now and then.
-            resume_unwind(panic);
-        }
+        run_program(seed, steps, &run);
     }
     count
 }
 
-fn variable<T: FromStr>(name: &str) -> Option<T> {
+/// Runs the program with this seed. If it fails, it is made as short as it can be, and its seed is
+/// printed.
+pub fn run_program(seed: u64, steps: usize, run: &impl Fn(&Program)) {
+    let program = Program::new(seed, steps);
+    if let Some(panic) = failure(&program, run) {
+        let shortest = shorten(program, run);
+        eprintln!(
+            "HEAP_SEED={seed} fails, and still does with {} of its {steps} steps:",
+            shortest.steps.len()
+        );
+        TELLING.set(true);
+        run(&shortest);
+        TELLING.set(false);
+        // It fails now and then.
+        resume_unwind(panic);
+    }
+}
+
+pub fn variable<T: FromStr>(name: &str) -> Option<T> {
     let text = env::var(name).ok()?;
     let number = text
         .parse()
@@ -133,11 +149,22 @@ pub fn shorten(mut program: Program, run: &impl Fn(&Program)) -> Program {
     program
 }
 
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether panics of this thread are not shown: somebody waits for them.
+pub fn expects_panics() -> bool {
+    QUIET.get()
+}
+
+/// Sets that: a program's threads begin with what holds for the one that starts them.
+pub fn expect_panics(expected: bool) {
+    QUIET.set(expected);
+}
+
 /// What the program panics with. The panic itself is not shown.
 fn failure(program: &Program, run: &impl Fn(&Program)) -> Option<Box<dyn Any + Send>> {
-    thread_local! {
-        static QUIET: Cell<bool> = const { Cell::new(false) };
-    }
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = panic::take_hook();

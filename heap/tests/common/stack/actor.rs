@@ -1,0 +1,357 @@
+//! Somebody who uses the heap, the arena, or both, and remembers what is where.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::Ordering::Relaxed;
+
+use heap::vmem::Error;
+
+use super::injection::Call;
+use super::interrupt::{Moment, interrupting};
+use super::situations::Situation;
+use super::tenant::Tenant;
+use super::verify::verify;
+use super::{OPERATIONS, PAGE, SITUATIONS, Stack};
+use crate::common::programs::tell;
+use crate::common::random::{Choices, Random};
+use crate::common::shadow::{Block, Shadow};
+
+/// Interrupts of interrupts of interrupts are too many.
+const MOST_NESTED: u32 = 2;
+
+/// What an actor is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doing {
+    Nothing,
+    Allocating,
+    Freeing,
+    Reallocating,
+    Trimming,
+    Draining,
+    /// With pages of the arena, as somebody else.
+    Renting,
+}
+
+/// One thread's blocks and pages.
+pub struct Actor<'s, 'a> {
+    pub stack: &'s Stack<'s, 'a>,
+    pub shadow: RefCell<Shadow>,
+    pub tenant: RefCell<Tenant>,
+    pub doing: Cell<Doing>,
+    /// What was interrupted, and at which call.
+    pub interrupted: Cell<Option<(Doing, Moment)>>,
+    depth: Cell<u32>,
+    /// What interrupts draw from.
+    seed: Cell<u64>,
+}
+
+// SAFETY: the blocks are reached by the one thread that has the actor.
+unsafe impl Send for Actor<'_, '_> {}
+
+impl<'s, 'a> Actor<'s, 'a> {
+    pub fn new(stack: &'s Stack<'s, 'a>) -> Self {
+        Self {
+            stack,
+            shadow: RefCell::new(Shadow::new()),
+            tenant: RefCell::default(),
+            doing: Cell::new(Doing::Nothing),
+            interrupted: Cell::new(None),
+            depth: Cell::new(0),
+            seed: Cell::new(0),
+        }
+    }
+
+    /// Whether no call of this actor's is under way.
+    pub fn is_at_rest(&self) -> bool {
+        self.depth.get() == 0 && self.doing.get() == Doing::Nothing
+    }
+
+    /// Does one thing, interrupted or not, and verifies everything.
+    pub fn step(&self, choices: &mut impl Choices) {
+        let seed = choices.below(1 << 16) as u64;
+        self.seed.set(seed);
+        self.stack.window.injection.begin_step(seed);
+        interrupting(&|moment| self.interrupt(moment), || {
+            match choices.below(32) {
+                0 => self.stack.window.injection.change(choices),
+                1 => self.change_limits(choices),
+                2 => self.make_holes(choices),
+                _ => self.act(choices),
+            }
+        });
+        verify(self);
+    }
+
+    fn change_limits(&self, choices: &mut impl Choices) {
+        let window = self.stack.window;
+        match choices.below(4) {
+            0 => window.limit(choices.below(window.pages() + 1)),
+            1 => {
+                self.during(Doing::Renting, || self.stack.arena.trim());
+            }
+            2 => window.injection.cease(),
+            _ => window.limit(window.pages()),
+        }
+    }
+
+    /// Allocates, frees, gives back: what an interrupt may do, too.
+    fn act(&self, choices: &mut impl Choices) {
+        OPERATIONS.fetch_add(1, Relaxed);
+        match choices.below(32) {
+            0..12 => self.allocate(choices),
+            12..19 => self.free(choices),
+            19..23 => self.reallocate(choices),
+            23 => self.trim(),
+            24..27 => self.drain(),
+            27 => {
+                for _ in 0..choices.below(24) {
+                    self.free(choices);
+                }
+            }
+            _ => self.rent(choices),
+        }
+    }
+
+    /// Makes many holes of one size, with small blocks between, and asks for what fits in few of them:
+    /// a little more, or as much with an alignment.
+    fn make_holes(&self, choices: &mut impl Choices) {
+        let size = choices.pick(&self.stack.usual);
+        let count = 4 + choices.below(12);
+        let holes: Vec<_> = (0..count)
+            .filter_map(|index| {
+                // The last may be the top of its heap.
+                if index + 1 < count || choices.chance(4) {
+                    let between = Layout::from_size_align(1 + choices.below(40), 8).unwrap();
+                    self.block(between, false);
+                }
+                self.block(Layout::from_size_align(size, 8).unwrap(), false)
+            })
+            .collect();
+        let descending = !choices.chance(4);
+        for index in 0..holes.len() {
+            let index = if descending {
+                holes.len() - 1 - index
+            } else {
+                index
+            };
+            let block = self.shadow.borrow_mut().take_from(holes[index]);
+            // An interrupt may have freed or moved it.
+            if let Some(block) = block {
+                self.free_block(block);
+            }
+        }
+        for _ in 0..choices.below(4) {
+            let layout = if choices.chance(3) {
+                Layout::from_size_align(size + choices.below(1 + size / 8), 8)
+            } else {
+                let align = size.next_power_of_two() << choices.below(3);
+                Layout::from_size_align(1 + choices.below(size), align.min(1 << 16))
+            };
+            self.block(layout.unwrap(), choices.chance(4));
+        }
+    }
+
+    /// Perhaps does something while a call is under way.
+    fn interrupt(&self, moment: Moment) {
+        let seed = self.seed.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.seed.set(seed);
+        let mut random = Random::new(seed);
+        let depth = self.depth.get();
+        // Whoever holds the heap's lock has interrupts masked; the arena may be used all the same.
+        let masked = self.stack.heap.try_lock().is_none();
+        if depth == MOST_NESTED || !random.chance(if masked { 8 } else { 2 }) {
+            return;
+        }
+        self.depth.set(depth + 1);
+        let outer = self.interrupted.replace(Some((self.doing.get(), moment)));
+        for _ in 0..1 + random.below(3) {
+            if masked {
+                self.rent(&mut random);
+            } else {
+                self.act(&mut random);
+            }
+        }
+        self.interrupted.set(outer);
+        self.depth.set(depth);
+    }
+
+    fn during<T>(&self, doing: Doing, work: impl FnOnce() -> T) -> T {
+        let before = self.doing.replace(doing);
+        let result = work();
+        self.doing.set(before);
+        result
+    }
+
+    fn rent(&self, choices: &mut impl Choices) {
+        self.note_rent();
+        let (tenant, arena) = (&self.tenant, self.stack.arena);
+        self.during(Doing::Renting, || match choices.below(8) {
+            0..3 => Tenant::allocate(tenant, arena, choices),
+            3..5 => Tenant::free(tenant, arena, choices),
+            5 => Tenant::shrink_all(tenant, arena, choices),
+            _ => Tenant::resize(tenant, arena, choices),
+        });
+    }
+
+    fn size(&self, choices: &mut impl Choices) -> usize {
+        let most = match choices.below(8) {
+            0..3 => {
+                let usual = choices.pick(&self.stack.usual);
+                return usual + choices.below(1 + usual / 16);
+            }
+            3 | 4 => 1 << choices.below(10),
+            5 | 6 => 1 << choices.below(14),
+            _ => 1 << choices.below(18),
+        };
+        1 + choices.below(most)
+    }
+
+    fn allocate(&self, choices: &mut impl Choices) {
+        let size = self.size(choices);
+        let align = 1
+            << if choices.chance(3) {
+                choices.below(17)
+            } else {
+                3
+            };
+        let layout = Layout::from_size_align(size, align).unwrap();
+        let zeroed = choices.chance(4);
+        if self.block(layout, zeroed).is_none() && choices.chance(4) {
+            // What the kernel does.
+            self.trim();
+            self.drain();
+            let found = self.block(layout, zeroed).is_some();
+            SITUATIONS.note_if(self.stack.alone && found, Situation::FoundAfterTrim);
+        }
+    }
+
+    /// Allocates, and enters the block. Returns where it is.
+    fn block(&self, layout: Layout, zeroed: bool) -> Option<*mut u8> {
+        let block = self.attempt(layout, zeroed);
+        if block.is_null() {
+            return None;
+        }
+        self.shadow.borrow_mut().insert(block, layout);
+        Some(block)
+    }
+
+    fn attempt(&self, layout: Layout, zeroed: bool) -> *mut u8 {
+        let heap = self.stack.heap;
+        let before = self.snapshot();
+        // SAFETY: the size is not zero.
+        let block = self.during(Doing::Allocating, || unsafe {
+            if zeroed {
+                heap.alloc_zeroed(layout)
+            } else {
+                heap.alloc(layout)
+            }
+        });
+        self.note_allocation(before, layout, block);
+        if zeroed && !block.is_null() {
+            // SAFETY: the block is this large, and initialised.
+            let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
+            if let Some(at) = bytes.iter().position(|&byte| byte != 0) {
+                let part = &bytes[at..bytes.len().min(at + 16)];
+                panic!("not zero from byte {at} on: {part:x?}, {layout:?} at {block:p}");
+            }
+        }
+        block
+    }
+
+    /// Takes out any block. (It is not borrowed while the heap is at it: that may be interrupted.)
+    fn take(&self, choices: &mut impl Choices) -> Option<Block> {
+        let mut random = Random::new(choices.below(1 << 16) as u64);
+        self.shadow.borrow_mut().take(&mut random)
+    }
+
+    fn free(&self, choices: &mut impl Choices) {
+        let block = self.take(choices);
+        if let Some(block) = block {
+            self.free_block(block);
+        }
+    }
+
+    fn free_block(&self, block: Block) {
+        let before = self.snapshot();
+        // SAFETY: the block is live.
+        self.during(Doing::Freeing, || unsafe {
+            self.stack.heap.dealloc(block.ptr, block.layout)
+        });
+        self.note_free(before, block.ptr.addr());
+    }
+
+    fn reallocate(&self, choices: &mut impl Choices) {
+        let Some(block) = self.take(choices) else {
+            return;
+        };
+        let new_size = match choices.below(4) {
+            0 => 1 + choices.below(block.layout.size()),
+            1 => self.size(choices),
+            _ => block.layout.size() + self.size(choices),
+        };
+        let before = self.snapshot();
+        // SAFETY: the block is live, and the size neither zero nor large.
+        let moved = self.during(Doing::Reallocating, || unsafe {
+            self.stack.heap.realloc(block.ptr, block.layout, new_size)
+        });
+        let mut shadow = self.shadow.borrow_mut();
+        if moved.is_null() {
+            shadow.put_back(block, block.ptr, block.layout.size());
+        } else {
+            shadow.put_back(block, moved, new_size);
+        }
+        drop(shadow);
+        self.note_resize(before, &block, moved, new_size);
+    }
+
+    pub fn trim(&self) {
+        tell(format_args!("trim"));
+        let before = self.snapshot();
+        self.during(Doing::Trimming, || self.stack.heap.lock().trim());
+        self.note_trim(before);
+    }
+
+    pub fn drain(&self) {
+        tell(format_args!("drain"));
+        let before = self.snapshot();
+        let result = self.during(Doing::Draining, || self.stack.heap.drain());
+        tell(format_args!("drain gave back {result:x?}"));
+        // What the window refuses stays in the arena: only a tag can be wanting.
+        assert!(
+            matches!(result, Ok(_) | Err(Error::AllocatorError)),
+            "{result:?}"
+        );
+        self.note_drain(before, result);
+    }
+
+    /// Whether the fault injection has refused this kind of call more often than before.
+    pub fn refused(&self, call: Call) -> usize {
+        self.stack.window.injection.refused(call)
+    }
+
+    /// Bytes of blocks, pages of the arena, which this actor has.
+    pub fn rented(&self) -> usize {
+        self.tenant.borrow().bytes()
+    }
+
+    /// Frees everything, or forgets the blocks.
+    pub fn finish(&self, forget_blocks: bool) {
+        self.shadow.borrow().assert_all_intact();
+        self.tenant.borrow().assert_all_intact();
+        let mut random = Random::new(0);
+        while self.rented() > 0 {
+            Tenant::free(&self.tenant, self.stack.arena, &mut random);
+        }
+        if forget_blocks {
+            self.shadow.replace(Shadow::new());
+        }
+        while !self.shadow.borrow().is_empty() {
+            self.free(&mut random);
+        }
+    }
+}
+
+/// Bytes in a page, for sizes of what an arena has.
+pub const fn is_pages(bytes: usize) -> bool {
+    bytes.is_multiple_of(PAGE)
+}

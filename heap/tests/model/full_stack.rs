@@ -1,0 +1,24 @@
+//! The whole stack over real pages: what fails at random while it is nearly full, and what interrupts
+//! it. See `common/stack`.
+
+use crate::common::programs::for_programs_of;
+use crate::stack;
+
+#[test]
+fn all_layers_on_real_pages_that_run_out_are_refused_and_used_by_others() {
+    for_programs_of(400, 16, |program| {
+        let mut set_up = program.set_up();
+        stack::run(&mut set_up, |actor, _| {
+            for mut random in program.steps() {
+                actor.step(&mut random);
+            }
+        });
+    });
+}
+
+#[test]
+fn threads_on_real_pages_that_run_out_are_refused_and_used_by_others() {
+    for_programs_of(400, 64, |program| {
+        stack::run_with_threads(program, 1 + program.set_up().below(4));
+    });
+}
