@@ -18,7 +18,7 @@ mod misuse {
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
 
-use heap::source::ArenaSource;
+use heap::source::{ArenaSource, DrainError};
 use heap::talc::TalcLock;
 use heap::vmem;
 use x86_64::instructions::interrupts;
@@ -77,8 +77,8 @@ impl KernelHeap {
         let mut talc = self.talc.lock();
         #[cfg(feature = "hardened")]
         talc.set_hook(misuse::note);
-        // SAFETY: passed on.
-        unsafe { talc.source.attach(arena) };
+        // SAFETY: the caller vouches for the arena. The source stays the one that is there.
+        unsafe { talc.as_mut().source.attach(arena) };
     }
 
     /// The allocator core, locked by whoever calls [`TalcLock::lock`]. Nothing may be allocated while it is.
@@ -88,14 +88,21 @@ impl KernelHeap {
 
     /// Gives queued pages back, whether interrupts are masked or not. Returns how many bytes that were.
     ///
+    /// Pages that the arena cannot take now stay in the queue: those of a segment that is being resized, and all
+    /// while there is no boundary tag for what becomes free.
+    ///
     /// # Panics
-    /// When the arena does not take back what it gave: the accounts are corrupt.
+    /// When the arena does not know a segment that it gave: it is corrupt.
     pub fn drain(&self) -> usize {
         match self.talc.drain() {
             Ok(bytes) => bytes,
-            // Whoever is just changing that segment, in the code this interrupted, settles it.
-            Err(vmem::Error::Busy { .. }) => 0,
-            Err(error) => panic!("the arena does not take a heap's pages back: {error}"),
+            Err(
+                refused @ DrainError {
+                    error: vmem::Error::NoSuchAllocation { .. } | vmem::Error::WrongSize { .. },
+                    ..
+                },
+            ) => panic!("{refused}"),
+            Err(DrainError { drained, .. }) => drained,
         }
     }
 
@@ -178,7 +185,8 @@ unsafe impl GlobalAlloc for KernelHeap {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         let mut talc = self.talc.lock();
-        if misuse::refuses(&mut *talc, block, layout) {
+        // SAFETY: the allocator and its source stay what they are.
+        if misuse::refuses(unsafe { talc.as_mut() }, block, layout) {
             drop(talc);
             misuse::tell();
             return ptr::null_mut();

@@ -15,7 +15,7 @@ mod manual;
 mod tie;
 
 pub use self::allocator::AllocatorSource;
-pub use self::arena::{ArenaHeap, ArenaSource};
+pub use self::arena::{ArenaHeap, ArenaSource, DrainError};
 pub use self::claim::Claim;
 pub use self::global_alloc::GlobalAllocSource;
 pub use self::manual::Manual;

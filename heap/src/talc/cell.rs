@@ -1,9 +1,6 @@
 //! An allocator for one thread, without a lock.
 
-#[cfg(debug_assertions)]
-use core::cell::RefCell as Inner;
-#[cfg(not(debug_assertions))]
-use core::cell::UnsafeCell as Inner;
+use core::cell::RefCell;
 use core::fmt;
 use core::ptr::NonNull;
 
@@ -15,10 +12,10 @@ use super::check::Corruption;
 use super::counters::Counters;
 #[cfg(feature = "hardened")]
 use super::hardened::Report;
-use super::shared::{Shared, allocators, global_alloc};
+use super::shared::{AbortOnUnwind, Shared, allocators, global_alloc};
 use crate::source::Source;
 
-/// A [`Talc`] that is used through shared references, by one thread at a time, at no cost.
+/// A [`Talc`] that is used through shared references, by one thread at a time, without a lock.
 ///
 /// ```text
 ///     Vec, Box …                   TalcCell                    the source
@@ -26,12 +23,12 @@ use crate::source::Source;
 ///        ├─────────────────────>│ Talc, borrowed │─────────────────────>│
 ///        │                      │ until it is    │<─────────────────────┤  claim, extend
 ///        │<─────────────────────│ done           │         not allocate(&TalcCell): panics
-///        │     a block          └────────────────┘         with debug assertions
+///        │     a block          └────────────────┘
 /// ```
 ///
 /// As with a [`Cell`](core::cell::Cell), nobody gets a reference to what is in it: all that is lent
-/// is the [`Source`], to itself, and a source promises not to use the cell then. With debug
-/// assertions a promise that is broken leads to a panic.
+/// is the [`Source`], to itself, and a source promises not to use the cell then. A source that breaks
+/// this promise, as one does that allocates from the very cell that it is in, panics.
 ///
 /// It is an `Allocator`, as are references to it.
 ///
@@ -55,14 +52,14 @@ use crate::source::Source;
 /// static HEAP: TalcCell<Manual> = TalcCell::new(Manual);
 /// ```
 pub struct TalcCell<S: Source, B: Binning> {
-    talc: Inner<Talc<S, B>>,
+    talc: RefCell<Talc<S, B>>,
 }
 
 impl<S: Source, B: Binning> TalcCell<S, B> {
     /// An allocator that has no memory yet.
     pub const fn new(source: S) -> Self {
         Self {
-            talc: Inner::new(Talc::new(source)),
+            talc: RefCell::new(Talc::new(source)),
         }
     }
 
@@ -178,23 +175,13 @@ impl<S: Source, B: Binning> Shared for TalcCell<S, B> {
     type Source = S;
     type Binning = B;
 
-    #[cfg(debug_assertions)]
+    #[inline]
     fn with<R>(&self, work: impl FnOnce(&mut Talc<S, B>) -> R) -> R {
         let Ok(mut talc) = self.talc.try_borrow_mut() else {
             panic!("a source uses the `TalcCell` that it is in");
         };
         let (result, reports) = talc.deferring(work);
         drop(talc);
-        reports.report();
-        result
-    }
-
-    #[cfg(not(debug_assertions))]
-    #[inline]
-    fn with<R>(&self, work: impl FnOnce(&mut Talc<S, B>) -> R) -> R {
-        // SAFETY: the cell is on one thread. All that runs while `work` does is the allocator and
-        // its source, and that, by the contract of its trait, does not use the cell.
-        let (result, reports) = unsafe { &mut *self.talc.get() }.deferring(work);
         reports.report();
         result
     }

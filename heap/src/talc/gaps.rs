@@ -304,7 +304,7 @@ impl<B: Binning> Gaps<B> {
     }
 
     /// Whether the list heads are where they will stay.
-    pub(super) fn is_established(&self) -> bool {
+    pub(super) const fn is_established(&self) -> bool {
         !self.heads.is_null()
     }
 

@@ -1,12 +1,16 @@
 //! An allocator behind a lock: for several threads, and as the `#[global_allocator]`.
 
+use core::alloc::Layout;
 use core::fmt;
+use core::ops::Deref;
+use core::ptr::NonNull;
 
 use lock_api::{Mutex, MutexGuard, RawMutex};
 
 use super::Talc;
 use super::binning::{Binning, DefaultBinning};
-use super::shared::{Shared, allocators, global_alloc};
+use super::fresh::Uncleared;
+use super::shared::{AbortOnUnwind, Shared, allocators, global_alloc};
 use crate::source::Source;
 
 /// A [`Talc`] in a [`lock_api`] mutex.
@@ -43,16 +47,19 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
 
     /// Waits for the lock, and holds it as long as the guard lives.
     ///
-    /// Whoever has the guard must not allocate through this lock: that would wait for ever.
+    /// Code that has the guard must not allocate through this lock: it would wait for ever.
     #[inline]
-    pub fn lock(&self) -> MutexGuard<'_, R, Talc<S, B>> {
-        self.mutex.lock()
+    pub fn lock(&self) -> TalcGuard<'_, R, S, B> {
+        TalcGuard {
+            talc: self.mutex.lock(),
+        }
     }
 
     /// Takes the lock unless it is held; `None` if it is.
     #[inline]
-    pub fn try_lock(&self) -> Option<MutexGuard<'_, R, Talc<S, B>>> {
-        self.mutex.try_lock()
+    pub fn try_lock(&self) -> Option<TalcGuard<'_, R, S, B>> {
+        let talc = self.mutex.try_lock()?;
+        Some(TalcGuard { talc })
     }
 
     /// The allocator, which nobody else can be using.
@@ -67,13 +74,99 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
     }
 }
 
+/// The lock of a [`TalcLock`] while it is held, and the way to the allocator: its methods, and what takes
+/// `&self` of [`Talc`], its [`source`](Talc::source) included.
+///
+/// There is no `DerefMut`: with a `&mut Talc` safe code could put another allocator in the place of
+/// this one, whose blocks are in use.
+///
+/// ```compile_fail,E0594
+/// use heap::talc::{TalcLock, base::Talc, source::Manual};
+///
+/// static HEAP: TalcLock<spin::Mutex<()>, Manual> = TalcLock::new(Manual);
+/// *HEAP.lock() = Talc::new(Manual);
+/// ```
+pub struct TalcGuard<'a, R: RawMutex, S: Source, B: Binning> {
+    talc: MutexGuard<'a, R, Talc<S, B>>,
+}
+
+impl<R: RawMutex, S: Source, B: Binning> Deref for TalcGuard<'_, R, S, B> {
+    type Target = Talc<S, B>;
+
+    #[inline]
+    fn deref(&self) -> &Talc<S, B> {
+        &self.talc
+    }
+}
+
+/// Methods that forward to the [`Talc`] method of the same name.
+macro_rules! forward {
+    ($(unsafe fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
+        impl<R: RawMutex, S: Source, B: Binning> TalcGuard<'_, R, S, B> {
+            $(
+                #[doc = concat!("See [`Talc::", stringify!($name), "`].")]
+                ///
+                /// # Safety
+                /// As there.
+                #[inline]
+                pub unsafe fn $name(&mut self, $($argument: $type),*) $(-> $result)? {
+                    // SAFETY: the caller fulfils the contract of the method of the same name.
+                    unsafe { self.talc.$name($($argument),*) }
+                }
+            )*
+        }
+    };
+}
+
+forward! {
+    unsafe fn allocate(layout: Layout) -> Option<NonNull<u8>>;
+    unsafe fn try_allocate(layout: Layout) -> Option<NonNull<u8>>;
+    unsafe fn allocate_uncleared(layout: Layout) -> Option<Uncleared>;
+    unsafe fn deallocate(ptr: *mut u8, layout: Layout);
+    unsafe fn try_grow_in_place(ptr: *mut u8, old: Layout, new_size: usize) -> bool;
+    unsafe fn shrink(ptr: *mut u8, old: Layout, new_size: usize);
+    unsafe fn try_realloc_in_place(ptr: *mut u8, old: Layout, new_size: usize) -> bool;
+    unsafe fn claim(base: *mut u8, size: usize) -> Option<NonNull<u8>>;
+    unsafe fn claim_zeroed(base: *mut u8, size: usize) -> Option<NonNull<u8>>;
+    unsafe fn extend(heap_end: NonNull<u8>, new_end: *mut u8) -> NonNull<u8>;
+    unsafe fn extend_zeroed(heap_end: NonNull<u8>, new_end: *mut u8, zero_from: *mut u8) -> NonNull<u8>;
+    unsafe fn truncate(heap_end: NonNull<u8>, new_end: *mut u8) -> Option<NonNull<u8>>;
+    unsafe fn resize(heap_end: NonNull<u8>, new_end: *mut u8) -> Option<NonNull<u8>>;
+}
+
+impl<R: RawMutex, S: Source, B: Binning> TalcGuard<'_, R, S, B> {
+    /// The allocator itself.
+    ///
+    /// # Safety
+    /// As long as anything that was allocated from it is in use, neither it nor its
+    /// [`source`](Talc::source) is replaced, swapped or dropped.
+    #[inline]
+    pub unsafe fn as_mut(&mut self) -> &mut Talc<S, B> {
+        &mut self.talc
+    }
+
+    /// Sets what misuse is reported to. See [`Talc::set_hook`].
+    #[cfg(feature = "hardened")]
+    pub fn set_hook(&mut self, hook: fn(&super::hardened::Report)) {
+        self.talc.set_hook(hook);
+    }
+}
+
+impl<R: RawMutex, S: Source, B: Binning> fmt::Debug for TalcGuard<'_, R, S, B> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("TalcGuard")
+            .field(&self.talc.summary())
+            .finish()
+    }
+}
+
 impl<R: RawMutex, S: Source, B: Binning> Shared for TalcLock<R, S, B> {
     type Source = S;
     type Binning = B;
 
     #[inline]
     fn with<T>(&self, work: impl FnOnce(&mut Talc<S, B>) -> T) -> T {
-        let mut talc = self.lock();
+        let mut talc = self.mutex.lock();
         let (result, reports) = talc.deferring(work);
         drop(talc);
         reports.report();

@@ -79,7 +79,7 @@ pub mod base {
 
 /// The allocator behind a lock.
 pub mod sync {
-    pub use super::lock::TalcLock;
+    pub use super::lock::{TalcGuard, TalcLock};
 }
 
 /// A [`sync::TalcLock`] with the [`DefaultBinning`].
@@ -178,6 +178,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
     pub(crate) unsafe fn is_gone(&self) -> NonNull<AtomicBool> {
         // SAFETY: with the first heap the flag was made.
         unsafe { NonNull::new_unchecked(self.gaps.is_gone()) }
+    }
+
+    /// How far above its base, a multiple of the unit, the next heap that is claimed has its lowest allocation.
+    pub(crate) const fn lowest_allocation_in_next_heap(&self) -> usize {
+        let base = unit_ceil(HEAP_OVERHEAD).expect("it is little");
+        if self.gaps.is_established() {
+            base
+        } else {
+            base + metadata_chunk_size::<B>()
+        }
     }
 
     /// What is allocated, free and claimed now, and how much ever was. O(1).

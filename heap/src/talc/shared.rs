@@ -104,6 +104,28 @@ fn may_stay(old: Layout, new: Layout) -> bool {
         && !(grows && cfg!(feature = "disable-grow-in-place"))
 }
 
+/// Aborts the program when it is dropped, which happens when what follows it unwinds: a `GlobalAlloc` must
+/// not. (A source or a hook that panics would make it.)
+pub(super) struct AbortOnUnwind;
+
+impl AbortOnUnwind {
+    /// Runs `work`, and aborts if it unwinds.
+    #[inline]
+    pub(super) fn during<R>(work: impl FnOnce() -> R) -> R {
+        let guard = AbortOnUnwind;
+        let result = work();
+        core::mem::forget(guard);
+        result
+    }
+}
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        // A panic while another unwinds aborts.
+        panic!("a global allocator must not unwind");
+    }
+}
+
 /// Implements `GlobalAlloc` for a type that is [`Shared`].
 macro_rules! global_alloc {
     ([$($generics:tt)*] $type:ty) => {
@@ -111,20 +133,24 @@ macro_rules! global_alloc {
         unsafe impl<$($generics)*> core::alloc::GlobalAlloc for $type {
             #[inline]
             unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {
-                // SAFETY: the caller vouches for a size above zero.
-                let block = self.with(|talc| unsafe { talc.allocate(layout) });
+                let block = AbortOnUnwind::during(|| {
+                    // SAFETY: the caller vouches for a size above zero.
+                    self.with(|talc| unsafe { talc.allocate(layout) })
+                });
                 block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)
             }
 
             #[inline]
             unsafe fn dealloc(&self, ptr: *mut u8, layout: core::alloc::Layout) {
-                // SAFETY: the caller vouches for pointer and layout.
-                self.with(|talc| unsafe { talc.deallocate(ptr, layout) })
+                AbortOnUnwind::during(|| {
+                    // SAFETY: the caller vouches for pointer and layout.
+                    self.with(|talc| unsafe { talc.deallocate(ptr, layout) });
+                });
             }
 
             #[inline]
             unsafe fn alloc_zeroed(&self, layout: core::alloc::Layout) -> *mut u8 {
-                let block = self.allocate_zeroed_block(layout);
+                let block = AbortOnUnwind::during(|| self.allocate_zeroed_block(layout));
                 block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)
             }
 
@@ -136,10 +162,10 @@ macro_rules! global_alloc {
             ) -> *mut u8 {
                 // SAFETY: the caller vouches that the new size, rounded up to the alignment, is no
                 // more than `isize::MAX`, and for pointer and layout. A block is not at null.
-                let block = unsafe {
+                let block = AbortOnUnwind::during(|| unsafe {
                     let new = core::alloc::Layout::from_size_align_unchecked(new_size, layout.align());
                     self.resize_block(core::ptr::NonNull::new_unchecked(ptr), layout, new)
-                };
+                });
                 block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)
             }
         }

@@ -177,10 +177,16 @@ impl Drop for Window {
 
 impl Source for Window {
     fn import(&self, layout: vmem::Layout) -> vmem::Result<usize> {
-        assert!(layout.size().is_multiple_of(PAGE) && layout.align() <= PAGE);
+        assert!(layout.size().is_multiple_of(PAGE) && layout.align() >= PAGE);
+        let phase = layout.phase().unwrap_or(0);
+        let is_placed = |from: usize| {
+            let base = self.base.addr().get() + from * PAGE;
+            base.wrapping_sub(phase).is_multiple_of(layout.align())
+        };
         let run = layout.size() / PAGE + 1;
         let mut state = self.state.lock().unwrap();
         let from = (0..=self.pages.saturating_sub(run))
+            .filter(|&from| is_placed(from))
             .find(|&from| {
                 state.taken[from..]
                     .iter()
@@ -253,6 +259,10 @@ pub fn settled(window: &Window, arena: &PageArena<'_>, heap: &Heap<'_>) {
 
 pub fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).unwrap()
+}
+
+pub fn layout_aligned(size: usize, align: usize) -> Layout {
+    Layout::from_size_align(size, align).unwrap()
 }
 
 pub fn alloc(heap: &Heap<'_>, layout: Layout) -> *mut u8 {

@@ -1,5 +1,7 @@
 //! Giving queued pages back to the arena, with the heap's lock released.
 
+use core::cell::Cell;
+use core::fmt;
 use core::ptr::NonNull;
 
 use lock_api::RawMutex;
@@ -10,10 +12,42 @@ use crate::talc::base::binning::Binning;
 use crate::talc::sync::TalcLock;
 use crate::vmem::{Allocator, Error, Lock};
 
+/// Where one call of [`TalcLock::drain`] finds the record whose pages it is giving back. It lies on the stack
+/// of that call, and the record points to it:
+///
+/// ```text
+///     drain on one CPU:      Slot ──> record of a heap      drainer ──> Slot
+///     drain in an interrupt: Slot ──> record of another     drainer ──> Slot
+/// ```
+///
+/// When the heap changes meanwhile, its record moves, and the slot follows. So any number of ranges are given
+/// back at the same time. Slots are read and written with the heap's lock held only.
+pub(super) struct Slot {
+    record: Cell<Option<NonNull<Record>>>,
+}
+
+impl Slot {
+    const fn new() -> Self {
+        Slot {
+            record: Cell::new(None),
+        }
+    }
+
+    /// Tells the slot that leads to a record, if there is one, that the record lies at `moved` now.
+    ///
+    /// # Safety
+    /// `moved` must be a live record, and the heap's lock be held.
+    pub(super) unsafe fn follow(moved: NonNull<Record>) {
+        // SAFETY: the caller vouches for the record.
+        if let Some(slot) = unsafe { (*moved.as_ptr()).drainer } {
+            // SAFETY: a slot outlives the record's pointer to it: `drain` clears that before it returns.
+            unsafe { slot.as_ref() }.record.set(Some(moved));
+        }
+    }
+}
+
 /// Pages that were taken from the queue and are being given back.
 struct Return {
-    /// Where the record was when it was taken.
-    record: NonNull<Record>,
     /// Where the segment begins.
     base: usize,
     /// Bytes of the segment, mapped until this is done.
@@ -22,7 +56,28 @@ struct Return {
     kept: usize,
 }
 
-impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource<'_, A, L>, B> {
+/// Why [`TalcLock::drain`] could not give everything back. What was refused stays in the queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrainError {
+    /// How many bytes were given back all the same.
+    pub drained: usize,
+    /// What the arena said of the first range that it refused.
+    pub error: Error,
+}
+
+impl fmt::Display for DrainError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { drained, error } = self;
+        write!(
+            f,
+            "the arena does not take back a range of a heap's pages: {error} ({drained} bytes were given back)"
+        )
+    }
+}
+
+impl core::error::Error for DrainError {}
+
+impl<'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource<'a, A, L>, B> {
     /// Gives the pages that wait for it back to the arena, and returns how many bytes that were.
     ///
     /// ```text
@@ -33,92 +88,139 @@ impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource<'_,
     /// ```
     ///
     /// The lock is taken for a constant time for each range; the arena and its source (which unmap, flush
-    /// and free) are called without it, with interrupts as the caller has them. When somebody else is at it
-    /// already, on another CPU or in the code that this interrupted, what they are busy with is left
-    /// to them.
+    /// and free) are called without it, with interrupts as the caller has them. Several calls can be under way
+    /// at once, on other CPUs or in the code that this one interrupted: each range is given back by one of them.
+    /// A range that the arena refuses does not keep the others from going.
     ///
     /// # Errors
-    /// What the arena said; the range stays in the queue, as do those that come after it.
-    pub fn drain(&self) -> Result<usize, Error> {
-        let mut given = 0;
+    /// What the arena said of the first range that it refused. Such ranges stay in the queue.
+    pub fn drain(&self) -> Result<usize, DrainError> {
+        let (mut drained, mut refused, mut error) = (0, 0, None);
+        // It must stay where it is as long as a record points to it.
+        let slot = Slot::new();
         loop {
             let mut guard = self.lock();
-            let Some(arena) = guard.source.arena else {
-                return Ok(given);
-            };
-            let Some(next) = guard.source.take_return() else {
-                return Ok(given);
+            // SAFETY: the source stays that of this allocator.
+            let source = unsafe { &mut guard.as_mut().source };
+            let Some(arena) = source.arena else { break };
+            // Those that were refused are the last in the queue.
+            if refused >= source.returns.len() {
+                break;
+            }
+            let Some(next) = source.take_return(&slot) else {
+                break;
             };
             drop(guard);
-            let result = match next.kept {
-                0 => arena.free_sized(next.base, next.size),
-                kept => arena.resize(next.base, kept),
+            let Return { base, size, kept } = next;
+            let finish = Finish {
+                heap: self,
+                slot: &slot,
+                given: next,
             };
-            if next.kept != 0 || result.is_err() {
-                self.lock().source.finish_return(&next, result.is_ok());
+            let result = match kept {
+                0 => arena.free_sized(base, size),
+                _ => arena.resize(base, kept),
+            };
+            finish.finish(result.is_ok());
+            match result {
+                Ok(()) => drained += size - kept,
+                Err(why) => {
+                    refused += 1;
+                    error.get_or_insert(why);
+                }
             }
-            result?;
-            given += next.size - next.kept;
+        }
+        match error {
+            None => Ok(drained),
+            Some(error) => Err(DrainError { drained, error }),
+        }
+    }
+}
+
+/// Parts a slot from its record when a range was given back, or not. If the arena unwinds, it is unknown
+/// what became of the range, which then stays marked as being drained for good.
+struct Finish<'h, 's, 'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> {
+    heap: &'h TalcLock<R, ArenaSource<'a, A, L>, B>,
+    slot: &'s Slot,
+    given: Return,
+}
+
+impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> Finish<'_, '_, '_, R, A, L, B> {
+    fn finish(self, done: bool) {
+        let this = core::mem::ManuallyDrop::new(self);
+        let mut guard = this.heap.lock();
+        // SAFETY: the source stays that of this allocator.
+        let source = unsafe { &mut guard.as_mut().source };
+        source.finish_return(&this.given, this.slot, done);
+    }
+}
+
+impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> Drop for Finish<'_, '_, '_, R, A, L, B> {
+    fn drop(&mut self) {
+        let _guard = self.heap.lock();
+        if let Some(record) = self.slot.record.take()
+            && self.given.kept != 0
+        {
+            // SAFETY: the record of a heap that keeps something is live, and the lock is held.
+            unsafe { (*record.as_ptr()).drainer = None };
         }
     }
 }
 
 impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
-    /// Takes the next range from the queue. [`finish_return`](Self::finish_return) must follow, unless a
-    /// whole segment went.
-    fn take_return(&mut self) -> Option<Return> {
-        if self.draining.is_some() {
-            return None;
-        }
+    /// Takes the next range from the queue. [`finish_return`](Self::finish_return) must follow.
+    ///
+    /// The record of a heap that keeps something points to `slot`, and back. That of a deleted heap vanishes with
+    /// its page, and nothing leads to it.
+    fn take_return(&mut self, slot: &Slot) -> Option<Return> {
         let record = self.returns.first()?;
         // SAFETY: it is in the list.
         unsafe { self.returns.remove(record) };
         // SAFETY: a record that was in the list is live, and this is the only reference to it.
-        let Record {
-            base,
-            size,
-            kept,
-            state,
-            ..
-        } = unsafe { &mut *record.as_ptr() };
-        *state = State::Draining;
-        // The record of a deleted heap is reached by nobody: it may vanish with its page.
-        if *kept != 0 {
-            self.draining = Some(record);
+        let fields = unsafe { &mut *record.as_ptr() };
+        fields.state = State::Draining;
+        slot.record.set(Some(record));
+        if fields.kept != 0 {
+            fields.drainer = Some(NonNull::from(slot));
         }
         Some(Return {
-            record,
-            base: base.addr().get(),
-            size: *size,
-            kept: *kept,
+            base: fields.base.addr().get(),
+            size: fields.size,
+            kept: fields.kept,
         })
     }
 
-    /// Records that a range was given back, or, if not `done`, queues it again.
-    fn finish_return(&mut self, given: &Return, done: bool) {
-        let record = if given.kept == 0 {
-            given.record
-        } else {
-            self.draining.take().unwrap_or(given.record)
+    /// Records that a range was given back, or, if not `done`, queues it again as the last.
+    fn finish_return(&mut self, given: &Return, slot: &Slot, done: bool) {
+        let Some(record) = slot.record.take() else {
+            return;
         };
-        // SAFETY: the record of a heap that is being drained stays live (if moved, `draining` followed
-        // it), and so does that of a deleted heap which the arena did not take.
+        if done && given.kept == 0 {
+            // The record was in the segment that went.
+            return;
+        }
+        // SAFETY: the record of a heap that is being drained stays live (if it moved, the slot followed it), and so
+        // does that of a deleted heap which the arena did not take.
         let fields = unsafe { &mut *record.as_ptr() };
+        fields.drainer = None;
         fields.state = State::Settled;
         if done {
             fields.size = given.kept;
         }
-        // SAFETY: it is in no queue, as its state says.
-        unsafe { self.requeue(record) };
+        // SAFETY: it is live and in no queue, as its state says.
+        unsafe { self.requeue(record, done) };
     }
 
-    /// Takes back the segment that was queued last, if all of it is there and it has at least `size` bytes.
-    pub(super) fn take_back_heap(&mut self, size: usize) -> Option<(NonNull<u8>, usize)> {
+    /// Takes back the segment that was queued last, if all of it is there and it `suits` by base and size.
+    pub(super) fn take_back_heap(
+        &mut self,
+        suits: impl FnOnce(usize, usize) -> bool,
+    ) -> Option<(NonNull<u8>, usize)> {
         let record = self.returns.first()?;
         // SAFETY: a record in the list is live.
         let fields = unsafe { record.as_ref() };
         let found = (fields.base, fields.size);
-        if fields.kept != 0 || found.1 < size {
+        if fields.kept != 0 || !suits(found.0.addr().get(), found.1) {
             return None;
         }
         // SAFETY: it is in the list.

@@ -3,29 +3,29 @@
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
+use lock_api::RawMutex;
+
 use super::record::{RECORD, Record, State};
 use super::step::Step;
 use super::{ArenaHeap, ArenaSource};
 use crate::talc::base::binning::Binning;
-use crate::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD, Reserved, Talc};
-use crate::talc::min_first_heap_size;
-use crate::vmem::{AllocPolicy, Allocator, Arena, Lock};
+use crate::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, Reserved, Talc};
+use crate::talc::sync::TalcGuard;
+use crate::vmem::{self, AllocPolicy, Allocator, Arena, Lock};
 
 #[cfg(doc)]
 use crate::talc::TalcLock;
 
 impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     /// Grows the heap that was claimed last in place, so that `layout` fits in at its top.
-    /// Returns whether it did.
-    pub(super) fn grow_in_place(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
+    ///
+    /// Growth only ever raises a heap's end: below it lies memory that the allocator uses.
+    pub(super) fn grow_in_place(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> Growth {
         let Some(record) = self.source.heaps.first() else {
-            return false;
+            return Growth::Refused;
         };
         // SAFETY: a record in the list is live, and nothing writes to it while it is copied.
         let old = unsafe { record.read() };
-        if old.state == State::Draining {
-            return false;
-        }
         let end = record.cast::<u8>();
         // SAFETY: the record lies where its heap ends.
         let top = unsafe { self.reserved(end) }.up_to;
@@ -33,8 +33,16 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             .and_then(|end| end.checked_add(RECORD)?.checked_sub(old.base.addr().get()))
             .and_then(|kept| kept.checked_next_multiple_of(arena.quantum()));
         let Some(demanded) = demanded else {
-            return false;
+            return Growth::Refused;
         };
+        let refused = if demanded <= old.kept {
+            Growth::Fits
+        } else {
+            Growth::Refused
+        };
+        if matches!(old.state, State::Draining) {
+            return refused;
+        }
         let step = self.source.growth(arena);
         let stepped = old.kept.saturating_add(step).max(demanded);
 
@@ -42,59 +50,63 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             // What is queued is still mapped, and may be taken back for nothing.
             kept <= old.size || arena.resize(old.base.addr().get(), kept).is_ok()
         };
-        let Some(kept) = [stepped, demanded].into_iter().find(|&kept| resized(kept)) else {
-            return false;
+        let grown = [stepped, demanded]
+            .into_iter()
+            .find(|&kept| kept > old.kept && resized(kept));
+        let Some(kept) = grown else {
+            return refused;
         };
         // SAFETY: the segment reaches to `kept` now.
         let new_end = unsafe { Record::place(old.base, kept) }.cast::<u8>();
-        if new_end > end {
-            // SAFETY: `end` is the end of this heap, and what follows is mapped and ours. It may
-            // overwrite the record, of which there is a copy. What is taken back from the queue was in
-            // use; all else that is new comes from the arena.
-            let reached = unsafe {
-                if !self.source.is_zeroed || kept <= old.size {
-                    self.extend(end, new_end.as_ptr())
-                } else if old.kept < old.size {
-                    let zero_from = old.base.byte_add(old.size);
-                    self.extend_zeroed(end, new_end.as_ptr(), zero_from.as_ptr())
-                } else {
-                    end.write_bytes(0, RECORD);
-                    self.extend_zeroed(end, new_end.as_ptr(), end.as_ptr())
-                }
-            };
-            debug_assert_eq!(reached, new_end);
-        }
+        assert!(new_end > end, "growth must raise the end of a heap");
+        // SAFETY: `end` is the end of this heap, and what follows is mapped and ours. It may
+        // overwrite the record, of which there is a copy. What is taken back from the queue was in
+        // use; all else that is new comes from the arena.
+        let reached = unsafe {
+            if !self.source.is_zeroed || kept <= old.size {
+                self.extend(end, new_end.as_ptr())
+            } else if old.kept < old.size {
+                let zero_from = old.base.byte_add(old.size);
+                self.extend_zeroed(end, new_end.as_ptr(), zero_from.as_ptr())
+            } else {
+                end.write_bytes(0, RECORD);
+                self.extend_zeroed(end, new_end.as_ptr(), end.as_ptr())
+            }
+        };
+        assert_eq!(reached, new_end, "where a heap at {:p} ends", old.base);
         let size = old.size.max(kept);
         // SAFETY: the record was copied, and its new place is where Talc's heap ends.
-        unsafe { self.source.rekeep(record, old, kept, size) };
-        true
+        unsafe { self.source.rekeep(old, kept, size) };
+        Growth::Grown
     }
 
     /// Claims another heap in which `layout` fits. Returns whether it did.
+    ///
+    /// An alignment above the quantum takes no more pages than any other: the segment is placed so that the
+    /// block lies right above what the heap needs for itself.
     pub(super) fn claim_another(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
-        let overhead = if self.is_metadata_established() {
-            HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT)
-        } else {
-            min_first_heap_size::<B>()
-        };
+        let quantum = arena.quantum();
+        let (align, overhead) = (layout.align(), self.lowest_allocation_in_next_heap());
+        let first = overhead.next_multiple_of(align.min(quantum).max(CHUNK_UNIT));
         let demanded = chunk_size(layout.size())
-            .and_then(|size| size.checked_add(layout.align().saturating_sub(CHUNK_UNIT)))
-            .and_then(|size| size.checked_add(overhead + RECORD))
-            .and_then(|size| size.checked_next_multiple_of(arena.quantum()));
+            .and_then(|size| size.checked_add(RECORD)?.checked_add(first))
+            .and_then(|size| size.checked_next_multiple_of(quantum));
         let Some(demanded) = demanded else {
             return false;
         };
         let step = self.source.growth(arena);
 
-        let taken_back = self.source.take_back_heap(demanded);
+        let taken_back = self.source.take_back_heap(|base, size| {
+            end_above(base + overhead, layout)
+                .and_then(|end| end.checked_add(RECORD))
+                .is_some_and(|end| end - base <= size)
+        });
         // What was queued was in use.
         let is_zeroed = self.source.is_zeroed && taken_back.is_none();
         let Some((base, size)) = taken_back.or_else(|| {
-            [demanded.max(step), demanded].into_iter().find_map(|size| {
-                let base = arena.alloc(size, AllocPolicy::InstantFit).ok()?;
-                let base = NonNull::new(core::ptr::with_exposed_provenance_mut(base))?;
-                Some((base, size))
-            })
+            [demanded.max(step), demanded]
+                .into_iter()
+                .find_map(|size| segment(arena, size, align, first))
         }) else {
             return false;
         };
@@ -170,7 +182,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 debug_assert_eq!(reached, Some(new_end.cast()));
                 let size = old.size;
                 // SAFETY: the record was copied, and its new place is where Talc's heap ends.
-                unsafe { self.source.rekeep(record, old, kept, size) };
+                unsafe { self.source.rekeep(old, kept, size) };
             }
         }
         self.source.step = Step::new();
@@ -196,6 +208,49 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             })
         })
     }
+}
+
+impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcGuard<'_, R, ArenaSource<'_, A, L>, B> {
+    /// Queues all that is free at the tops of heaps. See [`Talc::trim`].
+    pub fn trim(&mut self) {
+        // SAFETY: the allocator and its source stay what they are.
+        unsafe { self.as_mut() }.trim();
+    }
+}
+
+/// What became of an attempt to grow a heap.
+pub(super) enum Growth {
+    /// The heap is larger.
+    Grown,
+    /// It is not, but the layout fits in the free memory at its top.
+    Fits,
+    /// It is not, and the layout does not fit there.
+    Refused,
+}
+
+/// Allocates a segment of `size` bytes whose address `first` bytes above its base, or the first multiple of
+/// the quantum from there on, is a multiple of `align`.
+fn segment<A: Allocator, L: Lock>(
+    arena: &Arena<'_, '_, A, L>,
+    size: usize,
+    align: usize,
+    first: usize,
+) -> Option<(NonNull<u8>, usize)> {
+    let quantum = arena.quantum();
+    let base = if align <= quantum {
+        arena.alloc(size, AllocPolicy::InstantFit)
+    } else {
+        let phase = first.next_multiple_of(quantum).wrapping_neg() & (align - 1);
+        let layout = vmem::Layout::from_size_align(size, align)?.with_phase(phase);
+        arena.xalloc(layout, AllocPolicy::InstantFit)
+    };
+    let base = base.ok()?;
+    let Some(memory) = NonNull::new(core::ptr::with_exposed_provenance_mut(base)) else {
+        // There is no memory at the null address.
+        let _ = arena.free(base);
+        return None;
+    };
+    Some((memory, size))
 }
 
 /// Where a block of `layout` ends at the latest, tag included, when it is cut from the bottom of free memory

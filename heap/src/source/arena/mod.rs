@@ -15,6 +15,9 @@ use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
 
+pub use self::drain::DrainError;
+use self::drain::Slot;
+use self::heaps::Growth;
 use self::record::{HEAPS, List, RECORD, RETURNS, Record, State};
 use self::step::Step;
 use super::Source;
@@ -104,8 +107,6 @@ pub struct ArenaSource<'a, A: Allocator, L: Lock> {
     bond: Bond,
     heaps: List<HEAPS>,
     returns: List<RETURNS>,
-    /// The record whose tail is being given back without the lock. It may move meanwhile.
-    draining: Option<NonNull<Record>>,
     step: Step,
     /// What the arena gives is zero.
     is_zeroed: bool,
@@ -151,7 +152,6 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
             bond: Bond::new(),
             heaps: List::new(),
             returns: List::new(),
-            draining: None,
             step: Step::new(),
             is_zeroed: false,
             claimed: 0,
@@ -162,7 +162,9 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
     /// A source of memory from `arena`. It takes none before the first allocation.
     ///
     /// # Safety
-    /// What `arena` allocates must be memory as the type's documentation demands it.
+    /// * What `arena` allocates must be memory as the type's documentation demands it.
+    /// * What the source allocates from `arena` is the source's until the source gives it back: nobody else
+    ///   frees or resizes it, neither in the arena nor in what the arena borrows from.
     pub const unsafe fn new(arena: &'a Arena<'a, 'a, A, L>) -> Self {
         let mut source = Self::detached();
         source.arena = Some(arena);
@@ -204,7 +206,7 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
     /// Whether pages wait to be given back by [`TalcLock::drain`]. O(1).
     #[inline]
     pub fn has_returns(&self) -> bool {
-        self.returns.first().is_some() && self.draining.is_none()
+        self.returns.first().is_some()
     }
 
     /// How many bytes to grow by.
@@ -220,20 +222,14 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
         self.threshold = 2 * self.step.slack(self.claimed);
     }
 
-    /// Changes how much the heap of `record` keeps. Its record moves to the new end, and the segment is
-    /// as large as `size` from now on. Returns where the record is.
+    /// Changes how much a heap keeps. Its record moves to the new end, and the segment is as large as
+    /// `size` from now on. Returns where the record is.
     ///
     /// # Safety
-    /// `record` must be live, in [`HEAPS`], and a valid copy of it be `old`; `kept` must be a multiple of
+    /// `old` must be a copy of a live record in [`HEAPS`]; `kept` must be a multiple of
     /// the quantum, at most `size`, and everything up to `size` be mapped. The bytes of the new record must
     /// belong to this source.
-    unsafe fn rekeep(
-        &mut self,
-        record: NonNull<Record>,
-        mut old: Record,
-        kept: usize,
-        size: usize,
-    ) -> NonNull<Record> {
+    unsafe fn rekeep(&mut self, mut old: Record, kept: usize, size: usize) -> NonNull<Record> {
         let queued = old.state == State::Queued;
         let before = old.kept;
         (old.kept, old.size) = (kept, size);
@@ -247,20 +243,19 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
             // SAFETY: as above.
             unsafe { self.returns.moved(moved) };
         }
-        if self.draining == Some(record) {
-            self.draining = Some(moved);
-        }
+        // SAFETY: whoever drains the pages above keeps the slot until the record is told.
+        unsafe { Slot::follow(moved) };
         // SAFETY: `moved` was written above.
-        unsafe { self.requeue(moved) };
+        unsafe { self.requeue(moved, true) };
         self.account(kept, before);
         moved
     }
 
-    /// Puts `record` into the queue or takes it out, as `kept` and `size` say.
+    /// Puts `record` into the queue, as the `first` or the last, or takes it out, as `kept` and `size` say.
     ///
     /// # Safety
     /// `record` must be live, and in [`RETURNS`] exactly if its state says so.
-    unsafe fn requeue(&mut self, record: NonNull<Record>) {
+    unsafe fn requeue(&mut self, record: NonNull<Record>, first: bool) {
         // SAFETY: the caller vouches for the record; nothing else holds a reference to it.
         let (state, owes) = unsafe {
             let record = record.as_ref();
@@ -269,7 +264,13 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
         let state = match (state, owes) {
             (State::Settled, true) => {
                 // SAFETY: a settled record is not in the queue.
-                unsafe { self.returns.push(record) };
+                unsafe {
+                    if first {
+                        self.returns.push(record);
+                    } else {
+                        self.returns.push_last(record);
+                    }
+                }
                 State::Queued
             }
             (State::Queued, false) => {
@@ -293,7 +294,7 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
         // SAFETY: as above; nothing else holds a reference to it.
         let kept = unsafe { core::mem::take(&mut (*record.as_ptr()).kept) };
         // SAFETY: it is live, and its state was not touched.
-        unsafe { self.requeue(record) };
+        unsafe { self.requeue(record, true) };
         self.account(0, kept);
     }
 }
@@ -309,7 +310,13 @@ unsafe impl<A: Allocator, L: Lock> Source for ArenaSource<'_, A, L> {
         if !talc.source.bond.serves(&talc.tie) {
             return Err(());
         }
-        if !talc.grow_in_place(arena, layout) && !talc.claim_another(arena, layout) {
+        let grown = match talc.grow_in_place(arena, layout) {
+            Growth::Grown => true,
+            // The allocator finds it when it searches all of its gaps.
+            Growth::Fits => false,
+            Growth::Refused => talc.claim_another(arena, layout),
+        };
+        if !grown {
             return Err(());
         }
         talc.source.step.grew();
@@ -377,9 +384,7 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         let size = old.size;
         // SAFETY: the record was copied. Its new place is above `chunk_base`, in memory that is free and
         // that belongs to this source once its address is returned.
-        unsafe { self.rekeep(record, old, kept, size) }
-            .cast()
-            .as_ptr()
+        unsafe { self.rekeep(old, kept, size) }.cast().as_ptr()
     }
 }
 

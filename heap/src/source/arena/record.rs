@@ -15,6 +15,7 @@
 use core::mem::size_of;
 use core::ptr::NonNull;
 
+use super::drain::Slot;
 use crate::source::tie::Bond;
 use crate::talc::base::CHUNK_UNIT;
 
@@ -39,6 +40,8 @@ pub(super) struct Record {
     pub state: State,
     /// That of the source whose heap it is.
     pub bond: Bond,
+    /// Whoever is giving the pages above `kept` back, in the state [`Draining`](State::Draining).
+    pub drainer: Option<NonNull<Slot>>,
     links: [Links; 2],
 }
 
@@ -73,6 +76,7 @@ impl Record {
             kept: size,
             state: State::Settled,
             bond,
+            drainer: None,
             links,
         }
     }
@@ -90,15 +94,26 @@ impl Record {
 /// A doubly linked list through the links `WHICH` of records.
 pub(super) struct List<const WHICH: usize> {
     first: Option<NonNull<Record>>,
+    last: Option<NonNull<Record>>,
+    len: usize,
 }
 
 impl<const WHICH: usize> List<WHICH> {
     pub const fn new() -> Self {
-        List { first: None }
+        List {
+            first: None,
+            last: None,
+            len: 0,
+        }
     }
 
     pub fn first(&self) -> Option<NonNull<Record>> {
         self.first
+    }
+
+    /// How many records are in the list. O(1).
+    pub fn len(&self) -> usize {
+        self.len
     }
 
     /// The record after `record`.
@@ -110,18 +125,41 @@ impl<const WHICH: usize> List<WHICH> {
         unsafe { (*record.as_ptr()).links[WHICH].next }
     }
 
+    /// Enters `record` as the first.
+    ///
     /// # Safety
     /// `record` must be live, stay so while it is in the list, and not be in it yet.
     pub unsafe fn push(&mut self, record: NonNull<Record>) {
-        let next = self.first.replace(record);
-        // SAFETY: the caller vouches for `record`.
-        unsafe { (*record.as_ptr()).links[WHICH] = Links { prev: None, next } };
-        if let Some(next) = next {
-            // SAFETY: `next` was the first of this list, so it is live.
-            unsafe { (*next.as_ptr()).links[WHICH].prev = Some(record) };
-        }
+        // SAFETY: the caller vouches for `record`, and the first of the list is in it.
+        unsafe { self.insert(None, record, self.first) };
     }
 
+    /// Enters `record` as the last.
+    ///
+    /// # Safety
+    /// As for [`push`](Self::push).
+    pub unsafe fn push_last(&mut self, record: NonNull<Record>) {
+        // SAFETY: the caller vouches for `record`, and the last of the list is in it.
+        unsafe { self.insert(self.last, record, None) };
+    }
+
+    /// # Safety
+    /// As for [`push`](Self::push); `prev` and `next` must be neighbours in this list.
+    unsafe fn insert(
+        &mut self,
+        prev: Option<NonNull<Record>>,
+        record: NonNull<Record>,
+        next: Option<NonNull<Record>>,
+    ) {
+        // SAFETY: the caller vouches for `record`.
+        unsafe { (*record.as_ptr()).links[WHICH] = Links { prev, next } };
+        // SAFETY: the neighbours are in the list.
+        unsafe { self.join(prev, Some(record), next, Some(record)) };
+        self.len += 1;
+    }
+
+    /// Takes `record` out.
+    ///
     /// # Safety
     /// `record` must be in this list.
     pub unsafe fn remove(&mut self, record: NonNull<Record>) {
@@ -129,6 +167,7 @@ impl<const WHICH: usize> List<WHICH> {
         let Links { prev, next } = unsafe { (*record.as_ptr()).links[WHICH] };
         // SAFETY: the neighbours are in the list.
         unsafe { self.join(prev, next, next, prev) };
+        self.len -= 1;
     }
 
     /// Makes the neighbours of a record that has moved point to where it is now.
@@ -158,9 +197,10 @@ impl<const WHICH: usize> List<WHICH> {
             Some(prev) => unsafe { (*prev.as_ptr()).links[WHICH].next = forwards },
             None => self.first = forwards,
         }
-        if let Some(next) = next {
+        match next {
             // SAFETY: records in a list are live.
-            unsafe { (*next.as_ptr()).links[WHICH].prev = backwards };
+            Some(next) => unsafe { (*next.as_ptr()).links[WHICH].prev = backwards },
+            None => self.last = backwards,
         }
     }
 }

@@ -1,0 +1,124 @@
+//! How heaps of an `ArenaSource` grow when there is little left to grow with.
+
+mod common;
+
+use std::alloc::Layout;
+
+use heap::vmem::AllocPolicy;
+
+use common::window::{
+    Heap, PAGE, PageArena, Window, alloc, arena, free, heap, layout, layout_aligned, settled,
+};
+
+/// A full arena, nine holes of `hole` bytes in which `wanted` does not fit, and free memory at the heap's top
+/// in which it does, `spare` bytes more than that takes. The holes are freed last, so that they are looked at
+/// first.
+fn nine_holes(
+    window: &Window,
+    heap: &Heap<'_>,
+    hole: usize,
+    wanted: Layout,
+    spare: usize,
+) -> Vec<(*mut u8, Layout)> {
+    let (hole, separator) = (layout(hole), layout(100));
+    let mut held = Vec::new();
+    let mut holes = Vec::new();
+    while holes.len() < 9 {
+        assert!(held.len() < 1_000, "no nine holes");
+        let block = alloc(heap, hole);
+        let base = block.addr().next_multiple_of(wanted.align());
+        if base + wanted.size() > block.addr() + hole.size() {
+            holes.push(block);
+        } else {
+            held.push((block, hole));
+        }
+        held.push((alloc(heap, separator), separator));
+    }
+    let top = alloc(heap, layout(200_000));
+    free(heap, top, layout(200_000));
+    heap.drain().unwrap();
+    let end = heap.lock().arena_heaps().next().unwrap().end.addr().get();
+    let base = (end - wanted.size() - 16) & !(wanted.align() - 1);
+    let filler = layout(free_at_top(heap) - (end - base) - spare - 16);
+    held.push((alloc(heap, filler), filler));
+    window.state.lock().unwrap().limit = window.lent() / PAGE;
+    for block in holes {
+        free(heap, block, hole);
+    }
+    assert!(held.iter().all(|(block, _)| !block.is_null()));
+    held
+}
+
+fn free_at_top(heap: &Heap<'_>) -> usize {
+    let talc = heap.lock();
+    let end = talc.arena_heaps().next().unwrap().end;
+    // SAFETY: the heap ends there.
+    let top = unsafe { talc.reserved(end) }.up_to;
+    end.addr().get() - top.addr().get()
+}
+
+/// Allocates `wanted` from the top of such a heap, and checks that the heap's end stays where it is.
+fn growing_leaves_the_end(hole: usize, wanted: Layout, spare: usize) {
+    // The heap begins at an odd page in one of the two cases, at an even one in the other.
+    for fence in [1, 2] {
+        growing_above_leaves_the_end(fence, hole, wanted, spare);
+    }
+}
+
+fn growing_above_leaves_the_end(fence: usize, hole: usize, wanted: Layout, spare: usize) {
+    let window = Window::new(4096);
+    let arena: PageArena<'_> = arena(&window);
+    let fence = arena.alloc(fence * PAGE, AllocPolicy::InstantFit).unwrap();
+    let heap = heap(&arena);
+    let held = nine_holes(&window, &heap, hole, wanted, spare);
+    let before: Vec<_> = heap.lock().arena_heaps().collect();
+    let block = alloc(&heap, wanted);
+    assert!(!block.is_null(), "it fits at the top");
+    assert_eq!(heap.lock().arena_heaps().collect::<Vec<_>>(), before);
+    assert!(!heap.lock().source.has_returns());
+    assert_eq!(heap.lock().check(), Ok(()));
+    free(&heap, block, wanted);
+    for (block, layout) in held {
+        free(&heap, block, layout);
+    }
+    heap.drain().unwrap();
+    arena.free(fence).unwrap();
+    settled(&window, &arena, &heap);
+}
+
+#[test]
+fn growth_in_a_full_arena_never_lowers_the_end_of_a_heap() {
+    growing_leaves_the_end(66_000, layout(69_000), 4_600);
+}
+
+#[test]
+fn aligned_growth_in_a_full_arena_never_lowers_the_end() {
+    // The holes are as large as the free top, but none has a multiple of the alignment in it.
+    for hole in [7_690, 7_700, 7_750] {
+        growing_leaves_the_end(hole, layout_aligned(40, 8192), 32);
+    }
+}
+
+#[test]
+fn an_alignment_of_two_mebibytes_takes_no_more_pages_than_its_size() {
+    for align in [8192, 65536, 2 << 20] {
+        let window = Window::new(4096);
+        let arena = arena(&window);
+        let heap = heap(&arena);
+        // The first heap holds the list heads; the next is claimed for the block, as its end is taken.
+        let first = alloc(&heap, layout(100));
+        let fence = arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
+        let before = window.lent();
+        window.state.lock().unwrap().limit = before / PAGE + 27;
+        let wanted = layout_aligned(100_000, align);
+        let block = alloc(&heap, wanted);
+        assert!(!block.is_null() && block.addr() % align == 0, "{align}");
+        // 25 pages for the block, and one each for the tag below and the record above it.
+        assert!(window.lent() <= before + 27 * PAGE, "{align}");
+        free(&heap, block, wanted);
+        free(&heap, first, layout(100));
+        heap.drain().unwrap();
+        arena.free(fence).unwrap();
+        settled(&window, &arena, &heap);
+    }
+}
