@@ -2,9 +2,8 @@
 
 use std::alloc::Layout;
 
+use heap::source::{ArenaHeap, DrainError};
 use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT};
-use heap::talc::source::ArenaHeap;
-use heap::vmem;
 
 use super::SITUATIONS;
 use super::actor::{Actor, Doing};
@@ -210,7 +209,7 @@ impl Actor<'_, '_> {
         }
     }
 
-    pub fn note_drain(&self, before: Option<Snapshot>, result: vmem::Result<usize>) {
+    pub fn note_drain(&self, before: Option<Snapshot>, result: Result<usize, DrainError>) {
         let (Some(before), Some(after)) = (before, self.snapshot()) else {
             return;
         };

@@ -207,12 +207,17 @@ impl Window {
         result
     }
 
-    /// The first free run of `count` pages at that alignment, a guard included.
-    fn find(&self, taken: &[bool], count: usize, align: usize) -> Option<usize> {
+    /// The first free run of `count` pages, a guard included, that lies where the layout wants it.
+    fn find(&self, taken: &[bool], count: usize, layout: &Layout) -> Option<usize> {
         let mut run = 0;
         for (page, &is_taken) in taken.iter().enumerate() {
             run = if is_taken { 0 } else { run + 1 };
-            let aligned = |from: &usize| self.address(*from).is_multiple_of(align);
+            let phase = layout.phase().unwrap_or(0);
+            let aligned = |from: &usize| {
+                self.address(*from)
+                    .wrapping_sub(phase)
+                    .is_multiple_of(layout.align())
+            };
             if run >= count
                 && let Some(from) = Some(page + 1 - count).filter(aligned)
             {
@@ -233,7 +238,7 @@ impl Drop for Window {
 impl Source for Window {
     fn import(&self, layout: Layout) -> vmem::Result<usize> {
         let pages = layout.size() / PAGE;
-        assert!(layout.size().is_multiple_of(PAGE) && layout.phase().is_none());
+        assert!(layout.size().is_multiple_of(PAGE) && layout.align() >= PAGE);
         self.attempt(Call::Import, 0, || {
             let mut books = self.books.lock().unwrap();
             let run = pages + usize::from(self.guarded);
@@ -243,9 +248,7 @@ impl Source for Window {
             if books.count() + pages > books.limit {
                 return Err(exhausted);
             }
-            let from = self
-                .find(&books.taken, run, layout.align())
-                .ok_or(exhausted)?;
+            let from = self.find(&books.taken, run, &layout).ok_or(exhausted)?;
             books.taken[from..from + run].fill(true);
             books.lent.insert(from, from + pages);
             self.map(from, from + pages);
