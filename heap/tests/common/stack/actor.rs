@@ -77,6 +77,7 @@ impl<'s, 'a> Actor<'s, 'a> {
                 0 => self.stack.window.injection.change(choices),
                 1 => self.change_limits(choices),
                 2 => self.make_holes(choices),
+                3 if choices.chance(2) => self.use_up_tags(choices),
                 _ => self.act(choices),
             }
         });
@@ -93,6 +94,20 @@ impl<'s, 'a> Actor<'s, 'a> {
             2 => window.injection.cease(),
             _ => window.limit(window.pages()),
         }
+    }
+
+    /// Takes the tags that the arena has in hand, while there are pages to be drained.
+    fn use_up_tags(&self, choices: &mut impl Choices) {
+        let (tenant, arena) = (&self.tenant, self.stack.arena);
+        self.stack.window.injection.withhold_tags();
+        self.trim();
+        self.during(Doing::Renting, || {
+            for _ in 0..12 {
+                Tenant::allocate(tenant, arena, choices);
+            }
+            Tenant::shrink_all(tenant, arena, choices);
+        });
+        self.drain();
     }
 
     /// Allocates, frees, gives back: what an interrupt may do, too.
@@ -113,45 +128,6 @@ impl<'s, 'a> Actor<'s, 'a> {
         }
     }
 
-    /// Makes many holes of one size, with small blocks between, and asks for what fits in few of them:
-    /// a little more, or as much with an alignment.
-    fn make_holes(&self, choices: &mut impl Choices) {
-        let size = choices.pick(&self.stack.usual);
-        let count = 4 + choices.below(12);
-        let holes: Vec<_> = (0..count)
-            .filter_map(|index| {
-                // The last may be the top of its heap.
-                if index + 1 < count || choices.chance(4) {
-                    let between = Layout::from_size_align(1 + choices.below(40), 8).unwrap();
-                    self.block(between, false);
-                }
-                self.block(Layout::from_size_align(size, 8).unwrap(), false)
-            })
-            .collect();
-        let descending = !choices.chance(4);
-        for index in 0..holes.len() {
-            let index = if descending {
-                holes.len() - 1 - index
-            } else {
-                index
-            };
-            let block = self.shadow.borrow_mut().take_from(holes[index]);
-            // An interrupt may have freed or moved it.
-            if let Some(block) = block {
-                self.free_block(block);
-            }
-        }
-        for _ in 0..choices.below(4) {
-            let layout = if choices.chance(3) {
-                Layout::from_size_align(size + choices.below(1 + size / 8), 8)
-            } else {
-                let align = size.next_power_of_two() << choices.below(3);
-                Layout::from_size_align(1 + choices.below(size), align.min(1 << 16))
-            };
-            self.block(layout.unwrap(), choices.chance(4));
-        }
-    }
-
     /// Perhaps does something while a call is under way.
     fn interrupt(&self, moment: Moment) {
         let seed = self.seed.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -160,7 +136,16 @@ impl<'s, 'a> Actor<'s, 'a> {
         let depth = self.depth.get();
         // Whoever holds the heap's lock has interrupts masked; the arena may be used all the same.
         let masked = self.stack.heap.try_lock().is_none();
-        if depth == MOST_NESTED || !random.chance(if masked { 8 } else { 2 }) {
+        // Drains seldom wait for a tag.
+        let waits = self.doing.get() == Doing::Draining && moment.call == Call::Tag;
+        let one_in = if masked {
+            8
+        } else if waits {
+            1
+        } else {
+            2
+        };
+        if depth == MOST_NESTED || !random.chance(one_in) {
             return;
         }
         self.depth.set(depth + 1);
@@ -168,6 +153,11 @@ impl<'s, 'a> Actor<'s, 'a> {
         for _ in 0..1 + random.below(3) {
             if masked {
                 self.rent(&mut random);
+            } else if waits && random.chance(2) {
+                for _ in 0..random.below(24) {
+                    self.free(&mut random);
+                }
+                self.trim();
             } else {
                 self.act(&mut random);
             }
@@ -227,7 +217,7 @@ impl<'s, 'a> Actor<'s, 'a> {
     }
 
     /// Allocates, and enters the block. Returns where it is.
-    fn block(&self, layout: Layout, zeroed: bool) -> Option<*mut u8> {
+    pub fn block(&self, layout: Layout, zeroed: bool) -> Option<*mut u8> {
         let block = self.attempt(layout, zeroed);
         if block.is_null() {
             return None;
@@ -272,7 +262,7 @@ impl<'s, 'a> Actor<'s, 'a> {
         }
     }
 
-    fn free_block(&self, block: Block) {
+    pub fn free_block(&self, block: Block) {
         let before = self.snapshot();
         // SAFETY: the block is live.
         self.during(Doing::Freeing, || unsafe {

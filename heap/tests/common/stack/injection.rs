@@ -28,13 +28,13 @@ pub struct Injection {
     refused: [AtomicUsize; CALLS],
     /// Calls that give memory back are never refused, so that an arena has no free memory of its own.
     takes_all_back: bool,
-    /// There are hardly ever tags.
+    /// There are no tags, unless nothing is refused.
     short_of_tags: bool,
 }
 
 impl Injection {
     /// Nothing is refused yet. With `takes_all_back`, what gives memory back never is; with `short_of_tags`
-    /// nearly all tags are in every phase.
+    /// all tags are in every phase.
     pub fn new(takes_all_back: bool, short_of_tags: bool) -> Self {
         Self {
             takes_all_back,
@@ -53,11 +53,15 @@ impl Injection {
         for chance in &self.chances {
             chance.store(choices.pick(&[0, 0, 2, 8, 14, 16]), Relaxed);
         }
-        if self.short_of_tags || choices.chance(8) {
-            // What is shrunk needs tags, and gets none.
-            self.chances[Call::Shrink as usize].store(16, Relaxed);
-            self.chances[Call::Tag as usize].store(15, Relaxed);
+        if choices.chance(if self.short_of_tags { 1 } else { 8 }) {
+            self.withhold_tags();
         }
+    }
+
+    /// From now on what is shrunk needs tags, and gets none.
+    pub fn withhold_tags(&self) {
+        self.chances[Call::Shrink as usize].store(16, Relaxed);
+        self.chances[Call::Tag as usize].store(16, Relaxed);
     }
 
     /// Everything is granted from now on.

@@ -13,6 +13,7 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 mod actor;
+mod holes;
 mod injection;
 mod interrupt;
 mod observe;
@@ -99,23 +100,24 @@ fn with_stack<C: Choices>(
     test: impl FnOnce(&Stack<'_, '_>, &mut C) -> bool,
 ) {
     let zeroed = set_up.chance(3);
+    let short_of_tags = !zeroed && set_up.chance(4);
     let window = Window::new(Properties {
         pages: 24 + set_up.pick(&[100, 200, 400]) / 2 + set_up.below(200),
         guarded: !set_up.chance(4),
         // Ends that are not taken back stay in the arena as they are, and are not zero.
         resizable: zeroed || !set_up.chance(8),
         zeroed,
-        short_of_tags: set_up.chance(4),
+        short_of_tags,
     });
     let supply = Supply::new(&window.injection);
     // A layer that is damaged must not be dropped: the panic that says so ends here.
     let arena = PageArena::create("pages", PAGE, Some(&window), &supply).unwrap();
     let mut arena = arena.with_kept_spans(0);
-    if !zeroed && set_up.chance(3) {
+    if short_of_tags || !zeroed && set_up.chance(3) {
         // Then spans are larger than what is allocated of them, and free memory is kept.
         arena = arena.with_kept_spans(set_up.below(3));
         arena = arena.with_min_import(set_up.below(17) * PAGE);
-        if set_up.chance(2) {
+        if short_of_tags || set_up.chance(2) {
             let pages = 1 + set_up.below(window.pages() / 2);
             arena.add_span(window.keep(pages), pages * PAGE).unwrap();
         }
