@@ -90,10 +90,20 @@ pub fn for_programs_of(steps: usize, one_in: u64, run: impl Fn(&Program)) -> usi
     count
 }
 
+thread_local! {
+    static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// The seed of the program that this thread runs: for messages when the process is about to die.
+pub fn running() -> Option<u64> {
+    RUNNING.get()
+}
+
 /// Runs the program with this seed. If it fails, it is made as short as it can be, and its seed is
 /// printed.
 pub fn run_program(seed: u64, steps: usize, run: &impl Fn(&Program)) {
     let program = Program::new(seed, steps);
+    RUNNING.set(Some(seed));
     if let Some(panic) = failure(&program, run) {
         let shortest = shorten(program, run);
         eprintln!(
@@ -106,6 +116,7 @@ pub fn run_program(seed: u64, steps: usize, run: &impl Fn(&Program)) {
         // It fails now and then.
         resume_unwind(panic);
     }
+    RUNNING.set(None);
 }
 
 pub fn variable<T: FromStr>(name: &str) -> Option<T> {
@@ -153,14 +164,25 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Whether panics of this thread are not shown: somebody waits for them.
-pub fn expects_panics() -> bool {
-    QUIET.get()
+/// What holds for a thread that runs a program.
+#[derive(Clone, Copy)]
+pub struct Context {
+    is_quiet: bool,
+    running: Option<u64>,
 }
 
-/// Sets that: a program's threads begin with what holds for the one that starts them.
-pub fn expect_panics(expected: bool) {
-    QUIET.set(expected);
+/// What holds for this thread.
+pub fn context() -> Context {
+    Context {
+        is_quiet: QUIET.get(),
+        running: RUNNING.get(),
+    }
+}
+
+/// Makes this thread one of those of a program, which another thread runs.
+pub fn enter(context: Context) {
+    QUIET.set(context.is_quiet);
+    RUNNING.set(context.running);
 }
 
 /// What the program panics with. The panic itself is not shown.

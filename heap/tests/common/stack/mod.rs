@@ -38,7 +38,7 @@ pub use self::situations::Situations;
 use self::supply::Supply;
 use self::window::{PAGE, Properties, Window};
 use self::yielding::YieldingMutex;
-use crate::common::programs::{Program, expect_panics, expects_panics};
+use crate::common::programs::{Program, context, enter};
 use crate::common::random::Choices;
 
 pub type PageArena<'a> = Arena<'a, 'a, &'a Supply<'a>, LockApi<YieldingMutex>>;
@@ -74,12 +74,12 @@ pub fn run<C: Choices>(set_up: &mut C, steps: impl FnOnce(&Actor<'_, '_>, &mut C
 pub fn run_with_threads(program: &Program, threads: usize) {
     with_stack(&mut program.set_up(), false, |stack, set_up| {
         let mut actors: Vec<_> = (0..threads).map(|_| Actor::new(stack)).collect();
-        let expected = expects_panics();
+        let context = context();
         std::thread::scope(|scope| {
             for (index, actor) in actors.iter_mut().enumerate() {
                 let steps = program.steps().skip(index).step_by(threads);
                 let work = move || {
-                    expect_panics(expected);
+                    enter(context);
                     steps.for_each(|mut random| actor.step(&mut random));
                 };
                 std::thread::Builder::new()
