@@ -14,7 +14,7 @@ use allocator_api2::vec::Vec;
 use common::memory::Memory;
 use common::random::Random;
 use common::shadow::Shadow;
-use heap::talc::source::{AllocatorSource, Claim, GlobalAllocSource, Source};
+use heap::talc::source::{AllocatorSource, Claim, GlobalAllocSource, Source, StableGlobalAlloc};
 use heap::talc::{TalcCell, TalcLock};
 
 /// Another allocator, which knows what it has handed out.
@@ -56,6 +56,9 @@ unsafe impl GlobalAlloc for &Backing {
         }
     }
 }
+
+// SAFETY: the blocks are the system's.
+unsafe impl StableGlobalAlloc for &Backing {}
 
 // SAFETY: as above.
 unsafe impl Allocator for Backing {

@@ -157,7 +157,6 @@ fn a_sync_cell_is_not_made_safely_where_there_are_threads() {
     TalcSyncCell::<_, DefaultBinning>::new_wasm(Manual);
 }
 
-#[cfg(debug_assertions)]
 mod misuse {
     use super::*;
     use heap::talc::base::{Talc, binning::Binning};

@@ -7,6 +7,7 @@ use allocator_api2::alloc::Allocator;
 
 use super::Source;
 use super::blocks::{self, Backing, Blocks, DEFAULT_BLOCK_SIZE};
+use crate::talc::Corruption;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 
@@ -88,6 +89,10 @@ unsafe impl<A: Allocator + core::fmt::Debug> Source for AllocatorSource<A> {
 
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         blocks::acquire(talc, layout, |source| &mut source.blocks)
+    }
+
+    fn check<B: Binning>(talc: &Talc<Self, B>) -> Result<(), Corruption> {
+        blocks::check(talc, |source| &source.blocks)
     }
 
     #[inline]

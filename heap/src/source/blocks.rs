@@ -18,9 +18,10 @@ use core::ptr::NonNull;
 
 use super::Source;
 use super::tie::Bond;
+use crate::span::Span;
 use crate::talc::base::binning::Binning;
 use crate::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD, Talc};
-use crate::talc::min_first_heap_layout;
+use crate::talc::{Corruption, Rule, min_first_heap_layout};
 
 /// Blocks are this large, or twice this, and so on: 64 KiB.
 pub(super) const DEFAULT_BLOCK_SIZE: usize = 1 << 16;
@@ -248,6 +249,31 @@ impl<A: Backing> Drop for Blocks<A> {
         // SAFETY: this is done once, and nothing is allocated from it any more.
         unsafe { ManuallyDrop::drop(&mut self.backing) };
     }
+}
+
+/// As [`Source::check`], for a source that has its `blocks`.
+pub(super) fn check<S: Source, B: Binning, A: Backing>(
+    talc: &Talc<S, B>,
+    blocks: impl Fn(&S) -> &Blocks<A>,
+) -> Result<(), Corruption> {
+    let blocks = blocks(&talc.source);
+    if !blocks.bond.serves(&talc.tie) {
+        return Ok(());
+    }
+    let (mut previous, mut next) = (blocks.first, blocks.first);
+    while let Some(at) = next {
+        // SAFETY: records of blocks in the list are valid, and nothing writes to them while the allocator is
+        // borrowed.
+        let record = unsafe { at.as_ref() };
+        if Some(record.first) != blocks.first || Some(record.previous) != previous {
+            let (address, rule) = (at.addr().get(), Rule::Record("its place in the list"));
+            return Err(Corruption { address, rule });
+        }
+        // SAFETY: the heap in the block ends where the record begins.
+        unsafe { talc.check_heap(Span::new(block_of(at).0.as_ptr(), at.cast().as_ptr()))? };
+        (previous, next) = (Some(at), record.next);
+    }
+    Ok(())
 }
 
 /// As [`Source::acquire`], for a source that has its `blocks`.

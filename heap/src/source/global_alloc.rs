@@ -5,10 +5,62 @@ use core::ptr::NonNull;
 
 use super::Source;
 use super::blocks::{self, Backing, Blocks, DEFAULT_BLOCK_SIZE};
+use crate::talc::Corruption;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 
-/// Provides heaps in blocks that it allocates from a [`GlobalAlloc`].
+/// A [`GlobalAlloc`] whose blocks stay valid when it is moved, which `GlobalAlloc` alone does not promise.
+///
+/// Implemented for this crate's allocators and, with the feature `std`, for `std::alloc::System`.
+///
+/// A [`Bump`](crate::bump::Bump) has its memory inside, and is no such allocator. A reference to one is:
+///
+/// ```
+/// use std::alloc::{GlobalAlloc, Layout};
+///
+/// use heap::bump::Bump;
+/// use heap::talc::source::{GlobalAllocSource, StableGlobalAlloc};
+///
+/// static MEMORY: Bump<[u8; 1 << 20]> = Bump::uninit();
+///
+/// #[derive(Debug)]
+/// struct InMemory;
+///
+/// // SAFETY: all is done by `MEMORY`.
+/// unsafe impl GlobalAlloc for InMemory {
+///     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+///         // SAFETY: the caller's duty.
+///         unsafe { GlobalAlloc::alloc(&MEMORY, layout) }
+///     }
+///     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+///         // SAFETY: the caller's duty.
+///         unsafe { GlobalAlloc::dealloc(&MEMORY, block, layout) }
+///     }
+/// }
+///
+/// // SAFETY: the blocks lie in a static.
+/// unsafe impl StableGlobalAlloc for InMemory {}
+///
+/// let source = GlobalAllocSource::new(InMemory);
+/// ```
+///
+/// ```compile_fail,E0277
+/// use heap::{bump::Bump, talc::source::GlobalAllocSource};
+///
+/// let source = GlobalAllocSource::new(Bump::<[u8; 1 << 20]>::uninit());
+/// ```
+///
+/// # Safety
+/// Blocks that were allocated stay where they are, and usable, until they are freed or the allocator is
+/// dropped, wherever it is moved to.
+pub unsafe trait StableGlobalAlloc: GlobalAlloc {}
+
+// SAFETY: its blocks are the operating system's.
+#[cfg(any(test, feature = "std"))]
+unsafe impl StableGlobalAlloc for std::alloc::System {}
+
+/// Provides heaps in blocks that it allocates from a [`GlobalAlloc`] that can be
+/// [moved](StableGlobalAlloc).
 ///
 /// ```text
 ///     on a 64-bit machine; the first block: 64 KiB            another: 128 KiB
@@ -42,11 +94,11 @@ use crate::talc::base::binning::Binning;
 /// squares.extend((0..100).map(|n| n * n));
 /// ```
 #[derive(Debug)]
-pub struct GlobalAllocSource<G: GlobalAlloc> {
+pub struct GlobalAllocSource<G: StableGlobalAlloc> {
     blocks: Blocks<From<G>>,
 }
 
-impl<G: GlobalAlloc> GlobalAllocSource<G> {
+impl<G: StableGlobalAlloc> GlobalAllocSource<G> {
     /// Provides blocks of 64 KiB, or of as many times that as an allocation needs.
     pub const fn new(allocator: G) -> Self {
         Self::with_block_size(allocator, DEFAULT_BLOCK_SIZE)
@@ -68,7 +120,7 @@ impl<G: GlobalAlloc> GlobalAllocSource<G> {
 #[derive(Debug)]
 struct From<G>(G);
 
-impl<G: GlobalAlloc> Backing for From<G> {
+impl<G: StableGlobalAlloc> Backing for From<G> {
     fn obtain(&self, layout: Layout) -> Option<NonNull<u8>> {
         // SAFETY: a block's size is not zero.
         NonNull::new(unsafe { self.0.alloc(layout) })
@@ -82,11 +134,15 @@ impl<G: GlobalAlloc> Backing for From<G> {
 
 // SAFETY: it only claims, through the allocator that it was called with, and keeps heaps or gives
 // them up as a whole.
-unsafe impl<G: GlobalAlloc + core::fmt::Debug> Source for GlobalAllocSource<G> {
+unsafe impl<G: StableGlobalAlloc + core::fmt::Debug> Source for GlobalAllocSource<G> {
     const TRACK_HEAP_END: bool = true;
 
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         blocks::acquire(talc, layout, |source| &mut source.blocks)
+    }
+
+    fn check<B: Binning>(talc: &Talc<Self, B>) -> Result<(), Corruption> {
+        blocks::check(talc, |source| &source.blocks)
     }
 
     #[inline]

@@ -3,6 +3,7 @@
 use core::alloc::Layout;
 use core::fmt::Debug;
 
+use crate::talc::Corruption;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 
@@ -17,7 +18,7 @@ mod tie;
 pub use self::allocator::AllocatorSource;
 pub use self::arena::{ArenaHeap, ArenaSource, DrainError};
 pub use self::claim::Claim;
-pub use self::global_alloc::GlobalAllocSource;
+pub use self::global_alloc::{GlobalAllocSource, StableGlobalAlloc};
 pub use self::manual::Manual;
 pub(crate) use self::tie::Tie;
 
@@ -40,6 +41,7 @@ pub(crate) use self::tie::Tie;
 ///   through their arguments only. They do not allocate from it in another way: not through the lock
 ///   around it, nor, if it is the global allocator, by way of a `Box` or a `println!`. Nor does its
 ///   `clone`, if it has one.
+/// * What it grants stays valid when it is moved.
 /// * What [`resize`](Source::resize) returns is as described there.
 ///
 /// # Example
@@ -104,6 +106,15 @@ pub unsafe trait Source: Debug + Sized {
         reason = "there is nothing to say but that there is no more"
     )]
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()>;
+
+    /// Compares what the source has noted of its heaps with the heaps, for [`Talc::check`].
+    ///
+    /// # Errors
+    /// The first difference. There is none by default.
+    fn check<B: Binning>(talc: &Talc<Self, B>) -> Result<(), Corruption> {
+        let _ = talc;
+        Ok(())
+    }
 
     /// Says where a heap shall end from now on, when the free range at its top has grown.
     ///

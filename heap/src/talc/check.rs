@@ -94,6 +94,8 @@ pub enum Rule {
         /// Gaps in heaps.
         walked: usize,
     },
+    /// What a source has noted of a heap is so: see [`Source::check`].
+    Record(&'static str),
     /// The counters agree with the lists.
     Counters {
         /// What the lists have.
@@ -129,6 +131,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
         #[cfg(feature = "hardened")]
         self.gaps.check_heaps(count)?;
+        S::check(self)?;
         self.check_counters(count, bytes)
     }
 
@@ -369,6 +372,7 @@ impl fmt::Display for Rule {
             Rule::Listed { listed, walked } => {
                 write!(f, "{walked} gaps in heaps, but {listed} in lists")
             }
+            Rule::Record(what) => write!(f, "what a source noted of its heap is wrong: {what}"),
             Rule::Counters { found, counted } => write!(f, "{found} found, but {counted} counted"),
         }
     }

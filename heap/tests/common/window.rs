@@ -43,6 +43,8 @@ pub struct Window {
     vacant: u8,
     /// Called while pages are taken back, as an interrupt would be.
     pub interrupt: Mutex<Option<Box<dyn FnMut() + Send>>>,
+    /// Called when a range is to be made longer.
+    pub growing: Mutex<Option<Box<dyn FnMut() + Send>>>,
 }
 
 #[derive(Default)]
@@ -88,6 +90,7 @@ impl Window {
             state: Mutex::new(state),
             vacant,
             interrupt: Mutex::new(None),
+            growing: Mutex::new(None),
         }
     }
 
@@ -109,11 +112,7 @@ impl Window {
     }
 
     fn give(&self, from: usize, to: usize) {
-        if let Ok(mut interrupt) = self.interrupt.try_lock()
-            && let Some(interrupt) = &mut *interrupt
-        {
-            interrupt();
-        }
+        call(&self.interrupt);
         // SAFETY: the pages lie in the window, and are not used any more.
         unsafe {
             self.base
@@ -160,6 +159,15 @@ impl Window {
 
     pub fn total(&self) -> usize {
         self.state.lock().unwrap().total
+    }
+}
+
+/// Calls a hook, unless it is being called.
+fn call(hook: &Mutex<Option<Box<dyn FnMut() + Send>>>) {
+    if let Ok(mut hook) = hook.try_lock()
+        && let Some(hook) = &mut *hook
+    {
+        hook();
     }
 }
 
@@ -211,6 +219,7 @@ impl Source for Window {
     }
 
     unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> vmem::Result<()> {
+        call(&self.growing);
         let (from, to) = (self.page(base + size), self.page(base + new_size));
         let mut state = self.state.lock().unwrap();
         // The old guard at `from` is this range's own.

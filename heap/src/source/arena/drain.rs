@@ -178,7 +178,7 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         unsafe { self.returns.remove(record) };
         // SAFETY: a record that was in the list is live, and this is the only reference to it.
         let fields = unsafe { &mut *record.as_ptr() };
-        fields.state = State::Draining;
+        fields.state = State::DRAINING;
         slot.record.set(Some(record));
         if fields.kept != 0 {
             fields.drainer = Some(NonNull::from(slot));
@@ -203,7 +203,7 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         // does that of a deleted heap which the arena did not take.
         let fields = unsafe { &mut *record.as_ptr() };
         fields.drainer = None;
-        fields.state = State::Settled;
+        fields.state = State::SETTLED;
         if done {
             fields.size = given.kept;
         }

@@ -40,7 +40,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         } else {
             Growth::Refused
         };
-        if matches!(old.state, State::Draining) {
+        if old.state == State::DRAINING {
             return refused;
         }
         let step = self.source.growth(arena);

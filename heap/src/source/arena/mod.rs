@@ -6,6 +6,7 @@
 //! `deallocate`, under the heap's lock, so it only *queues* the pages; [`TalcLock::drain`] gives them to the
 //! arena with the lock released.
 
+mod check;
 mod drain;
 mod heaps;
 mod record;
@@ -22,9 +23,10 @@ use self::record::{HEAPS, List, RECORD, RETURNS, Record, State};
 use self::step::Step;
 use super::Source;
 use super::tie::Bond;
+use crate::talc::Corruption;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
-use crate::vmem::{Allocator, Arena, Lock};
+use crate::vmem::{Allocator, Arena, ArenaView, Lock};
 
 #[cfg(doc)]
 use crate::talc::{TalcLock, base::CHUNK_UNIT};
@@ -193,9 +195,10 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
         free
     }
 
-    /// The arena that the memory comes from, if there is one yet.
-    pub fn arena(&self) -> Option<&'a Arena<'a, 'a, A, L>> {
-        self.arena
+    /// The arena that the memory comes from, to look at, if there is one yet. (With the arena itself, safe
+    /// code could free what heaps are made of.)
+    pub fn arena(&self) -> Option<ArenaView<'a, 'a, 'a, A, L>> {
+        self.arena.map(Arena::view)
     }
 
     /// Bytes that all heaps keep, without what is on its way back. O(1).
@@ -230,7 +233,7 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
     /// the quantum, at most `size`, and everything up to `size` be mapped. The bytes of the new record must
     /// belong to this source.
     unsafe fn rekeep(&mut self, mut old: Record, kept: usize, size: usize) -> NonNull<Record> {
-        let queued = old.state == State::Queued;
+        let queued = old.state == State::QUEUED;
         let before = old.kept;
         (old.kept, old.size) = (kept, size);
         // SAFETY: `kept` is within the segment, whose base `old.base` is.
@@ -262,7 +265,7 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
             (record.state, record.kept < record.size)
         };
         let state = match (state, owes) {
-            (State::Settled, true) => {
+            (State::SETTLED, true) => {
                 // SAFETY: a settled record is not in the queue.
                 unsafe {
                     if first {
@@ -271,12 +274,12 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
                         self.returns.push_last(record);
                     }
                 }
-                State::Queued
+                State::QUEUED
             }
-            (State::Queued, false) => {
+            (State::QUEUED, false) => {
                 // SAFETY: a queued record is in the queue.
                 unsafe { self.returns.remove(record) };
-                State::Settled
+                State::SETTLED
             }
             (state, _) => state,
         };
@@ -322,6 +325,10 @@ unsafe impl<A: Allocator, L: Lock> Source for ArenaSource<'_, A, L> {
         talc.source.step.grew();
         talc.source.account(0, 0);
         Ok(())
+    }
+
+    fn check<B: Binning>(talc: &Talc<Self, B>) -> Result<(), Corruption> {
+        talc.check_records()
     }
 
     #[inline]

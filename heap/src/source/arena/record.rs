@@ -27,7 +27,8 @@ pub(super) const HEAPS: usize = 0;
 /// The queue of heaps that have pages to give back.
 pub(super) const RETURNS: usize = 1;
 
-/// What is known of one heap.
+/// What is known of one heap. All of its bytes are initialised.
+#[repr(C)]
 pub(super) struct Record {
     /// Where the heap's segment of the arena begins.
     pub base: NonNull<u8>,
@@ -40,21 +41,23 @@ pub(super) struct Record {
     pub state: State,
     /// That of the source whose heap it is.
     pub bond: Bond,
-    /// Whoever is giving the pages above `kept` back, in the state [`Draining`](State::Draining).
+    /// Whoever is giving the pages above `kept` back, in the state [`Draining`](State::DRAINING).
     pub drainer: Option<NonNull<Slot>>,
     links: [Links; 2],
 }
 
-/// Where the pages between a record's `kept` and `size` are on their way back to the arena.
+/// Where the pages between a record's `kept` and `size` are on their way back to the arena. Any word is a value
+/// of this type, so that a damaged one can be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-#[repr(usize)] // A record has no padding: all of its bytes are initialised.
-pub(super) enum State {
+pub(super) struct State(usize);
+
+impl State {
     /// There are none: `kept == size`.
-    Settled,
+    pub const SETTLED: State = State(0);
     /// The record is in the list [`RETURNS`].
-    Queued,
+    pub const QUEUED: State = State(1);
     /// Somebody is giving them back just now, without the heap's lock. `size` stays until they are done.
-    Draining,
+    pub const DRAINING: State = State(2);
 }
 
 #[derive(Clone, Copy)]
@@ -74,11 +77,16 @@ impl Record {
             base,
             size,
             kept: size,
-            state: State::Settled,
+            state: State::SETTLED,
             bond,
             drainer: None,
             links,
         }
+    }
+
+    /// The record before this one in the list `WHICH`.
+    pub fn previous(&self, which: usize) -> Option<NonNull<Record>> {
+        self.links[which].prev
     }
 
     /// Where the record of a heap that begins at `base` and keeps `kept` bytes lies; also Talc's end.

@@ -1,0 +1,236 @@
+//! Safe code, in the order of what was once unsound: each is refused, or does no harm.
+
+mod common;
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+use std::{env, process};
+
+use allocator_api2::alloc::{AllocError, Allocator};
+use common::window::{Heap, PAGE, PageArena, Window, alloc, arena, free, heap, layout, settled};
+use heap::source::{ArenaSource, DrainError};
+use heap::talc::base::Talc;
+use heap::talc::base::binning::Binning;
+use heap::talc::source::{AllocatorSource, Source};
+use heap::talc::{TalcCell, TalcLock};
+use heap::vmem::{AllocPolicy, Error};
+
+/// An allocator that is whatever it is told to be.
+#[derive(Debug, Clone, Copy)]
+struct Indirect(&'static std::thread::LocalKey<std::cell::Cell<Option<&'static dyn Allocator>>>);
+
+thread_local! {
+    static BACKING: std::cell::Cell<Option<&'static dyn Allocator>> = const { std::cell::Cell::new(None) };
+}
+
+// SAFETY: the blocks are those of the allocator that it is told to be, for good.
+unsafe impl Allocator for Indirect {
+    fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
+        self.0.get().ok_or(AllocError)?.allocate(layout)
+    }
+
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
+        // SAFETY: the caller's duty.
+        unsafe { self.0.get().unwrap().deallocate(block, layout) }
+    }
+}
+
+#[test]
+#[should_panic = "a source uses the `TalcCell` that it is in"]
+fn a_cell_that_is_made_its_own_source_panics() {
+    let cell = Box::leak(Box::new(TalcCell::new(AllocatorSource::new(Indirect(
+        &BACKING,
+    )))));
+    BACKING.set(Some(cell));
+    let _ = cell.allocate(layout(100));
+}
+
+/// Panics when it is asked for memory.
+#[derive(Debug)]
+struct Panicking;
+
+// SAFETY: it grants nothing.
+unsafe impl Source for Panicking {
+    fn acquire<B: Binning>(_: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
+        panic!("no memory")
+    }
+}
+
+/// Runs a test of this program in a process of its own, in which `HEAP_DIES` is set; says how that ended.
+fn run_apart(test: &str) -> (process::ExitStatus, String) {
+    let output = process::Command::new(env::current_exe().unwrap())
+        .args([test, "--exact", "--nocapture"])
+        .env("HEAP_DIES", "1")
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    (output.status, text)
+}
+
+#[test]
+fn what_unwinds_out_of_a_global_allocator_aborts() {
+    if env::var_os("HEAP_DIES").is_some() {
+        let lock = TalcLock::<spin::Mutex<()>, _>::new(Panicking);
+        // SAFETY: the size is not zero.
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
+            lock.alloc(layout(1))
+        }));
+        println!("caught: {}", caught.is_err());
+        process::exit(0);
+    }
+    let (status, text) = run_apart("what_unwinds_out_of_a_global_allocator_aborts");
+    assert_eq!(status.code(), None, "it was ended by a signal: {text}");
+    assert!(text.contains("must not unwind"), "{text}");
+}
+
+#[test]
+fn an_interrupt_in_a_drain_drains_what_else_is_queued() {
+    let window: &'static Window = Box::leak(Box::new(Window::new(4096)));
+    let arena: &'static PageArena<'static> = Box::leak(Box::new(arena(window)));
+    let heap: &'static Heap<'static> = Box::leak(Box::new(heap(arena)));
+    // Three heaps, as the addresses above are taken.
+    let blocks: Vec<_> = (0..3)
+        .map(|_| {
+            let block = alloc(heap, layout(1 << 20));
+            arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
+            block
+        })
+        .collect();
+    static DRAINED: AtomicUsize = AtomicUsize::new(0);
+    static ENTERED: AtomicBool = AtomicBool::new(false);
+    *window.interrupt.lock().unwrap() = Some(Box::new(move || {
+        if !ENTERED.swap(true, SeqCst) {
+            DRAINED.store(heap.drain().unwrap(), SeqCst);
+        }
+    }));
+    for block in &blocks[1..] {
+        free(heap, *block, layout(1 << 20));
+    }
+    let drained = heap.drain().unwrap();
+    assert!(
+        DRAINED.load(SeqCst) > 1 << 20,
+        "the handler drained one heap"
+    );
+    assert!(
+        drained > 1 << 20,
+        "the interrupted drain gave back the other"
+    );
+    *window.interrupt.lock().unwrap() = None;
+    assert_eq!(heap.lock().check(), Ok(()));
+    assert_eq!(heap.lock().arena_heaps().count(), 1);
+}
+
+#[test]
+fn a_range_that_is_refused_does_not_keep_others_in_the_queue() {
+    let window: &'static Window = Box::leak(Box::new(Window::new(4096)));
+    let arena: &'static PageArena<'static> = Box::leak(Box::new(arena(window)));
+    let heap: &'static Heap<'static> = Box::leak(Box::new(heap(arena)));
+    let mut blocks = Vec::new();
+    for _ in 0..3 {
+        blocks.push(alloc(heap, layout(1 << 20)));
+        arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
+    }
+    let last = heap.lock().arena_heaps().next().unwrap();
+    let busy = last.base.addr().get();
+    // While one heap's segment is being grown, which its arena marks as busy, all heaps are drained.
+    static RESULT: std::sync::Mutex<Option<Result<usize, DrainError>>> =
+        std::sync::Mutex::new(None);
+    for block in blocks.drain(1..).rev() {
+        free(heap, block, layout(1 << 20));
+    }
+    *window.growing.lock().unwrap() = Some(Box::new(move || {
+        let mut result = RESULT.lock().unwrap();
+        if result.is_none() {
+            *result = Some(heap.drain());
+        }
+    }));
+    assert!(
+        arena.resize(busy, last.size + PAGE).is_err(),
+        "the address above is taken"
+    );
+    *window.growing.lock().unwrap() = None;
+    let result = RESULT.lock().unwrap().take();
+    let Some(Err(DrainError { drained, error })) = result else {
+        panic!("{result:?}");
+    };
+    assert!(drained > 1 << 20, "the other heap went");
+    assert_eq!(error, Error::Busy { base: busy });
+    assert!(heap.lock().source.has_returns());
+    heap.drain().unwrap();
+    assert_eq!(heap.lock().check(), Ok(()));
+}
+
+#[test]
+fn a_drain_whose_arena_panics_leaves_a_usable_heap() {
+    let window: &'static Window = Box::leak(Box::new(Window::new(4096)));
+    let arena: &'static PageArena<'static> = Box::leak(Box::new(arena(window)));
+    let heap: &'static Heap<'static> = Box::leak(Box::new(heap(arena)));
+    let low = alloc(heap, layout(1 << 20));
+    let high = alloc(heap, layout(1 << 20));
+    *window.interrupt.lock().unwrap() = Some(Box::new(|| panic!("in the source")));
+    free(heap, high, layout(1 << 20));
+    let drain = || heap.drain();
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(drain)).is_err());
+    window.interrupt.clear_poison();
+    *window.interrupt.lock().unwrap_or_else(|it| it.into_inner()) = None;
+    // SAFETY: the block is live.
+    unsafe { low.write_bytes(7, 1 << 20) };
+    for _ in 0..100 {
+        let block = alloc(heap, layout(30_000));
+        assert!(!block.is_null());
+        // SAFETY: the block is live.
+        unsafe { block.write_bytes(1, 30_000) };
+    }
+    // SAFETY: the block is live.
+    let bytes = unsafe { std::slice::from_raw_parts(low, 1 << 20) };
+    assert!(bytes.iter().all(|&byte| byte == 7));
+}
+
+#[test]
+fn a_record_that_disagrees_is_found_by_check() {
+    let window = Window::new(1024);
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let block = alloc(&heap, layout(100_000));
+    assert_eq!(heap.lock().check(), Ok(()));
+    let record: *mut usize = heap
+        .lock()
+        .arena_heaps()
+        .next()
+        .unwrap()
+        .end
+        .as_ptr()
+        .cast();
+    // All but the links of the queue, in which it is not.
+    for word in 0..8 {
+        // SAFETY: the record lies there, and is put back.
+        let before = unsafe { record.add(word).read() };
+        for damage in [before ^ PAGE, before.wrapping_add(8), !before] {
+            // SAFETY: as above.
+            unsafe { record.add(word).write(damage) };
+            let found = heap.lock().check();
+            // SAFETY: as above.
+            unsafe { record.add(word).write(before) };
+            assert!(found.is_err(), "word {word}: {before:#x} as {damage:#x}");
+        }
+    }
+    free(&heap, block, layout(100_000));
+    settled(&window, &arena, &heap);
+}
+
+#[test]
+fn a_view_of_the_arena_is_all_that_a_source_hands_out() {
+    let window = Window::new(64);
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let block = alloc(&heap, layout(100));
+    let view = heap.lock().source.arena().unwrap();
+    assert_eq!(view.allocated_space(), heap.lock().source.claimed());
+    free(&heap, block, layout(100));
+    assert!(
+        ArenaSource::<'_, common::window::Tags, common::window::SpinLock>::detached()
+            .arena()
+            .is_none()
+    );
+}
