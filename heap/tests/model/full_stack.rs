@@ -5,7 +5,7 @@ use crate::common::programs::for_programs_of;
 use crate::stack;
 
 #[test]
-fn all_layers_on_real_pages_that_run_out_are_refused_and_used_by_others() {
+fn real_pages_that_run_out_are_refused_and_are_shared() {
     for_programs_of(400, 16, |program| {
         let mut set_up = program.set_up();
         stack::run(&mut set_up, |actor, _| {
@@ -17,7 +17,7 @@ fn all_layers_on_real_pages_that_run_out_are_refused_and_used_by_others() {
 }
 
 #[test]
-fn threads_on_real_pages_that_run_out_are_refused_and_used_by_others() {
+fn threads_on_real_pages_that_run_out_are_refused() {
     for_programs_of(400, 64, |program| {
         stack::run_with_threads(program, 1 + program.set_up().below(4));
     });

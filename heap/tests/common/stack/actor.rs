@@ -11,7 +11,7 @@ use super::injection::Call;
 use super::interrupt::{Moment, interrupting};
 use super::situations::Situation;
 use super::tenant::Tenant;
-use super::verify::verify;
+use super::verify::{assert_settled, verify};
 use super::{OPERATIONS, PAGE, SITUATIONS, Stack};
 use crate::common::programs::tell;
 use crate::common::random::{Choices, Random};
@@ -42,6 +42,8 @@ pub struct Actor<'s, 'a> {
     /// What was interrupted, and at which call.
     pub interrupted: Cell<Option<(Doing, Moment)>>,
     depth: Cell<u32>,
+    /// How often it was interrupted.
+    pub interrupts: Cell<u64>,
     /// What interrupts draw from.
     seed: Cell<u64>,
 }
@@ -58,6 +60,7 @@ impl<'s, 'a> Actor<'s, 'a> {
             doing: Cell::new(Doing::Nothing),
             interrupted: Cell::new(None),
             depth: Cell::new(0),
+            interrupts: Cell::new(0),
             seed: Cell::new(0),
         }
     }
@@ -133,37 +136,43 @@ impl<'s, 'a> Actor<'s, 'a> {
         let seed = self.seed.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.seed.set(seed);
         let mut random = Random::new(seed);
-        let depth = self.depth.get();
-        // Whoever holds the heap's lock has interrupts masked; the arena may be used all the same.
-        let masked = self.stack.heap.try_lock().is_none();
-        // Drains seldom wait for a tag.
-        let waits = self.doing.get() == Doing::Draining && moment.call == Call::Tag;
-        let one_in = if masked {
-            8
-        } else if waits {
-            1
-        } else {
-            2
-        };
-        if depth == MOST_NESTED || !random.chance(one_in) {
+        let (depth, doing) = (self.depth.get(), self.doing.get());
+        // Looking at the layers is not interrupted. Locks are released often.
+        let is_seldom = moment.call == Call::Unlock && !random.chance(32);
+        if depth == MOST_NESTED || doing == Doing::Nothing || is_seldom {
             return;
         }
+        self.doing.set(Doing::Nothing);
         self.depth.set(depth + 1);
-        let outer = self.interrupted.replace(Some((self.doing.get(), moment)));
-        for _ in 0..1 + random.below(3) {
-            if masked {
-                self.rent(&mut random);
-            } else if waits && random.chance(2) {
-                for _ in 0..random.below(24) {
-                    self.free(&mut random);
-                }
-                self.trim();
-            } else {
-                self.act(&mut random);
-            }
-        }
+        self.interrupts.set(self.interrupts.get() + 1);
+        let outer = self.interrupted.replace(Some((doing, moment)));
+        self.interrupt_now(
+            doing == Doing::Draining && moment.call == Call::Tag,
+            &mut random,
+        );
         self.interrupted.set(outer);
         self.depth.set(depth);
+        self.doing.set(doing);
+    }
+
+    /// Drains seldom wait for a tag: then something always happens.
+    fn interrupt_now(&self, drain_waits: bool, random: &mut Random) {
+        // Whoever holds the heap's lock has interrupts masked; the arena may be used all the same.
+        let is_masked = self.stack.heap.try_lock().is_none();
+        if is_masked {
+            if random.chance(8) {
+                self.rent(random);
+            }
+        } else if drain_waits && random.chance(2) {
+            for _ in 0..random.below(24) {
+                self.free(random);
+            }
+            self.trim();
+        } else if drain_waits || random.chance(2) {
+            for _ in 0..1 + random.below(3) {
+                self.act(random);
+            }
+        }
     }
 
     fn during<T>(&self, doing: Doing, work: impl FnOnce() -> T) -> T {
@@ -305,11 +314,17 @@ impl<'s, 'a> Actor<'s, 'a> {
     pub fn drain(&self) {
         tell(format_args!("drain"));
         let before = self.snapshot();
+        let interrupts = self.interrupts.get();
         let result = self.during(Doing::Draining, || self.stack.heap.drain());
         tell(format_args!("drain gave back {result:x?}"));
         // What the window refuses stays in the arena: only a tag can be wanting.
         let wanting = |refusal: &DrainError| refusal.error == Error::AllocatorError;
         assert!(result.as_ref().err().is_none_or(wanting), "{result:?}");
+        // An interrupt may queue more when the drain has seen that the queue is empty.
+        let is_alone = self.stack.alone && self.is_at_rest();
+        if is_alone && result.is_ok() && interrupts == self.interrupts.get() {
+            assert_settled(self);
+        }
         self.note_drain(before, result);
     }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
 use crate::common::random::{Choices, Random};
 
-/// A call that can be refused.
+/// A call that can be interrupted. All but the last can be refused.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Call {
     Import,
@@ -13,9 +13,12 @@ pub enum Call {
     Release,
     /// A boundary tag, or a page for an index.
     Tag,
+    /// Of a lock, the heap's or the arena's.
+    Unlock,
 }
 
-const CALLS: usize = 5;
+/// How many can be refused.
+const CALLS: usize = Call::Unlock as usize;
 
 /// How likely each call is refused, and how often each was.
 #[derive(Default)]

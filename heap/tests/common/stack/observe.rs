@@ -8,8 +8,8 @@ use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT};
 use super::SITUATIONS;
 use super::actor::{Actor, Doing};
 use super::injection::Call;
+use super::interrupt::Moment;
 use super::situations::Situation::{self, *};
-use super::verify::assert_settled;
 use crate::common::shadow::Block;
 
 /// All that may change.
@@ -25,6 +25,7 @@ pub struct Snapshot {
     refused_shrinks: usize,
     refused_releases: usize,
     refused_tags: usize,
+    interrupts: u64,
 }
 
 impl Snapshot {
@@ -70,6 +71,23 @@ fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     bases.into_iter().map(change).collect()
 }
 
+/// Notes a change that came when a lock was released.
+fn note_between(interrupted: Option<(Doing, Moment)>, changes: &[Change]) {
+    let changed = changes
+        .iter()
+        .any(|change| change.kept().0 != change.kept().1);
+    if let Some((doing, moment)) = interrupted
+        && moment.call == Call::Unlock
+        && changed
+    {
+        SITUATIONS.note(if doing == Doing::Draining {
+            DrainBetween
+        } else {
+            AllocationBetween
+        });
+    }
+}
+
 fn note_if(condition: bool, situation: Situation) {
     SITUATIONS.note_if(condition, situation);
 }
@@ -96,6 +114,7 @@ impl Actor<'_, '_> {
             refused_shrinks: self.refused(Call::Shrink),
             refused_releases: self.refused(Call::Release),
             refused_tags: self.refused(Call::Tag),
+            interrupts: self.interrupts.get(),
         })
     }
 
@@ -122,14 +141,19 @@ impl Actor<'_, '_> {
             || before.refused_extends < after.refused_extends;
         let changes = changes(&before, &after);
         let grew = changes.iter().any(Change::is_growth);
+        note_between(self.interrupted.get(), &changes);
         for change in &changes {
             note_growth(change, &before, &after);
         }
-        if top_fits(&before, layout) {
+        let was_interrupted = before.interrupts != after.interrupts;
+        if !was_interrupted && top_fits(&before, layout) {
             note_if(granted || refused || grew, AskedThoughTopFits);
             note_if(refused && !granted && !grew, RefusedThoughTopFits);
         }
-        note_if(!block.is_null() && refused && !grew, FoundAfterRefusal);
+        note_if(
+            !was_interrupted && !block.is_null() && refused && !grew,
+            FoundAfterRefusal,
+        );
         note_if(block.is_null(), OutOfMemory);
         note_if(
             before.refused_extends < after.refused_extends,
@@ -158,7 +182,9 @@ impl Actor<'_, '_> {
             return;
         };
         let drained = self.drained_heap(Call::Shrink, &before);
-        for change in changes(&before, &after) {
+        let changes = changes(&before, &after);
+        note_between(self.interrupted.get(), &changes);
+        for change in changes {
             let is_drained = drained == Some(change.base);
             note_if(change.is_lower(), Lowered);
             note_if(change.after.is_none(), Deleted);
@@ -196,7 +222,9 @@ impl Actor<'_, '_> {
             return;
         };
         let drained = self.drained_heap(Call::Shrink, &before);
-        for change in changes(&before, &after) {
+        let changes = changes(&before, &after);
+        note_between(self.interrupted.get(), &changes);
+        for change in changes {
             let is_drained = drained == Some(change.base);
             note_if(change.is_lower(), Trimmed);
             note_if(change.after.is_none(), TrimDeleted);
@@ -213,9 +241,6 @@ impl Actor<'_, '_> {
         let (Some(before), Some(after)) = (before, self.snapshot()) else {
             return;
         };
-        if self.is_at_rest() && result.is_ok() {
-            assert_settled(self);
-        }
         let is_nested = self
             .interrupted
             .get()

@@ -47,6 +47,8 @@ situations! {
     ReleaseDrained: "during a release of a deleted heap: drain gives something else back",
     TagAllocated: "while a drain waits for a tag: a block is allocated",
     TagLowered: "while a drain waits for a tag: the end of the heap goes down or the heap goes",
+    DrainBetween: "between a drain's steps, no lock held: a heap changes",
+    AllocationBetween: "between an allocation's or a free's steps, no lock held: a heap changes",
     Requeued: "a drain fails, and the range is queued again",
     RequeuedMoved: "a drain fails after the heap's end has moved",
     RequeuedDeleted: "a drain fails after the heap was deleted",

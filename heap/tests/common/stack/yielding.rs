@@ -1,6 +1,9 @@
-//! A lock that lets others run while it waits.
+//! A lock that lets others run while it waits, and when it is released.
 
 use std::sync::atomic::{AtomicBool, Ordering};
+
+use super::injection::Call;
+use super::interrupt::interrupt;
 
 /// After so many attempts nobody is going to release the lock.
 const FOR_EVER: u32 = 1 << 24;
@@ -30,5 +33,7 @@ unsafe impl lock_api::RawMutex for YieldingMutex {
 
     unsafe fn unlock(&self) {
         self.0.store(false, Ordering::Release);
+        // What was masked comes now.
+        interrupt(Call::Unlock, 0);
     }
 }
