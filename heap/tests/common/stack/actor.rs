@@ -42,7 +42,7 @@ pub struct Actor<'s, 'a> {
     /// What was interrupted, and at which call.
     pub interrupted: Cell<Option<(Doing, Moment)>>,
     depth: Cell<u32>,
-    /// How often it was interrupted.
+    /// How often interrupts changed the heap.
     pub interrupts: Cell<u64>,
     /// What interrupts draw from.
     seed: Cell<u64>,
@@ -144,7 +144,6 @@ impl<'s, 'a> Actor<'s, 'a> {
         }
         self.doing.set(Doing::Nothing);
         self.depth.set(depth + 1);
-        self.interrupts.set(self.interrupts.get() + 1);
         let outer = self.interrupted.replace(Some((doing, moment)));
         self.interrupt_now(
             doing == Doing::Draining && moment.call == Call::Tag,
@@ -163,12 +162,18 @@ impl<'s, 'a> Actor<'s, 'a> {
             if random.chance(8) {
                 self.rent(random);
             }
-        } else if drain_waits && random.chance(2) {
+            return;
+        }
+        if !drain_waits && random.chance(2) {
+            return;
+        }
+        self.interrupts.set(self.interrupts.get() + 1);
+        if drain_waits && random.chance(2) {
             for _ in 0..random.below(24) {
                 self.free(random);
             }
             self.trim();
-        } else if drain_waits || random.chance(2) {
+        } else {
             for _ in 0..1 + random.below(3) {
                 self.act(random);
             }
