@@ -202,8 +202,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         policy: AllocPolicy,
     ) -> Result<usize> {
         let error = match self.borrow_for(source, fit) {
-            Ok((mut state, segment)) => {
-                let base = segment.start.get();
+            Ok((mut state, segment, base)) => {
                 state.allocate(segment, base, fit, policy);
                 self.finish(state);
                 return Ok(base);

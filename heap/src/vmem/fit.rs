@@ -142,33 +142,76 @@ impl Fit {
         }
     }
 
-    /// What to ask a source for, so that a span of it holds this request at its base.
+    /// Returns what to ask a source of `quantum` for, so that a range of it has room for this request.
+    /// The quantum is at least that of the arena.
     ///
-    /// `minimum` is the least that the arena wants to import; a constrained span has no more than
-    /// what is needed.
-    pub(super) fn to_import(self, minimum: usize) -> Layout {
-        let size = if self.nocross.is_none() && self.is_unbounded() {
-            self.space.max(minimum)
-        } else {
-            self.space
-        };
-        let mut layout =
-            Layout::from_size_align(size, self.align).expect("a size that is not zero");
-        if self.phase != 0 {
-            layout = layout.with_phase(self.phase);
+    /// The request is placed as low above a multiple of the quantum as its phase permits:
+    ///
+    /// ```text
+    ///  multiples of the quantum   base                base + quantum      base + size
+    ///  imported                   ├───────────────────┼───────────────────┤
+    ///  the request                        ├─── self.size ─────────┤
+    ///                             └ ahead ┘
+    /// ```
+    ///
+    /// A request without constraints gets at least `minimum`; a constrained one no more than it needs.
+    ///
+    /// # Errors
+    /// [`Error::SizeOverflow`].
+    pub(super) fn to_import(self, quantum: usize, minimum: usize) -> Result<Layout> {
+        let size = self.size;
+        let ahead = self.phase & (quantum - 1);
+        let end = ahead
+            .checked_add(size)
+            .ok_or(Error::SizeOverflow { size })?;
+        let mut space = round_up(end, quantum).map_err(|_| Error::SizeOverflow { size })?;
+        let behind = space - end;
+        if self.nocross.is_none() && self.is_unbounded() {
+            space = space.max(minimum);
         }
-        if let Some(nocross) = self.nocross {
-            // A multiple of the quantum that is at least `size` is at least `space`.
+        let mut layout = Layout::from_size_align(space, self.align.max(quantum))
+            .expect("a size that is not zero");
+        if self.phase != ahead {
+            layout = layout.with_phase(self.phase - ahead);
+        }
+        // No multiple of the quantum lies between the base of the range and that of the request, nor
+        // between their ends: one of them crosses what the other crosses. What is finer than the
+        // quantum depends on the phase alone.
+        if let Some(nocross) = self.nocross.filter(|&nocross| nocross >= quantum) {
+            // It is a multiple of the quantum, and at least `end`.
             layout = layout.with_nocross(nocross).expect("room for the size");
         }
-        if self.min != 0 {
-            layout = layout.with_min(self.min);
+        if self.min > ahead {
+            layout = layout.with_min(self.min - ahead);
         }
         if self.max != usize::MAX {
-            // The bound is on the size as asked for.
-            layout = layout.with_max(self.max.saturating_add(self.space - self.size));
+            layout = layout.with_max(self.max.saturating_add(behind));
         }
-        layout
+        Ok(layout)
+    }
+
+    /// Returns what else to ask that source for when it has refused [`to_import`](Self::to_import): the
+    /// range around the lowest base of all, if a lower bound has moved that up from where it is usually.
+    ///
+    /// ```text
+    ///                             base                base + quantum      base + size
+    ///  imported                   ├───────────────────┼───────────────────┤
+    ///  the request                             ├─── self.size ────┤
+    ///                                          └ at or above self.min
+    /// ```
+    pub(super) fn to_import_at_min(self, quantum: usize) -> Option<Layout> {
+        if self.align >= quantum || self.min == 0 {
+            return None;
+        }
+        let lowest = self.position(0, usize::MAX)?;
+        let ahead = lowest & (quantum - 1);
+        if ahead == self.phase {
+            return None;
+        }
+        let base = lowest - ahead;
+        let space = round_up(ahead.checked_add(self.size)?, quantum).ok()?;
+        let layout = Layout::from_size_align(space, quantum)?.with_min(base);
+        Some(layout.with_max(base.checked_add(space - 1)?))
     }
 }
 
@@ -306,16 +349,44 @@ mod tests {
     }
 
     #[test]
-    fn what_is_imported_holds_the_request_at_its_base() {
+    fn every_range_that_may_be_lent_has_room_for_the_request() {
         for layout in layouts() {
-            for quantum in [1, 2, 4] {
+            for (quantum, source) in [(1, 1), (2, 2), (4, 4), (1, 4), (2, 8), (1, 16), (4, 32)] {
                 let Ok(fit) = Fit::new(&layout, quantum) else {
                     continue;
                 };
-                let import = fit.to_import(0);
-                if let Some(base) = brute_force(&import, 1, 0, 127) {
-                    let last = base + import.size() - 1;
-                    assert_eq!(fit.position(base, last), Some(base), "{layout:?}");
+                let imports = [fit.to_import(source, 0).ok(), fit.to_import_at_min(source)];
+                for import in imports.into_iter().flatten() {
+                    for base in (0..128).step_by(source) {
+                        let last = base + import.size() - 1;
+                        if brute_force(&import, source, base, last) == Some(base) {
+                            assert!(fit.position(base, last).is_some(), "{layout:?} {import:?}");
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_request_is_imported_from_wherever_there_is_room() {
+        for layout in layouts() {
+            for (quantum, source) in [(1, 4), (2, 8), (1, 16), (4, 32)] {
+                let Ok(fit) = Fit::new(&layout, quantum) else {
+                    continue;
+                };
+                let imports = [fit.to_import(source, 0).ok(), fit.to_import_at_min(source)];
+                // All that a source may have is the range that the request needs, if it lies here.
+                for base in
+                    (0..96).filter(|&base| fit.position(base, base + fit.space - 1) == Some(base))
+                {
+                    let first = base - base % source;
+                    let last = (base + fit.size).next_multiple_of(source) - 1;
+                    let lent = |import: &Layout| brute_force(import, source, first, last).is_some();
+                    assert!(
+                        imports.iter().flatten().any(lent),
+                        "{layout:?} at {base} by {source}"
+                    );
                 }
             }
         }

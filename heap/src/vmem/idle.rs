@@ -18,8 +18,9 @@ impl IdleSpans {
         self.len
     }
 
-    pub(super) fn oldest(&self) -> Option<Tag> {
-        self.oldest
+    /// Returns the oldest about which the source is not being called. O(those about which it is).
+    pub(super) fn oldest_at_rest(&self) -> Option<Tag> {
+        self.iter().find(|span| !span.busy.get())
     }
 
     /// Adds a span that has become free.

@@ -43,9 +43,10 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         Ok(())
     }
 
-    /// Borrows a span from the source that satisfies `layout`. Its size is rounded up to the
-    /// quantum, and its alignment is at least that. The arena does so of itself when an allocation
-    /// finds no room. O(log spans), and what the source takes.
+    /// Borrows a span from the source in which there is room for `layout`: at its base, unless only a
+    /// part of what a source with a coarser [quantum](Source::quantum) can lend satisfies `layout`. Size
+    /// and alignment are rounded up to the quantum and to the source's. The arena does so of itself when
+    /// an allocation finds no room. O(log spans), and what the source takes.
     ///
     /// ```text
     ///  source      0x8_0000        0x8_2000        0x8_4000     arena    0x8_0000        0x8_2000
@@ -72,34 +73,52 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     pub fn import(&self, layout: Layout) -> Result<()> {
         let source = self.source.ok_or(Error::NoSource)?;
         let fit = Fit::new(&layout, self.quantum)?;
-        let (state, _) = self.borrow(source, &fit, 0)?;
+        let (state, ..) = self.borrow_needed(source, &fit)?;
         self.finish(state);
         Ok(())
     }
 
-    /// Borrows a span at whose base there is room for a request, and at least the minimum import if
-    /// possible. Returns its segment, with the arena locked and tags in hand for a split.
+    /// Borrows a span in which there is room for a request, and at least the minimum import if possible.
+    /// Returns its segment and where in it the request fits, with the arena locked and tags in hand for
+    /// a split.
     pub(super) fn borrow_for(
         &self,
         source: &'src dyn Source,
         fit: &Fit,
-    ) -> Result<(Locked<'_, L>, Tag)> {
+    ) -> Result<(Locked<'_, L>, Tag, usize)> {
         if self.min_import > fit.space {
-            let borrowed = self.borrow(source, fit, self.min_import);
+            let layout = fit.to_import(self.import_quantum, self.min_import)?;
+            let borrowed = self.borrow(source, fit, layout);
             if borrowed.is_ok() {
                 return borrowed;
             }
         }
-        self.borrow(source, fit, 0)
+        self.borrow_needed(source, fit)
+    }
+
+    /// As [`borrow_for`](Self::borrow_for), without a minimum.
+    #[inline]
+    fn borrow_needed(
+        &self,
+        source: &'src dyn Source,
+        fit: &Fit,
+    ) -> Result<(Locked<'_, L>, Tag, usize)> {
+        let layout = fit.to_import(self.import_quantum, 0)?;
+        let borrowed = self.borrow(source, fit, layout);
+        if borrowed.is_err()
+            && let Some(layout) = fit.to_import_at_min(self.import_quantum)
+        {
+            return self.borrow(source, fit, layout).or(borrowed);
+        }
+        borrowed
     }
 
     fn borrow(
         &self,
         source: &'src dyn Source,
         fit: &Fit,
-        minimum: usize,
-    ) -> Result<(Locked<'_, L>, Tag)> {
-        let layout = fit.to_import(minimum);
+        layout: Layout,
+    ) -> Result<(Locked<'_, L>, Tag, usize)> {
         let size = layout.size();
         let mut state = self.secure()?;
         state.reserve(size, self.limit)?;
@@ -112,16 +131,16 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         state.stash.append(tags);
         state.settle(size);
         let base = lent?;
-        let last = self.check_span(&state, base, size).and_then(|last| {
-            let honoured = fit.position(base, last) == Some(base);
-            honoured.then_some(last).ok_or(Error::Other(
+        let place = self.check_span(&state, base, size).and_then(|last| {
+            let position = fit.position(base, last).ok_or(Error::Other(
                 "the source lent a range that does not satisfy the layout",
-            ))
+            ))?;
+            Ok((last, position))
         });
-        match last {
-            Ok(last) => {
+        match place {
+            Ok((last, position)) => {
                 let segment = state.add_span(base, last, true);
-                Ok((state, segment))
+                Ok((state, segment, position))
             }
             Err(error) => {
                 drop(state);
@@ -210,8 +229,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
             (state, given_back) = self.give_back_tail(state, source, span);
         }
         while state.idle.len() > keep
-            && let Some(span) = state.idle.oldest()
-            && !span.busy.get()
+            && let Some(span) = state.idle.oldest_at_rest()
         {
             let (base, last, size) = (span.start.get(), span.last.get(), span.size());
             // Out of the arena first: once the source has it, it may come back in an import.
@@ -254,7 +272,9 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
             && !state.keeps_tails
         {
             let (base, size) = (span.start.get(), span.size());
-            let last = state.cut_tail(span);
+            let Some(last) = state.cut_tail(span, self.import_quantum) else {
+                break;
+            };
             let new_size = span.size();
             state.hold(size - new_size);
             let tags = state.stash.split(1);
@@ -266,15 +286,17 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
             state = self.lock();
             state.stash.append(tags);
             state.settle(size - new_size);
-            span.busy.set(false);
             if let Err(error) = shrunk {
                 state.keeps_tails |= error == Error::NotSupported;
-                // Somebody may have added the range meanwhile, against all rules.
+                // Somebody may have added the range meanwhile, against all rules. Then the span stays
+                // busy and is never given back, for the source has lent more than the arena knows.
                 if state.spans.overlapping(base + new_size, last).is_none() {
+                    span.busy.set(false);
                     state.restore_tail(span, last);
                 }
                 break;
             }
+            span.busy.set(false);
             given_back += size - new_size;
         }
         (state, given_back)
@@ -282,6 +304,10 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
 }
 
 impl<A: Allocator + Sync, L: Lock + Sync> Source for Arena<'_, '_, A, L> {
+    fn quantum(&self) -> usize {
+        self.quantum
+    }
+
     fn import(&self, layout: Layout) -> Result<usize> {
         self.xalloc(layout, super::AllocPolicy::InstantFit)
     }

@@ -10,7 +10,8 @@
 //!
 //! The first 64 lie in the arena itself while there is no page 0.
 //!
-//! Without pages the table stays as it is, and its buckets get longer.
+//! Without pages the table stays as it is, and its buckets get longer. A page that was refused is asked
+//! for again after `RETRY` insertions which would have used it.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -27,6 +28,9 @@ const PER_PAGE: usize = PAGE_SIZE / size_of::<usize>();
 const DIRECT: usize = 64;
 /// How many directories there may be.
 const DIRECTORIES: usize = 16;
+/// After how many insertions a refused page is asked for again: as many as its buckets are for, so that
+/// asking costs little for each, and however large the table once was.
+const RETRY: usize = PER_PAGE;
 const MAX_BUCKETS: usize = (DIRECT + DIRECTORIES * PER_PAGE) * PER_PAGE;
 
 /// The members of a bucket are linked by `right`.
@@ -60,7 +64,8 @@ pub(super) struct Index {
     hungry: bool,
     /// Whether somebody is asking for a page.
     asking: bool,
-    /// No page is asked for below this number of segments: the last time there was none.
+    /// How many more insertions that want a page go without asking, because the supply has refused
+    /// one.
     patience: usize,
 }
 
@@ -86,6 +91,12 @@ impl Index {
     /// How many segments there are.
     pub(super) fn len(&self) -> usize {
         self.len
+    }
+
+    /// Returns how many pages of buckets there are.
+    #[cfg(test)]
+    pub(super) fn pages(&self) -> usize {
+        self.leaves
     }
 
     /// The allocated segment that starts at `base`.
@@ -196,7 +207,8 @@ impl Index {
                 return;
             }
             if self.buckets >= self.leaves * PER_PAGE {
-                self.hungry = !self.asking && self.len >= self.patience;
+                self.hungry = !self.asking && self.patience == 0;
+                self.patience = self.patience.saturating_sub(1);
                 return;
             }
             self.split();
@@ -270,7 +282,7 @@ impl Index {
     pub(super) unsafe fn supply_page(&mut self, page: Option<NonNull<Page>>) {
         self.asking = false;
         let Some(page) = page else {
-            self.patience = self.len + self.len / 8 + INLINE;
+            self.patience = RETRY;
             return;
         };
         // Nobody else asked meanwhile, so the place is as vacant as it was then.

@@ -129,6 +129,11 @@ pub mod alloc {
 pub struct Arena<'label, 'src, A: Allocator, L: Lock> {
     label: &'label str,
     quantum: usize,
+    /// In multiples of this spans are borrowed and given back: the source's quantum, if that is coarser.
+    import_quantum: usize,
+    /// How many tags a resize wants in hand: one, and of a coarser source one beyond the reserve, for the
+    /// rest of what is lent.
+    resize_tags: usize,
     source: Option<&'src dyn Source>,
     kept_spans: usize,
     min_import: usize,
@@ -171,19 +176,29 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     /// from `allocator`.
     ///
     /// # Errors
-    /// [`Error::InvalidQuantum`] unless the quantum is a power of two.
+    /// [`Error::InvalidQuantum`] unless the quantum is a power of two, and the
+    /// [source's](Source::quantum) as well.
     pub fn create(
         label: &'label str,
         quantum: usize,
         source: Option<&'src dyn Source>,
         allocator: A,
     ) -> Result<Self> {
-        if !quantum.is_power_of_two() {
-            return Err(Error::InvalidQuantum { quantum });
+        let source_quantum = source.map_or(1, |source| source.quantum());
+        for quantum in [quantum, source_quantum] {
+            if !quantum.is_power_of_two() {
+                return Err(Error::InvalidQuantum { quantum });
+            }
         }
         Ok(Self {
             label,
             quantum,
+            import_quantum: quantum.max(source_quantum),
+            resize_tags: if source_quantum > quantum {
+                restock::RESERVE + 1
+            } else {
+                1
+            },
             source,
             kept_spans: 1,
             min_import: 0,
@@ -230,8 +245,8 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
         self
     }
 
-    /// Sets the least that is borrowed at a time, rounded up to the quantum: what is asked for, if
-    /// not set. When the source refuses this much, the arena asks for what it needs. Nor does it
+    /// Sets the least that is borrowed at a time, rounded up to the quantum and to the
+    /// [source's](Source::quantum): what is asked for, if not set. When the source refuses this much, the arena asks for what it needs. Nor does it
     /// ask for more than it needs for a layout with a bound or a boundary not to cross, and for an
     /// [`import`](Self::import).
     ///
@@ -258,7 +273,7 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     /// ```
     #[must_use]
     pub fn with_min_import(mut self, size: usize) -> Self {
-        self.min_import = fit::round_up(size, self.quantum).unwrap_or(0);
+        self.min_import = fit::round_up(size, self.import_quantum).unwrap_or(0);
         self
     }
 
@@ -413,7 +428,10 @@ impl<A: Allocator, L: Lock> Drop for Arena<'_, '_, A, L> {
         }
         let state = self.state.get_mut();
         while let Some(span) = state.spans.root() {
+            // About the extent of a busy span the source and the arena may disagree: a call about it
+            // has panicked, or was answered against all rules.
             if state::is_idle(span.above())
+                && !span.busy.get()
                 && let Some(source) = self.source
             {
                 // SAFETY: the source lent this span, nothing of it is allocated, and the arena

@@ -2,6 +2,7 @@
 
 use core::cmp::Ordering;
 
+use super::restock::RESERVE;
 use super::segment::Tag;
 use super::{Allocator, Arena, Error, Lock, Locked, Result, fit};
 
@@ -54,13 +55,16 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// missing. [`Error::LimitReached`], and the source's error. [`Error::Busy`] if the
     /// segment, or the end of its span, is being resized already. [`Error::AllocatorError`] is
     /// possible when shrinking a segment without free space above it, if even the tags that are
-    /// reserved for this have been used up.
+    /// reserved for this have been used up; and when a source with a coarser quantum would have to lend
+    /// more than is missing, and there is no tag for the rest.
     pub fn resize(&self, base: usize, new_size: usize) -> Result<()> {
         let space = fit::round_up(new_size, self.quantum)?;
         let mut state = self.lock();
-        if state.stash.len() == 0 {
-            // What follows may need a tag. If there is none, it may still turn out not to.
-            state = self.restock(state, 1).unwrap_or_else(|_| self.lock());
+        // What follows may need a tag: when shrinking, or for what a source with a coarser quantum lends
+        // beyond need. If there is none, it may still turn out that it does not.
+        let wanted = self.resize_tags;
+        if state.stash.len() < wanted {
+            state = self.restock(state, wanted).unwrap_or_else(|_| self.lock());
         }
         let segment = state.allocated_at(base)?;
         let last = base
@@ -130,17 +134,28 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
             return Err(Error::Busy { base });
         }
         let (span_base, end, size) = (span.start.get(), span.last.get(), span.size());
-        let more = last - end;
+        let new_last = (last - span_base)
+            .checked_add(1)
+            .and_then(|new_size| fit::round_up(new_size, self.import_quantum).ok())
+            .and_then(|new_size| span_base.checked_add(new_size - 1))
+            .ok_or(Error::SizeOverflow {
+                size: last - base + 1,
+            })?;
+        let more = new_last - end;
         let occupied = Error::Occupied {
             base: end + 1,
-            size: more,
+            size: last - end,
         };
-        if state.spans.overlapping(end + 1, last).is_some() {
+        if state.spans.overlapping(end + 1, new_last).is_some() {
             return Err(occupied);
+        }
+        if new_last != last && segment.last.get() == end && state.stash.len() <= RESERVE {
+            return Err(Error::AllocatorError);
         }
         state.reserve(more, self.limit)?;
 
-        // Take the free space above, so that nobody else does, and keep its tag to undo that.
+        // Take the free space above, so that nobody else does, and keep a tag to undo that, or for what
+        // is lent beyond need.
         let before = segment.last.get();
         if before != end {
             state.grow(segment, end);
@@ -154,10 +169,12 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
         // its end.
         let mut extended = unsafe { source.extend(span_base, size, size + more) };
         let mut state = self.lock();
-        if extended.is_ok() && state.spans.overlapping(end + 1, last).is_some() {
+        let mut undone = Ok(());
+        if extended.is_ok() && state.spans.overlapping(end + 1, new_last).is_some() {
             drop(state);
-            // SAFETY: as above; nobody has used what was added.
-            let _ = unsafe { source.shrink(span_base, size + more, size) };
+            // SAFETY: the source has just made the span this long, the mark still keeps others away
+            // from its end, and nobody has used what was added.
+            undone = unsafe { source.shrink(span_base, size + more, size) };
             extended = Err(occupied);
             state = self.lock();
         }
@@ -165,9 +182,16 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
         state.stash.append(tags);
         state.settle(more);
         segment.busy.set(false);
-        span.busy.set(false);
+        // If the source did not take back what overlaps another span, the span stays busy and is never
+        // given back, for the source has lent more than the arena knows.
+        span.busy.set(undone.is_err());
         match extended {
-            Ok(()) => state.extend(span, last),
+            Ok(()) => {
+                state.extend(span, new_last);
+                if new_last != last {
+                    state.shrink(segment, last);
+                }
+            }
             Err(_) if before != end => state.shrink(segment, before),
             Err(_) => {}
         }

@@ -3,6 +3,7 @@
 //! No step here can fail: the tags that it takes were made sure of before, and what it may do was
 //! decided by its caller.
 
+use super::fit::round_up;
 use super::freelist::FreeLists;
 use super::idle::IdleSpans;
 use super::index::Index;
@@ -278,18 +279,27 @@ impl State {
         self.borrowed += size;
     }
 
-    /// Cuts off the free segment at the end of a borrowed span, and returns its last address. Puts
-    /// back a tag.
-    pub(super) fn cut_tail(&mut self, span: Tag) -> usize {
+    /// Cuts off the end of a borrowed span what is free of it in whole multiples of `quantum`, counted
+    /// from its base, and returns the last address of that. Leaves a tag in hand, by which it can be
+    /// [restored](Self::restore_tail).
+    pub(super) fn cut_tail(&mut self, span: Tag, quantum: usize) -> Option<usize> {
         let tail = span.below();
         debug_assert!(tail.is_free() && !is_idle(tail));
-        let last = tail.last.get();
-        self.free.remove(tail);
-        self.total -= tail.size();
-        self.borrowed -= tail.size();
-        span.last.set(tail.start.get() - 1);
-        self.retire(tail, None);
-        last
+        let (base, start, last) = (span.start.get(), tail.start.get(), tail.last.get());
+        let kept = round_up(start - base, quantum).ok()?;
+        let size = span.size().checked_sub(kept).filter(|&size| size != 0)?;
+        if base + kept == start {
+            self.free.remove(tail);
+            self.retire(tail, None);
+        } else if self.stash.len() != 0 {
+            self.set_bounds(tail, start, base + kept - 1);
+        } else {
+            return None;
+        }
+        self.total -= size;
+        self.borrowed -= size;
+        span.last.set(base + kept - 1);
+        Some(last)
     }
 
     /// Adds free space up to `last` to the end of a borrowed span. May take a tag.

@@ -3,12 +3,13 @@
 
 use core::cell::Cell;
 use core::ptr::NonNull;
+use core::sync::atomic::{AtomicBool, Ordering::SeqCst};
 use std::boxed::Box;
 use std::vec::Vec;
 
 use super::AllocPolicy::{self, BestFit, InstantFit};
 use super::tags::{Page, PageSupply, TagPool};
-use super::{Arena, Error, Layout, Result, Source};
+use super::{Allocator, Arena, Bt, Error, Layout, Result, Source};
 use crate::test_random::Random;
 
 std::thread_local! {
@@ -27,11 +28,18 @@ fn looks(work: impl FnOnce()) -> usize {
     LOOKS.get() - before
 }
 
-struct HostPages;
+/// Pages of the host, until there are none for the index.
+#[derive(Default)]
+struct HostPages {
+    refuses: AtomicBool,
+}
 
 // SAFETY: memory of the host.
 unsafe impl PageSupply for HostPages {
     fn allocate_page(&self) -> Option<NonNull<Page>> {
+        if self.refuses.load(SeqCst) {
+            return None;
+        }
         let page = Box::new(core::mem::MaybeUninit::<Page>::uninit());
         Some(NonNull::from(Box::leak(page)).cast())
     }
@@ -50,7 +58,7 @@ type TestArena<'a> = Arena<'static, 'a, &'a Pool, Lock>;
 const QUANTUM: usize = 0x1000;
 
 fn pool() -> Pool {
-    Pool::new(Lock::default(), HostPages)
+    Pool::new(Lock::default(), HostPages::default())
 }
 
 fn arena(pool: &Pool) -> TestArena<'_> {
@@ -124,6 +132,124 @@ fn no_single_operation_pays_for_the_growth_of_the_index() {
         worst = worst.max((cost, number));
     }
     assert!(worst.0 < 150, "{worst:?}");
+}
+
+/// Tags of the host without end, and pages for the index unless they are refused.
+struct HostTags(HostPages);
+
+// SAFETY: memory of the host.
+unsafe impl Allocator for &HostTags {
+    fn allocate(&self) -> Option<NonNull<Bt>> {
+        let tag = Box::new(core::mem::MaybeUninit::<Bt>::uninit());
+        Some(NonNull::from(Box::leak(tag)).cast())
+    }
+
+    unsafe fn deallocate(&self, tag: NonNull<Bt>) {
+        let tag = tag.cast::<core::mem::MaybeUninit<Bt>>();
+        // SAFETY: it came from `allocate`.
+        drop(unsafe { Box::from_raw(tag.as_ptr()) });
+    }
+
+    fn allocate_page(&self) -> Option<NonNull<Page>> {
+        self.0.allocate_page()
+    }
+
+    unsafe fn deallocate_page(&self, page: NonNull<Page>) {
+        // SAFETY: the page came from there.
+        unsafe { self.0.deallocate_page(page) };
+    }
+}
+
+/// The looks of 2,000 pairs in an arena of one-quantum segments, `live` of them.
+fn uniform_pairs(arena: &Arena<'_, '_, &HostTags, Lock>, live: usize) -> usize {
+    let mut random = Random::new(25);
+    looks(|| {
+        for _ in 0..2000 {
+            arena.free((1 + random.below(live)) * QUANTUM).unwrap();
+            arena.alloc(QUANTUM, InstantFit).unwrap();
+        }
+    })
+}
+
+fn tagged_arena(tags: &HostTags, room: usize) -> Arena<'static, '_, &HostTags, Lock> {
+    let arena = Arena::<_, Lock>::create("steps", QUANTUM, None, tags).unwrap();
+    arena.add_span(QUANTUM, room * QUANTUM).unwrap();
+    arena
+}
+
+fn fill(arena: &Arena<'_, '_, &HostTags, Lock>, count: usize) {
+    for _ in 0..count {
+        arena.alloc(QUANTUM, InstantFit).unwrap();
+    }
+}
+
+#[test]
+fn refusals_at_a_peak_do_not_slow_what_comes_after_it() {
+    const PEAK: usize = 200_000;
+    const LATER: usize = 100_000;
+    let tags = HostTags(HostPages::default());
+    let arena = tagged_arena(&tags, PEAK + 2000);
+    fill(&arena, LATER);
+    let usual = uniform_pairs(&arena, LATER);
+
+    // At the peak there is no page for a while; then everything goes, and half of it comes back.
+    fill(&arena, PEAK - LATER);
+    tags.0.refuses.store(true, SeqCst);
+    fill(&arena, 2000);
+    tags.0.refuses.store(false, SeqCst);
+    for number in 0..PEAK + 2000 {
+        arena.free((1 + number) * QUANTUM).unwrap();
+    }
+    fill(&arena, LATER);
+    let later = uniform_pairs(&arena, LATER);
+    assert!(later <= usual * 3 / 2, "{usual} before, {later} after");
+}
+
+#[test]
+fn a_table_that_waited_for_pages_recovers_without_growing() {
+    const LIVE: usize = 20_000;
+    let tags = HostTags(HostPages::default());
+    let arena = tagged_arena(&tags, LIVE + 100);
+    tags.0.refuses.store(true, SeqCst);
+    fill(&arena, LIVE);
+    let starved = uniform_pairs(&arena, LIVE);
+    tags.0.refuses.store(false, SeqCst);
+    // After some insertions it asks again, and then each adds two buckets.
+    while uniform_pairs(&arena, LIVE) * 10 > starved {
+        let pages = arena.lock().index.pages();
+        uniform_pairs(&arena, LIVE);
+        assert!(arena.lock().index.pages() > pages, "it does not recover");
+    }
+    arena.check().unwrap();
+}
+
+#[test]
+fn a_supply_without_pages_is_seldom_asked() {
+    struct Counts(HostTags, core::sync::atomic::AtomicUsize);
+    // SAFETY: the memory is that of another supply.
+    unsafe impl Allocator for &Counts {
+        fn allocate(&self) -> Option<NonNull<Bt>> {
+            (&self.0).allocate()
+        }
+
+        unsafe fn deallocate(&self, tag: NonNull<Bt>) {
+            // SAFETY: the tag came from there.
+            unsafe { (&self.0).deallocate(tag) };
+        }
+
+        fn allocate_page(&self) -> Option<NonNull<Page>> {
+            self.1.fetch_add(1, SeqCst);
+            None
+        }
+    }
+    let tags = Counts(HostTags(HostPages::default()), Default::default());
+    let arena = Arena::<_, Lock>::create("steps", 1, None, &tags).unwrap();
+    arena.add_span(0, 10_000).unwrap();
+    for _ in 0..10_000 {
+        arena.alloc(1, InstantFit).unwrap();
+    }
+    let asked = tags.1.load(SeqCst);
+    assert!((2..=10_000 / 500).contains(&asked), "{asked} times");
 }
 
 #[test]

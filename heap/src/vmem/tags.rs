@@ -50,12 +50,13 @@ pub struct Page([MaybeUninit<u8>; PAGE_SIZE]);
 ///
 /// # Safety
 /// Memory that `allocate` returned is valid for reads and writes of a [`Bt`], is aligned for it and
-/// is not used by anybody else until it is given to `deallocate`, wherever the supply is moved in
-/// the meantime. The same holds for pages.
+/// is not used by anybody else until it is given to `deallocate` or the supply's lifetime ends,
+/// wherever the supply is moved in the meantime. The same holds for pages. A supply whose memory lies in
+/// itself must therefore be a reference to it, as [`&TagPool`](TagPool) is.
 pub unsafe trait Allocator {
-    /// Memory for one boundary tag; what it contains does not matter. `None` makes of what the
-    /// caller of the arena wants [`Error::AllocatorError`](super::Error::AllocatorError), unless
-    /// enough tags are in hand.
+    /// Returns memory for one boundary tag; what it contains does not matter. On `None` the caller's
+    /// operation fails with [`Error::AllocatorError`](super::Error::AllocatorError), unless the arena
+    /// has enough tags in hand.
     fn allocate(&self) -> Option<NonNull<Bt>>;
 
     /// Takes back the memory of a boundary tag.

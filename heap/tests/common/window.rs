@@ -184,6 +184,10 @@ impl Drop for Window {
 }
 
 impl Source for Window {
+    fn quantum(&self) -> usize {
+        PAGE
+    }
+
     fn import(&self, layout: vmem::Layout) -> vmem::Result<usize> {
         assert!(layout.size().is_multiple_of(PAGE) && layout.align() >= PAGE);
         let phase = layout.phase().unwrap_or(0);

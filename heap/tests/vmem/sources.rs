@@ -155,19 +155,19 @@ fn three_arenas_deep_everything_comes_and_goes_through_all() {
     top.add_span(0x100_0000, 0x100_0000).unwrap();
     let middle = borrower(0x1000, &top).with_kept_spans(0);
     let bottom = borrower(0x10, &middle).with_kept_spans(0);
+    let spaces = || {
+        let borrowed = [&bottom, &middle].map(|arena| arena.borrowed_space());
+        assert_eq!(borrowed, [middle.allocated_space(), top.allocated_space()]);
+        borrowed
+    };
     let a = bottom.alloc(0x25, InstantFit).unwrap();
-    assert_eq!(bottom.total_space(), 0x30);
-    assert_eq!(middle.total_space(), 0x1000);
-    assert_eq!(top.allocated_space(), 0x1_0000);
+    assert_eq!(spaces(), [0x1000, 0x1_0000]);
     bottom.resize(a, 0x2_0000).unwrap();
-    assert_eq!(bottom.total_space(), 0x2_0000);
-    assert_eq!(middle.total_space(), 0x2_0000);
-    assert_eq!(top.allocated_space(), 0x2_0000);
+    assert_eq!(spaces(), [0x2_0000, 0x2_0000]);
     bottom.resize(a, 0x1_0010).unwrap();
-    assert_eq!(middle.total_space(), 0x1_1000);
-    assert_eq!(top.allocated_space(), 0x2_0000);
+    assert_eq!(spaces(), [0x1_1000, 0x2_0000]);
     bottom.resize(a, 0x10).unwrap();
-    assert_eq!(top.allocated_space(), 0x1_0000);
+    assert_eq!(spaces(), [0x1000, 0x1_0000]);
     bottom.free(a).unwrap();
     assert_eq!(bottom.total_space() + middle.total_space(), 0);
     assert_eq!(top.allocated_space(), 0);

@@ -142,6 +142,8 @@ pub struct Books {
     window: (usize, usize),
     /// Whether `extend` and `shrink` work.
     pub resizable: bool,
+    /// What bases and sizes are multiples of, which is verified.
+    pub quantum: usize,
     /// How many calls may yet succeed.
     pub budget: AtomicUsize,
     pub calls: AtomicUsize,
@@ -162,6 +164,7 @@ impl Books {
             state: Mutex::default(),
             window: (base, last),
             resizable: true,
+            quantum: 1,
             budget: AtomicUsize::new(usize::MAX),
             calls: AtomicUsize::new(0),
         }
@@ -174,6 +177,14 @@ impl Books {
             .iter()
             .map(|(&base, &size)| (base, size))
             .collect()
+    }
+
+    /// Whether the range from `start` to `last` lies in the window, and nothing of it is lent.
+    pub fn is_vacant(&self, start: usize, last: usize) -> bool {
+        let state = self.state.lock().unwrap();
+        let inside = self.window.0 <= start && last <= self.window.1;
+        let apart = |(&base, &size): (&usize, &usize)| last < base || base + (size - 1) < start;
+        inside && state.lent.iter().all(apart)
     }
 
     pub fn lent_space(&self) -> usize {
@@ -210,7 +221,13 @@ pub fn satisfies(layout: &Layout, base: usize) -> bool {
 }
 
 impl Source for Books {
+    fn quantum(&self) -> usize {
+        self.quantum
+    }
+
     fn import(&self, layout: Layout) -> Result<usize> {
+        assert!(layout.size().is_multiple_of(self.quantum) && layout.align() >= self.quantum);
+        assert!(layout.phase().unwrap_or(0).is_multiple_of(self.quantum));
         self.spend()?;
         let mut state = self.state.lock().unwrap();
         // Lowest first: candidates are where the window and each hole begin, and what alignment and
@@ -266,7 +283,7 @@ impl Source for Books {
         if !self.resizable {
             return Err(Error::NotSupported);
         }
-        assert!(size < new_size);
+        assert!(size < new_size && new_size.is_multiple_of(self.quantum));
         self.spend()?;
         let mut state = self.state.lock().unwrap();
         assert_eq!(state.lent.get(&base), Some(&size), "extended at {base:#x}");
@@ -288,7 +305,7 @@ impl Source for Books {
         if !self.resizable {
             return Err(Error::NotSupported);
         }
-        assert!(0 < new_size && new_size < size);
+        assert!(0 < new_size && new_size < size && new_size.is_multiple_of(self.quantum));
         self.spend()?;
         let mut state = self.state.lock().unwrap();
         assert_eq!(state.lent.get(&base), Some(&size), "shrunk at {base:#x}");

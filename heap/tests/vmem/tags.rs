@@ -317,3 +317,27 @@ fn an_arena_that_backs_its_own_tags_serves_many_threads() {
         4096 * (counts.tag_pages + counts.index_pages)
     );
 }
+
+#[test]
+fn a_pool_that_moved_hands_out_tags_where_it_is() {
+    type Small = TagPool<TestLock, NoPages, 64>;
+    let mut places = [Some(Small::new(TestLock::new(), NoPages)), None];
+    {
+        let arena = Arena::<_, TestLock>::create("one", 1, None, places[0].as_ref().unwrap());
+        arena.unwrap().add_span(0, 100).unwrap();
+    }
+    places[1] = places[0].take();
+    let pool = places[1].as_ref().unwrap();
+    let start = std::ptr::from_ref(pool).addr();
+    let within = start..start + size_of::<Small>();
+    let tags: Vec<_> = std::iter::from_fn(|| Allocator::allocate(&pool)).collect();
+    assert_eq!(tags.len(), 48);
+    for tag in tags {
+        assert!(
+            within.contains(&tag.addr().get()),
+            "a tag where the pool was"
+        );
+        // SAFETY: the tag came from this pool.
+        unsafe { Allocator::deallocate(&pool, tag) };
+    }
+}

@@ -65,6 +65,10 @@ pub fn ranges() -> usize {
 }
 
 impl Source for MappedPages {
+    fn quantum(&self) -> usize {
+        PAGE_SIZE
+    }
+
     fn import(&self, layout: Layout) -> Result<usize> {
         let base = kernel_addresses().xalloc(with_guard(layout)?, AllocPolicy::InstantFit)?;
         if let Err(error) = self.map(base, layout.size()) {

@@ -1,6 +1,7 @@
 //! A supply of boundary tags for any number of arenas: a static reserve, and whole pages.
 
 mod pages;
+mod reserve;
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -8,7 +9,8 @@ use core::ptr::NonNull;
 
 use super::tags::{Page, PageSupply};
 use super::{Allocator, Bt, Lock};
-use pages::{FreeTags, PER_PAGE, TagPages};
+use pages::{PER_PAGE, TagPages};
+use reserve::FreeReserve;
 
 /// With fewer free tags than this, the pool takes another page.
 const LOW_WATER: usize = 48;
@@ -53,6 +55,8 @@ const FOR_RESTOCKING: usize = 16;
 ///
 /// Index pages come from the same supply.
 ///
+/// A pool may be moved while no arena uses it.
+///
 /// A page must stay mapped, at the same address, while the pool has it. A pool whose pages are
 /// nearly all free may still hold many: one tag in use pins its page, and with it the 62 others.
 /// Tags are taken from pages in use first, so that pages empty where they can.
@@ -78,10 +82,7 @@ pub struct TagCounts {
 }
 
 struct State {
-    /// Free tags of the reserve that have been in use before.
-    reserve: FreeTags,
-    /// How many tags of the reserve have ever been in use.
-    reserve_touched: usize,
+    reserve: FreeReserve,
     pages: TagPages,
     /// Whether somebody is taking a page.
     restocking: bool,
@@ -108,8 +109,7 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
             pages,
             reserve: UnsafeCell::new([const { MaybeUninit::uninit() }; RESERVE]),
             state: UnsafeCell::new(State {
-                reserve: FreeTags::new(),
-                reserve_touched: 0,
+                reserve: FreeReserve::new(),
                 pages: TagPages::new(),
                 restocking: false,
                 counts: TagCounts {
@@ -179,22 +179,19 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
 }
 
 impl State {
-    fn allocate(&mut self, reserve: NonNull<Bt>, size: usize) -> Option<NonNull<Bt>> {
+    /// Takes a tag, from a page if there is one.
+    ///
+    /// # Safety
+    /// `reserve` is where the pool's reserve of `size` tags lies.
+    unsafe fn allocate(&mut self, reserve: NonNull<Bt>, size: usize) -> Option<NonNull<Bt>> {
         if self.counts.free <= FOR_RESTOCKING && !self.restocking {
             return None;
         }
         let tag = self
             .pages
             .allocate()
-            .or_else(|| self.reserve.pop())
-            .or_else(|| {
-                let touched = self.reserve_touched;
-                (touched < size).then(|| {
-                    self.reserve_touched += 1;
-                    // SAFETY: the reserve has that many tags.
-                    unsafe { reserve.add(touched) }
-                })
-            })?;
+            // SAFETY: the caller says where the reserve lies; its free tags are the pool's alone.
+            .or_else(|| unsafe { self.reserve.allocate(reserve, size) })?;
         self.counts.free -= 1;
         self.counts.in_use += 1;
         Some(tag)
@@ -221,14 +218,16 @@ impl State {
 // lies in a page of the supply; and it is in no list of free tags until it is given back.
 unsafe impl<L: Lock, P: PageSupply, const RESERVE: usize> Allocator for &TagPool<L, P, RESERVE> {
     fn allocate(&self) -> Option<NonNull<Bt>> {
-        self.locked(|state| state.allocate(self.reserve_start(), RESERVE))
+        // SAFETY: that is where this pool's reserve lies.
+        self.locked(|state| unsafe { state.allocate(self.reserve_start(), RESERVE) })
     }
 
     unsafe fn deallocate(&self, tag: NonNull<Bt>) {
         self.locked(|state| {
             if self.is_reserve(tag) {
-                // SAFETY: the caller gives the tag back.
-                unsafe { state.reserve.push(tag) };
+                // SAFETY: the caller gives back a tag of this reserve, which has stayed in place:
+                // whoever has the tag borrows the pool.
+                unsafe { state.reserve.deallocate(self.reserve_start(), tag) };
             } else {
                 // SAFETY: the caller gives the tag back, and it is not from the reserve.
                 unsafe { state.pages.deallocate(tag) };

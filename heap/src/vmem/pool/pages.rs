@@ -34,24 +34,20 @@ pub(super) struct Header {
 const _: () = assert!(size_of::<Header>().is_multiple_of(align_of::<Bt>()));
 
 /// Free tags; the memory of each holds a pointer to the next.
-pub(super) struct FreeTags(Option<NonNull<Bt>>);
+struct FreeTags(Option<NonNull<Bt>>);
 
 impl FreeTags {
-    pub(super) const fn new() -> Self {
-        Self(None)
-    }
-
     /// Adds a tag.
     ///
     /// # Safety
     /// The memory of the tag is valid, and nobody else uses it until it is popped.
-    pub(super) unsafe fn push(&mut self, tag: NonNull<Bt>) {
+    unsafe fn push(&mut self, tag: NonNull<Bt>) {
         // SAFETY: the caller gives us the memory, which is larger than a pointer and aligned.
         unsafe { tag.cast::<Option<NonNull<Bt>>>().write(self.0) };
         self.0 = Some(tag);
     }
 
-    pub(super) fn pop(&mut self) -> Option<NonNull<Bt>> {
+    fn pop(&mut self) -> Option<NonNull<Bt>> {
         let tag = self.0?;
         // SAFETY: `push` wrote the pointer, and the memory has been ours since.
         self.0 = unsafe { tag.cast::<Option<NonNull<Bt>>>().read() };
