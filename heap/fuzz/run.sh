@@ -13,7 +13,7 @@ set -u
 cd "$(dirname "$0")"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-targets=${*:-arena bump layers talc}
+targets=${*:-arena bump full_stack layers talc}
 output=../../target/fuzz
 host=$(rustc +nightly -vV 2>/dev/null | sed -n 's/^host: //p')
 
@@ -44,8 +44,10 @@ if [ "$seconds" = merge ]; then
         rm -rf "$output/merged"
         mkdir -p "$output/merged"
         # Whatever reaches code that nothing shorter reaches; how often it does so is not worth files.
-        "$programs/$target" -set_cover_merge=1 -use_counters=0 -max_len=400 "$output/merged" \
-            "corpus/$target" "$output/corpus/$target" 2>/dev/null || exit 1
+        most=400
+        [ "$target" = full_stack ] && most=2000
+        "$programs/$target" -set_cover_merge=1 -use_counters=0 -max_len=$most "$output/merged" \
+            "corpus/$target" "$output/corpus/$target" >/dev/null 2>&1 || exit 1
         rm -r "corpus/$target"
         mv "$output/merged" "corpus/$target"
         echo "$target: $(ls "corpus/$target" | wc -l) inputs, $(du -sb "corpus/$target" | cut -f1) bytes"
@@ -53,10 +55,16 @@ if [ "$seconds" = merge ]; then
     exit 0
 fi
 
+# Steps of the whole stack take many bytes, and short programs do not fill it.
+lengths() {
+    case $1 in full_stack) echo -max_len=2000 -len_control=0 ;; *) echo -max_len=600 ;; esac
+}
+
 # New inputs go to the build directory, not into the repository; failing ones to `artifacts`.
 run() {
     mkdir -p "$output/corpus/$1" "artifacts/$1" "corpus/$1"
-    if "$programs/$1" -max_total_time="$seconds" -max_len=600 -print_final_stats=1 \
+    # shellcheck disable=SC2046 # one argument for each option
+    if "$programs/$1" -max_total_time="$seconds" $(lengths "$1") -print_final_stats=1 \
         -artifact_prefix="artifacts/$1/" "$output/corpus/$1" "corpus/$1" >"$output/$1.log" 2>&1
     then
         count=$(sed -n 's/.*number_of_executed_units: *//p' "$output/$1.log")

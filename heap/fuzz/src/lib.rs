@@ -3,10 +3,13 @@
 
 #[path = "../../tests/common/mod.rs"]
 mod common;
+#[path = "../../tests/common/stack/mod.rs"]
+mod stack;
 mod vmem;
 
 pub mod arena;
 pub mod bump;
+pub mod full_stack;
 pub mod input;
 pub mod layers;
 pub mod talc;

@@ -69,30 +69,57 @@ impl Program {
 /// Runs programs with ten thousand seeds, and returns how many that were. If one fails, it is made as
 /// short as it can be, and its seed is printed.
 pub fn for_programs(run: impl Fn(&Program)) -> usize {
+    for_programs_of(STEPS, 1, run)
+}
+
+/// Runs programs of so many steps, of whose seeds one in `one_in` is used because they take long.
+/// Otherwise as [`for_programs`].
+pub fn for_programs_of(steps: usize, one_in: u64, run: impl Fn(&Program)) -> usize {
     let seeds = match variable::<u64>("HEAP_SEED") {
         Some(seed) => seed..seed + 1,
-        None => 0..variable("HEAP_PROGRAMS").unwrap_or(PROGRAMS),
+        None => {
+            0..variable("HEAP_PROGRAMS")
+                .unwrap_or(PROGRAMS)
+                .div_ceil(one_in)
+        }
     };
     let count = (seeds.end - seeds.start) as usize;
     for seed in seeds {
-        let program = Program::new(seed, STEPS);
-        if let Some(panic) = failure(&program, &run) {
-            let shortest = shorten(program, &run);
-            eprintln!(
-                "HEAP_SEED={seed} fails, and still does with {} of its {STEPS} steps:",
-                shortest.steps.len()
-            );
-            TELLING.set(true);
-            run(&shortest);
-            TELLING.set(false);
-            // It fails now and then.
-            resume_unwind(panic);
-        }
+        run_program(seed, steps, &run);
     }
     count
 }
 
-fn variable<T: FromStr>(name: &str) -> Option<T> {
+thread_local! {
+    static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
+}
+
+/// The seed of the program that this thread runs: for messages when the process is about to die.
+pub fn running() -> Option<u64> {
+    RUNNING.get()
+}
+
+/// Runs the program with this seed. If it fails, it is made as short as it can be, and its seed is
+/// printed.
+pub fn run_program(seed: u64, steps: usize, run: &impl Fn(&Program)) {
+    let program = Program::new(seed, steps);
+    RUNNING.set(Some(seed));
+    if let Some(panic) = failure(&program, run) {
+        let shortest = shorten(program, run);
+        eprintln!(
+            "HEAP_SEED={seed} fails, and still does with {} of its {steps} steps:",
+            shortest.steps.len()
+        );
+        TELLING.set(true);
+        run(&shortest);
+        TELLING.set(false);
+        // It fails now and then.
+        resume_unwind(panic);
+    }
+    RUNNING.set(None);
+}
+
+pub fn variable<T: FromStr>(name: &str) -> Option<T> {
     let text = env::var(name).ok()?;
     let number = text
         .parse()
@@ -133,11 +160,33 @@ pub fn shorten(mut program: Program, run: &impl Fn(&Program)) -> Program {
     program
 }
 
+thread_local! {
+    static QUIET: Cell<bool> = const { Cell::new(false) };
+}
+
+/// What holds for a thread that runs a program.
+#[derive(Clone, Copy)]
+pub struct Context {
+    is_quiet: bool,
+    running: Option<u64>,
+}
+
+/// What holds for this thread.
+pub fn context() -> Context {
+    Context {
+        is_quiet: QUIET.get(),
+        running: RUNNING.get(),
+    }
+}
+
+/// Makes this thread one of those of a program, which another thread runs.
+pub fn enter(context: Context) {
+    QUIET.set(context.is_quiet);
+    RUNNING.set(context.running);
+}
+
 /// What the program panics with. The panic itself is not shown.
 fn failure(program: &Program, run: &impl Fn(&Program)) -> Option<Box<dyn Any + Send>> {
-    thread_local! {
-        static QUIET: Cell<bool> = const { Cell::new(false) };
-    }
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {
         let usual = panic::take_hook();

@@ -28,34 +28,61 @@ impl Block {
         Self { ptr, ..self }
     }
 
-    fn pattern(&self, index: usize) -> u8 {
-        (self
-            .id
-            .wrapping_mul(0x9e37_79b9)
-            .wrapping_add(index as u64 * 7)
-            >> 3) as u8
+    /// The contents from byte `from` on, in parts: the byte at which each begins, and what it must be.
+    fn parts(&self, from: usize, to: usize) -> impl Iterator<Item = (usize, &'static [u8])> {
+        let phase = self.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize >> 20;
+        let starts = (from..to).step_by(PERIOD);
+        starts.map(move |start| {
+            let offset = phase.wrapping_add(start) % PERIOD;
+            (start, &PATTERN[offset..][..PERIOD.min(to - start)])
+        })
     }
 
     fn fill(&self, from: usize) {
-        for index in from..self.layout.size() {
-            // SAFETY: the block is as large as its layout says.
-            unsafe { self.ptr.add(index).write(self.pattern(index)) };
+        for (start, part) in self.parts(from, self.layout.size()) {
+            // SAFETY: the part lies in the block, whose size the layout says.
+            unsafe {
+                self.ptr
+                    .add(start)
+                    .copy_from_nonoverlapping(part.as_ptr(), part.len());
+            }
         }
     }
 
     /// The first `size` bytes are as they were written.
     pub fn assert_intact(&self, size: usize) {
-        for index in 0..size {
+        for (start, part) in self.parts(0, size) {
             // SAFETY: the block is at least this large, and was filled.
-            let found = unsafe { self.ptr.add(index).read() };
-            assert_eq!(
-                found,
-                self.pattern(index),
-                "byte {index} of {self:?} has changed"
-            );
+            let found = unsafe { std::slice::from_raw_parts(self.ptr.add(start), part.len()) };
+            if found != part {
+                let at = (0..part.len()).find(|&at| found[at] != part[at]).unwrap();
+                panic!(
+                    "byte {} of {self:?} is {:#04x}, and was {:#04x}",
+                    start + at,
+                    found[at],
+                    part[at]
+                );
+            }
         }
     }
 }
+
+/// Contents repeat after so many bytes. That is no multiple of a page, so that no two pages are alike.
+const PERIOD: usize = 2039;
+
+/// Two periods of contents, so that a part of one's length can begin anywhere in the first.
+static PATTERN: [u8; 2 * PERIOD] = {
+    let mut bytes = [0; 2 * PERIOD];
+    let mut word: u32 = 1;
+    let mut index = 0;
+    while index < PERIOD {
+        word = word.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+        bytes[index] = (word >> 24) as u8;
+        bytes[index + PERIOD] = bytes[index];
+        index += 1;
+    }
+    bytes
+};
 
 /// Every live block. Entering one fills it, taking it out verifies it.
 #[derive(Default)]
@@ -126,6 +153,12 @@ impl Shadow {
             Random::new(draw ^ (layout.size() << 5 | layout.align().ilog2() as usize) as u64).word()
         };
         let index = (0..self.blocks.len()).min_by_key(key)?;
+        Some(self.take_at(index))
+    }
+
+    /// Takes out the block that begins at an address, if there is one.
+    pub fn take_from(&mut self, ptr: *mut u8) -> Option<Block> {
+        let index = self.blocks.iter().position(|block| block.ptr == ptr)?;
         Some(self.take_at(index))
     }
 

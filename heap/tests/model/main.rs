@@ -6,9 +6,14 @@ mod binnings;
 mod bump;
 #[path = "../common/mod.rs"]
 mod common;
+#[cfg(target_os = "linux")]
+mod full_stack;
 mod global;
 mod layers;
 mod manual;
 mod operations;
 mod shortening;
+#[cfg(target_os = "linux")]
+#[path = "../common/stack/mod.rs"]
+mod stack;
 mod tracking;

@@ -1,0 +1,366 @@
+//! Somebody who uses the heap, the arena, or both, and remembers what is where.
+
+use std::alloc::{GlobalAlloc, Layout};
+use std::cell::{Cell, RefCell};
+use std::sync::atomic::Ordering::Relaxed;
+
+use heap::source::DrainError;
+use heap::vmem::Error;
+
+use super::injection::Call;
+use super::interrupt::{Moment, interrupting};
+use super::situations::Situation;
+use super::tenant::Tenant;
+use super::verify::{assert_settled, verify};
+use super::{OPERATIONS, PAGE, SITUATIONS, Stack};
+use crate::common::programs::tell;
+use crate::common::random::{Choices, Random};
+use crate::common::shadow::{Block, Shadow};
+
+/// Interrupts of interrupts of interrupts are too many.
+const MOST_NESTED: u32 = 2;
+
+/// What an actor is doing.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Doing {
+    Nothing,
+    Allocating,
+    Freeing,
+    Reallocating,
+    Trimming,
+    Draining,
+    /// With pages of the arena, as somebody else.
+    Renting,
+}
+
+/// One thread's blocks and pages.
+pub struct Actor<'s, 'a> {
+    pub stack: &'s Stack<'s, 'a>,
+    pub shadow: RefCell<Shadow>,
+    pub tenant: RefCell<Tenant>,
+    pub doing: Cell<Doing>,
+    /// What was interrupted, and at which call.
+    pub interrupted: Cell<Option<(Doing, Moment)>>,
+    depth: Cell<u32>,
+    /// How often interrupts changed the heap.
+    pub interrupts: Cell<u64>,
+    /// What interrupts draw from.
+    seed: Cell<u64>,
+}
+
+// SAFETY: the blocks are reached by the one thread that has the actor.
+unsafe impl Send for Actor<'_, '_> {}
+
+impl<'s, 'a> Actor<'s, 'a> {
+    pub fn new(stack: &'s Stack<'s, 'a>) -> Self {
+        Self {
+            stack,
+            shadow: RefCell::new(Shadow::new()),
+            tenant: RefCell::default(),
+            doing: Cell::new(Doing::Nothing),
+            interrupted: Cell::new(None),
+            depth: Cell::new(0),
+            interrupts: Cell::new(0),
+            seed: Cell::new(0),
+        }
+    }
+
+    /// Whether no call of this actor's is under way.
+    pub fn is_at_rest(&self) -> bool {
+        self.depth.get() == 0 && self.doing.get() == Doing::Nothing
+    }
+
+    /// Does one thing, interrupted or not, and verifies everything.
+    pub fn step(&self, choices: &mut impl Choices) {
+        let seed = choices.below(1 << 16) as u64;
+        self.seed.set(seed);
+        self.stack.window.injection.begin_step(seed);
+        interrupting(&|moment| self.interrupt(moment), || {
+            match choices.below(32) {
+                0 => self.stack.window.injection.change(choices),
+                1 => self.change_limits(choices),
+                2 => self.make_holes(choices),
+                3 if choices.chance(2) => self.use_up_tags(choices),
+                _ => self.act(choices),
+            }
+        });
+        verify(self);
+    }
+
+    fn change_limits(&self, choices: &mut impl Choices) {
+        let window = self.stack.window;
+        match choices.below(4) {
+            0 => window.limit(choices.below(window.pages() + 1)),
+            1 => {
+                self.during(Doing::Renting, || self.stack.arena.trim());
+            }
+            2 => window.injection.cease(),
+            _ => window.limit(window.pages()),
+        }
+    }
+
+    /// Takes the tags that the arena has in hand, while there are pages to be drained.
+    fn use_up_tags(&self, choices: &mut impl Choices) {
+        let (tenant, arena) = (&self.tenant, self.stack.arena);
+        self.stack.window.injection.withhold_tags();
+        self.trim();
+        self.during(Doing::Renting, || {
+            for _ in 0..12 {
+                Tenant::allocate(tenant, arena, choices);
+            }
+            Tenant::shrink_all(tenant, arena, choices);
+        });
+        self.drain();
+    }
+
+    /// Allocates, frees, gives back: what an interrupt may do, too.
+    fn act(&self, choices: &mut impl Choices) {
+        OPERATIONS.fetch_add(1, Relaxed);
+        match choices.below(32) {
+            0..12 => self.allocate(choices),
+            12..19 => self.free(choices),
+            19..23 => self.reallocate(choices),
+            23 => self.trim(),
+            24..27 => self.drain(),
+            27 => {
+                for _ in 0..choices.below(24) {
+                    self.free(choices);
+                }
+            }
+            _ => self.rent(choices),
+        }
+    }
+
+    /// Perhaps does something while a call is under way.
+    fn interrupt(&self, moment: Moment) {
+        let seed = self.seed.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+        self.seed.set(seed);
+        let mut random = Random::new(seed);
+        let (depth, doing) = (self.depth.get(), self.doing.get());
+        // Looking at the layers is not interrupted. Locks are released often.
+        let is_seldom = moment.call == Call::Unlock && !random.chance(32);
+        if depth == MOST_NESTED || doing == Doing::Nothing || is_seldom {
+            return;
+        }
+        self.doing.set(Doing::Nothing);
+        self.depth.set(depth + 1);
+        let outer = self.interrupted.replace(Some((doing, moment)));
+        self.interrupt_now(
+            doing == Doing::Draining && moment.call == Call::Tag,
+            &mut random,
+        );
+        self.interrupted.set(outer);
+        self.depth.set(depth);
+        self.doing.set(doing);
+    }
+
+    /// Drains seldom wait for a tag: then something always happens.
+    fn interrupt_now(&self, drain_waits: bool, random: &mut Random) {
+        // Whoever holds the heap's lock has interrupts masked; the arena may be used all the same.
+        let is_masked = self.stack.heap.try_lock().is_none();
+        if is_masked {
+            if random.chance(8) {
+                self.rent(random);
+            }
+            return;
+        }
+        if !drain_waits && random.chance(2) {
+            return;
+        }
+        self.interrupts.set(self.interrupts.get() + 1);
+        if drain_waits && random.chance(2) {
+            for _ in 0..random.below(24) {
+                self.free(random);
+            }
+            self.trim();
+        } else {
+            for _ in 0..1 + random.below(3) {
+                self.act(random);
+            }
+        }
+    }
+
+    fn during<T>(&self, doing: Doing, work: impl FnOnce() -> T) -> T {
+        let before = self.doing.replace(doing);
+        let result = work();
+        self.doing.set(before);
+        result
+    }
+
+    fn rent(&self, choices: &mut impl Choices) {
+        self.note_rent();
+        let (tenant, arena) = (&self.tenant, self.stack.arena);
+        self.during(Doing::Renting, || match choices.below(8) {
+            0..3 => Tenant::allocate(tenant, arena, choices),
+            3..5 => Tenant::free(tenant, arena, choices),
+            5 => Tenant::shrink_all(tenant, arena, choices),
+            _ => Tenant::resize(tenant, arena, choices),
+        });
+    }
+
+    fn size(&self, choices: &mut impl Choices) -> usize {
+        let most = match choices.below(8) {
+            0..3 => {
+                let usual = choices.pick(&self.stack.usual);
+                return usual + choices.below(1 + usual / 16);
+            }
+            3 | 4 => 1 << choices.below(10),
+            5 | 6 => 1 << choices.below(14),
+            _ => 1 << choices.below(18),
+        };
+        1 + choices.below(most)
+    }
+
+    fn allocate(&self, choices: &mut impl Choices) {
+        let size = self.size(choices);
+        let align = 1
+            << if choices.chance(3) {
+                choices.below(17)
+            } else {
+                3
+            };
+        let layout = Layout::from_size_align(size, align).unwrap();
+        let zeroed = choices.chance(4);
+        if self.block(layout, zeroed).is_none() && choices.chance(4) {
+            // What the kernel does.
+            self.trim();
+            self.drain();
+            let found = self.block(layout, zeroed).is_some();
+            SITUATIONS.note_if(self.stack.alone && found, Situation::FoundAfterTrim);
+        }
+    }
+
+    /// Allocates, and enters the block. Returns where it is.
+    pub fn block(&self, layout: Layout, zeroed: bool) -> Option<*mut u8> {
+        let block = self.attempt(layout, zeroed);
+        if block.is_null() {
+            return None;
+        }
+        self.shadow.borrow_mut().insert(block, layout);
+        Some(block)
+    }
+
+    fn attempt(&self, layout: Layout, zeroed: bool) -> *mut u8 {
+        let heap = self.stack.heap;
+        let before = self.snapshot();
+        // SAFETY: the size is not zero.
+        let block = self.during(Doing::Allocating, || unsafe {
+            if zeroed {
+                heap.alloc_zeroed(layout)
+            } else {
+                heap.alloc(layout)
+            }
+        });
+        self.note_allocation(before, layout, block);
+        if zeroed && !block.is_null() {
+            // SAFETY: the block is this large, and initialised.
+            let bytes = unsafe { std::slice::from_raw_parts(block, layout.size()) };
+            if let Some(at) = bytes.iter().position(|&byte| byte != 0) {
+                let part = &bytes[at..bytes.len().min(at + 16)];
+                panic!("not zero from byte {at} on: {part:x?}, {layout:?} at {block:p}");
+            }
+        }
+        block
+    }
+
+    /// Takes out any block. (It is not borrowed while the heap is at it: that may be interrupted.)
+    fn take(&self, choices: &mut impl Choices) -> Option<Block> {
+        let mut random = Random::new(choices.below(1 << 16) as u64);
+        self.shadow.borrow_mut().take(&mut random)
+    }
+
+    fn free(&self, choices: &mut impl Choices) {
+        let block = self.take(choices);
+        if let Some(block) = block {
+            self.free_block(block);
+        }
+    }
+
+    pub fn free_block(&self, block: Block) {
+        let before = self.snapshot();
+        // SAFETY: the block is live.
+        self.during(Doing::Freeing, || unsafe {
+            self.stack.heap.dealloc(block.ptr, block.layout)
+        });
+        self.note_free(before, block.ptr.addr());
+    }
+
+    fn reallocate(&self, choices: &mut impl Choices) {
+        let Some(block) = self.take(choices) else {
+            return;
+        };
+        let new_size = match choices.below(4) {
+            0 => 1 + choices.below(block.layout.size()),
+            1 => self.size(choices),
+            _ => block.layout.size() + self.size(choices),
+        };
+        let before = self.snapshot();
+        // SAFETY: the block is live, and the size neither zero nor large.
+        let moved = self.during(Doing::Reallocating, || unsafe {
+            self.stack.heap.realloc(block.ptr, block.layout, new_size)
+        });
+        let mut shadow = self.shadow.borrow_mut();
+        if moved.is_null() {
+            shadow.put_back(block, block.ptr, block.layout.size());
+        } else {
+            shadow.put_back(block, moved, new_size);
+        }
+        drop(shadow);
+        self.note_resize(before, &block, moved, new_size);
+    }
+
+    pub fn trim(&self) {
+        tell(format_args!("trim"));
+        let before = self.snapshot();
+        self.during(Doing::Trimming, || self.stack.heap.lock().trim());
+        self.note_trim(before);
+    }
+
+    pub fn drain(&self) {
+        tell(format_args!("drain"));
+        let before = self.snapshot();
+        let interrupts = self.interrupts.get();
+        let result = self.during(Doing::Draining, || self.stack.heap.drain());
+        tell(format_args!("drain gave back {result:x?}"));
+        // What the window refuses stays in the arena: only a tag can be wanting.
+        let wanting = |refusal: &DrainError| refusal.error == Error::AllocatorError;
+        assert!(result.as_ref().err().is_none_or(wanting), "{result:?}");
+        // An interrupt may queue more when the drain has seen that the queue is empty.
+        let is_alone = self.stack.alone && self.is_at_rest();
+        if is_alone && result.is_ok() && interrupts == self.interrupts.get() {
+            assert_settled(self);
+        }
+        self.note_drain(before, result);
+    }
+
+    /// Whether the fault injection has refused this kind of call more often than before.
+    pub fn refused(&self, call: Call) -> usize {
+        self.stack.window.injection.refused(call)
+    }
+
+    /// Bytes of blocks, pages of the arena, which this actor has.
+    pub fn rented(&self) -> usize {
+        self.tenant.borrow().bytes()
+    }
+
+    /// Frees everything, or forgets the blocks.
+    pub fn finish(&self, forget_blocks: bool) {
+        self.shadow.borrow().assert_all_intact();
+        self.tenant.borrow().assert_all_intact();
+        let mut random = Random::new(0);
+        while self.rented() > 0 {
+            Tenant::free(&self.tenant, self.stack.arena, &mut random);
+        }
+        if forget_blocks {
+            self.shadow.replace(Shadow::new());
+        }
+        while !self.shadow.borrow().is_empty() {
+            self.free(&mut random);
+        }
+    }
+}
+
+/// Bytes in a page, for sizes of what an arena has.
+pub const fn is_pages(bytes: usize) -> bool {
+    bytes.is_multiple_of(PAGE)
+}

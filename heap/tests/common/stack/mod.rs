@@ -1,0 +1,165 @@
+//! The whole stack over real memory, for programs that do to it whatever can be done.
+//!
+//! ```text
+//!     Actor ── blocks ────────> TalcLock<ArenaSource> ┐
+//!       │                                             ├──> Arena ──> Window: pages that are there
+//!       ├── Tenant: pages ────────────────────────────┘       └────> Supply   while they are lent
+//!       └── interrupts the calls of window and supply, which are refused at random: Injection
+//! ```
+//!
+//! A step of a program does one thing, of its own seed. After each step the walkers run, what each layer
+//! says is compared, and nobody may have touched a page that is not there. [`Situations`] counts where
+//! the programs got to.
+#![allow(dead_code, reason = "each test uses a part of it")]
+
+mod actor;
+mod holes;
+mod injection;
+mod interrupt;
+mod observe;
+mod page_faults;
+mod situations;
+mod supply;
+mod tenant;
+mod verify;
+mod window;
+mod yielding;
+
+use std::mem::ManuallyDrop;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use heap::source::ArenaSource;
+use heap::talc::TalcLock;
+use heap::vmem::Arena;
+use heap::vmem::lock::LockApi;
+
+pub use self::actor::Actor;
+pub use self::situations::Situations;
+use self::supply::Supply;
+use self::window::{PAGE, Properties, Window};
+use self::yielding::YieldingMutex;
+use crate::common::programs::{Program, context, enter};
+use crate::common::random::Choices;
+
+pub type PageArena<'a> = Arena<'a, 'a, &'a Supply<'a>, LockApi<YieldingMutex>>;
+pub type Source<'a> = ArenaSource<'a, &'a Supply<'a>, LockApi<YieldingMutex>>;
+pub type Heap<'a> = TalcLock<YieldingMutex, Source<'a>>;
+
+/// What the programs of this process got into.
+pub static SITUATIONS: Situations = Situations::new();
+/// How many steps and interrupts the programs of this process made.
+pub static OPERATIONS: AtomicU64 = AtomicU64::new(0);
+
+/// All layers of one program.
+pub struct Stack<'s, 'a> {
+    window: &'s Window,
+    arena: &'s PageArena<'a>,
+    heap: &'s Heap<'a>,
+    /// Whether only one thread uses it, so that what an operation changes can be seen.
+    alone: bool,
+    /// Sizes that are often asked for, so that there are many holes that nearly fit.
+    usual: [usize; 3],
+}
+
+/// Runs a program of one thread. `steps` makes them.
+pub fn run<C: Choices>(set_up: &mut C, steps: impl FnOnce(&Actor<'_, '_>, &mut C)) {
+    with_stack(set_up, true, |stack, set_up| {
+        let mut actors = [Actor::new(stack)];
+        steps(&actors[0], set_up);
+        verify::finish(stack, &mut actors, set_up)
+    });
+}
+
+/// Runs a program whose steps are dealt out to so many threads.
+pub fn run_with_threads(program: &Program, threads: usize) {
+    with_stack(&mut program.set_up(), false, |stack, set_up| {
+        let mut actors: Vec<_> = (0..threads).map(|_| Actor::new(stack)).collect();
+        let context = context();
+        std::thread::scope(|scope| {
+            for (index, actor) in actors.iter_mut().enumerate() {
+                let steps = program.steps().skip(index).step_by(threads);
+                let work = move || {
+                    enter(context);
+                    steps.for_each(|mut random| actor.step(&mut random));
+                };
+                std::thread::Builder::new()
+                    .name(format!("thread {index} of {threads}"))
+                    .spawn_scoped(scope, work)
+                    .unwrap();
+            }
+        });
+        verify::finish(stack, &mut actors, set_up)
+    });
+}
+
+/// Makes a stack, runs `test` on it, and drops one layer after the other. `test` says whether the heap
+/// is dropped with blocks in it.
+fn with_stack<C: Choices>(
+    set_up: &mut C,
+    alone: bool,
+    test: impl FnOnce(&Stack<'_, '_>, &mut C) -> bool,
+) {
+    let zeroed = set_up.chance(3);
+    let short_of_tags = !zeroed && set_up.chance(4);
+    let window = Window::new(Properties {
+        pages: 24 + set_up.pick(&[100, 200, 400]) / 2 + set_up.below(200),
+        guarded: !set_up.chance(4),
+        // Ends that are not taken back stay in the arena as they are, and are not zero.
+        resizable: zeroed || !set_up.chance(8),
+        zeroed,
+        short_of_tags,
+    });
+    let supply = Supply::new(&window.injection);
+    // A layer that is damaged must not be dropped: the panic that says so ends here.
+    let arena = PageArena::create("pages", PAGE, Some(&window), &supply).unwrap();
+    let mut arena = arena.with_kept_spans(0);
+    if short_of_tags || !zeroed && set_up.chance(3) {
+        // Then spans are larger than what is allocated of them, and free memory is kept.
+        arena = arena.with_kept_spans(set_up.below(3));
+        arena = arena.with_min_import(set_up.below(17) * PAGE);
+        if short_of_tags || set_up.chance(2) {
+            let pages = 1 + set_up.below(window.pages() / 2);
+            arena.add_span(window.keep(pages), pages * PAGE).unwrap();
+        }
+    }
+    // A layer that is damaged must not be dropped: the panic that says so ends here.
+    let arena = ManuallyDrop::new(arena);
+    // SAFETY: the window's pages are memory that only the arena's borrowers use.
+    let source = unsafe { Source::new(&arena) };
+    let source = if zeroed {
+        // SAFETY: pages are lent as zero, and the arena keeps none that come back to it.
+        unsafe { source.of_zeroed_memory() }
+    } else {
+        source
+    };
+    let heap = ManuallyDrop::new(Heap::new(source));
+    let usual = [(); 3]
+        .map(|()| 1 << (8 + set_up.below(9)))
+        .map(|most| most / 2 + set_up.below(most));
+    let stack = Stack {
+        window: &window,
+        arena: &arena,
+        heap: &heap,
+        alone,
+        usual,
+    };
+    let in_use = test(&stack, set_up);
+
+    drop(ManuallyDrop::into_inner(heap));
+    if in_use && alone {
+        SITUATIONS.note(situations::Situation::DroppedInUse);
+    }
+    assert_eq!(arena.allocated_space(), 0, "the heap is gone");
+    arena.trim();
+    assert_eq!(arena.borrowed_space(), 0);
+    assert_eq!(window.lent(), 0);
+    arena.check().unwrap();
+    window.assert_no_fault();
+    drop(ManuallyDrop::into_inner(arena));
+    assert_eq!(supply.out(), 0, "tags or pages are lost");
+}
+
+/// How many steps and interrupts there were so far.
+pub fn operations() -> u64 {
+    OPERATIONS.load(Relaxed)
+}

@@ -1,0 +1,321 @@
+//! What an operation changed, as it is seen from outside.
+
+use std::alloc::Layout;
+
+use heap::source::{ArenaHeap, DrainError};
+use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT};
+
+use super::SITUATIONS;
+use super::actor::{Actor, Doing};
+use super::injection::Call;
+use super::interrupt::Moment;
+use super::situations::Situation::{self, *};
+use crate::common::shadow::Block;
+
+/// All that may change.
+pub struct Snapshot {
+    heaps: Vec<ArenaHeap>,
+    /// Where the free range at the top of the first heap begins.
+    top: usize,
+    allocated: usize,
+    extended: usize,
+    imported: usize,
+    refused_extends: usize,
+    refused_imports: usize,
+    refused_shrinks: usize,
+    refused_releases: usize,
+    refused_tags: usize,
+    interrupts: u64,
+}
+
+impl Snapshot {
+    fn find(&self, base: usize) -> Option<&ArenaHeap> {
+        self.heaps
+            .iter()
+            .find(|heap| heap.base.addr().get() == base)
+    }
+}
+
+/// How a heap changed.
+struct Change {
+    base: usize,
+    before: Option<ArenaHeap>,
+    after: Option<ArenaHeap>,
+}
+
+impl Change {
+    fn kept(&self) -> (usize, usize) {
+        let kept = |heap: Option<ArenaHeap>| heap.map_or(0, |heap| heap.kept);
+        (kept(self.before), kept(self.after))
+    }
+
+    fn is_growth(&self) -> bool {
+        self.kept().0 < self.kept().1
+    }
+
+    fn is_lower(&self) -> bool {
+        self.after.is_some() && self.kept().0 > self.kept().1
+    }
+}
+
+fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
+    let bases = before.heaps.iter().chain(&after.heaps);
+    let mut bases: Vec<_> = bases.map(|heap| heap.base.addr().get()).collect();
+    bases.sort_unstable();
+    bases.dedup();
+    let change = |base| Change {
+        base,
+        before: before.find(base).copied(),
+        after: after.find(base).copied(),
+    };
+    bases.into_iter().map(change).collect()
+}
+
+/// Notes a change that came when a lock was released.
+fn note_between(interrupted: Option<(Doing, Moment)>, changes: &[Change]) {
+    let changed = changes
+        .iter()
+        .any(|change| change.kept().0 != change.kept().1);
+    if let Some((doing, moment)) = interrupted
+        && moment.call == Call::Unlock
+        && changed
+    {
+        SITUATIONS.note(if doing == Doing::Draining {
+            DrainBetween
+        } else {
+            AllocationBetween
+        });
+    }
+}
+
+fn note_if(condition: bool, situation: Situation) {
+    SITUATIONS.note_if(condition, situation);
+}
+
+impl Actor<'_, '_> {
+    /// `None` where other threads change things, too.
+    pub fn snapshot(&self) -> Option<Snapshot> {
+        if !self.stack.alone {
+            return None;
+        }
+        let injection = &self.stack.window.injection;
+        let talc = self.stack.heap.lock();
+        let heaps: Vec<_> = talc.arena_heaps().collect();
+        // SAFETY: it is the end of a heap of this allocator.
+        let top = |heap: &ArenaHeap| unsafe { talc.reserved(heap.end) }.up_to.addr().get();
+        Some(Snapshot {
+            top: heaps.first().map_or(0, top),
+            heaps,
+            allocated: self.stack.arena.allocated_space(),
+            extended: injection.granted(Call::Extend),
+            imported: injection.granted(Call::Import),
+            refused_extends: self.refused(Call::Extend),
+            refused_imports: self.refused(Call::Import),
+            refused_shrinks: self.refused(Call::Shrink),
+            refused_releases: self.refused(Call::Release),
+            refused_tags: self.refused(Call::Tag),
+            interrupts: self.interrupts.get(),
+        })
+    }
+
+    /// The heap whose pages a drain is just giving back, if this is an interrupt of that.
+    fn drained_heap(&self, call: Call, before: &Snapshot) -> Option<usize> {
+        let (doing, moment) = self.interrupted.get()?;
+        let is_heap = before.find(moment.base).is_some();
+        (doing == Doing::Draining && moment.call == call && (is_heap || call == Call::Release))
+            .then_some(moment.base)
+    }
+
+    fn is_drain_at_tags(&self) -> bool {
+        self.interrupted
+            .get()
+            .is_some_and(|(doing, moment)| doing == Doing::Draining && moment.call == Call::Tag)
+    }
+
+    pub fn note_allocation(&self, before: Option<Snapshot>, layout: Layout, block: *mut u8) {
+        let (Some(before), Some(after)) = (before, self.snapshot()) else {
+            return;
+        };
+        let granted = before.imported < after.imported || before.extended < after.extended;
+        let refused = before.refused_imports < after.refused_imports
+            || before.refused_extends < after.refused_extends;
+        let changes = changes(&before, &after);
+        let grew = changes.iter().any(Change::is_growth);
+        note_between(self.interrupted.get(), &changes);
+        for change in &changes {
+            note_growth(change, &before, &after);
+        }
+        let was_interrupted = before.interrupts != after.interrupts;
+        if !was_interrupted && top_fits(&before, layout) {
+            note_if(granted || refused || grew, AskedThoughTopFits);
+            note_if(refused && !granted && !grew, RefusedThoughTopFits);
+        }
+        note_if(
+            !was_interrupted && !block.is_null() && refused && !grew,
+            FoundAfterRefusal,
+        );
+        note_if(block.is_null(), OutOfMemory);
+        note_if(
+            before.refused_extends < after.refused_extends,
+            ExtendRefused,
+        );
+        note_if(
+            before.refused_imports < after.refused_imports,
+            ImportRefused,
+        );
+        note_if(before.refused_tags < after.refused_tags, TagsOutInGrowth);
+        note_if(self.is_drain_at_tags() && !block.is_null(), TagAllocated);
+        if let Some(base) = self.drained_heap(Call::Shrink, &before) {
+            let heap = before.find(base).expect("it is a heap");
+            let is_in = (base..base + heap.kept).contains(&block.addr());
+            note_if(is_in, DrainAllocated);
+            note_if(grew, DrainClaimed);
+        }
+        note_if(
+            grew && self.drained_heap(Call::Release, &before).is_some(),
+            ReleaseClaimed,
+        );
+    }
+
+    pub fn note_free(&self, before: Option<Snapshot>, block: usize) {
+        let (Some(before), Some(after)) = (before, self.snapshot()) else {
+            return;
+        };
+        let drained = self.drained_heap(Call::Shrink, &before);
+        let changes = changes(&before, &after);
+        note_between(self.interrupted.get(), &changes);
+        for change in changes {
+            let is_drained = drained == Some(change.base);
+            note_if(change.is_lower(), Lowered);
+            note_if(change.after.is_none(), Deleted);
+            note_if(is_drained && change.is_lower(), DrainLowered);
+            note_if(is_drained && change.after.is_none(), DrainDeleted);
+            let is_in = change.base <= block && block < change.base + change.kept().0;
+            note_if(is_drained && is_in, DrainFreed);
+            note_if(
+                self.is_drain_at_tags() && change.kept().1 < change.kept().0,
+                TagLowered,
+            );
+        }
+    }
+
+    pub fn note_resize(
+        &self,
+        before: Option<Snapshot>,
+        block: &Block,
+        moved: *mut u8,
+        new_size: usize,
+    ) {
+        let Some(before) = before else { return };
+        let grown = !moved.is_null() && new_size > block.layout.size();
+        note_if(grown && moved == block.ptr, ResizedInPlace);
+        note_if(grown && moved != block.ptr, Moved);
+        if let Some(base) = self.drained_heap(Call::Shrink, &before) {
+            let heap = before.find(base).expect("it is a heap");
+            let is_in = (base..base + heap.kept).contains(&moved.addr());
+            note_if(grown && moved == block.ptr && is_in, DrainResized);
+        }
+    }
+
+    pub fn note_trim(&self, before: Option<Snapshot>) {
+        let (Some(before), Some(after)) = (before, self.snapshot()) else {
+            return;
+        };
+        let drained = self.drained_heap(Call::Shrink, &before);
+        let changes = changes(&before, &after);
+        note_between(self.interrupted.get(), &changes);
+        for change in changes {
+            let is_drained = drained == Some(change.base);
+            note_if(change.is_lower(), Trimmed);
+            note_if(change.after.is_none(), TrimDeleted);
+            note_if(is_drained && change.is_lower(), DrainTrimmed);
+            note_if(is_drained && change.after.is_none(), DrainDeleted);
+            note_if(
+                self.is_drain_at_tags() && change.kept().1 < change.kept().0,
+                TagLowered,
+            );
+        }
+    }
+
+    pub fn note_drain(&self, before: Option<Snapshot>, result: Result<usize, DrainError>) {
+        let (Some(before), Some(after)) = (before, self.snapshot()) else {
+            return;
+        };
+        let is_nested = self
+            .interrupted
+            .get()
+            .is_some_and(|(doing, _)| doing == Doing::Draining);
+        note_if(is_nested, DrainedNested);
+        note_if(matches!(result, Ok(1..)), Drained);
+        note_if(
+            self.drained_heap(Call::Release, &before).is_some() && matches!(result, Ok(1..)),
+            ReleaseDrained,
+        );
+        note_if(
+            before.refused_shrinks < after.refused_shrinks,
+            ShrinkRefused,
+        );
+        note_if(
+            before.refused_releases < after.refused_releases,
+            ReleaseRefused,
+        );
+        note_if(before.refused_tags < after.refused_tags, TagsOutInDrain);
+        if result.is_err() {
+            SITUATIONS.note(Requeued);
+            for change in changes(&before, &after) {
+                let was_queued = change.before.is_some_and(|heap| heap.kept < heap.size);
+                note_if(was_queued && change.is_lower(), RequeuedMoved);
+                note_if(was_queued && change.after.is_none(), RequeuedDeleted);
+            }
+        }
+    }
+
+    pub fn note_rent(&self) {
+        if !self.stack.alone {
+            return;
+        }
+        match self.interrupted.get() {
+            Some((Doing::Allocating | Doing::Reallocating, moment)) => {
+                note_if(moment.call == Call::Extend, TenantInExtend);
+                note_if(moment.call == Call::Import, TenantInImport);
+            }
+            Some((Doing::Draining, moment)) => {
+                note_if(moment.call != Call::Tag, TenantInDrain);
+            }
+            _ => {}
+        }
+    }
+}
+
+fn note_growth(change: &Change, before: &Snapshot, after: &Snapshot) {
+    match (&change.before, &change.after) {
+        (Some(old), Some(new)) if new.kept > old.kept => {
+            let is_larger = new.size > old.size;
+            let by_demand = before.refused_extends < after.refused_extends;
+            note_if(is_larger && by_demand, GrownByDemand);
+            SITUATIONS.note(match (is_larger, old.kept < old.size) {
+                (true, false) => Grown,
+                (true, true) => GrownPastQueue,
+                (false, _) => GrownFromQueue,
+            });
+        }
+        (None, Some(_)) => {
+            if before.imported == after.imported && before.allocated == after.allocated {
+                SITUATIONS.note(TakenBack);
+            }
+            note_if(after.heaps.len() == 2, ClaimedSecond);
+            note_if(after.heaps.len() > 2, ClaimedThird);
+        }
+        _ => {}
+    }
+}
+
+/// Whether the layout fits in the free range at the top of the heap that would grow.
+fn top_fits(before: &Snapshot, layout: Layout) -> bool {
+    let Some(first) = before.heaps.first() else {
+        return false;
+    };
+    let base = before.top.next_multiple_of(layout.align().max(CHUNK_UNIT));
+    let size = (layout.size() + CHUNK_OVERHEAD).next_multiple_of(CHUNK_UNIT);
+    base + size.max(2 * CHUNK_UNIT) <= first.end.addr().get()
+}

@@ -1,0 +1,102 @@
+//! Which situations the programs got into, and how often.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+macro_rules! situations {
+    ($($name:ident: $what:literal,)*) => {
+        /// What can happen between the layers. Seen from outside, by what an operation changed.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug)]
+        pub enum Situation {
+            $(#[doc = $what] $name,)*
+        }
+
+        /// Each with its description.
+        const ALL: &[(Situation, &str)] = &[$((Situation::$name, $what),)*];
+    };
+}
+
+situations! {
+    Grown: "a heap grows in place",
+    GrownByDemand: "a heap grows by the demand after its step was refused",
+    GrownFromQueue: "a heap takes back what is queued above it",
+    GrownPastQueue: "a heap takes back what is queued, and pages above it",
+    ClaimedSecond: "a second heap is claimed",
+    ClaimedThird: "a third heap, or one more, is claimed",
+    TakenBack: "a deleted heap is taken back from the queue",
+    RefusedThoughTopFits: "the source is asked and refuses though the top gap fits",
+    AskedThoughTopFits: "the source is asked though the top gap fits",
+    FoundAfterRefusal: "a gap is found after the source has refused",
+    OutOfMemory: "an allocation fails",
+    FoundAfterTrim: "it succeeds after trim and drain",
+    Lowered: "a heap's end goes down when a block is freed",
+    Deleted: "a heap is deleted when its last block is freed",
+    ResizedInPlace: "a block grows in place",
+    Moved: "a block moves to grow",
+    Trimmed: "trim lowers a heap's end",
+    TrimDeleted: "trim deletes a heap",
+    Drained: "drain gives something back",
+    DrainedNested: "drain is called during a drain",
+    DrainAllocated: "during a shrink for the heap: a block is allocated in that heap",
+    DrainClaimed: "during a shrink for the heap: another heap is claimed or grows",
+    DrainResized: "during a shrink for the heap: a block grows in place in it",
+    DrainFreed: "during a shrink for the heap: a block in it is freed",
+    DrainLowered: "during a shrink for the heap: its end goes down",
+    DrainTrimmed: "during a shrink for the heap: trim lowers its end",
+    DrainDeleted: "during a shrink for the heap: it is deleted",
+    ReleaseClaimed: "during a release of a deleted heap: a heap grows or is claimed",
+    ReleaseDrained: "during a release of a deleted heap: drain gives something else back",
+    TagAllocated: "while a drain waits for a tag: a block is allocated",
+    TagLowered: "while a drain waits for a tag: the end of the heap goes down or the heap goes",
+    DrainBetween: "between a drain's steps, no lock held: a heap changes",
+    AllocationBetween: "between an allocation's or a free's steps, no lock held: a heap changes",
+    Requeued: "a drain fails, and the range is queued again",
+    RequeuedMoved: "a drain fails after the heap's end has moved",
+    RequeuedDeleted: "a drain fails after the heap was deleted",
+    ShrinkRefused: "the source refuses to shrink a span for a drain",
+    ReleaseRefused: "the source refuses to take back a span for a drain",
+    ExtendRefused: "the source refuses to extend a span for a heap",
+    ImportRefused: "the source refuses a span for a heap",
+    TagsOutInGrowth: "tags run out while a heap grows or is claimed",
+    TagsOutInDrain: "tags run out while a range is drained",
+    TenantInExtend: "another user changes the arena while a heap's span is extended",
+    TenantInImport: "another user changes the arena while a heap's span is imported",
+    TenantInDrain: "another user changes the arena while a heap's span is shrunk or released",
+    DroppedInUse: "a heap with blocks is dropped",
+}
+
+/// How often each situation was reached.
+pub struct Situations([AtomicU64; ALL.len()]);
+
+impl Situations {
+    pub const fn new() -> Self {
+        Self([const { AtomicU64::new(0) }; ALL.len()])
+    }
+
+    pub fn note(&self, situation: Situation) {
+        self.0[situation as usize].fetch_add(1, Relaxed);
+    }
+
+    pub fn note_if(&self, condition: bool, situation: Situation) {
+        if condition {
+            self.note(situation);
+        }
+    }
+
+    fn count(&self, situation: Situation) -> u64 {
+        self.0[situation as usize].load(Relaxed)
+    }
+
+    /// A table of all of them.
+    pub fn print(&self) {
+        for &(situation, what) in ALL {
+            println!("{:>12}  {what}", self.count(situation));
+        }
+    }
+
+    /// Those that no program got into.
+    pub fn missing(&self) -> Vec<Situation> {
+        let all = ALL.iter().map(|&(situation, _)| situation);
+        all.filter(|&situation| self.count(situation) == 0)
+            .collect()
+    }
+}

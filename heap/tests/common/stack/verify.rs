@@ -1,0 +1,126 @@
+//! What must hold after each step, and at the end.
+
+use std::mem::size_of;
+
+use heap::Span;
+use heap::talc::base::CHUNK_UNIT;
+use heap::talc::source::ArenaHeap;
+use heap::vmem::SegmentKind;
+
+use super::actor::{Actor, is_pages};
+use super::{PAGE, Stack};
+use crate::common::random::Choices;
+
+/// Everything that can be seen agrees.
+pub fn verify(actor: &Actor<'_, '_>) {
+    let stack = actor.stack;
+    stack.window.assert_no_fault();
+    let heaps = check_heaps(stack);
+    stack.arena.check().unwrap();
+    if !stack.alone {
+        return;
+    }
+    let ranges: Vec<_> = heaps
+        .iter()
+        .map(|heap| (heap.base.addr().get(), heap.end.addr().get()))
+        .collect();
+    actor.shadow.borrow().assert_within(&ranges);
+    let sizes: usize = heaps.iter().map(|heap| heap.size).sum();
+    let allocated = stack.arena.allocated_space();
+    assert!(
+        allocated >= sizes + actor.rented(),
+        "{allocated:#x} of the arena are allocated, and in use are {heaps:x?}"
+    );
+    assert!(
+        stack.arena.borrowed_space() == stack.window.lent(),
+        "the arena has not what the window has lent"
+    );
+}
+
+/// Each record says where Talc's heap ends, and where the arena's segment does. Returns the heaps.
+fn check_heaps(stack: &Stack<'_, '_>) -> Vec<ArenaHeap> {
+    let talc = stack.heap.lock();
+    talc.check().unwrap();
+    let heaps: Vec<_> = talc.arena_heaps().collect();
+    let kept: usize = heaps.iter().map(|heap| heap.kept).sum();
+    assert_eq!(kept, talc.source.claimed(), "{heaps:x?}");
+    for heap in &heaps {
+        let base = heap.base.addr().get();
+        let record = base + heap.kept - heap.end.addr().get();
+        assert!(
+            is_pages(base | heap.kept | heap.size) && heap.kept <= heap.size,
+            "{heap:x?}"
+        );
+        assert!(
+            (size_of::<[usize; 6]>()..=16 * size_of::<usize>()).contains(&record)
+                && record.is_multiple_of(CHUNK_UNIT),
+            "{record} bytes for the record: {heap:x?}"
+        );
+        // SAFETY: the source says that it is a heap of this allocator.
+        unsafe {
+            talc.check_heap(Span::new(heap.base.as_ptr(), heap.end.as_ptr()))
+                .unwrap_or_else(|corruption| panic!("{heap:x?}: {corruption:?}"));
+            assert!(talc.reserved(heap.end).up_to <= heap.end, "{heap:x?}");
+        }
+    }
+    // A segment may change while the lock is free: its owner drains.
+    if stack.alone {
+        for heap in &heaps {
+            let base = heap.base.addr().get();
+            let segment = stack
+                .arena
+                .segment_of(base)
+                .expect("a heap lies in the arena");
+            assert_eq!(
+                (segment.base, segment.last, segment.kind),
+                (base, base + heap.size - 1, SegmentKind::Allocated),
+                "the segment of {heap:x?}"
+            );
+        }
+    }
+    heaps
+}
+
+/// All that the heap keeps is what the arena has lent to it: nothing is on its way.
+pub fn assert_settled(actor: &Actor<'_, '_>) {
+    let heaps = check_heaps(actor.stack);
+    assert!(
+        heaps.iter().all(|heap| heap.kept == heap.size),
+        "{heaps:x?}"
+    );
+    let sizes: usize = heaps.iter().map(|heap| heap.size).sum();
+    assert_eq!(actor.stack.arena.allocated_space(), sizes + actor.rented());
+}
+
+/// Frees all, or leaves the blocks to a heap that is dropped with them, which is what it returns.
+pub fn finish(
+    stack: &Stack<'_, '_>,
+    actors: &mut [Actor<'_, '_>],
+    choices: &mut impl Choices,
+) -> bool {
+    stack.window.injection.cease();
+    stack.window.limit(stack.window.pages());
+    let in_use = choices.chance(4);
+    for actor in &mut *actors {
+        actor.finish(in_use);
+    }
+    stack.window.assert_no_fault();
+    let last = &actors[0];
+    last.drain();
+    assert_settled(last);
+    if in_use {
+        return stack.heap.lock().arena_heaps().count() > 0;
+    }
+    last.trim();
+    last.drain();
+    assert_settled(last);
+    let heaps = check_heaps(stack);
+    assert!(heaps.len() <= 1, "{heaps:x?}");
+    assert!(
+        stack.arena.allocated_space() <= 2 * PAGE,
+        "more is left than the list heads take: {heaps:x?}"
+    );
+    #[cfg(feature = "counters")]
+    assert_eq!(stack.heap.lock().counters().allocated_bytes, 0);
+    false
+}

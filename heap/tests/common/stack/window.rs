@@ -1,0 +1,313 @@
+//! A page source of real memory: pages that nobody has are not there.
+
+use std::collections::BTreeMap;
+use std::num::NonZero;
+use std::ptr::{NonNull, null_mut};
+use std::sync::Mutex;
+
+use heap::vmem::{self, Error, Layout, Source};
+
+use crate::common::programs::tell;
+
+use super::injection::{Call, Injection};
+use super::interrupt::interrupt;
+use super::page_faults::Watch;
+
+pub const PAGE: usize = 4096;
+
+/// The alignment of windows: programs do the same wherever the system has room.
+const ALIGN: usize = 1 << 21;
+
+/// What new pages hold, unless they must be zero.
+const LITTER: u8 = 0xc3;
+
+/// A reserved range of addresses in which pages are mapped and unmapped.
+///
+/// ```text
+///     base
+///     ├─ lent: rw ───┬─ guard: none ─┬─ nobody's: none ──────┬─ lent: rw ──┬─ guard ┄
+/// ```
+///
+/// What is given back is unmapped: an access to it is [noted](super::page_faults), and its contents are lost.
+pub struct Window {
+    /// What was reserved; the window begins at its first multiple of [`ALIGN`].
+    mapping: NonNull<u8>,
+    base: NonNull<u8>,
+    pages: usize,
+    /// Whether a page above each range stays unmapped, and is nobody else's.
+    guarded: bool,
+    /// Whether a range can be extended and shrunk.
+    resizable: bool,
+    /// Whether new pages are zero.
+    zeroed: bool,
+    books: Mutex<Books>,
+    watch: Watch,
+    pub injection: Injection,
+}
+
+/// Who has what, in pages from the window's base.
+struct Books {
+    taken: Vec<bool>,
+    /// Where a lent range ends, by where it begins.
+    lent: BTreeMap<usize, usize>,
+    /// More pages than this are not lent.
+    limit: usize,
+}
+
+impl Books {
+    fn count(&self) -> usize {
+        self.lent.iter().map(|(from, to)| to - from).sum()
+    }
+}
+
+// SAFETY: pointers into the window are made for what is lent, and for whoever it is lent to.
+unsafe impl Sync for Window {}
+// SAFETY: the mapping belongs to no thread.
+unsafe impl Send for Window {}
+
+/// The properties of a [`Window`].
+#[derive(Clone, Copy, Debug)]
+pub struct Properties {
+    pub pages: usize,
+    pub guarded: bool,
+    pub resizable: bool,
+    pub zeroed: bool,
+    pub short_of_tags: bool,
+}
+
+impl Window {
+    pub fn new(properties: Properties) -> Self {
+        let Properties {
+            pages,
+            guarded,
+            resizable,
+            zeroed,
+            short_of_tags,
+        } = properties;
+        let flags = libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE;
+        let reserved = pages * PAGE + ALIGN;
+        // SAFETY: a new mapping at an address that the system chooses touches nothing that exists.
+        let mapping = unsafe { libc::mmap(null_mut(), reserved, libc::PROT_NONE, flags, -1, 0) };
+        let error = std::io::Error::last_os_error();
+        assert_ne!(mapping, libc::MAP_FAILED, "{error}");
+        mapping.expose_provenance();
+        let mapping = NonNull::new(mapping.cast::<u8>()).expect("nothing is mapped at zero");
+        let base = mapping.map_addr(|address| {
+            let base = address.get().next_multiple_of(ALIGN);
+            NonZero::new(base).expect("it is no lower")
+        });
+        Self {
+            mapping,
+            base,
+            pages,
+            guarded,
+            resizable,
+            zeroed,
+            books: Mutex::new(Books {
+                taken: vec![false; pages],
+                lent: BTreeMap::new(),
+                limit: pages,
+            }),
+            watch: Watch::new(base, pages * PAGE),
+            injection: Injection::new(zeroed, short_of_tags),
+        }
+    }
+
+    /// Bytes that are lent.
+    pub fn lent(&self) -> usize {
+        self.books.lock().unwrap().count() * PAGE
+    }
+
+    /// No more than so many pages are lent at a time.
+    pub fn limit(&self, pages: usize) {
+        self.books.lock().unwrap().limit = pages;
+    }
+
+    pub fn pages(&self) -> usize {
+        self.pages
+    }
+
+    /// Nobody has touched a page that was not his.
+    pub fn assert_no_fault(&self) {
+        if let Some(address) = self.watch.fault() {
+            let page = (address - self.base.addr().get()) / PAGE;
+            panic!("page {page} of the window was touched at {address:#x} while it was nobody's");
+        }
+    }
+
+    /// Maps so many pages at the beginning of the window, for good, and returns where they are.
+    pub fn keep(&self, pages: usize) -> usize {
+        self.books.lock().unwrap().taken[..pages].fill(true);
+        self.map(0, pages);
+        self.address(0)
+    }
+
+    fn page(&self, address: usize) -> usize {
+        (address - self.base.addr().get()) / PAGE
+    }
+
+    fn address(&self, page: usize) -> usize {
+        self.base.addr().get() + page * PAGE
+    }
+
+    fn map(&self, from: usize, to: usize) {
+        self.protect(from, to, libc::PROT_READ | libc::PROT_WRITE);
+        if !self.zeroed {
+            // SAFETY: the pages lie in the window, were just mapped, and nobody has them yet.
+            unsafe {
+                let start = self.base.byte_add(from * PAGE);
+                start.write_bytes(LITTER, (to - from) * PAGE);
+            }
+        }
+    }
+
+    fn unmap(&self, from: usize, to: usize) {
+        // SAFETY: the pages lie in the window, and who had them has given them back.
+        let result = unsafe {
+            let start = self.base.byte_add(from * PAGE);
+            libc::madvise(
+                start.as_ptr().cast(),
+                (to - from) * PAGE,
+                libc::MADV_DONTNEED,
+            )
+        };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+        self.protect(from, to, libc::PROT_NONE);
+    }
+
+    fn protect(&self, from: usize, to: usize, access: libc::c_int) {
+        // SAFETY: the pages lie in the window, and change hands.
+        let result = unsafe {
+            let start = self.base.byte_add(from * PAGE);
+            libc::mprotect(start.as_ptr().cast(), (to - from) * PAGE, access)
+        };
+        assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
+    }
+
+    /// Asks the fault injection, before and after other things happen, and counts the answer.
+    fn attempt<T>(
+        &self,
+        call: Call,
+        base: usize,
+        work: impl FnOnce() -> vmem::Result<T>,
+    ) -> vmem::Result<T> {
+        let refused = self.injection.refuses(call);
+        interrupt(call, base);
+        let result = if refused {
+            Err(Error::Other("the window refuses"))
+        } else {
+            work()
+        };
+        self.injection.note(call, result.is_ok());
+        tell(format_args!(
+            "the window's {call:?} of {base:#x}: {}",
+            result.is_ok()
+        ));
+        interrupt(call, base);
+        result
+    }
+
+    /// The first free run of `count` pages, a guard included, that lies where the layout wants it.
+    fn find(&self, taken: &[bool], count: usize, layout: &Layout) -> Option<usize> {
+        let mut run = 0;
+        for (page, &is_taken) in taken.iter().enumerate() {
+            run = if is_taken { 0 } else { run + 1 };
+            let phase = layout.phase().unwrap_or(0);
+            let aligned = |from: &usize| {
+                self.address(*from)
+                    .wrapping_sub(phase)
+                    .is_multiple_of(layout.align())
+            };
+            if run >= count
+                && let Some(from) = Some(page + 1 - count).filter(aligned)
+            {
+                return Some(from);
+            }
+        }
+        None
+    }
+}
+
+impl Drop for Window {
+    fn drop(&mut self) {
+        // SAFETY: it was mapped so, and nobody has any of its pages any more.
+        unsafe { libc::munmap(self.mapping.as_ptr().cast(), self.pages * PAGE + ALIGN) };
+    }
+}
+
+impl Source for Window {
+    fn import(&self, layout: Layout) -> vmem::Result<usize> {
+        let pages = layout.size() / PAGE;
+        assert!(layout.size().is_multiple_of(PAGE) && layout.align() >= PAGE);
+        self.attempt(Call::Import, 0, || {
+            let mut books = self.books.lock().unwrap();
+            let run = pages + usize::from(self.guarded);
+            let exhausted = Error::Empty {
+                size: layout.size(),
+            };
+            if books.count() + pages > books.limit {
+                return Err(exhausted);
+            }
+            let from = self.find(&books.taken, run, &layout).ok_or(exhausted)?;
+            books.taken[from..from + run].fill(true);
+            books.lent.insert(from, from + pages);
+            self.map(from, from + pages);
+            Ok(self.address(from))
+        })
+    }
+
+    unsafe fn release(&self, base: usize, size: usize) -> vmem::Result<()> {
+        let (from, to) = (self.page(base), self.page(base + size));
+        self.attempt(Call::Release, base, || {
+            self.unmap(from, to);
+            // Others may come before the addresses are free.
+            interrupt(Call::Release, base);
+            let mut books = self.books.lock().unwrap();
+            assert_eq!(books.lent.remove(&from), Some(to), "another range was lent");
+            books.taken[from..to + usize::from(self.guarded)].fill(false);
+            Ok(())
+        })
+    }
+
+    unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> vmem::Result<()> {
+        if !self.resizable {
+            return Err(Error::NotSupported);
+        }
+        let guard = usize::from(self.guarded);
+        let [from, old, new] = [base, base + size, base + new_size].map(|at| self.page(at));
+        self.attempt(Call::Extend, base, || {
+            let mut books = self.books.lock().unwrap();
+            assert_eq!(books.lent.get(&from), Some(&old), "another range was lent");
+            let is_room = new + guard <= self.pages
+                && !books.taken[old + guard..new + guard].contains(&true)
+                && books.count() + (new - old) <= books.limit;
+            if !is_room {
+                return Err(Error::Empty { size: new_size });
+            }
+            books.taken[old..new + guard].fill(true);
+            books.lent.insert(from, new);
+            self.map(old, new);
+            Ok(())
+        })
+    }
+
+    unsafe fn shrink(&self, base: usize, size: usize, new_size: usize) -> vmem::Result<()> {
+        if !self.resizable {
+            return Err(Error::NotSupported);
+        }
+        let guard = usize::from(self.guarded);
+        let [from, old, new] = [base, base + size, base + new_size].map(|at| self.page(at));
+        self.attempt(Call::Shrink, base, || {
+            self.unmap(new, old);
+            interrupt(Call::Shrink, base);
+            let mut books = self.books.lock().unwrap();
+            assert_eq!(
+                books.lent.insert(from, new),
+                Some(old),
+                "another range was lent"
+            );
+            books.taken[new + guard..old + guard].fill(false);
+            Ok(())
+        })
+    }
+}

@@ -1,0 +1,75 @@
+//! The programs on the whole stack (`common/stack`) for as long as one likes, with a table of what they
+//! got into.
+//!
+//! | variable | what it changes |
+//! |---|---|
+//! | `HEAP_MINUTES` | how long to run, with seeds that no run had before; without it, 250 programs |
+//! | `HEAP_SEED` | only the program with this seed is run |
+//!
+//! ```text
+//! HEAP_MINUTES=30 cargo test --release -p heap --test soak -- --nocapture
+//! ```
+#![cfg(target_os = "linux")]
+
+mod common;
+#[path = "common/stack/mod.rs"]
+mod stack;
+
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use common::programs::{Program, run_program, variable};
+use stack::SITUATIONS;
+
+/// How many steps a program has.
+const STEPS: usize = 1000;
+/// How many programs there are if it is not said how long to run.
+const PROGRAMS: u64 = 250;
+
+/// Every fourth program has up to four threads.
+fn run(seed: u64, program: &Program) {
+    if seed % 4 == 3 {
+        stack::run_with_threads(program, 1 + (seed / 4 % 4) as usize);
+    } else {
+        stack::run(&mut program.set_up(), |actor, _| {
+            for mut random in program.steps() {
+                actor.step(&mut random);
+            }
+        });
+    }
+}
+
+#[test]
+fn programs_on_the_whole_stack_reach_every_situation() {
+    let begin = Instant::now();
+    let minutes = variable::<u64>("HEAP_MINUTES");
+    let seeds = match (variable::<u64>("HEAP_SEED"), minutes) {
+        (Some(seed), _) => seed..seed + 1,
+        (None, None) => 0..PROGRAMS,
+        (None, Some(_)) => {
+            let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+            (now.as_secs() << 32)..u64::MAX
+        }
+    };
+    let single = seeds.end - seeds.start == 1;
+    let mut programs = 0;
+    for seed in seeds {
+        if minutes.is_some_and(|minutes| begin.elapsed() >= Duration::from_secs(60 * minutes)) {
+            break;
+        }
+        run_program(seed, STEPS, &|program: &Program| run(seed, program));
+        programs += 1;
+    }
+    println!(
+        "{} operations in {programs} programs of {STEPS} steps, {:.0?}; situations:",
+        stack::operations(),
+        begin.elapsed()
+    );
+    SITUATIONS.print();
+    // With `hardened` gaps are found in another order.
+    let differs = single || cfg!(feature = "hardened");
+    assert!(
+        differs || SITUATIONS.missing().is_empty(),
+        "no program reached {:?}",
+        SITUATIONS.missing()
+    );
+}
