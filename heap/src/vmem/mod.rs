@@ -62,6 +62,7 @@ mod state;
 #[cfg(test)]
 mod steps;
 pub mod tags;
+mod view;
 
 use core::cell::UnsafeCell;
 use core::fmt;
@@ -76,6 +77,7 @@ pub use segment::Bt;
 pub use segments::{Segment, SegmentKind, Segments, SpanExtent};
 pub use source::Source;
 pub use tags::Allocator;
+pub use view::ArenaView;
 
 use state::State;
 

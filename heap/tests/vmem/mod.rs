@@ -13,3 +13,4 @@ mod sources;
 mod support;
 mod tags;
 mod threads;
+mod view;

@@ -1,0 +1,132 @@
+//! A read-only view of an arena, for code that may look at it and must not change it.
+
+use core::fmt;
+
+use super::{Allocator, Arena, Fault, Lock, Segment, Segments};
+
+/// A read-only view of an [`Arena`].
+///
+/// Whoever has an `&Arena` may free and resize segments that somebody else has allocated. Where
+/// the segments stand for memory in use, that would be unsound. A view has the methods that inspect
+/// an arena and none that changes it, so a safe function can hand it out. It has no `Deref` and no
+/// accessor that leads to the arena.
+///
+/// Each method costs what the method of the same name of [`Arena`] costs, takes the arena's lock
+/// for the same time, and takes none if that one takes none.
+///
+/// ```
+/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # type Lock = LockApi<spin::Mutex<()>>;
+/// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+/// let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+/// arena.add_span(0x1_0000, 0x5000)?;
+/// let view = arena.view();
+/// arena.xalloc_at(0x1_0000, 0x2000)?;
+/// assert_eq!((view.allocated_space(), view.largest_free()), (0x2000, 0x3000));
+/// assert!(view.contains(0x1_4fff));
+/// # Ok::<(), Error>(())
+/// ```
+///
+/// What was allocated by others cannot be freed through a view:
+///
+/// ```compile_fail,E0599
+/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # type Lock = LockApi<spin::Mutex<()>>;
+/// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
+/// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
+/// # arena.add_span(0x1_0000, 0x5000)?;
+/// # let base = arena.alloc(0x1000, AllocPolicy::InstantFit)?;
+/// arena.view().free(base)?;
+/// # Ok::<(), Error>(())
+/// ```
+pub struct ArenaView<'arena, 'label, 'src, A: Allocator, L: Lock> {
+    arena: &'arena Arena<'label, 'src, A, L>,
+}
+
+impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
+    /// Returns a read-only view of this arena. Constant time, takes no lock.
+    #[inline]
+    pub fn view(&self) -> ArenaView<'_, 'label, 'src, A, L> {
+        ArenaView { arena: self }
+    }
+}
+
+impl<'arena, 'label, 'src, A: Allocator, L: Lock> ArenaView<'arena, 'label, 'src, A, L> {
+    /// Returns the arena's label.
+    pub fn label(self) -> &'label str {
+        self.arena.label()
+    }
+
+    /// Returns the arena's quantum, a power of two.
+    pub fn quantum(self) -> usize {
+        self.arena.quantum()
+    }
+
+    /// Returns the size of all spans.
+    pub fn total_space(self) -> usize {
+        self.arena.total_space()
+    }
+
+    /// Returns the size of all allocated segments.
+    pub fn allocated_space(self) -> usize {
+        self.arena.allocated_space()
+    }
+
+    /// Returns the size of all free segments.
+    pub fn free_space(self) -> usize {
+        self.arena.free_space()
+    }
+
+    /// Returns the size of all spans borrowed from the source.
+    pub fn borrowed_space(self) -> usize {
+        self.arena.borrowed_space()
+    }
+
+    /// Returns the size of the largest free segment, or 0.
+    pub fn largest_free(self) -> usize {
+        self.arena.largest_free()
+    }
+
+    /// Returns whether `address` lies in a span, free or allocated.
+    pub fn contains(self, address: usize) -> bool {
+        self.arena.contains(address)
+    }
+
+    /// Returns the segment in which `address` lies; `None` if it lies in no span.
+    pub fn segment_of(self, address: usize) -> Option<Segment> {
+        self.arena.segment_of(address)
+    }
+
+    /// Returns what [`segment_of`](Self::segment_of) does, or `None` if that would have to wait.
+    pub fn try_segment_of(self, address: usize) -> Option<Option<Segment>> {
+        self.arena.try_segment_of(address)
+    }
+
+    /// Returns an iterator over the segments in address order.
+    pub fn segments(self) -> Segments<'arena, 'label, 'src, A, L> {
+        self.arena.segments()
+    }
+
+    /// Walks over everything and returns the first rule that is broken.
+    ///
+    /// # Errors
+    /// The rule, and the address.
+    pub fn check(self) -> Result<(), Fault> {
+        self.arena.check()
+    }
+}
+
+// Not derived: the parameters need not be `Copy`.
+impl<A: Allocator, L: Lock> Clone for ArenaView<'_, '_, '_, A, L> {
+    fn clone(&self) -> Self {
+        *self
+    }
+}
+
+impl<A: Allocator, L: Lock> Copy for ArenaView<'_, '_, '_, A, L> {}
+
+impl<A: Allocator, L: Lock> fmt::Debug for ArenaView<'_, '_, '_, A, L> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.arena.fmt(f)
+    }
+}
