@@ -302,6 +302,7 @@ fn death(end: &End, limit: Duration) -> Verdict {
                 "reset",
                 "the machine reset itself (a triple fault?)".to_owned(),
             ),
+            Exit::Debugger => ("died", "the debugger has ended the machine".to_owned()),
             Exit::Success | Exit::Failed | Exit::Refused => {
                 ("died", "the kernel exited".to_owned())
             }

@@ -55,6 +55,7 @@ Examples:
   ./run-qemu.sh test                     all tests, on the host and in the kernel
   ./run-qemu.sh test grow::              those whose names contain `grow::`
   ./run-qemu.sh test --junit target/junit.xml
+  ./run-qemu.sh test --forks             kernels of other sizes, and the fork of README.md
   ./run-qemu.sh test --soak 60           random programs in the kernel for an hour
   ./run-qemu.sh test --all               what continuous integration runs, and longer
   ./run-qemu.sh image --uefi heap.img    only write the disk image";
@@ -113,6 +114,9 @@ pub struct TestOptions {
     /// Run the in-kernel tests on a heap that detects misuse, and those that misuse it.
     #[arg(long)]
     pub hardened: bool,
+    /// Instead of the tests, build and boot kernels of twenty sizes, and the fork that README.md describes.
+    #[arg(long, conflicts_with_all = ["filter", "kernel_only", "i686", "all", "soak", "hardened"])]
+    pub forks: bool,
     /// Random programs instead of tests.
     #[command(flatten)]
     pub soak: SoakOptions,

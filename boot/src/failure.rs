@@ -1,6 +1,11 @@
 //! Every way to end other than well. Each is told in one line and has an exit status of its own.
 
-use std::{io, path::Path, process::ExitStatus, time::Duration};
+use std::{
+    io,
+    path::{Path, PathBuf},
+    process::ExitStatus,
+    time::Duration,
+};
 
 /// Why a command did not succeed.
 #[derive(Debug)]
@@ -35,6 +40,13 @@ pub enum Failure {
         /// How cargo ended.
         status: ExitStatus,
     },
+    /// The boot stages cannot load this kernel.
+    Unbootable {
+        /// Its file.
+        kernel: PathBuf,
+        /// What is wrong with it.
+        why: String,
+    },
     /// No toolchain can build for the kernel's target.
     NoToolchain(String),
     /// QEMU is not there, or is too old.
@@ -57,6 +69,8 @@ pub enum Failure {
     },
     /// A signal asked us to stop.
     Interrupted,
+    /// A debugger has ended the machine.
+    Debugger,
 }
 
 impl Failure {
@@ -90,13 +104,13 @@ impl Failure {
             Self::Refused => 6,
             Self::Reset => 7,
             Self::Protocol(_) => 8,
-            Self::Build { .. } => 9,
+            Self::Build { .. } | Self::Unbootable { .. } => 9,
             Self::NoToolchain(_) => 10,
             Self::NoQemu(_) => 11,
             Self::NoFirmware(_) => 12,
             Self::Qemu { .. } => 13,
             Self::Io { .. } => 14,
-            Self::Interrupted => 130,
+            Self::Interrupted | Self::Debugger => 130,
         }
     }
 
@@ -119,6 +133,9 @@ impl std::fmt::Display for Failure {
                 write!(f, "timed out: no {what} within {} s", limit.as_secs_f64())
             }
             Self::Protocol(what) => write!(f, "the kernel's records make no sense: {what}"),
+            Self::Unbootable { kernel, why } => {
+                write!(f, "{} cannot be booted: {why}", kernel.display())
+            }
             Self::Build { what, status } => write!(f, "building {what} failed: {status}"),
             Self::Input(what)
             | Self::NoToolchain(what)
@@ -127,6 +144,7 @@ impl std::fmt::Display for Failure {
             Self::Qemu { status, message } => write!(f, "QEMU failed ({status}): {message}"),
             Self::Io { what, error } => write!(f, "{what}: {error}"),
             Self::Interrupted => f.write_str("interrupted"),
+            Self::Debugger => f.write_str("the debugger has ended the machine"),
         }
     }
 }

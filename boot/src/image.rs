@@ -6,6 +6,7 @@ use tempfile::NamedTempFile;
 
 use crate::{
     cli::{BuildOptions, Firmware, ImageOptions},
+    elf,
     failure::Failure,
     kernel::Kernel,
     process,
@@ -82,7 +83,8 @@ impl<'a> Builder<'a> {
         Ok(builder)
     }
 
-    /// Makes an image of `kernel` and `ramdisk`, as a temporary file in `folder`.
+    /// Makes an image of `kernel` and `ramdisk`, as a temporary file in `folder`. A kernel that the boot
+    /// stages cannot load is [refused](elf::check).
     pub fn make(
         &self,
         kernel: &Path,
@@ -90,6 +92,7 @@ impl<'a> Builder<'a> {
         options: &BuildOptions,
         folder: &Path,
     ) -> Result<NamedTempFile, Failure> {
+        elf::check(kernel)?;
         let temporary = |folder: &Path| {
             tempfile::Builder::new()
                 .prefix(".image-")

@@ -14,6 +14,34 @@ pub enum Kernel {
         /// On the heap that detects misuse.
         hardened: bool,
     },
+    /// A small kernel whose parts are padded.
+    Padded(Padding),
+}
+
+/// What a small kernel is padded with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Padding {
+    /// Bytes of code.
+    pub code: usize,
+    /// Bytes of constants.
+    pub constants: usize,
+    /// Entries of a table of functions, 8 bytes each.
+    pub functions: usize,
+    /// Bytes of variables with values.
+    pub variables: usize,
+}
+
+impl Padding {
+    /// The variables of the build's environment, with their values.
+    fn environment(self) -> [(&'static str, String); 4] {
+        [
+            ("KERNEL_CODE", self.code),
+            ("KERNEL_CONSTANTS", self.constants),
+            ("KERNEL_FUNCTIONS", self.functions),
+            ("KERNEL_VARIABLES", self.variables),
+        ]
+        .map(|(name, value)| (name, value.to_string()))
+    }
 }
 
 /// How cargo is told to build for the kernel's target. The target has no standard library, so its
@@ -30,6 +58,7 @@ impl Kernel {
         match self {
             Self::Demonstration => "kernel",
             Self::Tests { .. } => "kernel-tests",
+            Self::Padded(_) => "kernel-sizes",
         }
     }
 
@@ -48,6 +77,9 @@ impl Kernel {
         cargo.args(["--package", self.name(), "--bin", self.name()]);
         if self == (Self::Tests { hardened: true }) {
             cargo.args(["--features", "hardened"]);
+        }
+        if let Self::Padded(padding) = self {
+            cargo.envs(padding.environment());
         }
         if !options.debug {
             cargo.arg("--release");

@@ -59,6 +59,7 @@ fn checks(project: &Project, toolchain: &Toolchain) -> Vec<(&'static str, Comman
             .arg("--target")
             .arg(project.target_spec());
         cargo.args(["--package", "kernel", "--package", "kernel-tests"]);
+        cargo.args(["--package", "kernel-sizes"]);
         cargo
     };
     let deny_warnings = |mut clippy: Command| {

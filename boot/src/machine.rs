@@ -54,7 +54,12 @@ pub enum Exit {
     Refused,
     /// The machine reset or switched itself off: after a triple fault, say.
     Reset,
+    /// A debugger has ended the machine.
+    Debugger,
 }
+
+/// What QEMU writes to standard error when a debugger ends it. It then exits with status 0.
+const ENDED_BY_DEBUGGER: &str = "Terminated via GDBstub";
 
 impl Exit {
     /// What the exit status of QEMU means; `None` for a status that the kernel cannot have caused.
@@ -80,6 +85,7 @@ impl Exit {
             Self::Faulted => Some(Failure::Faulted),
             Self::Refused => Some(Failure::Refused),
             Self::Reset => Some(Failure::Reset),
+            Self::Debugger => Some(Failure::Debugger),
         }
     }
 }
@@ -146,14 +152,15 @@ impl Machine {
     /// Waits for the end of a machine that [ends](Heard::End).
     pub fn end(&mut self) -> Result<Exit, Failure> {
         let status = process::wait(&mut self.child)?;
+        let said = self
+            .complaints
+            .take()
+            .and_then(|reader| reader.join().ok())
+            .unwrap_or_default();
         match status.code().and_then(Exit::from_status) {
+            Some(Exit::Reset) if said.contains(ENDED_BY_DEBUGGER) => Ok(Exit::Debugger),
             Some(exit) => Ok(exit),
             None => {
-                let said = self
-                    .complaints
-                    .take()
-                    .and_then(|reader| reader.join().ok())
-                    .unwrap_or_default();
                 let message = said
                     .lines()
                     .next_back()
@@ -229,6 +236,21 @@ mod tests {
             assert_eq!(hear(&machine), b"hello");
             assert_eq!(machine.end().unwrap(), exit);
         }
+    }
+
+    #[test]
+    fn a_session_that_the_debugger_ends_is_no_reset() {
+        let mut machine =
+            machine("echo 'qemu-system-x86_64: QEMU: Terminated via GDBstub' >&2; exit 0");
+        hear(&machine);
+        let exit = machine.end().unwrap();
+        assert_eq!(exit, Exit::Debugger);
+        let failure = exit.failure().unwrap().to_string();
+        assert_eq!(failure, "the debugger has ended the machine");
+        // What it says in other ways to end means nothing.
+        let mut machine = self::machine("echo 'Terminated via GDBstub' >&2; exit 37");
+        hear(&machine);
+        assert_eq!(machine.end().unwrap(), Exit::Panicked);
     }
 
     #[test]

@@ -9,11 +9,12 @@
 //! | `project` | where things are in the repository and its target folder |
 //! | `process` | children that end when we do; Ctrl-C |
 //! | `packages`, `toolchain`, `debian` | what must be installed, and which compiler builds the kernel |
-//! | `kernel`, `ramdisk`, `image` | the kernel's ELF file, the archive it is given, the disk that boots both |
+//! | `kernel`, `elf`, `ramdisk`, `image` | the kernel's ELF file and what is checked of it, the archive it is given, the disk that boots both |
 //! | `qemu`, `firmware`, `machine` | QEMU's command line, and a machine that runs |
 //! | `serial`, `record` | what the kernel says on its serial line |
 //! | `demonstration`, `terminal` | the main job and its monitor |
 //! | `session`, `boot_watch` | all in-kernel tests, over as many boots as they need |
+//! | `forks` | kernels of many sizes, and the fork that README.md describes |
 //! | `soak` | random programs in the kernel for so many minutes |
 //! | `host_tests`, `report` | the tests of plain `cargo test`; results, totals, JUnit |
 //! | `trace` | recorded allocation traces, checked before a kernel sees them |
@@ -23,8 +24,10 @@ mod boot_watch;
 mod cli;
 mod debian;
 mod demonstration;
+mod elf;
 mod failure;
 mod firmware;
+mod forks;
 mod host_tests;
 mod image;
 mod kernel;

@@ -123,7 +123,8 @@ impl Qemu {
             add(&["-display", "none"]);
         }
         if options.gdb {
-            add(&["-s", "-S"]);
+            // Whoever reaches this port drives the machine: nobody but this host may.
+            add(&["-gdb", &format!("tcp:{GDB_ADDRESS}"), "-S"]);
         }
         // What the machine writes to its disks is forgotten: the files stay as they are. The disk
         // is on an AHCI controller, because the BIOS reads five times as fast from that as from the
@@ -174,12 +175,15 @@ pub fn ticks_per_instruction(options: &MachineOptions) -> Option<u64> {
 /// range that the kernel's `BOOTLOADER_CONFIG` gives them.
 const KERNEL_BASE: u64 = 0xffff_8000_0000_0000;
 
+/// Where the machine waits for gdb.
+const GDB_ADDRESS: &str = "127.0.0.1:1234";
+
 /// What to type in another terminal to debug `kernel`.
 fn gdb_line(kernel: &Path) -> String {
     let kernel = kernel.display();
     // A breakpoint of the processor's own, because the kernel is not in memory yet.
     format!(
-        "gdb -ex 'target remote :1234' -ex 'add-symbol-file {kernel} -o {KERNEL_BASE:#x}' -ex 'hbreak _start' -ex continue"
+        "gdb -ex 'target remote {GDB_ADDRESS}' -ex 'add-symbol-file {kernel} -o {KERNEL_BASE:#x}' -ex 'hbreak _start' -ex continue"
     )
 }
 
@@ -276,7 +280,15 @@ mod tests {
         );
         assert!(command_line(&["--memory", "4G"]).contains("-m 4194304K"));
         assert!(!command_line(&["--display"]).contains("-display"));
-        assert!(command_line(&["--gdb"]).contains("-s -S"));
+    }
+
+    #[test]
+    fn gdb_is_listened_to_on_this_host_only() {
+        let line = command_line(&["--gdb"]);
+        assert!(line.contains("-gdb tcp:127.0.0.1:1234 -S"), "{line}");
+        // The short form listens on every address of the host.
+        assert!(!line.contains("-s "), "{line}");
+        assert!(gdb_line(Path::new("kernel")).contains("target remote 127.0.0.1:1234"));
     }
 
     #[test]

@@ -11,10 +11,10 @@ use crate::{
     boot_watch::{BootWatch, Booted, End, Scale},
     cli::{MachineOptions, TestOptions},
     failure::Failure,
-    host_tests,
+    forks, host_tests,
     image::Builder,
     kernel::Kernel,
-    machine::{Heard, Machine},
+    machine::{Exit, Heard, Machine},
     process,
     project::Project,
     qemu::{self, Qemu},
@@ -49,6 +49,11 @@ pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> 
         return conclude(&report, filter, junit, Ok(()));
     }
     let qemu = Qemu::prepare(options.machine.build.firmware())?;
+    if options.forks {
+        let results = forks::run(project, &toolchain, &qemu, &options.machine)?;
+        report.add("forks", results);
+        return conclude(&report, filter, junit, Ok(()));
+    }
     let session = || {
         Session::prepare(
             project,
@@ -238,6 +243,7 @@ impl<'a> Session<'a> {
                 }
                 Heard::End => {
                     break match machine.end() {
+                        Ok(Exit::Debugger) => watch.give_up(Failure::Debugger),
                         Ok(exit) => watch.end(End::Exit(exit), now),
                         Err(failure) => watch.give_up(failure),
                     };

@@ -15,6 +15,7 @@
 //!
 //! [`Span`] is a range of addresses, for all who reason about memory.
 #![no_std]
+#![deny(missing_docs)]
 #![cfg_attr(feature = "nightly", feature(allocator_api))]
 
 #[cfg(any(test, feature = "std"))]

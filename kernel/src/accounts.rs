@@ -7,8 +7,8 @@ use heap::vmem;
 
 use crate::heap::HEAP;
 use crate::memory::{
-    HeapArena, PAGE_SIZE, arenas, frames, heap_pages, kernel_addresses, mapped_pages, page_table,
-    protection, tags::TAGS,
+    HeapArenaView, PAGE_SIZE, arenas, frames, heap_pages, kernel_addresses, mapped_pages,
+    page_table, protection, tags::TAGS,
 };
 
 /// The first disagreement that was found.
@@ -125,7 +125,7 @@ pub fn check() -> Result<(), Disagreement> {
     Ok(())
 }
 
-fn check_arena(arena: &'static HeapArena) -> Result<(), Disagreement> {
+fn check_arena(arena: HeapArenaView) -> Result<(), Disagreement> {
     let label = arena.label();
     arena
         .check()

@@ -79,8 +79,10 @@ pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> 
         .map_or_else(Seed::gather, Seed::of_host);
     // SAFETY: by the caller's promise.
     unsafe { memory::init(boot_info, seed) }.map_err(InitError::Memory)?;
+    // SAFETY: the heap frees and resizes only the segments that it has allocated, and adds no span.
+    let pages = unsafe { memory::heap_pages_arena() };
     // SAFETY: the arena allocates mapped memory, and nothing beneath it uses the heap.
-    unsafe { HEAP.attach(memory::heap_pages()) };
+    unsafe { HEAP.attach(pages) };
     interrupts::enable();
     Ok(Boot { ramdisk, config })
 }

@@ -6,8 +6,15 @@ pub mod misuse;
 mod misuse {
     //! Nothing is looked for, and nothing found.
 
+    pub struct Found;
+
     #[inline]
-    pub fn tell() {}
+    pub fn take<T>(_: &T) -> Found {
+        Found
+    }
+
+    #[inline]
+    pub fn tell(_: Found) {}
 
     #[inline]
     pub fn refuses<T>(_: &mut T, _: *mut u8, _: core::alloc::Layout) -> bool {
@@ -109,9 +116,12 @@ impl KernelHeap {
     /// Gives back everything that is free at the top of a heap, and every heap but the first that is empty.
     /// Returns how many bytes that were.
     pub fn reap(&self) -> usize {
-        self.talc.lock().trim();
+        let mut talc = self.talc.lock();
+        talc.trim();
+        let found = misuse::take(&talc);
+        drop(talc);
         let drained = self.drain();
-        misuse::tell();
+        misuse::tell(found);
         drained
     }
 
@@ -144,9 +154,12 @@ impl KernelHeap {
     }
 
     fn allocate(&self, layout: Layout) -> *mut u8 {
+        let mut talc = self.talc.lock();
         // SAFETY: the sizes that `GlobalAlloc` is called with are not zero.
-        let block = unsafe { self.talc.lock().allocate(layout) };
-        misuse::tell();
+        let block = unsafe { talc.allocate(layout) };
+        let found = misuse::take(&talc);
+        drop(talc);
+        misuse::tell(found);
         block.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
@@ -178,8 +191,9 @@ unsafe impl GlobalAlloc for KernelHeap {
         // SAFETY: the caller vouches for the block and its layout.
         unsafe { talc.deallocate(block, layout) };
         let has_returns = talc.source.has_returns();
+        let found = misuse::take(&talc);
         drop(talc);
-        misuse::tell();
+        misuse::tell(found);
         self.settle(has_returns);
     }
 
@@ -187,15 +201,17 @@ unsafe impl GlobalAlloc for KernelHeap {
         let mut talc = self.talc.lock();
         // SAFETY: the allocator and its source stay what they are.
         if misuse::refuses(unsafe { talc.as_mut() }, block, layout) {
+            let found = misuse::take(&talc);
             drop(talc);
-            misuse::tell();
+            misuse::tell(found);
             return ptr::null_mut();
         }
         // SAFETY: the caller vouches for the block and its layout, and that `size` is not zero.
         let in_place = unsafe { talc.try_realloc_in_place(block, layout, size) };
         let has_returns = talc.source.has_returns();
+        let found = misuse::take(&talc);
         drop(talc);
-        misuse::tell();
+        misuse::tell(found);
         if in_place {
             self.settle(has_returns);
             return block;

@@ -13,6 +13,7 @@
 //!
 //! A kernel names its main function with [`entry_point!`]. Everything is compiled on the host too,
 //! for its documentation and for the tests of what does not need the machine.
+#![deny(missing_docs)]
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_os = "none", feature(abi_x86_interrupt))]
 

@@ -1,31 +1,53 @@
-//! What happens when the kernel panics.
+//! What happens when the kernel panics, or dies of a fault.
 
 use core::fmt;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::exit::{ExitCode, exit};
 use crate::serial::println_unlocked;
 use crate::testing::{self, Death};
 
-/// Set when the kernel begins to die.
-static DYING: AtomicBool = AtomicBool::new(false);
+/// How often the kernel has begun to die.
+static DEATHS: AtomicUsize = AtomicUsize::new(0);
 
 /// Reports a panic and ends the kernel. Waits for no lock and allocates nothing.
 pub fn panicked(info: &PanicInfo) -> ! {
-    begin_to_die(ExitCode::Panicked);
+    begin_to_die(Death::Panic, &Reason(info));
     println_unlocked!("{info}");
     testing::died(Death::Panic, &Reason(info));
     exit(ExitCode::Panicked)
 }
 
-/// To be called before anything is reported: masks interrupts, and if reporting has failed already,
-/// ends the kernel without trying again.
-pub(crate) fn begin_to_die(code: ExitCode) {
+/// Masks interrupts, and returns if this is the kernel's first death. To be called before anything is
+/// looked up or printed for a report: that may fail again.
+///
+/// The second death ends the kernel here, with one line about `cause`. The third ends it without a
+/// word: then it was printing `cause` that failed.
+pub(crate) fn begin_to_die(death: Death, cause: &dyn fmt::Display) {
     x86_64::instructions::interrupts::disable();
-    if DYING.swap(true, Ordering::Relaxed) {
-        println_unlocked!("died again while reporting why");
-        exit(code);
+    match DEATHS.fetch_add(1, Ordering::Relaxed) {
+        0 => return,
+        1 => {
+            let again = DiedAgain(cause);
+            // The report of the first death may have ended within a line.
+            println_unlocked!("\n{again}");
+            testing::died(death, &again);
+        }
+        _ => {}
+    }
+    exit(match death {
+        Death::Panic => ExitCode::Panicked,
+        Death::Fault => ExitCode::Faulted,
+    })
+}
+
+/// What the second death is called.
+struct DiedAgain<'a>(&'a dyn fmt::Display);
+
+impl fmt::Display for DiedAgain<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "died again while reporting why: {}", self.0)
     }
 }
 

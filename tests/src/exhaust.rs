@@ -11,12 +11,12 @@ use kernel::memory::PAGE_SIZE;
 use kernel::memory::frames::{self, Purpose};
 use x86_64::structures::paging::{PhysFrame, Size2MiB};
 
-use crate::support::Snapshot;
+use crate::support::{OwnedFrame, Snapshot};
 
 /// Frames taken away so that at most a given number is free, and given back at the end.
 struct Limit {
     large: Vec<PhysFrame<Size2MiB>>,
-    small: Vec<PhysFrame>,
+    small: Vec<OwnedFrame>,
 }
 
 impl Limit {
@@ -32,7 +32,7 @@ impl Limit {
             limit.large.push(frame);
         }
         while frames::usage().free > wanted && limit.small.len() < limit.small.capacity() {
-            let frame = frames::allocate(Purpose::Other);
+            let frame = OwnedFrame::take();
             limit.small.push(frame.expect("frames are free"));
         }
         assert!(frames::usage().free <= wanted);
@@ -43,10 +43,8 @@ impl Limit {
 impl Drop for Limit {
     fn drop(&mut self) {
         for frame in self.large.drain(..) {
-            frames::free_2mib(frame, Purpose::Other).expect("it was taken");
-        }
-        for frame in self.small.drain(..) {
-            frames::free(frame, Purpose::Other).expect("it was taken");
+            // SAFETY: `new` has allocated it, and nothing has used it.
+            unsafe { frames::free_2mib(frame, Purpose::Other) }.expect("it was taken");
         }
     }
 }

@@ -6,10 +6,10 @@ use core::alloc::Layout;
 use heap::vmem::AllocPolicy;
 use kernel::accounts;
 use kernel::kernel_test;
+use kernel::memory::PAGE_SIZE;
 use kernel::memory::injection::{FRAMES, Injection, MAPPINGS};
-use kernel::memory::{PAGE_SIZE, heap_pages, kernel_addresses};
 
-use crate::support::{Blocks, Random, Snapshot};
+use crate::support::{Blocks, Random, Snapshot, heap_pages_arena, kernel_addresses_arena};
 
 /// Takes something from every layer, and gives all of it back. Returns how many requests were refused.
 fn program() -> usize {
@@ -33,23 +33,27 @@ fn program() -> usize {
     let mut addresses = [None; 80];
     for (index, address) in addresses.iter_mut().enumerate() {
         let size = (1 + index % 3) * PAGE_SIZE;
-        *address = kernel_addresses().alloc(size, AllocPolicy::InstantFit).ok();
+        *address = kernel_addresses_arena()
+            .alloc(size, AllocPolicy::InstantFit)
+            .ok();
         refused += usize::from(address.is_none());
     }
     let mut pages = [None; 4];
     for (index, base) in pages.iter_mut().enumerate() {
-        *base = heap_pages()
+        *base = heap_pages_arena()
             .alloc((2 + index) * PAGE_SIZE, AllocPolicy::BestFit)
             .ok();
-        let grown = base.map(|base| heap_pages().resize(base, 7 * PAGE_SIZE));
+        let grown = base.map(|base| heap_pages_arena().resize(base, 7 * PAGE_SIZE));
         refused += usize::from(!matches!(grown, Some(Ok(()))));
     }
     blocks.verify();
     for base in pages.into_iter().flatten() {
-        heap_pages().free(base).expect("it was allocated");
+        heap_pages_arena().free(base).expect("it was allocated");
     }
     for address in addresses.into_iter().flatten() {
-        kernel_addresses().free(address).expect("it was allocated");
+        kernel_addresses_arena()
+            .free(address)
+            .expect("it was allocated");
     }
     refused
 }

@@ -8,9 +8,12 @@ use core::ptr;
 use heap::vmem::AllocPolicy;
 use kernel::interrupts::segments::InterruptStack;
 use kernel::kernel_test;
-use kernel::memory::{PAGE_SIZE, arenas, heap_pages, kernel_addresses, page_table};
+use kernel::memory::tags::TAGS;
+use kernel::memory::{PAGE_SIZE, arenas, kernel_addresses, page_table};
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, PageTableFlags};
+
+use crate::support::{heap_pages_arena, kernel_addresses_arena};
 
 kernel_test! {
     /// A recursion without end runs into the guard page below the stack.
@@ -95,7 +98,7 @@ kernel_test! {
     /// The first byte above a span belongs to nobody.
     fn the_guard_page_above_a_span_cannot_be_touched(should_fault = "in the guard page of the span") {
         let size = 3 * PAGE_SIZE;
-        let base = heap_pages().alloc(size, AllocPolicy::InstantFit).expect("there is memory");
+        let base = heap_pages_arena().alloc(size, AllocPolicy::InstantFit).expect("there is memory");
         let end = ptr::with_exposed_provenance_mut::<u8>(base).wrapping_add(size);
         // SAFETY: the byte below the end is the test's; the one at the end is not: this is what it shows.
         unsafe {
@@ -119,17 +122,38 @@ kernel_test! {
 kernel_test! {
     /// Addresses of the window that nobody has are not mapped.
     fn unused_addresses_of_the_window_cannot_be_touched(should_fault = "in unused addresses of the heap's window") {
-        let base = kernel_addresses().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("the window is large");
-        kernel_addresses().free(base).expect("allocated above");
+        let base = kernel_addresses_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("the window is large");
+        kernel_addresses_arena().free(base).expect("allocated above");
         // SAFETY: it is not: this is what the test shows.
         unsafe { ptr::with_exposed_provenance::<u8>(base).read_volatile() };
     }
 }
 
 kernel_test! {
+    /// With boundary tags that lead nowhere, looking up what an address belongs to faults in its turn. By then the
+    /// first line is printed; the second says what happened, and the kernel ends.
+    fn a_fault_with_damaged_boundary_tags_is_reported(
+        should_fault = "died again while reporting why: page fault: cannot read from 0x2",
+    ) {
+        /// Nothing is mapped there.
+        const NOWHERE: usize = 0x2000;
+        let window = arenas::window().expect("memory is set up").addresses();
+        // The reserve of the pool, from which the first tags were taken: those of the window's span.
+        let tags = (&raw const TAGS).cast::<usize>().cast_mut();
+        x86_64::instructions::interrupts::disable();
+        for index in 0..size_of_val(&TAGS) / size_of::<usize>() {
+            // SAFETY: within the pool, which is variable; nothing uses it any more but the report.
+            unsafe { tags.add(index).write_volatile(NOWHERE) };
+        }
+        // SAFETY: it is not: this is what the test shows.
+        unsafe { ptr::with_exposed_provenance::<u8>(window.end - 1).read_volatile() };
+    }
+}
+
+kernel_test! {
     /// A page of the heap that was made read-only is.
     fn a_protected_page_cannot_be_written(should_fault = "mapped, but not for that; in the span of the heap") {
-        let base = heap_pages().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("there is memory");
+        let base = heap_pages_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("there is memory");
         let page = Page::containing_address(VirtAddr::new(base as u64));
         let flags = PageTableFlags::PRESENT | PageTableFlags::NO_EXECUTE;
         // SAFETY: the page is the test's.

@@ -12,7 +12,7 @@ use kernel::memory::injection::FRAMES;
 use kernel::memory::{PAGE_SIZE, frames, heap_pages, kernel_addresses, mapped_pages};
 use kernel::sync::InterruptLock;
 
-use crate::support::filled;
+use crate::support::{OwnedFrame, filled, heap_pages_arena, kernel_addresses_arena};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -54,7 +54,7 @@ kernel_test! {
     fn nothing_is_mapped_before_the_first_allocation() {
         let mapped = mapped_pages::mapped();
         // SAFETY: the arena's pages are memory that only its borrowers use.
-        let heap: TalcLock<InterruptLock, _> = TalcLock::new(unsafe { ArenaSource::new(heap_pages()) });
+        let heap: TalcLock<InterruptLock, _> = TalcLock::new(unsafe { ArenaSource::new(heap_pages_arena()) });
         assert_eq!(mapped_pages::mapped(), mapped);
         let layout = Layout::new::<u64>();
         // SAFETY: the size is not zero; the block is freed with its layout.
@@ -86,7 +86,7 @@ kernel_test! {
         HEAP.reap();
         let (heap, count) = heaps();
         let above = heap.base.addr().get() + heap.size + PAGE_SIZE;
-        kernel_addresses().xalloc_at(above, PAGE_SIZE).expect("only the guard lies above the heap");
+        kernel_addresses_arena().xalloc_at(above, PAGE_SIZE).expect("only the guard lies above the heap");
         let block = filled(1, MIB);
         assert_eq!(heaps().1, count + 1);
         let base = block.as_ptr().addr();
@@ -94,7 +94,7 @@ kernel_test! {
         drop(block);
         HEAP.reap();
         assert_eq!(heaps().1, count, "it is given back when it is empty");
-        kernel_addresses().free(above).expect("allocated above");
+        kernel_addresses_arena().free(above).expect("allocated above");
     }
 }
 
@@ -155,7 +155,7 @@ kernel_test! {
         HEAP.reap();
         let mut taken = Vec::with_capacity(frames::usage().free);
         while frames::usage().free > 12 {
-            taken.push(frames::allocate(frames::Purpose::Other).expect("frames are free"));
+            taken.push(OwnedFrame::take().expect("frames are free"));
         }
         HEAP.reap();
         let layout = Layout::from_size_align(16 * KIB, 8).expect("valid");
@@ -167,9 +167,7 @@ kernel_test! {
             let step = Layout::from_size_align(64 * KIB, 8).expect("valid");
             assert!(HEAP.alloc(step).is_null());
         }
-        for frame in taken.drain(..) {
-            frames::free(frame, frames::Purpose::Other).expect("taken above");
-        }
+        drop(taken);
     }
 }
 

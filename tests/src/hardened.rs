@@ -5,15 +5,16 @@ use alloc::format;
 use alloc::string::String;
 use core::alloc::{GlobalAlloc, Layout};
 use core::hint::black_box;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use heap::talc::hardened::{Misuse, Report};
 use kernel::heap::{HEAP, misuse};
+use kernel::interrupts::timer;
 use kernel::kernel_test;
-use kernel::memory::frames::{self, Purpose};
 use kernel::memory::physical;
 use kernel::sync::InterruptMutex;
 
-use crate::support::filled;
+use crate::support::{OwnedFrame, filled};
 
 /// What the hook was told last.
 static TOLD: InterruptMutex<Option<(Report, String)>> = InterruptMutex::new(None);
@@ -62,6 +63,40 @@ kernel_test! {
         assert_eq!(HEAP.core().lock().check(), Ok(()));
         free(below);
         free(above);
+    }
+}
+
+kernel_test! {
+    /// The handler of an interrupt that comes right after the heap was unlocked uses the heap too, and finds nothing.
+    fn a_handler_never_tells_what_interrupted_code_did() {
+        static IN_HANDLER: AtomicBool = AtomicBool::new(false);
+        static TOLD: AtomicUsize = AtomicUsize::new(0);
+        static TOLD_IN_HANDLER: AtomicUsize = AtomicUsize::new(0);
+        const FREES: usize = 60_000;
+
+        let before = misuse::set_hook(|_| {
+            let told = if IN_HANDLER.load(Ordering::Relaxed) { &TOLD_IN_HANDLER } else { &TOLD };
+            told.fetch_add(1, Ordering::Relaxed);
+        });
+        let hook = timer::set_hook(Some(|| {
+            IN_HANDLER.store(true, Ordering::Relaxed);
+            free(allocate());
+            IN_HANDLER.store(false, Ordering::Relaxed);
+        }));
+        let ticks = timer::ticks();
+        // Under UEFI's clock, too, a tick takes longer than its handler.
+        timer::start(20_000);
+        for _ in 0..FREES {
+            // No block begins there.
+            free(black_box(core::ptr::without_provenance_mut(0x1000)));
+        }
+        timer::stop();
+        timer::set_hook(hook);
+        misuse::set_hook(before);
+        let ticks = timer::ticks() - ticks;
+        assert!(ticks > 100, "only {ticks} ticks");
+        assert_eq!(TOLD_IN_HANDLER.load(Ordering::Relaxed), 0, "after {ticks} ticks");
+        assert_eq!(TOLD.load(Ordering::Relaxed), FREES);
     }
 }
 
@@ -120,8 +155,8 @@ kernel_test! {
 kernel_test! {
     /// A pointer that leads elsewhere is not followed: here to memory, to nothing, and to a page that was given back.
     fn a_pointer_into_no_heap_is_reported() {
-        let frame = frames::allocate(Purpose::Other).expect("there is memory");
-        let memory: *mut u8 = physical::pointer(frame.start_address()).as_ptr();
+        let frame = OwnedFrame::take().expect("there is memory");
+        let memory: *mut u8 = physical::pointer(frame.get().start_address()).as_ptr();
         let block = filled(1, 8 << 20);
         let returned = block.as_ptr().cast_mut();
         drop(block);
@@ -130,7 +165,6 @@ kernel_test! {
             let report = report_of(|| free(pointer)).expect("it was found");
             assert_eq!(report, Report { address: pointer.addr(), misuse: Misuse::ForeignPointer });
         }
-        frames::free(frame, Purpose::Other).expect("allocated above");
     }
 }
 

@@ -66,6 +66,41 @@ kernel_test! {
 }
 
 kernel_test! {
+    /// Locks are released in whatever order: interrupts come back with the last one.
+    fn locks_released_out_of_order_keep_interrupts_masked() {
+        static LOCKS: [InterruptMutex<()>; 3] = [const { InterruptMutex::new(()) }; 3];
+        let [first, second, third] = [0, 1, 2].map(|index| LOCKS[index].lock());
+        let mut enabled = [true; 3];
+        drop(first);
+        enabled[0] = interrupts::are_enabled();
+        drop(third);
+        enabled[1] = interrupts::are_enabled();
+        // One that cannot be had is not held, either.
+        assert!(LOCKS[1].try_lock().is_none());
+        enabled[2] = interrupts::are_enabled();
+        drop(second);
+        assert_eq!(enabled, [false; 3]);
+        assert!(interrupts::are_enabled());
+    }
+}
+
+kernel_test! {
+    /// An exception that nothing can repair has a name, as all others have.
+    fn a_machine_check_is_reported(should_fault = "machine check") {
+        // SAFETY: it is not: this is what the test shows. The CPU pushes no error code for this vector.
+        unsafe { core::arch::asm!("int 18") };
+    }
+}
+
+kernel_test! {
+    /// Without this bit a machine check shuts the CPU down.
+    fn machine_checks_are_enabled() {
+        use x86_64::registers::control::{Cr4, Cr4Flags};
+        assert!(Cr4::read().contains(Cr4Flags::MACHINE_CHECK_EXCEPTION));
+    }
+}
+
+kernel_test! {
     /// Interrupts are as they were after an allocation that had to map pages, and after its free.
     fn growing_and_shrinking_leave_the_interrupt_flag_alone() {
         let grow_and_shrink = || drop(core::hint::black_box(vec![1_u8; 5 << 20]));

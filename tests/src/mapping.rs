@@ -9,6 +9,8 @@ use kernel::memory::frames::{self, Purpose, Usage};
 use kernel::memory::injection::FRAMES;
 use kernel::memory::{PAGE_SIZE, heap_pages, kernel_addresses, mapped_pages, physical};
 
+use crate::support::heap_pages_arena;
+
 /// The pages that one page table maps.
 const TABLE_PAGES: usize = 512;
 
@@ -30,14 +32,14 @@ struct Pages {
 
 impl Pages {
     fn new(count: usize) -> Self {
-        let base = heap_pages().alloc(count * PAGE_SIZE, AllocPolicy::InstantFit);
+        let base = heap_pages_arena().alloc(count * PAGE_SIZE, AllocPolicy::InstantFit);
         Self {
             base: base.expect("there is memory"),
         }
     }
 
     fn resize(&self, count: usize) -> heap::vmem::Result<()> {
-        heap_pages().resize(self.base, count * PAGE_SIZE)
+        heap_pages_arena().resize(self.base, count * PAGE_SIZE)
     }
 
     /// Writes a number of its own to each page.
@@ -64,7 +66,9 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        heap_pages().free(self.base).expect("it was allocated");
+        heap_pages_arena()
+            .free(self.base)
+            .expect("it was allocated");
     }
 }
 
@@ -141,8 +145,10 @@ kernel_test! {
             // SAFETY: as above.
             assert_eq!(unsafe { words.add(index).read_volatile() }, !index);
         }
-        frames::free_2mib(large, Purpose::Other).expect("allocated above");
-        assert!(frames::free_2mib(large, Purpose::Other).is_err(), "freed twice");
+        // SAFETY: it was allocated above, and is not used any more.
+        let freed = || unsafe { frames::free_2mib(large, Purpose::Other) };
+        freed().expect("allocated above");
+        assert!(freed().is_err(), "freed twice");
         assert_eq!(frames::usage(), before);
     }
 }
@@ -151,11 +157,15 @@ kernel_test! {
     /// What frees a frame wrongly learns of it, and nothing changes.
     fn frames_that_are_not_in_use_cannot_be_freed() {
         let frame = frames::allocate(Purpose::Other).expect("there is memory");
-        frames::free(frame, Purpose::Other).expect("allocated above");
+        // SAFETY: it was allocated above, and nothing has used it; afterwards it is free.
+        let free = || unsafe { frames::free(frame, Purpose::Other) };
+        free().expect("allocated above");
         let before = frames::usage();
-        assert!(frames::free(frame, Purpose::Other).is_err(), "freed twice");
+        assert!(free().is_err(), "freed twice");
         let low = x86_64::structures::paging::PhysFrame::containing_address(x86_64::PhysAddr::new(0x1000));
-        assert!(frames::free(low, Purpose::Other).is_err(), "never handed out");
+        // SAFETY: the frame is in no use that the allocator knows of.
+        let foreign = unsafe { frames::free(low, Purpose::Other) };
+        assert!(foreign.is_err(), "never handed out");
         assert_eq!(frames::usage(), before);
         frames::check().expect("nothing changed");
     }

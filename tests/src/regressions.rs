@@ -9,12 +9,12 @@ use heap::vmem::AllocPolicy;
 use kernel::accounts;
 use kernel::heap::HEAP;
 use kernel::kernel_test;
-use kernel::memory::frames::{self, Purpose};
+use kernel::memory::frames;
 use kernel::memory::page_table::{for_each_mapping, mapping_at};
-use kernel::memory::{PAGE_SIZE, heap_pages, mapped_pages};
+use kernel::memory::{PAGE_SIZE, mapped_pages};
 use x86_64::VirtAddr;
 
-use crate::support::{Snapshot, filled};
+use crate::support::{OwnedFrame, Snapshot, filled, heap_pages_arena};
 
 const MIB: usize = 1 << 20;
 
@@ -44,7 +44,7 @@ kernel_test! {
         };
         for left in (1..40).rev() {
             while frames::usage().free > left {
-                taken.push(frames::allocate(Purpose::Other).expect("frames are free"));
+                taken.push(OwnedFrame::take().expect("frames are free"));
             }
             let (mapped, usage) = (mapped_pages::mapped(), frames::usage());
             // SAFETY: the size is not zero.
@@ -56,9 +56,7 @@ kernel_test! {
             }
             assert_eq!(accounts::check(), Ok(()));
         }
-        for frame in taken.drain(..) {
-            frames::free(frame, Purpose::Other).expect("taken above");
-        }
+        taken.clear();
         assert_eq!(Snapshot::take(), before);
         drop(filled(1, 40 * PAGE_SIZE));
     }
@@ -70,14 +68,14 @@ kernel_test! {
     fn growing_needs_no_heap_and_frames_need_no_page_tables() {
         let heap = HEAP.core().lock();
         // Three page tables, and boundary tags.
-        let pages = [(); 40].map(|()| heap_pages().alloc(40 * PAGE_SIZE, AllocPolicy::InstantFit));
+        let pages = [(); 40].map(|()| heap_pages_arena().alloc(40 * PAGE_SIZE, AllocPolicy::InstantFit));
         for base in pages {
-            heap_pages().free(base.expect("there is memory")).expect("it was allocated");
+            heap_pages_arena().free(base.expect("there is memory")).expect("it was allocated");
         }
         drop(heap);
         let mut frame = None;
-        for_each_mapping(|_| frame = frame.or_else(|| frames::allocate(Purpose::Other)));
-        frames::free(frame.expect("there is memory"), Purpose::Other).expect("allocated above");
+        for_each_mapping(|_| frame = frame.take().or_else(OwnedFrame::take));
+        assert!(frame.is_some(), "there is memory");
     }
 }
 

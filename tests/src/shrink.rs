@@ -5,10 +5,10 @@ use core::alloc::{GlobalAlloc, Layout};
 
 use kernel::heap::HEAP;
 use kernel::kernel_test;
-use kernel::memory::{PAGE_SIZE, frames, kernel_addresses, mapped_pages};
+use kernel::memory::{PAGE_SIZE, mapped_pages};
 use x86_64::instructions::interrupts;
 
-use crate::support::{Blocks, Random, filled};
+use crate::support::{Blocks, OwnedFrame, Random, filled, kernel_addresses_arena};
 
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
@@ -59,7 +59,7 @@ kernel_test! {
         HEAP.reap();
         let heap = HEAP.core().lock().arena_heaps().next().expect("the harness has allocated");
         let fence = heap.base.addr().get() + heap.size + PAGE_SIZE;
-        kernel_addresses().xalloc_at(fence, PAGE_SIZE).expect("only the guard lies above the heap");
+        kernel_addresses_arena().xalloc_at(fence, PAGE_SIZE).expect("only the guard lies above the heap");
         let before = HEAP.stats();
         let blocks: Vec<Vec<u8>> = (0..20).map(|_| filled(5, 50 * KIB)).collect();
         let during = HEAP.stats();
@@ -67,7 +67,7 @@ kernel_test! {
         drop(blocks);
         HEAP.reap();
         assert_eq!(HEAP.stats(), before);
-        kernel_addresses().free(fence).expect("allocated above");
+        kernel_addresses_arena().free(fence).expect("allocated above");
     }
 }
 
@@ -146,12 +146,11 @@ kernel_test! {
         drop(block);
         HEAP.reap();
         for _ in 0..1024 {
-            let frame = frames::allocate(frames::Purpose::Other).expect("frames are free");
-            let words = kernel::memory::physical::pointer::<[u64; 512]>(frame.start_address());
+            let frame = OwnedFrame::take().expect("frames are free");
+            let words = kernel::memory::physical::pointer::<[u64; 512]>(frame.get().start_address());
             // SAFETY: the frame is the test's, and is mapped there.
             let clear = unsafe { words.as_ref() }.iter().all(|&word| word != 0xA5A5_A5A5_A5A5_A5A5);
-            frames::free(frame, frames::Purpose::Other).expect("allocated above");
-            assert!(clear, "{frame:?} still holds what the heap wrote");
+            assert!(clear, "{:?} still holds what the heap wrote", frame.get());
         }
     }
 }

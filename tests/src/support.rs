@@ -6,8 +6,44 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::hint::black_box;
 
 use kernel::heap::{HEAP, Stats};
-use kernel::memory::frames::{self, Usage};
-use kernel::memory::{heap_pages, kernel_addresses};
+use kernel::memory::frames::{self, Purpose, Usage};
+use kernel::memory::{self, HeapArena, heap_pages, kernel_addresses};
+use x86_64::structures::paging::PhysFrame;
+
+/// The arena of the heap's pages, for tests that allocate from it.
+pub fn heap_pages_arena() -> &'static HeapArena {
+    // SAFETY: each test frees and resizes only what it has allocated, and adds no span.
+    unsafe { memory::heap_pages_arena() }
+}
+
+/// The arena of the window's addresses, for tests that allocate from it.
+pub fn kernel_addresses_arena() -> &'static HeapArena {
+    // SAFETY: each test frees and resizes only what it has allocated, and adds no span.
+    unsafe { memory::kernel_addresses_arena() }
+}
+
+/// A frame that a test owns: it is given back when dropped.
+pub struct OwnedFrame(PhysFrame);
+
+impl OwnedFrame {
+    /// Takes a frame; `None` when none is free.
+    pub fn take() -> Option<Self> {
+        frames::allocate(Purpose::Other).map(Self)
+    }
+
+    /// Which one it is.
+    pub fn get(&self) -> PhysFrame {
+        self.0
+    }
+}
+
+impl Drop for OwnedFrame {
+    fn drop(&mut self) {
+        // SAFETY: `take` has allocated it, and it cannot be copied; whoever has used its memory has
+        // borrowed it meanwhile.
+        unsafe { frames::free(self.0, Purpose::Other) }.expect("it was taken");
+    }
+}
 
 /// `size` bytes on the heap, each of them `byte`. The compiler may not leave the allocation out, nor what comes
 /// of it: an allocation whose result nobody sees need not happen.

@@ -8,7 +8,9 @@ use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD, Talc};
 use heap::talc::{DefaultBinning, min_first_heap_size};
 use heap::vmem::AllocPolicy;
 use kernel::kernel_test;
-use kernel::memory::{PAGE_SIZE, heap_pages};
+use kernel::memory::PAGE_SIZE;
+
+use crate::support::heap_pages_arena;
 
 /// Enough for a heap that is not the first.
 const SECOND_HEAP: usize = HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT) + 3 * CHUNK_UNIT;
@@ -21,7 +23,7 @@ struct Pages {
 
 impl Pages {
     fn new(count: usize) -> Self {
-        let base = heap_pages()
+        let base = heap_pages_arena()
             .alloc(count * PAGE_SIZE, AllocPolicy::InstantFit)
             .expect("there is memory");
         Pages {
@@ -40,7 +42,7 @@ impl Pages {
 
 impl Drop for Pages {
     fn drop(&mut self) {
-        heap_pages()
+        heap_pages_arena()
             .free_sized(self.base.addr().get(), self.count * PAGE_SIZE)
             .expect("allocated above");
     }

@@ -153,11 +153,11 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &Unit) 
     println!();
     let measured = || {
         let this = measure(&KernelHeap::default(), workload)?;
-        let region = Region::new(workload.room())?;
-        let list = measure(&linked_list(&region), workload)?;
+        let mut region = Region::new(workload.room())?;
+        let list = measure(&linked_list(&mut region), workload)?;
         drop(region);
-        let region = Region::new(workload.room())?;
-        let talc = measure(&talc(&region), workload)?;
+        let mut region = Region::new(workload.room())?;
+        let talc = measure(&talc(&mut region), workload)?;
         Some((this, list, talc))
     };
     let Some((this, list, talc)) = measured() else {

@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use kernel::heap::HEAP;
-use kernel::memory::heap_pages;
+use kernel::memory::{HeapArena, heap_pages_arena};
 use kernel::sync::InterruptLock;
 use lock_api::Mutex;
 
@@ -65,10 +65,16 @@ pub struct Region {
 }
 
 impl Region {
+    fn arena() -> &'static HeapArena {
+        // SAFETY: a region frees only the pages that it has allocated, once, when it is dropped; no span
+        // is added.
+        unsafe { heap_pages_arena() }
+    }
+
     /// At least `size` bytes. `None` when there is not so much memory.
     pub fn new(size: usize) -> Option<Self> {
         let size = size.checked_next_multiple_of(STEP)?;
-        let base = heap_pages()
+        let base = Self::arena()
             .alloc(size, heap::vmem::AllocPolicy::InstantFit)
             .ok()?;
         Some(Region { base, size })
@@ -84,16 +90,23 @@ impl Region {
 
 impl Drop for Region {
     fn drop(&mut self) {
-        heap_pages()
+        Self::arena()
             .free_sized(self.base, self.size)
             .expect("the region was allocated from this arena");
     }
 }
 
 /// What `linked_list_allocator` and `talc` have in common here: a heap in a region, which is extended by steps.
-pub trait Extend {
+///
+/// # Safety
+/// Implementors are allocators: blocks that [`take`](Self::take) returns fit their layouts, do not overlap, and
+/// stay where they are until they are given back.
+pub unsafe trait Extend {
     /// Allocates.
-    fn take(&mut self, layout: Layout) -> *mut u8;
+    ///
+    /// # Safety
+    /// The size is not zero.
+    unsafe fn take(&mut self, layout: Layout) -> *mut u8;
     /// # Safety
     /// As for `GlobalAlloc::dealloc`.
     unsafe fn give(&mut self, base: NonNull<u8>, layout: Layout);
@@ -103,29 +116,30 @@ pub trait Extend {
 }
 
 /// An allocator that is given the next [`STEP`] bytes of a region whenever it has run out.
-pub struct Growing<E> {
+pub struct Growing<'region, E> {
     heap: Mutex<InterruptLock, (E, usize)>,
-    size: usize,
+    region: &'region Region,
 }
 
-impl<E: Extend> Growing<E> {
+impl<'region, E: Extend> Growing<'region, E> {
     /// # Safety
-    /// `heap` must lie in the first [`STEP`] bytes of `region`, which must outlive it.
-    unsafe fn new(heap: E, region: &Region) -> Self {
+    /// `heap` must lie in the first [`STEP`] bytes of `region`, the rest of which nobody else uses.
+    unsafe fn new(heap: E, region: &'region Region) -> Self {
         Growing {
             heap: Mutex::new((heap, STEP)),
-            size: region.size,
+            region,
         }
     }
 }
 
-// SAFETY: the heaps are allocators; the lock makes them exclusive.
-unsafe impl<E: Extend> GlobalAlloc for Growing<E> {
+// SAFETY: `E` is an allocator, as its trait promises; the lock makes it exclusive.
+unsafe impl<E: Extend> GlobalAlloc for Growing<'_, E> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (heap, used) = &mut *self.heap.lock();
         loop {
-            let base = heap.take(layout);
-            if !base.is_null() || *used + STEP > self.size {
+            // SAFETY: the caller keeps the contract of `GlobalAlloc`: the size is not zero.
+            let base = unsafe { heap.take(layout) };
+            if !base.is_null() || *used + STEP > self.region.size {
                 return base;
             }
             // SAFETY: the region reaches that far.
@@ -145,14 +159,15 @@ unsafe impl<E: Extend> GlobalAlloc for Growing<E> {
     }
 }
 
-impl<E: Extend> Subject for Growing<E> {
+impl<E: Extend> Subject for Growing<'_, E> {
     fn footprint(&self) -> usize {
         self.heap.lock().1
     }
 }
 
-impl Extend for linked_list_allocator::Heap {
-    fn take(&mut self, layout: Layout) -> *mut u8 {
+// SAFETY: it is an allocator, and its blocks do not move.
+unsafe impl Extend for linked_list_allocator::Heap {
+    unsafe fn take(&mut self, layout: Layout) -> *mut u8 {
         self.allocate_first_fit(layout)
             .map_or(ptr::null_mut(), NonNull::as_ptr)
     }
@@ -169,7 +184,7 @@ impl Extend for linked_list_allocator::Heap {
 }
 
 /// `linked_list_allocator`, in `region`.
-pub fn linked_list(region: &Region) -> Growing<linked_list_allocator::Heap> {
+pub fn linked_list(region: &mut Region) -> Growing<'_, linked_list_allocator::Heap> {
     let mut heap = linked_list_allocator::Heap::empty();
     // SAFETY: the region is memory that nobody else uses.
     unsafe { heap.init(region.at(0).as_ptr(), STEP) };
@@ -186,9 +201,10 @@ pub struct Talc {
 // SAFETY: nothing else leads to the heap's memory.
 unsafe impl Send for Talc {}
 
-impl Extend for Talc {
-    fn take(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: workloads hold no sizes of zero.
+// SAFETY: it is an allocator, and its blocks do not move.
+unsafe impl Extend for Talc {
+    unsafe fn take(&mut self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller asks for no size of zero.
         unsafe { self.talc.try_allocate(layout) }.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
@@ -204,7 +220,7 @@ impl Extend for Talc {
 }
 
 /// The `talc` crate, in `region`.
-pub fn talc(region: &Region) -> Growing<Talc> {
+pub fn talc(region: &mut Region) -> Growing<'_, Talc> {
     let mut talc = talc::base::Talc::new(talc::source::Manual);
     // SAFETY: the region is memory that nobody else uses.
     let end = unsafe { talc.claim(region.at(0).as_ptr(), STEP) }

@@ -1,4 +1,8 @@
 //! What the hardened heap finds is told once the heap is unlocked.
+//!
+//! Whoever has locked the heap takes what was found before unlocking it, and tells it afterwards. As soon as
+//! the heap is unlocked an interrupt handler may use it, and must neither tell nor lose what the code found
+//! that it interrupted.
 
 use core::alloc::Layout;
 
@@ -9,7 +13,7 @@ use heap::talc::source::Source;
 
 use crate::sync::InterruptMutex;
 
-/// What was found since the heap was locked: the first.
+/// What was found since the heap was locked: the first. Locked only by code that has locked the heap.
 static FOUND: InterruptMutex<Option<Report>> = InterruptMutex::new(None);
 
 static HOOK: InterruptMutex<fn(&Report)> = InterruptMutex::new(|report| panic!("{report}"));
@@ -34,10 +38,18 @@ pub(super) fn refuses<S: Source, B: Binning>(
     !talc.is_allocation(block, layout)
 }
 
-/// Tells what was noted, now that the heap is unlocked.
-pub(super) fn tell() {
-    let found = FOUND.lock().take();
-    if let Some(report) = found {
+/// What was found while the heap was locked.
+#[must_use = "tell it when the heap is unlocked"]
+pub(super) struct Found(Option<Report>);
+
+/// Takes what was noted since the heap was locked. The heap that is borrowed is the proof that it still is.
+pub(super) fn take<S: Source, B: Binning>(_: &Talc<S, B>) -> Found {
+    Found(FOUND.lock().take())
+}
+
+/// Tells what was found, now that the heap is unlocked.
+pub(super) fn tell(found: Found) {
+    if let Some(report) = found.0 {
         // Copied out: the hook runs without a lock.
         let hook = *HOOK.lock();
         hook(&report);

@@ -26,11 +26,18 @@ pub enum InterruptStack {
     PageFault,
     /// For non-maskable interrupts.
     NonMaskable,
+    /// For machine checks.
+    MachineCheck,
 }
 
 impl InterruptStack {
     /// All of them, in the order of their numbers.
-    pub const ALL: [Self; 3] = [Self::DoubleFault, Self::PageFault, Self::NonMaskable];
+    pub const ALL: [Self; 4] = [
+        Self::DoubleFault,
+        Self::PageFault,
+        Self::NonMaskable,
+        Self::MachineCheck,
+    ];
 
     /// Its place in the interrupt stack table.
     pub const fn index(self) -> u16 {
@@ -60,12 +67,12 @@ struct Stack {
 // SAFETY: only the CPU writes to it, while it handles an exception on it.
 unsafe impl Sync for Stack {}
 
-static STACKS: [Stack; 3] = [const {
+static STACKS: [Stack; InterruptStack::ALL.len()] = [const {
     Stack {
         guard: UnsafeCell::new([0; PAGE_SIZE]),
         memory: UnsafeCell::new([0; STACK_PAGES * PAGE_SIZE]),
     }
-}; 3];
+}; InterruptStack::ALL.len()];
 
 struct Segments {
     table: GlobalDescriptorTable,

@@ -1,8 +1,10 @@
 //! The interrupt descriptor table: which handler each vector has.
 
+use core::arch::x86_64::__cpuid;
+
 use spin::Once;
 use x86_64::VirtAddr;
-use x86_64::registers::control::Cr2;
+use x86_64::registers::control::{Cr2, Cr4, Cr4Flags};
 use x86_64::structures::idt::{InterruptDescriptorTable, InterruptStackFrame, PageFaultErrorCode};
 
 use super::fault::{Cause, Fault, PageFault};
@@ -14,6 +16,19 @@ static TABLE: Once<InterruptDescriptorTable> = Once::new();
 
 pub(super) fn init() {
     TABLE.call_once(table).load();
+    enable_machine_checks();
+}
+
+/// Makes the CPU raise an exception when it finds its own hardware broken. Without that it shuts down,
+/// and the machine resets without a word.
+fn enable_machine_checks() {
+    /// The bit of `cpuid`'s leaf 1, register EDX, that says that there is such an exception.
+    const MACHINE_CHECK: u32 = 1 << 7;
+
+    if __cpuid(1).edx & MACHINE_CHECK != 0 {
+        // SAFETY: the CPU knows the bit, and the vector has a handler by now.
+        unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION)) };
+    }
 }
 
 /// Handlers for exceptions that nothing here can repair.
@@ -88,6 +103,10 @@ fn table() -> InterruptDescriptorTable {
             .non_maskable_interrupt
             .set_handler_fn(non_maskable)
             .set_stack_index(InterruptStack::NonMaskable.index());
+        table
+            .machine_check
+            .set_handler_fn(machine_check)
+            .set_stack_index(InterruptStack::MachineCheck.index());
     }
     table[timer::VECTOR].set_handler_fn(tick);
     for vector in timer::SPURIOUS_VECTORS {
@@ -120,9 +139,21 @@ extern "x86-interrupt" fn double_fault(frame: InterruptStackFrame, code: u64) ->
     .die()
 }
 
+extern "x86-interrupt" fn machine_check(frame: InterruptStackFrame) -> ! {
+    let cause = Cause::Exception {
+        name: "machine check",
+        code: None,
+    };
+    Fault {
+        cause,
+        frame: &frame,
+    }
+    .die()
+}
+
 extern "x86-interrupt" fn page_fault(frame: InterruptStackFrame, code: PageFaultErrorCode) {
     let address = Cr2::read().unwrap_or_else(|invalid| VirtAddr::new_truncate(invalid.0));
-    let cause = Cause::Page(PageFault::new(address, code));
+    let cause = Cause::Page(PageFault { address, code });
     Fault {
         cause,
         frame: &frame,

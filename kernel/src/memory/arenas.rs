@@ -1,7 +1,7 @@
 //! The two arenas: the addresses that the heap may use, and the pages that are mapped there.
 
 use heap::vmem::lock::LockApi;
-use heap::vmem::{Arena, Source};
+use heap::vmem::{Arena, ArenaView, Source};
 use spin::Once;
 
 use super::mapped_pages::MAPPED_PAGES;
@@ -17,25 +17,61 @@ pub type PageLock = LockApi<InterruptLock>;
 /// An arena of the kernel.
 pub type HeapArena = Arena<'static, 'static, Tags, PageLock>;
 
+/// A read-only view of an arena of the kernel.
+pub type HeapArenaView = ArenaView<'static, 'static, 'static, Tags, PageLock>;
+
 static WINDOW: Once<Window> = Once::new();
 static KERNEL_ADDRESSES: Once<HeapArena> = Once::new();
 static HEAP_PAGES: Once<HeapArena> = Once::new();
 
-/// The addresses that the heap may use: a window of 256 GiB in which nothing else is mapped. Its first
-/// page is the [fence](Window::fence).
+/// Returns a view of the addresses that the heap may use: a window of 256 GiB in which nothing else is
+/// mapped. Its first page is the [fence](Window::fence).
 ///
 /// # Panics
 /// Before memory was set up.
-pub fn kernel_addresses() -> &'static HeapArena {
+pub fn kernel_addresses() -> HeapArenaView {
+    KERNEL_ADDRESSES
+        .get()
+        .expect("memory was not set up")
+        .view()
+}
+
+/// Returns a view of the pages for the heap. What their arena allocates is mapped, writable and not
+/// executable. The arena keeps no pages that are not allocated.
+///
+/// # Panics
+/// Before memory was set up.
+pub fn heap_pages() -> HeapArenaView {
+    HEAP_PAGES.get().expect("memory was not set up").view()
+}
+
+/// Returns the arena of [`kernel_addresses`], to allocate addresses of the window.
+///
+/// # Panics
+/// Before memory was set up.
+///
+/// # Safety
+/// Through this reference and its copies:
+/// * only segments are freed or resized that were allocated through it, by code that owns them and
+///   has nothing mapped there any more. The heap's spans are segments of this arena too: freeing one
+///   gives its addresses to another allocation while the heap uses them.
+/// * no span is added: pages of the heap are mapped wherever this arena has addresses.
+pub unsafe fn kernel_addresses_arena() -> &'static HeapArena {
     KERNEL_ADDRESSES.get().expect("memory was not set up")
 }
 
-/// The pages for the heap: what this arena allocates is mapped, writable and not executable.
-/// It keeps no pages that are not allocated.
+/// Returns the arena of [`heap_pages`], to allocate pages.
 ///
 /// # Panics
 /// Before memory was set up.
-pub fn heap_pages() -> &'static HeapArena {
+///
+/// # Safety
+/// Through this reference and its copies:
+/// * only segments are freed or resized that were allocated through it, by code that owns them and
+///   does not use the pages it gives up. The heaps of the global allocator are segments of this arena
+///   too: freeing one unmaps every block in it.
+/// * no span is added: callers take what this arena allocates for mapped memory.
+pub unsafe fn heap_pages_arena() -> &'static HeapArena {
     HEAP_PAGES.get().expect("memory was not set up")
 }
 

@@ -19,7 +19,7 @@ use super::frame_list::FrameList;
 use super::frames::{self, Purpose};
 use super::page_table::{self, BATCH, MapError};
 use super::releases::{self, Release};
-use super::{PAGE_SIZE, kernel_addresses, physical};
+use super::{HeapArena, PAGE_SIZE, kernel_addresses_arena, physical};
 
 /// The source of the arena "heap pages".
 pub(super) static MAPPED_PAGES: MappedPages = MappedPages {
@@ -70,9 +70,9 @@ impl Source for MappedPages {
     }
 
     fn import(&self, layout: Layout) -> Result<usize> {
-        let base = kernel_addresses().xalloc(with_guard(layout)?, AllocPolicy::InstantFit)?;
+        let base = addresses().xalloc(with_guard(layout)?, AllocPolicy::InstantFit)?;
         if let Err(error) = self.map(base, layout.size()) {
-            or_keep(kernel_addresses().free(base));
+            or_keep(addresses().free(base));
             return Err(error);
         }
         self.ranges.fetch_add(1, Ordering::Relaxed);
@@ -84,14 +84,14 @@ impl Source for MappedPages {
         // SAFETY: all of it was lent, and the caller does not use it any more.
         unsafe { self.unmap(base, size) };
         self.ranges.fetch_sub(1, Ordering::Relaxed);
-        or_keep(kernel_addresses().free(base));
+        or_keep(addresses().free(base));
         Ok(())
     }
 
     unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
-        kernel_addresses().resize(base, guarded(new_size)?)?;
+        addresses().resize(base, guarded(new_size)?)?;
         if let Err(error) = self.map(base + size, new_size - size) {
-            or_keep(kernel_addresses().resize(base, guarded(size)?));
+            or_keep(addresses().resize(base, guarded(size)?));
             return Err(error);
         }
         Ok(())
@@ -102,7 +102,7 @@ impl Source for MappedPages {
         releases::remember(Release::new(tail, tail_size, base));
         // SAFETY: all of it was lent, and the caller does not use what lies above `new_size`.
         unsafe { self.unmap(tail, tail_size) };
-        or_keep(kernel_addresses().resize(base, guarded(new_size)?));
+        or_keep(addresses().resize(base, guarded(new_size)?));
         Ok(())
     }
 }
@@ -141,7 +141,9 @@ impl MappedPages {
         };
         if let Err(error) = mapped {
             for &frame in batch.as_slice() {
-                frames::give_back(frame, Purpose::Heap);
+                // SAFETY: it was allocated above, and is mapped nowhere: a batch is mapped as a whole
+                // or not at all.
+                unsafe { frames::give_back(frame, Purpose::Heap) };
             }
             return Err(match error {
                 MapError::NoFrame => OUT_OF_FRAMES,
@@ -166,13 +168,21 @@ impl MappedPages {
             for &frame in flushed.frames() {
                 // SAFETY: it was behind a page that is not mapped any more.
                 unsafe { physical::clear(frame) };
-                frames::give_back(frame, Purpose::Heap);
+                // SAFETY: `map` has allocated it for the heap, and no TLB holds its page any more.
+                unsafe { frames::give_back(frame, Purpose::Heap) };
             }
             flushed.free_tables();
             self.pages
                 .fetch_sub(flushed.frames().len(), Ordering::Relaxed);
         }
     }
+}
+
+/// The arena that the ranges are allocated from.
+fn addresses() -> &'static HeapArena {
+    // SAFETY: this file frees and resizes the ranges that `import` has allocated, after what they lose
+    // was unmapped, and adds no span.
+    unsafe { kernel_addresses_arena() }
 }
 
 fn page(base: usize) -> Page {

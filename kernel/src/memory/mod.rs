@@ -40,7 +40,10 @@ use x86_64::structures::paging::PageTableFlags;
 use crate::entropy::Seed;
 use crate::interrupts::segments::InterruptStack;
 
-pub use arenas::{HeapArena, PageLock, heap_pages, kernel_addresses};
+pub use arenas::{
+    HeapArena, HeapArenaView, PageLock, heap_pages, heap_pages_arena, kernel_addresses,
+    kernel_addresses_arena,
+};
 pub use tags::Tags;
 
 /// The size of a page and of a frame in bytes.
@@ -96,7 +99,8 @@ pub(crate) unsafe fn init(boot_info: &BootInfo, seed: Seed) -> Result<(), InitEr
         .ok_or(InitError::PhysicalMemoryNotMapped)?;
     // SAFETY: by the caller's promise the bootloader has mapped all memory at that offset.
     let frames = unsafe { physical::init(VirtAddr::new(offset), &boot_info.memory_regions)? };
-    frames::install(frames);
+    // SAFETY: the free frames are those that the memory map says are usable.
+    unsafe { frames::install(frames) };
     // SAFETY: the same; and nobody changes page tables before us.
     unsafe { page_table::init() };
     place::init(boot_info);

@@ -254,7 +254,8 @@ impl Flushed {
     pub fn free_tables(&self) {
         for &frame in self.0.tables.as_slice() {
             // A table that maps nothing is clear.
-            frames::give_back(frame, Purpose::PageTables);
+            // SAFETY: `TableFrames` has allocated it, it was unlinked, and no TLB caches it any more.
+            unsafe { frames::give_back(frame, Purpose::PageTables) };
         }
     }
 }

@@ -10,7 +10,7 @@ use x86_64::structures::paging::PhysFrame;
 use x86_64::{PhysAddr, VirtAddr};
 
 use super::InitError;
-use super::frames::{FRAME_SIZE, Frames, Group, LOWEST_ADDRESS};
+use super::frames::{self, FRAME_SIZE, Frames, Group};
 
 /// The mapping of physical memory.
 struct Mapping {
@@ -107,15 +107,10 @@ pub(super) unsafe fn init(
             .map(|region| region.start..region.end)
     };
 
-    // The table of frames lies at the end of the first region that has room for it.
     let end = ranges(true).map(|range| range.end).max().unwrap_or(0);
     let groups = Frames::groups_below(end).ok_or(InitError::NoRoomForFrameTable { end })?;
     let bytes = (groups * size_of::<Group>()) as u64;
-    let table = ranges(true)
-        .find_map(|range| {
-            let start = range.end.checked_sub(bytes)? & !(FRAME_SIZE - 1);
-            (start >= range.start.max(LOWEST_ADDRESS)).then_some(start..range.end)
-        })
+    let table = frames::place_table(ranges(true), ranges(false), bytes)
         .ok_or(InitError::NoRoomForFrameTable { end })?;
 
     let memory = pointer::<Group>(PhysAddr::new(table.start));

@@ -121,7 +121,9 @@ fn cut_physical_mapping(tables: &mut OffsetPageTable) -> Result<(), InitError> {
         // This also makes the CPU forget the table.
         tlb::flush(page);
         if !flags.contains(PageTableFlags::HUGE_PAGE) {
-            frames::add(PhysFrame::containing_address(below));
+            // SAFETY: the table was unlinked above, and the CPU has forgotten it; the boot stages made
+            // it of memory, and nothing else knows of it.
+            unsafe { frames::add(PhysFrame::containing_address(below)) };
         }
         address += step;
     }

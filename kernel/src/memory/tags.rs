@@ -28,6 +28,7 @@ unsafe impl PageSupply for TagFrames {
         let frame = physical::frame_at(page.cast());
         // SAFETY: it came from `allocate_page` and is not used any more, as the caller promises.
         unsafe { physical::clear(frame) };
-        frames::give_back(frame, Purpose::Tags);
+        // SAFETY: `allocate_page` has allocated it for tags, and the caller gives it up.
+        unsafe { frames::give_back(frame, Purpose::Tags) };
     }
 }

@@ -10,12 +10,18 @@ use crate::sync::{InterruptMutex, InterruptMutexGuard};
 static FRAMES: Once<InterruptMutex<Frames<'static>>> = Once::new();
 
 /// Makes these the frames of the kernel, if there are none yet.
-pub(in crate::memory) fn install(frames: Frames<'static>) {
+///
+/// # Safety
+/// The free ones among them are memory that nothing uses.
+pub(in crate::memory) unsafe fn install(frames: Frames<'static>) {
     FRAMES.call_once(|| InterruptMutex::new(frames));
 }
 
-/// Adds a frame that nobody uses.
-pub(in crate::memory) fn add(frame: PhysFrame) {
+/// Adds a frame to those that are handed out.
+///
+/// # Safety
+/// The frame is memory, and nothing uses it.
+pub(in crate::memory) unsafe fn add(frame: PhysFrame) {
     let start = frame.start_address().as_u64();
     frames().add(start..start + FRAME_SIZE);
 }
@@ -40,19 +46,39 @@ pub fn allocate_2mib(purpose: Purpose) -> Option<PhysFrame<Size2MiB>> {
     frames().allocate_2mib(purpose)
 }
 
-/// Takes a frame of 2 MiB back. It should be cleared before.
+/// Takes a frame of 2 MiB back. It should be cleared before. Constant time.
 ///
 /// # Errors
 /// When not all of it is in use, or not for that purpose; nothing is changed then.
-pub fn free_2mib(frame: PhysFrame<Size2MiB>, purpose: Purpose) -> Result<(), FrameError> {
+///
+/// # Safety
+/// If the frame is in use, the caller owns it: [`allocate_2mib`] has returned it for `purpose`, and
+/// nothing uses it any more, by any address. A [`PhysFrame`] is a number, and anybody can make one.
+pub unsafe fn free_2mib(frame: PhysFrame<Size2MiB>, purpose: Purpose) -> Result<(), FrameError> {
     frames().free_2mib(frame, purpose)
 }
 
-/// Takes a frame back. It should be [cleared](crate::memory::physical::clear) before.
+/// Takes a frame back. It should be [cleared](crate::memory::physical::clear) before. Constant time.
 ///
 /// # Errors
 /// When it cannot be a frame in use for that purpose; nothing is changed then.
-pub fn free(frame: PhysFrame, purpose: Purpose) -> Result<(), FrameError> {
+///
+/// # Safety
+/// If the frame is in use, the caller owns it: [`allocate`] has returned it for `purpose` (or
+/// [`allocate_2mib`] has returned a frame that it is part of), and nothing uses it any more, by any
+/// address. To free the frame behind a page that is still mapped gives live memory to the next
+/// caller of [`allocate`]:
+///
+/// ```no_run
+/// # use kernel::memory::{frames::{self, Purpose}, page_table};
+/// # use x86_64::{VirtAddr, structures::paging::PhysFrame};
+/// let block = Box::new(1);
+/// let mapping = page_table::mapping_at(VirtAddr::from_ptr(&raw const *block)).unwrap();
+/// let frame = PhysFrame::containing_address(mapping.physical);
+/// // Wrong: the heap owns this frame, and `block` lies in it.
+/// let _ = unsafe { frames::free(frame, Purpose::Heap) };
+/// ```
+pub unsafe fn free(frame: PhysFrame, purpose: Purpose) -> Result<(), FrameError> {
     frames().free(frame, purpose)
 }
 
@@ -60,8 +86,12 @@ pub fn free(frame: PhysFrame, purpose: Purpose) -> Result<(), FrameError> {
 ///
 /// # Panics
 /// If it was not: then something is corrupt.
-pub(in crate::memory) fn give_back(frame: PhysFrame, purpose: Purpose) {
-    if let Err(error) = free(frame, purpose) {
+///
+/// # Safety
+/// As for [`free`].
+pub(in crate::memory) unsafe fn give_back(frame: PhysFrame, purpose: Purpose) {
+    // SAFETY: the caller owns the frame, by the same contract.
+    if let Err(error) = unsafe { free(frame, purpose) } {
         panic!("{error}");
     }
 }

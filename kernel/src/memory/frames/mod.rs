@@ -12,6 +12,7 @@
 mod global;
 mod group;
 mod list;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -26,6 +27,7 @@ pub use global::{allocate, allocate_2mib, check, free, free_2mib, try_usage, usa
 use group::Rejected;
 pub use group::{GROUP_FRAMES, Group};
 use list::List;
+pub(super) use table::place_table;
 
 /// The size of a frame in bytes.
 pub const FRAME_SIZE: u64 = 4096;

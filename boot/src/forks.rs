@@ -1,0 +1,348 @@
+//! `boot test --forks`: kernels that are not ours must build and boot too. Twenty small ones differ in the
+//! sizes of their parts, on which the linker's layout depends; the last is made as README.md says.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+    time::Duration,
+};
+
+use crate::{
+    cli::MachineOptions,
+    elf,
+    failure::Failure,
+    image::Builder,
+    kernel::{Kernel, Padding},
+    machine::{BOOT_LIMIT, Exit, Heard, Machine},
+    process,
+    project::Project,
+    qemu::Qemu,
+    ramdisk::{self, Config},
+    report::{TestResult, Verdict},
+    serial::{Piece, Splitter},
+    toolchain::Toolchain,
+};
+
+/// How many small kernels are built.
+const KERNELS: usize = 20;
+
+/// Every so many of them is booted, too. What could keep one from booting is checked of each.
+const BOOT_EACH: usize = 2;
+
+/// How long a small kernel may take, on the clock of its machine.
+const LIMIT: Duration = BOOT_LIMIT;
+
+/// Builds and boots all of them, and shows each result as it comes.
+pub fn run(
+    project: &Project,
+    toolchain: &Toolchain,
+    qemu: &Qemu,
+    machine: &MachineOptions,
+) -> Result<Vec<TestResult>, Failure> {
+    let builder = Builder::prepare(project, toolchain)?;
+    let small = Small {
+        project,
+        toolchain,
+        qemu,
+        machine,
+        builder,
+    };
+    let mut results = Vec::new();
+    let mut keep = |name: &str, outcome: Result<(), Failure>| {
+        let verdict = match outcome {
+            Ok(()) => Verdict::Passed,
+            Err(Failure::Interrupted) => return Err(Failure::Interrupted),
+            Err(failure) => Verdict::Failed {
+                how: "failed",
+                reason: failure.to_string(),
+            },
+        };
+        let result = TestResult::new(name, verdict);
+        result.print();
+        results.push(result);
+        Ok(())
+    };
+    for (number, padding) in paddings().enumerate() {
+        let Padding {
+            code,
+            constants,
+            functions,
+            variables,
+        } = padding;
+        let boots = number % BOOT_EACH == 0;
+        let name = format!(
+            "forks::{} {code}+{constants}+{functions}*8+{variables}",
+            if boots { "boots" } else { "links" }
+        );
+        keep(&name, small.try_kernel(padding, boots))?;
+    }
+    keep("forks::readme", fork_of_the_readme(project))?;
+    Ok(results)
+}
+
+/// What the small kernels are padded with: nothing at first, then each part with anything up to some pages.
+/// The remainders by the size of a page are spread evenly.
+fn paddings() -> impl Iterator<Item = Padding> {
+    (0..KERNELS).map(|number| {
+        let size = |step: usize, limit: usize| number * step % limit;
+        Padding {
+            code: size(2_711, 3 * 4096),
+            constants: size(1_667, 2 * 4096),
+            functions: size(211, 2 * 512),
+            variables: size(3_079, 2 * 4096),
+        }
+    })
+}
+
+/// All that is needed to build and boot a small kernel.
+struct Small<'a> {
+    project: &'a Project,
+    toolchain: &'a Toolchain,
+    qemu: &'a Qemu,
+    machine: &'a MachineOptions,
+    builder: Builder<'a>,
+}
+
+impl Small<'_> {
+    /// Builds one, checks how it is linked, and perhaps boots it.
+    fn try_kernel(&self, padding: Padding, boots: bool) -> Result<(), Failure> {
+        let options = &self.machine.build;
+        let kernel = Kernel::Padded(padding).build(self.project, self.toolchain, options)?;
+        if !boots {
+            return elf::check(&kernel);
+        }
+        // No test is asked for: it has none.
+        let config = Config::Test {
+            filter: None,
+            after: None,
+        };
+        let ramdisk = ramdisk::archive(&config, &[])?;
+        let image = self
+            .builder
+            .make(&kernel, &ramdisk, options, self.project.target())?;
+        let machine = self.qemu.start(self.machine, &kernel, image.path())?;
+        match watch(machine)?.failure() {
+            None => Ok(()),
+            Some(failure) => Err(failure),
+        }
+    }
+}
+
+/// Waits for the end of a machine. What its kernel says is shown if it fails.
+fn watch(mut machine: Machine) -> Result<Exit, Failure> {
+    let mut splitter = Splitter::default();
+    let mut text = Vec::new();
+    loop {
+        if process::interrupted() {
+            return Err(Failure::Interrupted);
+        }
+        if machine.clock() > LIMIT {
+            return Err(Failure::TimedOut {
+                what: "end of a small kernel",
+                limit: LIMIT,
+            });
+        }
+        match machine.listen(process::POLL) {
+            Heard::Nothing => {}
+            Heard::Bytes(bytes) => {
+                for piece in splitter.push(&bytes) {
+                    if let Piece::Text(piece) = piece {
+                        text.extend(piece);
+                    }
+                }
+            }
+            Heard::End => {
+                let exit = machine.end();
+                if !matches!(exit, Ok(Exit::Success)) {
+                    let said = String::from_utf8_lossy(&text);
+                    eprint!("{}{said}", splitter.before_ready());
+                }
+                return exit;
+            }
+        }
+    }
+}
+
+/// Makes the fork that README.md describes, in a copy of the repository, and boots it with the copy's own
+/// script. It shares the target folder, so that little is built again.
+fn fork_of_the_readme(project: &Project) -> Result<(), Failure> {
+    let readme = project.root().join("README.md");
+    let text = fs::read_to_string(&readme).map_err(Failure::io("cannot read", &readme))?;
+    let recipe = Recipe::read(&text)
+        .ok_or_else(|| Failure::Input("README.md does not say how to fork".into()))?;
+    let fork = project.target().join("fork");
+    let copied = match fs::remove_dir_all(&fork) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+        _ => copy(project.root(), &fork),
+    };
+    copied.map_err(Failure::io("cannot copy the repository to", &fork))?;
+    recipe
+        .apply(&fork)
+        .map_err(Failure::io("cannot make a fork in", &fork))?;
+    let mut script = Command::new(fork.join("run-qemu.sh"));
+    // What it builds is not what this program was told of by cargo.
+    script
+        .env("CARGO_TARGET_DIR", project.target())
+        .env_remove("CARGO_MANIFEST_DIR");
+    let (status, said) = process::run_quietly(&mut script)?;
+    if status.success() && said.contains(EXPECTED) {
+        return Ok(());
+    }
+    eprint!("{said}");
+    Err(Failure::Build {
+        what: format!("the fork in {}", fork.display()),
+        status,
+    })
+}
+
+/// What the kernel of README.md prints: the figures of its heap.
+const EXPECTED: &str = "Stats { claimed:";
+
+/// How README.md says a fork is made.
+#[derive(Debug, PartialEq, Eq)]
+struct Recipe {
+    /// The folder to delete.
+    folder: PathBuf,
+    /// The manifest from which to delete dependencies.
+    manifest: PathBuf,
+    /// Their names.
+    dependencies: Vec<String>,
+    /// The file to write.
+    main: PathBuf,
+    /// What to write there.
+    source: String,
+}
+
+impl Recipe {
+    /// Reads steps 1 and 2 of the section "Fork it".
+    fn read(readme: &str) -> Option<Self> {
+        let (_, section) = readme.split_once("\n## Fork it\n")?;
+        let (first, second) = section.split_once("\n2. ")?;
+        let mut names = quoted(first).map(str::to_owned);
+        let (folder, manifest) = (names.next()?.into(), names.next()?.into());
+        let main = quoted(second).next()?.into();
+        let mut source = String::new();
+        let code = second.lines().skip_while(|line| !line.starts_with(CODE));
+        for line in code.take_while(|line| line.is_empty() || line.starts_with(CODE)) {
+            source += line.strip_prefix(CODE).unwrap_or_default();
+            source.push('\n');
+        }
+        Some(Self {
+            folder,
+            manifest,
+            dependencies: names.collect(),
+            main,
+            source,
+        })
+        .filter(|recipe| !recipe.source.is_empty())
+    }
+
+    /// Does to a copy of the repository what README.md says.
+    fn apply(&self, fork: &Path) -> std::io::Result<()> {
+        fs::remove_dir_all(fork.join(&self.folder))?;
+        let manifest = fork.join(&self.manifest);
+        let is_kept = |line: &&str| {
+            let name = line.split_once('=').map(|(name, _)| name.trim());
+            !self.dependencies.iter().any(|it| Some(&**it) == name)
+        };
+        let kept: Vec<_> = fs::read_to_string(&manifest)?
+            .lines()
+            .filter(is_kept)
+            .map(|line| format!("{line}\n"))
+            .collect();
+        fs::write(manifest, kept.concat())?;
+        fs::write(fork.join(&self.main), &self.source)
+    }
+}
+
+/// What a line of code in a list begins with.
+const CODE: &str = "       ";
+
+/// What is between backticks.
+fn quoted(text: &str) -> impl Iterator<Item = &str> {
+    text.split('`').skip(1).step_by(2)
+}
+
+/// Copies a folder, without what git and cargo keep in it.
+fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
+    fs::create_dir_all(to)?;
+    for entry in fs::read_dir(from)? {
+        let entry = entry?;
+        let name = entry.file_name();
+        let (source, copied) = (entry.path(), to.join(&name));
+        if entry.file_type()?.is_file() {
+            fs::copy(source, copied)?;
+        } else if entry.file_type()?.is_dir() && name != "target" && name != ".git" {
+            copy(&source, &copied)?;
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_readme_says_how_to_fork() {
+        let recipe = Recipe::read(include_str!("../../README.md")).unwrap();
+        assert_eq!(recipe.folder, Path::new("kernel/src/demo/"));
+        assert_eq!(recipe.manifest, Path::new("kernel/Cargo.toml"));
+        assert_eq!(recipe.dependencies, ["linked_list_allocator", "talc"]);
+        assert_eq!(recipe.main, Path::new("kernel/src/main.rs"));
+        assert!(
+            recipe.source.starts_with("#![cfg_attr("),
+            "{}",
+            recipe.source
+        );
+        assert!(
+            recipe.source.trim_end().ends_with("\n}"),
+            "{}",
+            recipe.source
+        );
+    }
+
+    #[test]
+    fn a_fork_is_made_word_for_word() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, fork) = (folder.path().join("root"), folder.path().join("fork"));
+        for file in [
+            "kernel/src/demo/mod.rs",
+            "target/x",
+            "heap/target/x",
+            ".git/x",
+        ] {
+            let file = root.join(file);
+            fs::create_dir_all(file.parent().unwrap()).unwrap();
+            fs::write(file, "").unwrap();
+        }
+        let manifest = "[dependencies]\nheap = 1\n# those\ntalc = { a = 1 }\ntalc-like = 2\n";
+        fs::write(root.join("kernel/Cargo.toml"), manifest).unwrap();
+        copy(&root, &fork).unwrap();
+        assert!(!fork.join("target").exists() && !fork.join("heap/target").exists());
+        assert!(!fork.join(".git").exists());
+        let readme = "# x\n\n## Fork it\n\n1. Delete `kernel/src/demo/` and in `kernel/Cargo.toml` \
+                      (`other`, `talc`).\n2. Write `kernel/src/main.rs`:\n\n       one\n\n           two\n\n   \
+                      Then\n3. `x`\n";
+        Recipe::read(readme).unwrap().apply(&fork).unwrap();
+        assert!(!fork.join("kernel/src/demo").exists());
+        let read = |file: &str| fs::read_to_string(fork.join(file)).unwrap();
+        assert_eq!(
+            read("kernel/Cargo.toml"),
+            "[dependencies]\nheap = 1\n# those\ntalc-like = 2\n"
+        );
+        assert_eq!(read("kernel/src/main.rs"), "one\n\n    two\n\n");
+    }
+
+    #[test]
+    fn the_paddings_differ_and_reach_over_a_page() {
+        let all: Vec<_> = paddings().collect();
+        for (index, padding) in all.iter().enumerate() {
+            assert!(!all[..index].contains(padding), "{padding:?} twice");
+        }
+        assert!(all.iter().any(|padding| padding.functions * 8 > 4096));
+        let small = |padding: &&Padding| padding.functions * 8 < 4096;
+        assert!(all.iter().filter(small).count() > 5);
+    }
+}
