@@ -88,8 +88,9 @@ pub unsafe trait Source: Debug + Sized {
     /// `layout.size()`, up to a multiple of [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT), and at
     /// least two units. Alignments above the unit need slack, and a new heap
     /// [`HEAP_OVERHEAD`](crate::talc::base::HEAP_OVERHEAD), up to a multiple of the unit.
-    /// After `Ok` the allocator tries again, and if it still does not fit, calls again, a bounded
-    /// number of times. After `Err` the allocation fails.
+    /// After `Ok` the allocator tries again, and if the layout still does not fit, calls again: as long as
+    /// the heaps become larger, and at most 8 times when they do not. After `Err` the allocation fails,
+    /// unless a gap is found that the first search did not look at. This function does not unwind.
     ///
     /// ```text
     ///     what 100 bytes aligned to 64 take at most, on a 64-bit machine

@@ -79,6 +79,10 @@ impl<S: Source, B: Binning> TalcCell<S, B> {
     /// Heaps, and what is allocated in them, stay. What becomes of heaps that the old source
     /// provided, its documentation says: the memory must be there as long as the allocator uses it.
     ///
+    /// An allocator that has a heap of a source which takes heaps back (`AllocatorSource`,
+    /// `GlobalAllocSource`, `ArenaSource`) gets nothing more from another source of this kind: neither
+    /// could tell whose heaps are whose.
+    ///
     /// ```
     /// use heap::talc::{TalcCell, source::Claim};
     ///
