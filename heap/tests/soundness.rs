@@ -84,11 +84,20 @@ fn what_unwinds_out_of_a_global_allocator_aborts() {
     assert!(text.contains("must not unwind"), "{text}");
 }
 
+/// A window, an arena and a heap that are there for good, so that hooks can use them.
+fn leaked() -> (
+    &'static Window,
+    &'static PageArena<'static>,
+    &'static Heap<'static>,
+) {
+    let window = &*Box::leak(Box::new(Window::new(4096)));
+    let arena = &*Box::leak(Box::new(arena(window)));
+    (window, arena, Box::leak(Box::new(heap(arena))))
+}
+
 #[test]
 fn an_interrupt_in_a_drain_drains_what_else_is_queued() {
-    let window: &'static Window = Box::leak(Box::new(Window::new(4096)));
-    let arena: &'static PageArena<'static> = Box::leak(Box::new(arena(window)));
-    let heap: &'static Heap<'static> = Box::leak(Box::new(heap(arena)));
+    let (window, arena, heap) = leaked();
     // Three heaps, as the addresses above are taken.
     let blocks: Vec<_> = (0..3)
         .map(|_| {
@@ -123,9 +132,7 @@ fn an_interrupt_in_a_drain_drains_what_else_is_queued() {
 
 #[test]
 fn a_range_that_is_refused_does_not_keep_others_in_the_queue() {
-    let window: &'static Window = Box::leak(Box::new(Window::new(4096)));
-    let arena: &'static PageArena<'static> = Box::leak(Box::new(arena(window)));
-    let heap: &'static Heap<'static> = Box::leak(Box::new(heap(arena)));
+    let (window, arena, heap) = leaked();
     let mut blocks = Vec::new();
     for _ in 0..3 {
         blocks.push(alloc(heap, layout(1 << 20)));
@@ -163,9 +170,7 @@ fn a_range_that_is_refused_does_not_keep_others_in_the_queue() {
 
 #[test]
 fn a_drain_whose_arena_panics_leaves_a_usable_heap() {
-    let window: &'static Window = Box::leak(Box::new(Window::new(4096)));
-    let arena: &'static PageArena<'static> = Box::leak(Box::new(arena(window)));
-    let heap: &'static Heap<'static> = Box::leak(Box::new(heap(arena)));
+    let (window, _, heap) = leaked();
     let low = alloc(heap, layout(1 << 20));
     let high = alloc(heap, layout(1 << 20));
     *window.interrupt.lock().unwrap() = Some(Box::new(|| panic!("in the source")));
