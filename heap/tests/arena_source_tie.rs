@@ -57,6 +57,26 @@ fn a_replaced_source_leaves_what_is_in_use() {
 }
 
 #[test]
+fn a_replaced_source_keeps_a_heap_of_which_pages_are_queued() {
+    let window = Window::new(1024);
+    let arena = arena(&window);
+    let mut heap = heap(&arena);
+    let low = alloc(&heap, layout(200_000));
+    let high = alloc(&heap, layout(200_000));
+    // SAFETY: the block is live.
+    unsafe { low.write_bytes(7, 200_000) };
+    free(&heap, high, layout(200_000));
+    heap.lock().trim();
+    assert!(heap.lock().source.has_returns());
+    let before = arena.allocated_space();
+    drop(replace(&mut heap.get_mut().source, ArenaSource::detached()));
+    assert_eq!(arena.allocated_space(), before);
+    // SAFETY: the block is live.
+    let bytes = unsafe { std::slice::from_raw_parts(low, 200_000) };
+    assert!(bytes.iter().all(|&byte| byte == 7));
+}
+
+#[test]
 fn swapped_sources_do_no_harm() {
     let window = Window::new(1024);
     let arena = arena(&window);

@@ -138,8 +138,8 @@ impl<R: RawMutex, S: Source, B: Binning> TalcGuard<'_, R, S, B> {
     /// The allocator itself.
     ///
     /// # Safety
-    /// As long as anything that was allocated from it is in use, neither it nor its
-    /// [`source`](Talc::source) is replaced, swapped or dropped.
+    /// Neither it nor its [`source`](Talc::source) is replaced, swapped or dropped, as long as anything that
+    /// was allocated from it is in use, or a [`drain`](TalcLock::drain) of it is under way.
     #[inline]
     pub unsafe fn as_mut(&mut self) -> &mut Talc<S, B> {
         &mut self.talc

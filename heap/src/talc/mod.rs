@@ -60,6 +60,8 @@ mod walk;
 
 pub use lock_api;
 
+pub(crate) use self::tag::MAX_GAP;
+
 pub use self::binning::DefaultBinning;
 pub use self::check::{Corruption, Rule};
 #[cfg(feature = "counters")]

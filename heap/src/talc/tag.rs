@@ -48,7 +48,7 @@ pub(super) const TAG_SIZE: usize = size_of::<Bits>();
 
 /// No gap is this large or larger, so that the last byte of its extent is never taken for a tag. (Of
 /// machines with larger tags only those with small words can have gaps of that size.)
-pub(super) const MAX_GAP: usize = if usize::BITS == 64 {
+pub(crate) const MAX_GAP: usize = if usize::BITS == 64 {
     1 << (usize::BITS - 8)
 } else {
     1 << (usize::BITS - 1)

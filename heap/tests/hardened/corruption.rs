@@ -20,7 +20,8 @@ use crate::common::guarded::Guarded;
 use crate::common::random::Random;
 
 const HEAPS: usize = 4;
-const HEADS: usize = 448 * WORD;
+const HEADS: usize =
+    <heap::talc::DefaultBinning as heap::talc::base::binning::Binning>::BIN_COUNT as usize * WORD;
 
 /// Heaps between guard pages, and what is allocated in them.
 struct Victim {

@@ -12,7 +12,8 @@ use crate::common::sizes::FIRST;
 
 /// Words of a heap's record, which is right below its base tag.
 const RECORD_WORDS: usize = HEAP_OVERHEAD / WORD - 1;
-const LISTS: usize = 448;
+const LISTS: usize =
+    <heap::talc::DefaultBinning as heap::talc::base::binning::Binning>::BIN_COUNT as usize;
 
 /// Several heaps, with a block at the base of each but the first, which has the list heads there.
 struct Heaps {

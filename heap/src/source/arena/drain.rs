@@ -7,10 +7,11 @@ use core::ptr::NonNull;
 use lock_api::RawMutex;
 
 use super::ArenaSource;
-use super::record::{Record, State};
+use super::record::{List, Record, State};
+use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::talc::sync::TalcLock;
-use crate::vmem::{Allocator, Error, Lock};
+use crate::vmem::{Allocator, Arena, Error, Lock};
 
 /// Where one call of [`TalcLock::drain`] finds the record whose pages it is giving back. It lies on the stack
 /// of that call, and the record points to it:
@@ -100,9 +101,11 @@ impl<'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource
         let slot = Slot::new();
         loop {
             let mut guard = self.lock();
-            // SAFETY: the source stays that of this allocator.
-            let source = unsafe { &mut guard.as_mut().source };
-            let Some(arena) = source.arena else { break };
+            // SAFETY: allocator and source stay what they are.
+            let Talc { source, tie, .. } = unsafe { guard.as_mut() };
+            let Some(arena) = source.arena.filter(|_| source.bond.serves(tie)) else {
+                break;
+            };
             // Those that were refused are the last in the queue.
             if refused >= source.returns.len() {
                 break;
@@ -110,13 +113,13 @@ impl<'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource
             let Some(next) = source.take_return(&slot) else {
                 break;
             };
-            drop(guard);
             let Return { base, size, kept } = next;
             let finish = Finish {
                 heap: self,
                 slot: &slot,
                 given: next,
             };
+            drop(guard);
             let result = match kept {
                 0 => arena.free_sized(base, size),
                 _ => arena.resize(base, kept),
@@ -147,8 +150,10 @@ struct Finish<'h, 's, 'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> {
 
 impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> Finish<'_, '_, '_, R, A, L, B> {
     fn finish(self, done: bool) {
+        // If the lock unwinds, this is dropped, which parts the slot or aborts.
+        let heap = self.heap;
+        let mut guard = heap.lock();
         let this = core::mem::ManuallyDrop::new(self);
-        let mut guard = this.heap.lock();
         // SAFETY: the source stays that of this allocator.
         let source = unsafe { &mut guard.as_mut().source };
         source.finish_return(&this.given, this.slot, done);
@@ -237,28 +242,26 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
 impl<A: Allocator, L: Lock> Drop for ArenaSource<'_, A, L> {
     fn drop(&mut self) {
         let Some(arena) = self.arena else { return };
-        while let Some(record) = self.returns.first() {
-            // SAFETY: it is in the list, and live. What a damaged one would lead to stays allocated.
-            let Some(found) = (unsafe { Record::sound(record) }) else {
-                break;
-            };
-            // SAFETY: as above.
-            unsafe { self.returns.remove(record) };
-            if found.kept == 0 {
-                let _ = arena.free(found.base.addr().get());
-            }
+        free_all(&self.returns, arena, |record| record.kept == 0);
+        if !self.bond.is_in_use() {
+            free_all(&self.heaps, arena, |_| true);
         }
-        if self.bond.is_in_use() {
-            return;
-        }
-        while let Some(record) = self.heaps.first() {
-            // SAFETY: it is in the list, and live. What a damaged one would lead to stays allocated.
-            let Some(found) = (unsafe { Record::sound(record) }) else {
-                break;
-            };
-            // SAFETY: as above.
-            unsafe { self.heaps.remove(record) };
-            let _ = arena.free(found.base.addr().get());
+    }
+}
+
+/// Frees the segments of a list that are `gone`. Nothing is written to records: heaps among them may be in use by
+/// an allocator that this source was taken from. What a damaged record would lead to stays allocated.
+fn free_all<const WHICH: usize, A: Allocator, L: Lock>(
+    list: &List<WHICH>,
+    arena: &Arena<'_, '_, A, L>,
+    gone: impl Fn(&Record) -> bool,
+) {
+    let mut next = list.first();
+    // SAFETY: records in a list are live until their segments are freed, which is when they are left behind.
+    while let Some(record) = next.and_then(|at| unsafe { Record::sound(at) }) {
+        next = record.next(WHICH);
+        if gone(&record) {
+            let _ = arena.free(record.base.addr().get());
         }
     }
 }

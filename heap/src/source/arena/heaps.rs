@@ -8,6 +8,7 @@ use lock_api::RawMutex;
 use super::record::{RECORD, Record, State};
 use super::step::Step;
 use super::{ArenaHeap, ArenaSource};
+use crate::talc::MAX_GAP;
 use crate::talc::base::binning::Binning;
 use crate::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, Reserved, Talc};
 use crate::talc::sync::TalcGuard;
@@ -58,7 +59,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         };
         let grown = [stepped, demanded]
             .into_iter()
-            .find(|&kept| kept > old.kept && resized(kept));
+            .find(|&kept| kept > old.kept && kept < MAX_GAP && resized(kept));
         let Some(kept) = grown else {
             return refused;
         };
@@ -112,6 +113,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         let Some((base, size)) = taken_back.or_else(|| {
             [demanded.max(step), demanded]
                 .into_iter()
+                .filter(|&size| size < MAX_GAP)
                 .find_map(|size| segment(arena, size, align, first))
         }) else {
             return false;

@@ -143,7 +143,12 @@ impl Record {
         }
     }
 
-    /// The record before this one in the list `WHICH`.
+    /// The record after this one in the list `which`.
+    pub fn next(&self, which: usize) -> Option<NonNull<Record>> {
+        self.links[which].next
+    }
+
+    /// The record before this one in the list `which`.
     pub fn previous(&self, which: usize) -> Option<NonNull<Record>> {
         self.links[which].prev
     }
