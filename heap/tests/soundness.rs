@@ -215,7 +215,8 @@ fn a_record_that_disagrees_is_found_by_check() {
     for word in 0..8 {
         // SAFETY: the record lies there, and is put back.
         let before = unsafe { record.add(word).read() };
-        for damage in [before ^ PAGE, before.wrapping_add(8), !before] {
+        // (The state is one of them: 1 says that the record is queued.)
+        for damage in [before ^ PAGE, before.wrapping_add(8), !before, before ^ 1] {
             // SAFETY: as above.
             unsafe { record.add(word).write(damage) };
             let found = heap.lock().check();
