@@ -1,10 +1,13 @@
 //! The command line.
 
-use std::{path::PathBuf, time::Duration};
+use std::{net::TcpListener, path::PathBuf, time::Duration};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::failure::{Failure, STATUS_HELP};
+use crate::{
+    failure::{Failure, STATUS_HELP},
+    qemu::GDB_ADDRESS,
+};
 
 /// Builds the kernel, boots it in QEMU and runs its main job: a recorded program's allocations,
 /// replayed on the kernel's heap. On a terminal, a small monitor follows.
@@ -211,7 +214,7 @@ pub struct MachineOptions {
 }
 
 impl MachineOptions {
-    /// Refuses what cannot boot.
+    /// Refuses what cannot boot, before anything is built.
     pub fn check(&self) -> Result<(), Failure> {
         let firmware = self.build.firmware();
         let least = firmware.least_memory();
@@ -221,6 +224,13 @@ impl MachineOptions {
                 self.memory,
                 firmware.name()
             )));
+        }
+        if self.gdb {
+            TcpListener::bind(GDB_ADDRESS).map_err(|error| {
+                Failure::Input(format!(
+                    "--gdb needs {GDB_ADDRESS}, which cannot be had ({error}): end what uses it"
+                ))
+            })?;
         }
         Ok(())
     }
@@ -324,7 +334,7 @@ impl std::str::FromStr for Memory {
 
 impl std::fmt::Display for Memory {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        if self.kib.is_multiple_of(1 << 20) {
+        if self.kib.is_multiple_of(1 << 20) && self.kib != 0 {
             write!(f, "{} GiB", self.kib >> 20)
         } else if self.kib.is_multiple_of(1 << 10) {
             write!(f, "{} MiB", self.kib >> 10)
@@ -378,5 +388,18 @@ mod tests {
                 .contains("49151 KiB of memory is too little to boot under BIOS")
         );
         assert!(why(&["--uefi", "--memory", "63"]).contains("give it 64 MiB or more"));
+        assert!(why(&["--memory", "0"]).starts_with("0 MiB of memory"));
+    }
+
+    #[test]
+    fn a_port_of_gdb_that_is_in_use_is_refused_at_once() {
+        // Another process may have it: then it is in use as well.
+        let _listener = TcpListener::bind(GDB_ADDRESS);
+        let cli = Cli::try_parse_from(["run-qemu.sh", "--gdb"]).unwrap();
+        let why = cli.run.machine.check().unwrap_err().to_string();
+        assert!(
+            why.contains("127.0.0.1:1234") && why.contains("end what uses it"),
+            "{why}"
+        );
     }
 }

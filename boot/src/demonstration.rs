@@ -57,7 +57,7 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
         let (results, ending) = session.run(filter.as_deref());
         match ending {
             Err(Failure::Interrupted) => return ending,
-            Err(failure) => eprintln!("boot: {failure}"),
+            Err(failure) => eprintln!("run-qemu.sh: {failure}"),
             Ok(()) => {}
         }
         let mut report = Report::default();

@@ -69,7 +69,7 @@ impl<'a> Builder<'a> {
     pub fn prepare(project: &'a Project, toolchain: &Toolchain) -> Result<Self, Failure> {
         let builder = Self { project };
         if !builder.program().exists() {
-            eprintln!("boot: building the boot stages (once, some minutes)");
+            eprintln!("run-qemu.sh: building the boot stages (once, some minutes)");
         }
         let mut cargo = toolchain.cargo(project, "build");
         cargo.args(["--release", "--package", MAKER]);

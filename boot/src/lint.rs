@@ -19,7 +19,7 @@ pub fn run(project: &Project) -> Result<(), Failure> {
     toolchain.prepare_clippy(project)?;
     let mut results = Vec::new();
     for (name, mut command) in checks(project, &toolchain) {
-        eprintln!("boot: checking with {name}");
+        eprintln!("run-qemu.sh: checking with {name}");
         let status = process::run(command.env("RUSTDOCFLAGS", "-D warnings"))?;
         results.push(TestResult::new(
             name,

@@ -60,7 +60,7 @@ fn main() -> ExitCode {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             if !failure.is_already_told() {
-                eprintln!("boot: {failure}");
+                eprintln!("run-qemu.sh: {failure}");
             }
             ExitCode::from(failure.status())
         }

@@ -38,7 +38,10 @@ impl AptGet {
 
     /// Installs `packages`. The error says in a few words why that failed.
     pub fn install(&mut self, packages: &[&str]) -> Result<(), String> {
-        eprintln!("boot: installing {} with apt-get", packages.join(" "));
+        eprintln!(
+            "run-qemu.sh: installing {} with apt-get",
+            packages.join(" ")
+        );
         if !self.is_updated {
             // Without a network the lists may still be good enough; installing then says what is
             // missing.

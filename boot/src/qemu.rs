@@ -40,7 +40,7 @@ impl Qemu {
             match apt_get.install(PACKAGES) {
                 Ok(()) => Self::find(firmware),
                 Err(why) => {
-                    eprintln!("boot: apt-get: {why}");
+                    eprintln!("run-qemu.sh: apt-get: {why}");
                     Err(missing)
                 }
             }
@@ -176,7 +176,7 @@ pub fn ticks_per_instruction(options: &MachineOptions) -> Option<u64> {
 const KERNEL_BASE: u64 = 0xffff_8000_0000_0000;
 
 /// Where the machine waits for gdb.
-const GDB_ADDRESS: &str = "127.0.0.1:1234";
+pub const GDB_ADDRESS: &str = "127.0.0.1:1234";
 
 /// What to type in another terminal to debug `kernel`.
 fn gdb_line(kernel: &Path) -> String {

@@ -80,7 +80,7 @@ pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> 
     }
     if let Err(failure) = &ending {
         // The tests that could not be run count as one that failed.
-        eprintln!("boot: {failure}");
+        eprintln!("run-qemu.sh: {failure}");
         results.push(TestResult::new(
             "in-kernel tests",
             Verdict::Failed {

@@ -54,7 +54,7 @@ impl Toolchain {
             apt_get: AptGet::find(),
         };
         let toolchain = search.pick()?;
-        eprintln!("boot: the kernel is built with {toolchain}");
+        eprintln!("run-qemu.sh: the kernel is built with {toolchain}");
         Ok(toolchain)
     }
 
@@ -257,7 +257,7 @@ fn is_complete(folder: &Path) -> bool {
 
 /// Installs the pinned nightly. The error says in a few words why that failed.
 fn install_pinned(rustup: &Path) -> Result<(), String> {
-    eprintln!("boot: installing {PINNED_NIGHTLY} with rustup");
+    eprintln!("run-qemu.sh: installing {PINNED_NIGHTLY} with rustup");
     let components = ["--profile", "minimal", "-c", "rust-src", "-c", "llvm-tools"];
     call_rustup(
         rustup,

@@ -27,7 +27,7 @@ fn refusal(output: Output, status: i32) -> String {
     assert_eq!(output.stdout, b"", "{said}");
     assert_eq!(said.lines().count(), 1, "{said}");
     let line = said.trim_end();
-    line.strip_prefix("boot: ")
+    line.strip_prefix("run-qemu.sh: ")
         .unwrap_or_else(|| panic!("{line}"))
         .to_owned()
 }

@@ -27,7 +27,7 @@ pub struct Config<'a> {
     pub filter: Option<&'a str>,
     /// `after=TESTNAME`: only tests that come after this one.
     pub after: Option<&'a str>,
-    /// `trace=NAME`: the trace that the demonstration replays; `sqlite` if absent.
+    /// `trace=NAME`: the trace that the demonstration replays; `cc` if absent.
     pub trace: &'a str,
     /// `monitor=yes|no`: whether someone is there to type; `no` if absent.
     pub monitor: bool,
@@ -48,7 +48,7 @@ impl Default for Config<'_> {
             mode: Mode::default(),
             filter: None,
             after: None,
-            trace: "sqlite",
+            trace: "cc",
             monitor: false,
             jobs: true,
             ticks_per_instruction: None,

@@ -13,6 +13,9 @@ pub type InterruptMutexGuard<'a, T> = lock_api::MutexGuard<'a, InterruptLock, T>
 ///
 /// A CPU that holds several of these locks may release them in any order. Interrupts come back with
 /// the last one, if they were enabled when the CPU took the first.
+///
+/// # Panics
+/// Taking a lock that this CPU holds already would wait for ever: it panics instead.
 pub struct InterruptLock {
     lock: spin::Mutex<()>,
 }
@@ -29,6 +32,7 @@ unsafe impl RawMutex for InterruptLock {
     #[inline]
     fn lock(&self) {
         while !self.try_lock() {
+            mask::assert_another_cpu_may_unlock();
             core::hint::spin_loop();
         }
     }
@@ -133,6 +137,12 @@ mod mask {
             interrupts::enable();
         }
     }
+
+    /// Panics if a lock that could not be taken is held by this CPU. There is one CPU, so it is.
+    #[cold]
+    pub fn assert_another_cpu_may_unlock() {
+        panic!("this CPU waits for a lock that it holds itself");
+    }
 }
 
 /// On the host there are no interrupts to mask: this is a plain spin lock.
@@ -141,6 +151,8 @@ mod mask {
     pub fn enter() {}
 
     pub fn leave() {}
+
+    pub fn assert_another_cpu_may_unlock() {}
 }
 
 #[cfg(test)]

@@ -85,6 +85,15 @@ kernel_test! {
 }
 
 kernel_test! {
+    /// A lock that is taken twice on one CPU would never be had: the kernel says so.
+    fn a_lock_taken_twice_on_one_cpu_panics(should_panic = "waits for a lock that it holds") {
+        static LOCK: InterruptMutex<()> = InterruptMutex::new(());
+        let _first = LOCK.lock();
+        let _second = LOCK.lock();
+    }
+}
+
+kernel_test! {
     /// An exception that nothing can repair has a name, as all others have.
     fn a_machine_check_is_reported(should_fault = "machine check") {
         // SAFETY: it is not: this is what the test shows. The CPU pushes no error code for this vector.
