@@ -12,6 +12,7 @@ use alloc::boxed::Box;
 use core::fmt;
 use core::hint::black_box;
 
+use kernel_protocol::record::{Outcome, Record};
 use linkme::distributed_slice;
 
 use crate::accounts;
@@ -21,7 +22,6 @@ use crate::memory::frames::{self, Usage};
 use crate::memory::{arenas, protection};
 use crate::println;
 use crate::serial::{self, print_on_fresh_line};
-use running::Outcome;
 
 pub use running::{Death, died};
 
@@ -106,7 +106,7 @@ impl Test {
 /// Runs the tests that `config` selects, and tells the host about them.
 pub fn run(config: &Config) -> ExitCode {
     let selected = || TESTS.iter().filter(|test| test.is_selected(config));
-    print_on_fresh_line(format_args!("@tests {}\n", selected().count()));
+    print_record(Record::Tests(selected().count()));
     if let Some(window) = arenas::window() {
         println!("The heap's window: {window}");
     }
@@ -124,7 +124,7 @@ pub fn run(config: &Config) -> ExitCode {
         }
         previous = test.name();
     }
-    print_on_fresh_line(format_args!("@done passed={passed} failed={failed}\n"));
+    print_record(Record::Done { passed, failed });
     if failed == 0 {
         ExitCode::Success
     } else {
@@ -138,9 +138,11 @@ pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
     let baseline = baseline();
     let (mut seed, mut programs, mut operations) = (config.seed, 0_usize, 0_u64);
     let failure = loop {
-        print_on_fresh_line(format_args!(
-            "@soak seed={seed} programs={programs} operations={operations}\n"
-        ));
+        print_record(Record::Soak {
+            seed,
+            programs,
+            operations,
+        });
         operations += program(seed);
         if let Some(failure) = disagreement(&baseline) {
             break Some(failure);
@@ -155,12 +157,20 @@ pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
         println!("{failure}");
     }
     let failed = usize::from(failure.is_some());
-    print_on_fresh_line(format_args!("@done passed={programs} failed={failed}\n"));
+    print_record(Record::Done {
+        passed: programs,
+        failed,
+    });
     if failed == 0 {
         ExitCode::Success
     } else {
         ExitCode::Failed
     }
+}
+
+/// Writes `record` on a line of its own.
+fn print_record(record: Record<'_>) {
+    print_on_fresh_line(format_args!("{record}\n"));
 }
 
 /// The frames that are in use when the heap is empty. The first heap that it claims stays: let it be
@@ -173,8 +183,10 @@ fn baseline() -> Usage {
 
 /// Runs one test, and if it comes back, says whether it passed.
 fn run_one(test: &'static Test, baseline: &Usage) -> bool {
-    let (name, deadline) = (test.name(), test.deadline);
-    print_on_fresh_line(format_args!("@begin {name} deadline={deadline}\n"));
+    print_record(Record::Begin {
+        name: test.name(),
+        deadline: test.deadline,
+    });
     running::begin(test);
     (test.function)();
     let Some(ended) = running::end() else {
@@ -191,8 +203,7 @@ fn run_one(test: &'static Test, baseline: &Usage) -> bool {
         Outcome::Failed
     };
     let reason = failure.as_ref().map(|failure| failure as &dyn fmt::Display);
-    let record = ended.record(outcome, frames::usage().used(), reason);
-    print_on_fresh_line(format_args!("{record}\n"));
+    ended.report(outcome, frames::usage().used(), reason, print_record);
     failure.is_none()
 }
 
