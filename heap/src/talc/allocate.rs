@@ -9,8 +9,8 @@ use super::chunk::{CHUNK_UNIT, HEAP_OVERHEAD, chunk_size, distance};
 use super::fresh::grants_zeroed;
 use super::hardening::{Notes, poison};
 use super::node::{Gap, Link, Node};
+use super::source::Source;
 use super::tag::Tag;
-use crate::source::Source;
 
 /// Gaps that may or may not fit are tried this often before the source is asked for memory.
 const LOOKS: usize = 16;

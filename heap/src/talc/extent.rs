@@ -7,9 +7,9 @@ use super::chunk::{HEAP_OVERHEAD, chunk_size, distance, unit_ceil, unit_floor};
 use super::fresh::grants_zeroed;
 use super::hardening::poison;
 use super::node::Gap;
+use super::source::Source;
 use super::tag::{MAX_GAP, Tag};
 use super::{Talc, metadata_chunk_size};
-use crate::source::Source;
 
 /// How much of a heap is in use: see the diagrams of [`Talc::reserved`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -7,7 +7,7 @@ use super::Talc;
 use super::binning::Binning;
 use super::gaps::Gaps;
 use super::node::{Gap, Link};
-use crate::source::Source;
+use super::source::Source;
 
 pub(super) const TAIL_SIZE: usize = 0;
 pub(super) const RECORD_SIZE: usize = 0;

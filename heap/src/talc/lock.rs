@@ -11,7 +11,7 @@ use super::Talc;
 use super::binning::{Binning, DefaultBinning};
 use super::fresh::Uncleared;
 use super::shared::{AbortOnUnwind, Shared, allocators, global_alloc};
-use crate::source::Source;
+use super::source::Source;
 
 /// A [`Talc`] in a [`lock_api`] mutex.
 ///

@@ -33,7 +33,8 @@ use self::gaps::Gaps;
 #[cfg(feature = "hardened")]
 use self::hardened as hardening;
 use self::hardening::Reporting;
-use crate::source::{Source, Tie};
+use self::owner::OwnerToken;
+use self::source::Source;
 
 mod allocate;
 pub mod binning;
@@ -52,9 +53,12 @@ mod hardening;
 mod lock;
 #[cfg(test)]
 mod looks;
+mod manual;
 mod node;
+pub(crate) mod owner;
 mod reallocate;
 mod shared;
+pub mod source;
 mod tag;
 mod walk;
 
@@ -67,7 +71,6 @@ pub use self::check::{Corruption, Rule};
 #[cfg(feature = "counters")]
 pub use self::counters::Counters;
 pub use self::walk::Region;
-pub use crate::source;
 
 /// The allocator without a lock around it.
 pub mod base {
@@ -137,7 +140,7 @@ pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 /// ```
 pub struct Talc<S: Source, B: Binning> {
     /// Dropped before the source, which may want to know that this is about to happen.
-    pub(crate) tie: Tie,
+    pub(crate) owner_token: OwnerToken,
     /// Provides memory. `Talc` calls it and does not touch it otherwise. See [`Source`].
     pub source: S,
     gaps: Gaps<B>,
@@ -158,7 +161,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// An allocator that has no memory yet.
     pub const fn new(source: S) -> Self {
         Self {
-            tie: Tie::new(),
+            owner_token: OwnerToken::new(),
             source,
             gaps: Gaps::new(),
             counters: Counting::new(),
@@ -176,11 +179,11 @@ impl<S: Source, B: Binning> Talc<S, B> {
         self.gaps.is_established()
     }
 
-    /// The flag in the first heap that is to be set when this is gone.
+    /// Returns the flag in the first heap, which is set when this allocator is dropped.
     ///
     /// # Safety
     /// A heap was claimed.
-    pub(crate) unsafe fn is_gone(&self) -> NonNull<AtomicBool> {
+    pub(crate) unsafe fn dropped_flag(&self) -> NonNull<AtomicBool> {
         // SAFETY: with the first heap the flag was made.
         unsafe { NonNull::new_unchecked(self.gaps.is_gone()) }
     }

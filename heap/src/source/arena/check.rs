@@ -17,12 +17,15 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     /// A link is followed only to a place in a segment that the arena has allocated.
     pub(super) fn check_records(&self) -> Result<(), Corruption> {
         let source = &self.source;
-        let Some(arena) = source.arena.filter(|_| source.bond.serves(&self.tie)) else {
+        let Some(arena) = source
+            .arena
+            .filter(|_| source.owner.is_bound_to(&self.owner_token))
+        else {
             return Ok(());
         };
         let mut kept = 0;
         walk(&source.heaps, arena, |at, record| {
-            ensure(at, record.bond == source.bond, "its owner")?;
+            ensure(at, record.owner == source.owner, "its owner")?;
             check_sizes(at, record, arena)?;
             ensure(at, record.kept != 0, "that it is deleted")?;
             kept += record.kept;
@@ -31,7 +34,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         })?;
         walk(&source.returns, arena, |at, record| {
             ensure(at, record.state == State::QUEUED, "that it is queued")?;
-            ensure(at, record.bond == source.bond, "its owner")?;
+            ensure(at, record.owner == source.owner, "its owner")?;
             check_sizes(at, record, arena)
         })?;
         if kept == source.claimed {

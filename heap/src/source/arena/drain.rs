@@ -102,8 +102,15 @@ impl<'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource
         loop {
             let mut guard = self.lock();
             // SAFETY: allocator and source stay what they are.
-            let Talc { source, tie, .. } = unsafe { guard.as_mut() };
-            let Some(arena) = source.arena.filter(|_| source.bond.serves(tie)) else {
+            let Talc {
+                source,
+                owner_token,
+                ..
+            } = unsafe { guard.as_mut() };
+            let Some(arena) = source
+                .arena
+                .filter(|_| source.owner.is_bound_to(owner_token))
+            else {
                 break;
             };
             // Those that were refused are the last in the queue.
@@ -243,7 +250,7 @@ impl<A: Allocator, L: Lock> Drop for ArenaSource<'_, A, L> {
     fn drop(&mut self) {
         let Some(arena) = self.arena else { return };
         free_all(&self.returns, arena, |record| record.kept == 0);
-        if !self.bond.is_in_use() {
+        if !self.owner.is_owner_alive() {
             free_all(&self.heaps, arena, |_| true);
         }
     }

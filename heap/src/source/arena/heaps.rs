@@ -135,11 +135,11 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         );
         // SAFETY: a heap was claimed, and the flag in the first stays until it is seen to be set.
         unsafe {
-            let flag = self.is_gone();
-            self.source.bond.fasten(&mut self.tie, flag);
+            let flag = self.dropped_flag();
+            self.source.owner.bind(&mut self.owner_token, flag);
         }
         // SAFETY: the bytes above the heap's end are ours and aligned.
-        unsafe { Record::new(base, size, self.source.bond).write_to(record) };
+        unsafe { Record::new(base, size, self.source.owner).write_to(record) };
         // SAFETY: the record was written above, and is in no list.
         unsafe { self.source.heaps.push(record) };
         self.source.account(size, 0);
@@ -162,7 +162,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         let Some(arena) = self.source.arena else {
             return;
         };
-        if !self.source.bond.serves(&self.tie) {
+        if !self.source.owner.is_bound_to(&self.owner_token) {
             return;
         }
         let mut next = self.source.heaps.first();

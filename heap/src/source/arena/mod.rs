@@ -21,11 +21,11 @@ use self::drain::Slot;
 use self::heaps::Growth;
 use self::record::{HEAPS, List, RECORD, RETURNS, Record, State};
 use self::step::Step;
-use super::Source;
-use super::tie::Bond;
 use crate::talc::Corruption;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
+use crate::talc::owner::OwnerRef;
+use crate::talc::source::Source;
 use crate::vmem::{Allocator, Arena, ArenaView, Lock};
 
 #[cfg(doc)]
@@ -66,7 +66,8 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 /// ```
 /// use std::alloc::{GlobalAlloc, Layout};
 ///
-/// use heap::talc::{TalcLock, source::ArenaSource};
+/// use heap::source::ArenaSource;
+/// use heap::talc::TalcLock;
 /// use heap::vmem::tags::{NoPages, TagPool};
 /// use heap::vmem::{Arena, lock::LockApi};
 ///
@@ -106,7 +107,7 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 pub struct ArenaSource<'a, A: Allocator, L: Lock> {
     arena: Option<&'a Arena<'a, 'a, A, L>>,
     /// To the allocator with the heaps.
-    bond: Bond,
+    owner: OwnerRef,
     heaps: List<HEAPS>,
     returns: List<RETURNS>,
     step: Step,
@@ -151,7 +152,7 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
     pub const fn detached() -> Self {
         ArenaSource {
             arena: None,
-            bond: Bond::new(),
+            owner: OwnerRef::new(),
             heaps: List::new(),
             returns: List::new(),
             step: Step::new(),
@@ -311,7 +312,7 @@ unsafe impl<A: Allocator, L: Lock> Source for ArenaSource<'_, A, L> {
 
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         let arena = talc.source.arena.ok_or(())?;
-        if !talc.source.bond.serves(&talc.tie) {
+        if !talc.source.owner.is_bound_to(&talc.owner_token) {
             return Err(());
         }
         let grown = match talc.grow_in_place(arena, layout) {
@@ -373,7 +374,7 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         let Some(old) = (unsafe { Record::sound(record) }) else {
             return heap_end;
         };
-        if old.bond != self.bond {
+        if old.owner != self.owner {
             return heap_end;
         }
         if is_heap_base {

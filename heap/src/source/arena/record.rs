@@ -20,8 +20,8 @@ use core::mem::size_of;
 use core::ptr::NonNull;
 
 use super::drain::Slot;
-use crate::source::tie::Bond;
 use crate::talc::base::CHUNK_UNIT;
+use crate::talc::owner::OwnerRef;
 
 /// Bytes between Talc's end and the end of the pages that a heap keeps.
 pub(super) const RECORD: usize = size_of::<Record>().next_multiple_of(CHUNK_UNIT);
@@ -51,7 +51,7 @@ pub(super) struct Record {
     /// Where the pages from `kept` to `size` are on their way.
     pub state: State,
     /// That of the source whose heap it is.
-    pub bond: Bond,
+    pub owner: OwnerRef,
     /// Whoever is giving the pages above `kept` back, in the state [`Draining`](State::DRAINING).
     pub drainer: Option<NonNull<Slot>>,
     links: [Links; 2],
@@ -80,7 +80,7 @@ struct Links {
 
 impl Record {
     /// A record that is in no list.
-    pub fn new(base: NonNull<u8>, size: usize, bond: Bond) -> Self {
+    pub fn new(base: NonNull<u8>, size: usize, owner: OwnerRef) -> Self {
         let links = [Links {
             prev: None,
             next: None,
@@ -90,7 +90,7 @@ impl Record {
             size,
             kept: size,
             state: State::SETTLED,
-            bond,
+            owner,
             drainer: None,
             links,
             seal: Seal::default(),

@@ -3,8 +3,8 @@
 use std::mem::size_of;
 
 use heap::Span;
+use heap::source::ArenaHeap;
 use heap::talc::base::CHUNK_UNIT;
-use heap::talc::source::ArenaHeap;
 use heap::vmem::SegmentKind;
 
 use super::actor::{Actor, is_pages};
