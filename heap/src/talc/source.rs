@@ -78,18 +78,8 @@ pub unsafe trait Source: Debug + Sized {
     /// long as the heaps become larger, and at most 8 times when they do not. After `Err` the
     /// allocation fails, unless an exhaustive search of the free lists finds a gap.
     ///
-    /// A chunk takes [`CHUNK_OVERHEAD`](crate::talc::base::CHUNK_OVERHEAD) bytes more than
-    /// `layout.size()`, up to a multiple of [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT), and at
-    /// least two units. Alignments above the unit need slack, and a new heap
-    /// [`HEAP_OVERHEAD`](crate::talc::base::HEAP_OVERHEAD), up to a multiple of the unit.
-    ///
-    /// ```text
-    ///     what 100 bytes aligned to 64 take at most, on a 64-bit machine
-    ///
-    ///     where a heap ends         ├─ slack: up to 48 ─┼─ chunk: 112 ─┤   160
-    ///     in a new heap        ├ 16 ┼─ slack: up to 48 ─┼─ chunk: 112 ─┤   176, if aligned to 16
-    ///                           base tag
-    /// ```
+    /// [`Footprint`](crate::talc::base::Footprint) tells what an allocation of `layout` takes, and
+    /// [`Talc::next_heap_overhead`] what a new heap takes in addition.
     ///
     /// # Errors
     /// When the source has no more memory.

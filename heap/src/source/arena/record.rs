@@ -166,7 +166,7 @@ impl HeapRecord {
 #[cfg(feature = "hardened")]
 mod seal {
     use super::HeapRecord;
-    use crate::talc::hardened::mix;
+    use crate::talc::hardened::checksum;
 
     /// The words of a record. The seal is the last.
     pub(super) const WORDS: usize = size_of::<HeapRecord>() / size_of::<usize>();
@@ -181,7 +181,7 @@ mod seal {
     pub(super) fn of(address: usize, words: &Words) -> usize {
         let mut sealed = *words;
         sealed[WORDS - 1] = address;
-        mix(&sealed)
+        checksum(&sealed)
     }
 }
 
