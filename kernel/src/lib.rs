@@ -19,7 +19,7 @@
 
 extern crate alloc;
 
-pub mod accounts;
+pub mod audit;
 mod boot;
 pub mod entropy;
 pub mod exit;

@@ -9,7 +9,7 @@ use kernel::ramdisk::Ramdisk;
 use kernel::{print, println, serial};
 use kernel_protocol::record::Record;
 
-use super::figure::{Bytes, Count};
+use super::format::{Bytes, Count};
 use super::{compare, replay, trace};
 
 const HELP: &str = "\
@@ -128,7 +128,7 @@ fn map() {
         return;
     };
     println!("  The heap's window of addresses, {window}:");
-    let fence = window.fence();
+    let fence = window.leading_guard();
     for (shown, segment) in kernel_addresses().segments().enumerate() {
         if shown == MOST_SEGMENTS {
             println!("  ... and more");
@@ -180,5 +180,5 @@ fn heap_line(index: usize) {
         .iter()
         .map(|&free| if free > part / 2 { '.' } else { '#' })
         .collect();
-    println!("  {:p} {:>12} [{line}]", heap.base, Bytes(heap.kept));
+    println!("  {:p} {:>12} [{line}]", heap.base, Bytes(heap.retained));
 }
