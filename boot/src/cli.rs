@@ -77,8 +77,10 @@ pub enum Command {
     Test(TestOptions),
     /// Write a disk image that boots the main job, and do not run it.
     Image(ImageOptions),
-    /// rustfmt, clippy and rustdoc, for the host and for the kernel's target; warnings are errors.
+    /// Check formatting, spelling, lints and documentation; warnings are errors.
     Lint,
+    /// Run everything that a pull request must pass. The last line is `N passed, N failed, N skipped`.
+    Ci(CiOptions),
 }
 
 /// Options of `run`.
@@ -145,6 +147,14 @@ impl SoakOptions {
     pub fn length(&self) -> Duration {
         Duration::from_secs(60) * self.soak.unwrap_or_default()
     }
+}
+
+/// Options of `ci`.
+#[derive(Debug, Args)]
+pub struct CiOptions {
+    /// Run the longer forms of all steps, and more of them (about an hour).
+    #[arg(long)]
+    pub long: bool,
 }
 
 /// Options of `image`.

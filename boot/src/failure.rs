@@ -11,7 +11,7 @@ use std::{
 #[derive(Debug)]
 pub enum Failure {
     /// It was told already; what remains is the exit status.
-    Told(u8),
+    AlreadyReported(u8),
     /// Something the user gave cannot be used.
     Input(String),
     /// The kernel panicked.
@@ -95,7 +95,7 @@ impl Failure {
     /// The exit status. `boot --help` lists them.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Told(status) => *status,
+            Self::AlreadyReported(status) => *status,
             Self::KernelFailed => 1,
             Self::Input(_) => 2,
             Self::Panicked => 3,
@@ -115,15 +115,15 @@ impl Failure {
     }
 
     /// Whether the line that tells of it has been written already.
-    pub fn is_already_told(&self) -> bool {
-        matches!(self, Self::Told(_))
+    pub fn is_already_reported(&self) -> bool {
+        matches!(self, Self::AlreadyReported(_))
     }
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Told(status) => write!(f, "ended with status {status}"),
+            Self::AlreadyReported(status) => write!(f, "ended with status {status}"),
             Self::KernelFailed => f.write_str("the kernel reports failure"),
             Self::Panicked => f.write_str("the kernel panicked"),
             Self::Faulted => f.write_str("the kernel met a fault"),

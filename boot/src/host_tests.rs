@@ -76,7 +76,7 @@ fn links_32_bit(project: &Project) -> Result<bool, Failure> {
 }
 
 /// Runs `cargo test`, and collects the results.
-fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
+pub fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
     let piped = |error| Failure::because("cannot make a pipe")(error);
     let (output, input) = io::pipe().map_err(piped)?;
     cargo

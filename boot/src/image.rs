@@ -20,8 +20,8 @@ use crate::{
 /// The package that makes images.
 const MAKER: &str = "disk-image";
 
-/// `boot image`: writes an image that runs the main job, and the monitor after it.
-pub fn command(project: &Project, options: &ImageOptions) -> Result<(), Failure> {
+/// Runs `boot image`: writes an image that runs the main job and then the monitor.
+pub fn run(project: &Project, options: &ImageOptions) -> Result<(), Failure> {
     let folder = options
         .file
         .parent()

@@ -39,7 +39,7 @@ pub fn run(project: &Project) -> Result<(), Failure> {
     let totals = report.totals();
     terminal::show_line(&totals.to_string());
     if totals.failed > 0 {
-        Err(Failure::Told(1))
+        Err(Failure::AlreadyReported(1))
     } else {
         Ok(())
     }
