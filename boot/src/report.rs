@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path, time::Duration};
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use tempfile::NamedTempFile;
 
-use crate::{failure::Failure, terminal};
+use crate::{failure::Failure, host::folder_of, terminal};
 
 /// How one test went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -188,10 +188,7 @@ pub struct JunitFile<'a> {
 impl<'a> JunitFile<'a> {
     /// Makes sure that `file` can be written, before the tests are run.
     pub fn create(file: &'a Path) -> Result<Self, Failure> {
-        let folder = file
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let folder = folder_of(file);
         let create = || {
             std::fs::create_dir_all(folder)?;
             NamedTempFile::new_in(folder)
