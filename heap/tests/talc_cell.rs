@@ -121,7 +121,7 @@ fn an_allocator_is_shown_in_memory_of_its_own() {
 fn a_sync_cell_is_a_global_allocator_without_a_lock() {
     static HEAP: TalcSyncCell<Claim, DefaultBinning> = {
         static mut MEMORY: [u8; 20_000] = [0; 20_000];
-        // SAFETY: nothing else uses `MEMORY`, and only this test uses the heap.
+        // SAFETY: only the heap uses `MEMORY`, and only this test uses the heap.
         unsafe { TalcSyncCell::new(TalcCell::new(Claim::array(&raw mut MEMORY))) }
     };
     // SAFETY: sizes are not zero, and the block is freed once.

@@ -174,7 +174,7 @@ fn a_held_lock_is_not_taken_again() {
 fn a_static_needs_no_initialisation() {
     static HEAP: TalcLock<spin::Mutex<()>, Claim> = TalcLock::new({
         static mut MEMORY: [u8; 20_000] = [0; 20_000];
-        // SAFETY: nothing else uses `MEMORY`.
+        // SAFETY: only the heap uses `MEMORY`.
         unsafe { Claim::array(&raw mut MEMORY) }
     });
     // SAFETY: the size is not zero, and the block is freed once.

@@ -32,7 +32,7 @@ type Lock = TalcLock<spin::Mutex<()>, Claim>;
 static LOCK: Lock = TalcLock::new({
     const SIZE: usize = min_first_heap_size::<DefaultBinning>() + (1 << 16);
     static mut MEMORY: [u8; SIZE] = [0; SIZE];
-    // SAFETY: nothing else uses `MEMORY`.
+    // SAFETY: only the heap uses `MEMORY`.
     unsafe { Claim::array(&raw mut MEMORY) }
 });
 

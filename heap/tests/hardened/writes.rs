@@ -16,7 +16,7 @@ fn a_write_past_the_end() {
     for offset in [size, size + 1, tail - 1] {
         let mut scene = Scene::new();
         let block = scene.allocate(layout(size));
-        // SAFETY: nobody else uses the memory.
+        // SAFETY: only this test uses the memory.
         unsafe { at(block, offset).write(0) };
         let misuse = Misuse::WriteBeyondEnd {
             block: Some(block.addr()),
@@ -31,7 +31,7 @@ fn a_write_past_the_end() {
         assert_reported(at(block, offset), misuse);
         scene.assert_finds(at(block, offset), misuse);
         // Undone, it is an allocation again.
-        // SAFETY: nobody else uses the memory.
+        // SAFETY: only this test uses the memory.
         unsafe { at(block, offset).write(FILLING as u8) };
         scene.free(block, layout(size));
         scene.assert_sound();
@@ -64,7 +64,7 @@ fn a_string_that_is_too_long() {
     // Over the tail, the tag, and what is above.
     let tail = at(block, chunk_size(96) - CHUNK_OVERHEAD);
     let canary = read(tail);
-    // SAFETY: nobody else uses the memory.
+    // SAFETY: only this test uses the memory.
     unsafe { at(block, 96).write_bytes(b'A', 80) };
     scene.free(block, layout(96));
     let misuse = Misuse::WriteBeyondEnd {
