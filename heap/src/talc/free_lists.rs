@@ -1,4 +1,14 @@
 //! The free lists: one list of gaps for each bin.
+//!
+//! ```text
+//!      Talc                   the first chunk of the first heap
+//!     ┌─────────────────┐    ┌────────┬────────┬┄┄┬─────────────────────┬────────────┬┄┄┄┬─────┐
+//!     │ heads ───────────────> head 0 │ head 1 │  │ head BIN_COUNT - 1  │ owner flag │   │ tag │
+//!     │ available: bits │    └────────┴───│────┴┄┄┴─────────────────────┴────────────┴┄┄┄┴─────┘
+//!     └─────────────────┘     1 word      │                              1 byte
+//!      bit 1 is set                       v        next            next
+//!                                         gap ────────> gap ────────────> null
+//! ```
 
 use core::hint;
 use core::ptr::{self, NonNull};

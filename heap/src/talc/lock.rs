@@ -34,6 +34,7 @@ use crate::source::Source;
 ///
 /// A `TalcLock` implements `GlobalAlloc` and `Allocator`; a reference to one implements
 /// `Allocator`.
+#[doc(alias = "Talck")]
 pub struct TalcLock<R: RawMutex, S: Source, B: Binning = DefaultBinning> {
     mutex: Mutex<R, Talc<S, B>>,
 }

@@ -201,6 +201,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
 
     /// Returns statistics: what is allocated, free and claimed now, and in total. O(1).
     #[cfg(feature = "counters")]
+    #[doc(alias("get_counters", "mallinfo"))]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
