@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 
 use super::Talc;
 use super::binning::Binning;
-use crate::source::Source;
+use super::source::Source;
 
 /// A [`Talc`] that is used through shared references.
 ///
@@ -130,10 +130,6 @@ impl Drop for AbortOnUnwind {
 /// Implements `GlobalAlloc` for a type that implements [`SharedTalc`].
 macro_rules! global_alloc {
     ([$($generics:tt)*] $type:ty) => {
-        // SAFETY: blocks lie in heaps, and the source promises that heaps stay in place when the
-        // allocator is moved.
-        unsafe impl<$($generics)*> $crate::source::StableGlobalAlloc for $type {}
-
         // SAFETY: blocks are disjoint, fit their layouts, and stay in place until they are freed.
         unsafe impl<$($generics)*> core::alloc::GlobalAlloc for $type {
             #[inline]

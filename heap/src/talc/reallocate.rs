@@ -7,8 +7,8 @@ use super::Talc;
 use super::binning::Binning;
 use super::chunk::{checked_chunk_size, chunk_size};
 use super::gap_header::Gap;
+use super::source::Source;
 use super::tag::Tag;
-use crate::source::Source;
 
 impl<S: Source, B: Binning> Talc<S, B> {
     /// Grows an allocation to `new_size` bytes without moving it. Returns `false`, and changes

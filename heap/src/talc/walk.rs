@@ -12,7 +12,7 @@ use super::binning::Binning;
 use super::chunk::{HEAP_OVERHEAD, unit_ceil};
 use super::free_lists::FreeLists;
 use super::gap_header::Gap;
-use crate::source::Source;
+use super::source::Source;
 use crate::span::Span;
 
 /// A gap, or a run of chunks, as [`Talc::regions`] finds it in a heap.

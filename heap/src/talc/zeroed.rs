@@ -23,7 +23,7 @@ use super::Talc;
 use super::allocate::Request;
 use super::binning::Binning;
 use super::gap_header::{Gap, GapHeader};
-use crate::source::Source;
+use super::source::Source;
 
 /// Smaller allocations are cleared completely: that costs less than a look-up.
 const MIN_SIZE: usize = 1024;

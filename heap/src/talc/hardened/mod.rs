@@ -54,7 +54,7 @@ use super::binning::Binning;
 use super::chunk::chunk_size;
 use super::free_lists::FreeLists;
 use super::gap_header::{Gap, Link};
-use crate::source::Source;
+use super::source::Source;
 
 mod check;
 mod heaps;
