@@ -175,8 +175,8 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
     /// Releases pages without tags in use, while many tags are free.
     fn release_empty_pages(&self) {
         while let Some(page) = self.locked(State::take_surplus) {
-            // SAFETY: the page came from this supply, and `take_surplus` removed it without a tag in
-            // use.
+            // SAFETY: the page came from this supply, and `take_surplus` removed it when no tag in
+            // it was in use.
             unsafe { self.pages.deallocate_page(page) };
         }
     }
@@ -233,8 +233,8 @@ unsafe impl<L: Lock, P: PageSupply, const RESERVE: usize> TagSupply for &TagPool
     unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
         self.locked(|state| {
             if self.is_reserve(tag) {
-                // SAFETY: the caller returns a tag of this reserve. The reserve has not moved since,
-                // because the arena with the tag borrows the pool.
+                // SAFETY: the caller returns a tag of this reserve. The reserve has not moved
+                // since, because the arena with the tag borrows the pool.
                 unsafe { state.reserve.deallocate(self.reserve_start(), tag) };
             } else {
                 // SAFETY: the caller returns a tag of this pool. It is not from the reserve, so it
@@ -269,8 +269,8 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> Drop for TagPool<L, P, RESERV
     /// Releases all pages without tags in use. The others leak with the arenas that use them.
     fn drop(&mut self) {
         while let Some(page) = self.state.get_mut().take_empty() {
-            // SAFETY: the page came from this supply, and `take_empty` removed it without a tag in
-            // use.
+            // SAFETY: the page came from this supply, and `take_empty` removed it when no tag in
+            // it was in use.
             unsafe { self.pages.deallocate_page(page) };
         }
     }

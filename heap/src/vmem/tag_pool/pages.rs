@@ -187,8 +187,8 @@ impl TagPages {
 pub(super) unsafe fn format(page: NonNull<Page>) -> NonNull<Header> {
     let mut free = FreeTags(None);
     for number in (0..PER_PAGE).rev() {
-        // SAFETY: the size of the header is a multiple of a tag's alignment, and `PER_PAGE` tags fit
-        // into the page after it.
+        // SAFETY: the size of the header is a multiple of a tag's alignment, and `PER_PAGE` tags
+        // fit into the page after it.
         let tag = unsafe {
             page.cast::<Header>()
                 .add(1)
