@@ -20,8 +20,8 @@ use super::Source;
 use super::tie::Bond;
 use crate::span::Span;
 use crate::talc::base::binning::Binning;
-use crate::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD, Talc};
-use crate::talc::{Corruption, Rule, min_first_heap_layout};
+use crate::talc::base::{CHUNK_UNIT, Footprint, Talc};
+use crate::talc::{Corruption, Rule};
 
 /// Blocks are this large, or twice this, and so on: 64 KiB.
 pub(super) const DEFAULT_BLOCK_SIZE: usize = 1 << 16;
@@ -146,9 +146,10 @@ impl<A: Backing> Blocks<A> {
         true
     }
 
-    /// A block that has room for an allocation of `layout`, wherever in its heap that lies.
-    fn obtain<B: Binning>(&mut self, layout: Layout) -> Option<(NonNull<u8>, Layout)> {
-        let layout = self.block_layout::<B>(layout)?;
+    /// Returns a block that has room for an allocation of `layout` above `heap_overhead` bytes,
+    /// wherever in its heap the allocation lies.
+    fn obtain(&mut self, layout: Layout, heap_overhead: usize) -> Option<(NonNull<u8>, Layout)> {
+        let layout = self.block_layout(layout, heap_overhead)?;
         if let Some(spare) = self.spare {
             // SAFETY: the record of a spare block is valid.
             let (base, spare_layout) = unsafe { block_of(spare) };
@@ -160,17 +161,10 @@ impl<A: Backing> Blocks<A> {
         Some((self.backing.obtain(layout)?, layout))
     }
 
-    fn block_layout<B: Binning>(&self, layout: Layout) -> Option<Layout> {
-        let base = match self.first {
-            Some(_) => HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT),
-            None => min_first_heap_layout::<B>().size(),
-        };
-        let size = layout
-            .size()
-            // And to a multiple of the unit, and to the smallest chunk.
-            .checked_add(CHUNK_OVERHEAD + 2 * CHUNK_UNIT)?
-            .checked_add(layout.align())?
-            .checked_add(base + RECORD_SIZE)?
+    fn block_layout(&self, layout: Layout, heap_overhead: usize) -> Option<Layout> {
+        let size = Footprint::new(layout)
+            .max_size()
+            .checked_add(heap_overhead + RECORD_SIZE)?
             .checked_next_multiple_of(self.block_size)?;
         Layout::from_size_align(size, CHUNK_UNIT).ok()
     }
@@ -285,7 +279,10 @@ pub(super) fn acquire<S: Source, B: Binning, A: Backing>(
     if !blocks(&mut talc.source).bond.serves(&talc.tie) {
         return Err(());
     }
-    let (base, layout) = blocks(&mut talc.source).obtain::<B>(layout).ok_or(())?;
+    let heap_overhead = talc.next_heap_overhead();
+    let (base, layout) = blocks(&mut talc.source)
+        .obtain(layout, heap_overhead)
+        .ok_or(())?;
     let heap_size = layout.size() - RECORD_SIZE;
     // SAFETY: the block is ours, and the record lies at its top. Up to there it is the allocator's
     // from now on, until nothing in it is in use or the allocator is gone.
@@ -298,7 +295,7 @@ pub(super) fn acquire<S: Source, B: Binning, A: Backing>(
         }
         debug_assert_eq!(heap_end, Some(record.cast()));
         blocks(&mut talc.source).insert(record, layout.size());
-        let flag = talc.is_gone();
+        let flag = talc.owner_flag();
         blocks(&mut talc.source).bond.fasten(&mut talc.tie, flag);
     }
     Ok(())

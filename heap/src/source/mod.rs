@@ -84,21 +84,12 @@ pub unsafe trait Source: Debug + Sized {
     /// Gives the allocator more memory, so that `layout` fits, by [`Talc::claim`] or
     /// [`Talc::extend`]. The source itself is at `talc.source`.
     ///
-    /// A chunk takes [`CHUNK_OVERHEAD`](crate::talc::base::CHUNK_OVERHEAD) bytes more than
-    /// `layout.size()`, up to a multiple of [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT), and at
-    /// least two units. Alignments above the unit need slack, and a new heap
-    /// [`HEAP_OVERHEAD`](crate::talc::base::HEAP_OVERHEAD), up to a multiple of the unit.
+    /// [`Footprint`](crate::talc::base::Footprint) says what an allocation of `layout` takes, and
+    /// [`Talc::next_heap_overhead`] what a new heap takes in addition.
+    ///
     /// After `Ok` the allocator tries again, and if the layout still does not fit, calls again: as long as
     /// the heaps become larger, and at most 8 times when they do not. After `Err` the allocation fails,
     /// unless a gap is found that the first search did not look at. This function does not unwind.
-    ///
-    /// ```text
-    ///     what 100 bytes aligned to 64 take at most, on a 64-bit machine
-    ///
-    ///     where a heap ends         ├─ slack: up to 48 ─┼─ chunk: 112 ─┤   160
-    ///     in a new heap        ├ 16 ┼─ slack: up to 48 ─┼─ chunk: 112 ─┤   176, if aligned to 16
-    ///                           base tag
-    /// ```
     ///
     /// # Errors
     /// If it has no more memory.

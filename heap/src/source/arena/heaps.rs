@@ -10,7 +10,7 @@ use super::step::Step;
 use super::{ArenaHeap, ArenaSource};
 use crate::talc::MAX_GAP;
 use crate::talc::base::binning::Binning;
-use crate::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, Reserved, Talc};
+use crate::talc::base::{CHUNK_UNIT, Footprint, Reserved, Talc};
 use crate::talc::sync::TalcGuard;
 use crate::vmem::{self, AllocPolicy, Allocator, Arena, Lock};
 
@@ -31,12 +31,13 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             return Growth::Refused;
         };
         let end = record.cast::<u8>();
-        if !self.admits_end(end) {
+        if !self.validate_heap_end(end) {
             return Growth::Refused;
         }
         // SAFETY: the record lies where its heap ends.
         let top = unsafe { self.reserved(end) }.up_to;
-        let demanded = end_above(top.addr().get(), layout)
+        let demanded = Footprint::new(layout)
+            .end_above(top.addr().get())
             .and_then(|end| end.checked_add(RECORD)?.checked_sub(old.base.addr().get()))
             .and_then(|kept| kept.checked_next_multiple_of(arena.quantum()));
         let Some(demanded) = demanded else {
@@ -93,10 +94,12 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     /// block lies right above what the heap needs for itself.
     pub(super) fn claim_another(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
         let quantum = arena.quantum();
-        let (align, overhead) = (layout.align(), self.lowest_allocation_in_next_heap());
+        let (align, overhead) = (layout.align(), self.next_heap_overhead());
         let first = overhead.next_multiple_of(align.min(quantum).max(CHUNK_UNIT));
-        let demanded = chunk_size(layout.size())
-            .and_then(|size| size.checked_add(RECORD)?.checked_add(first))
+        let footprint = Footprint::new(layout);
+        let demanded = first
+            .checked_add(footprint.chunk_size())
+            .and_then(|end| end.checked_add(RECORD))
             .and_then(|size| size.checked_next_multiple_of(quantum));
         let Some(demanded) = demanded else {
             return false;
@@ -104,7 +107,8 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         let step = self.source.growth(arena);
 
         let taken_back = self.source.take_back_heap(|base, size| {
-            end_above(base + overhead, layout)
+            footprint
+                .end_above(base + overhead)
                 .and_then(|end| end.checked_add(RECORD))
                 .is_some_and(|end| end - base <= size)
         });
@@ -135,7 +139,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         );
         // SAFETY: a heap was claimed, and the flag in the first stays until it is seen to be set.
         unsafe {
-            let flag = self.is_gone();
+            let flag = self.owner_flag();
             self.source.bond.fasten(&mut self.tie, flag);
         }
         // SAFETY: the bytes above the heap's end are ours and aligned.
@@ -262,19 +266,4 @@ fn segment<A: Allocator, L: Lock>(
         return None;
     };
     Some((memory, size))
-}
-
-/// Where a block of `layout` ends at the latest, tag included, when it is cut from the bottom of free memory
-/// that begins at the address `top`. `None` when that is beyond the address space.
-fn end_above(top: usize, layout: Layout) -> Option<usize> {
-    let base = top.checked_next_multiple_of(layout.align().max(CHUNK_UNIT))?;
-    base.checked_add(chunk_size(layout.size())?)
-}
-
-/// The most bytes that a chunk for `size` bytes takes.
-fn chunk_size(size: usize) -> Option<usize> {
-    let size = size
-        .checked_add(CHUNK_OVERHEAD)?
-        .checked_next_multiple_of(CHUNK_UNIT)?;
-    Some(size.max(2 * CHUNK_UNIT))
 }

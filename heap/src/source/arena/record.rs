@@ -166,7 +166,7 @@ impl Record {
 #[cfg(feature = "hardened")]
 mod seal {
     use super::Record;
-    use crate::talc::hardened::mix;
+    use crate::talc::hardened::checksum;
 
     /// The words of a record. The seal is the last.
     pub(super) const WORDS: usize = size_of::<Record>() / size_of::<usize>();
@@ -180,7 +180,7 @@ mod seal {
     pub(super) fn of(address: usize, words: &Words) -> usize {
         let mut sealed = *words;
         sealed[WORDS - 1] = address;
-        mix(&sealed)
+        checksum(&sealed)
     }
 }
 
