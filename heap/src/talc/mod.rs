@@ -55,6 +55,7 @@ mod lock;
 #[cfg(test)]
 mod probe_tests;
 mod reallocate;
+mod reclaim;
 mod tag;
 mod walk;
 mod zeroed;
@@ -84,6 +85,7 @@ pub mod base {
 /// The allocator behind a lock.
 pub mod sync {
     pub use super::lock::{TalcGuard, TalcLock};
+    pub use super::reclaim::{Reclaim, Reclaiming};
 }
 
 /// A [`sync::TalcLock`] with the [`DefaultBinning`].
