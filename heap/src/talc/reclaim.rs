@@ -10,7 +10,7 @@ use super::Talc;
 use super::allocator_impls::{AbortOnUnwind, SharedTalc};
 use super::binning::Binning;
 use super::lock::TalcLock;
-use crate::source::Source;
+use super::source::Source;
 
 /// What the owner of a [`TalcLock`] does around its operations: see [`TalcLock::reclaiming`].
 pub trait Reclaim<S: Source> {
