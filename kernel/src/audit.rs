@@ -30,7 +30,7 @@ pub enum Mismatch {
         /// The label of the arena.
         label: &'static str,
         /// The broken invariant and its location.
-        fault: vmem::Fault,
+        fault: vmem::Corruption,
     },
     /// The counts of frames differ from the table of frames.
     Frames(&'static str),

@@ -135,7 +135,7 @@ impl KernelHeap {
 impl Reclaim<PageSource> for KernelHeap {
     #[inline]
     fn is_due(source: &PageSource) -> bool {
-        source.has_returns()
+        source.has_pending_releases()
     }
 
     /// Drains the release queue, if interrupts are enabled.

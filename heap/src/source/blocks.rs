@@ -16,11 +16,11 @@ use core::alloc::Layout;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
-use super::Source;
-use super::tie::Bond;
 use crate::span::Span;
 use crate::talc::base::binning::Binning;
 use crate::talc::base::{CHUNK_UNIT, Footprint, Talc};
+use crate::talc::owner::OwnerRef;
+use crate::talc::source::Source;
 use crate::talc::{Corruption, Rule};
 
 /// Blocks are this large, or twice this, and so on: 64 KiB.
@@ -71,7 +71,7 @@ pub(super) struct Blocks<A: Backing> {
     /// It goes only after the blocks, which may be its own memory.
     backing: ManuallyDrop<A>,
     /// To the allocator that the blocks are for.
-    bond: Bond,
+    owner: OwnerRef,
     /// It begins the list of all blocks that are heaps.
     first: Option<NonNull<Record>>,
     /// A block that is no heap any more.
@@ -94,7 +94,7 @@ impl<A: Backing> Blocks<A> {
         );
         Self {
             backing: ManuallyDrop::new(backing),
-            bond: Bond::new(),
+            owner: OwnerRef::new(),
             first: None,
             spare: None,
             block_size: if block_size < CHUNK_UNIT {
@@ -229,7 +229,7 @@ impl<A: Backing> Drop for Blocks<A> {
             // SAFETY: nobody uses a spare block.
             unsafe { self.give_back(spare) };
         }
-        if self.bond.is_in_use() {
+        if self.owner.is_owner_alive() {
             return;
         }
         let mut next = self.first;
@@ -251,7 +251,7 @@ pub(super) fn check<S: Source, B: Binning, A: Backing>(
     blocks: impl Fn(&S) -> &Blocks<A>,
 ) -> Result<(), Corruption> {
     let blocks = blocks(&talc.source);
-    if !blocks.bond.serves(&talc.tie) {
+    if !blocks.owner.is_bound_to(&talc.owner_token) {
         return Ok(());
     }
     let (mut previous, mut next) = (blocks.first, blocks.first);
@@ -276,7 +276,10 @@ pub(super) fn acquire<S: Source, B: Binning, A: Backing>(
     layout: Layout,
     blocks: impl Fn(&mut S) -> &mut Blocks<A>,
 ) -> Result<(), ()> {
-    if !blocks(&mut talc.source).bond.serves(&talc.tie) {
+    if !blocks(&mut talc.source)
+        .owner
+        .is_bound_to(&talc.owner_token)
+    {
         return Err(());
     }
     let heap_overhead = talc.next_heap_overhead();
@@ -296,7 +299,9 @@ pub(super) fn acquire<S: Source, B: Binning, A: Backing>(
         debug_assert_eq!(heap_end, Some(record.cast()));
         blocks(&mut talc.source).insert(record, layout.size());
         let flag = talc.owner_flag();
-        blocks(&mut talc.source).bond.fasten(&mut talc.tie, flag);
+        blocks(&mut talc.source)
+            .owner
+            .bind(&mut talc.owner_token, flag);
     }
     Ok(())
 }

@@ -9,9 +9,9 @@ use super::chunk::{CHUNK_UNIT, HEAP_OVERHEAD, chunk_size, distance};
 use super::footprint::Footprint;
 use super::gap_header::{Gap, GapHeader, Link};
 use super::hardened::{Findings, poison};
+use super::source::Source;
 use super::tag::Tag;
 use super::zeroed::grants_zeroed;
-use crate::source::Source;
 
 /// Gaps that may or may not fit are tried this often before the source is asked for memory.
 const MAX_PROBES: usize = 16;

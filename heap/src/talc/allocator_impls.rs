@@ -5,7 +5,7 @@ use core::ptr::{self, NonNull};
 
 use super::Talc;
 use super::binning::Binning;
-use crate::source::Source;
+use super::source::Source;
 
 /// A [`Talc`] that is used through shared references.
 ///
@@ -129,10 +129,6 @@ impl Drop for AbortOnUnwind {
 /// Implements `GlobalAlloc` for a type that is [`SharedTalc`].
 macro_rules! global_alloc {
     ([$($generics:tt)*] $type:ty) => {
-        // SAFETY: blocks lie in heaps, which stay where they are when the allocator is moved, as its source
-        // promises.
-        unsafe impl<$($generics)*> $crate::source::StableGlobalAlloc for $type {}
-
         // SAFETY: blocks are disjoint, fit their layouts, and stay where they are until freed.
         unsafe impl<$($generics)*> core::alloc::GlobalAlloc for $type {
             #[inline]

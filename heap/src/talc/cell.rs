@@ -13,7 +13,7 @@ use super::check::Corruption;
 use super::counters::Counters;
 #[cfg(feature = "hardened")]
 use super::hardened::Report;
-use crate::source::Source;
+use super::source::Source;
 
 /// A [`Talc`] that is used through shared references, by one thread at a time, without a lock.
 ///

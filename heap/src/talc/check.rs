@@ -5,6 +5,7 @@ use core::fmt;
 use super::Talc;
 use super::binning::Binning;
 use super::chunk::CHUNK_UNIT;
+use super::source::Source;
 use super::tag::{HEAP_END, Tag};
 use super::walk::allocatable;
 #[cfg(not(feature = "hardened"))]
@@ -13,7 +14,6 @@ use super::{
     gap_header::{Gap, Link},
     tag::MAX_GAP,
 };
-use crate::source::Source;
 use crate::span::Span;
 
 /// An invariant that does not hold, and where: see the diagram of [`Rule`].

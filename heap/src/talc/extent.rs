@@ -8,9 +8,9 @@ use super::chunk::{HEAP_OVERHEAD, chunk_size, distance, unit_ceil, unit_floor};
 use super::footprint::metadata_chunk_size;
 use super::gap_header::Gap;
 use super::hardened::poison;
+use super::source::Source;
 use super::tag::{MAX_GAP, Tag};
 use super::zeroed::grants_zeroed;
-use crate::source::Source;
 
 /// How much of a heap is in use: see the diagrams of [`Talc::reserved`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

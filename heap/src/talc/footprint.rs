@@ -27,7 +27,7 @@ use super::free_lists::FreeLists;
 ///                         ├─ chunk: 112 ───────────────────────┤
 /// ```
 ///
-/// A [`Source`](crate::source::Source) needs it to tell how much memory to provide. A new heap takes
+/// A [`Source`](super::source::Source) needs it to tell how much memory to provide. A new heap takes
 /// [`next_heap_overhead`](super::Talc::next_heap_overhead) more.
 ///
 /// ```

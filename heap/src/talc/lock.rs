@@ -10,8 +10,8 @@ use lock_api::{Mutex, MutexGuard, RawMutex};
 use super::Talc;
 use super::allocator_impls::{AbortOnUnwind, SharedTalc, allocators, global_alloc};
 use super::binning::{Binning, DefaultBinning};
+use super::source::Source;
 use super::zeroed::Uncleared;
-use crate::source::Source;
 
 /// A [`Talc`] in a [`lock_api`] mutex.
 ///

@@ -31,8 +31,9 @@ use self::counters::Counting;
 use self::footprint::{heap_overhead, metadata_chunk_size};
 use self::free_lists::FreeLists;
 use self::hardened::Reporting;
+use self::owner::OwnerToken;
+use self::source::Source;
 use self::zeroed::KnownZero;
-use crate::source::{Source, Tie};
 
 mod allocate;
 mod allocator_impls;
@@ -52,10 +53,13 @@ pub mod hardened;
 #[path = "hardened/disabled.rs"]
 mod hardened;
 mod lock;
+mod manual;
+pub(crate) mod owner;
 #[cfg(test)]
 mod probe_tests;
 mod reallocate;
 mod reclaim;
+pub mod source;
 mod tag;
 mod walk;
 mod zeroed;
@@ -69,7 +73,6 @@ pub use self::check::{Corruption, Rule};
 #[cfg(feature = "counters")]
 pub use self::counters::Counters;
 pub use self::walk::Region;
-pub use crate::source;
 
 /// The allocator without a lock around it.
 pub mod base {
@@ -141,7 +144,7 @@ pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 /// ```
 pub struct Talc<S: Source, B: Binning> {
     /// Dropped before the source, which may want to know that this is about to happen.
-    pub(crate) tie: Tie,
+    pub(crate) owner_token: OwnerToken,
     /// Provides memory. `Talc` calls it and does not touch it otherwise. See [`Source`].
     pub source: S,
     free_lists: FreeLists<B>,
@@ -162,7 +165,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// An allocator that has no memory yet.
     pub const fn new(source: S) -> Self {
         Self {
-            tie: Tie::new(),
+            owner_token: OwnerToken::new(),
             source,
             free_lists: FreeLists::new(),
             counters: Counting::new(),

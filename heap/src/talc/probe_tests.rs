@@ -6,8 +6,8 @@ use std::vec;
 use std::vec::Vec;
 
 use super::base::Talc;
+use super::source::Manual;
 use super::{DefaultBinning, min_first_heap_size};
-use crate::source::Manual;
 use crate::test_random::Random;
 
 std::thread_local! {

@@ -7,8 +7,8 @@ use super::Talc;
 use super::binning::Binning;
 use super::chunk::{checked_chunk_size, chunk_size};
 use super::gap_header::Gap;
+use super::source::Source;
 use super::tag::Tag;
-use crate::source::Source;
 
 impl<S: Source, B: Binning> Talc<S, B> {
     /// Grows an allocation without moving it, to `new_size` bytes. `false` if there is no room

@@ -11,7 +11,7 @@ use super::binning::Binning;
 use super::chunk::{HEAP_OVERHEAD, unit_ceil};
 use super::free_lists::FreeLists;
 use super::gap_header::Gap;
-use crate::source::Source;
+use super::source::Source;
 use crate::span::Span;
 
 /// A part of a heap, as [`Talc::regions`] finds it.

@@ -23,7 +23,7 @@ use super::Talc;
 use super::allocate::Request;
 use super::binning::Binning;
 use super::gap_header::{Gap, GapHeader};
-use crate::source::Source;
+use super::source::Source;
 
 /// To clear less is not worth a search of its own.
 const MIN_SIZE: usize = 1024;

@@ -7,7 +7,7 @@ use super::Talc;
 use super::binning::Binning;
 use super::free_lists::FreeLists;
 use super::gap_header::{Gap, Link};
-use crate::source::Source;
+use super::source::Source;
 
 pub(super) const REDZONE_SIZE: usize = 0;
 pub(super) const RECORD_SIZE: usize = 0;

@@ -55,7 +55,7 @@ use super::binning::Binning;
 use super::chunk::chunk_size;
 use super::free_lists::FreeLists;
 use super::gap_header::{Gap, Link};
-use crate::source::Source;
+use super::source::Source;
 
 mod check;
 mod heaps;
