@@ -124,8 +124,8 @@ fn measure<S: Contender>(subject: &S, workload: &Workload<'_>) -> Option<Measure
     Some(measured)
 }
 
-/// Prints the tables for the synthetic mix and for the beginning of `trace`. Returns whether every allocator could be
-/// measured and this heap refused nothing.
+/// Prints the tables for the synthetic mix and for the beginning of `trace`. Returns whether every
+/// allocator could be measured and this heap refused nothing.
 pub fn compare(name: &str, trace: &Trace<'_>, config: &Config<'_>) -> bool {
     let unit = Unit::of(config);
     let seed = config.seed;

@@ -66,8 +66,8 @@ pub struct Region {
 
 impl Region {
     fn arena() -> &'static HeapArena {
-        // SAFETY: a region frees only the pages that it has allocated, once, when it is dropped; no span
-        // is added.
+        // SAFETY: a region frees only the pages that it has allocated, once, when it is dropped; no
+        // span is added.
         unsafe { heap_pages_arena() }
     }
 
@@ -96,11 +96,12 @@ impl Drop for Region {
     }
 }
 
-/// What `linked_list_allocator` and `talc` have in common here: a heap in a region, which is extended by steps.
+/// What `linked_list_allocator` and `talc` have in common here: a heap in a region, which is
+/// extended by steps.
 ///
 /// # Safety
-/// Implementors are allocators: blocks that [`take`](Self::take) returns fit their layouts, do not overlap, and
-/// stay where they are until they are given back.
+/// Implementors are allocators: blocks that [`take`](Self::take) returns fit their layouts, do not
+/// overlap, and stay where they are until they are given back.
 pub unsafe trait Extend {
     /// Allocates.
     ///

@@ -69,7 +69,8 @@ impl fmt::Write for Text {
     }
 }
 
-/// A bar of `width` places for the range 0 to `scale`: `#` up to `inner`, `-` from there to `outer`.
+/// A bar of `width` places for the range 0 to `scale`: `#` up to `inner`, `-` from there to
+/// `outer`.
 pub struct Bar {
     /// What the first part stands for.
     pub inner: usize,

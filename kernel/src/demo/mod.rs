@@ -1,4 +1,5 @@
-//! The demonstration: a recorded program on the kernel heap, the comparison with other allocators, the monitor.
+//! The demonstration: a recorded program on the kernel heap, the comparison with other allocators,
+//! the monitor.
 
 mod compare;
 mod contender;

@@ -152,7 +152,8 @@ fn map() {
     }
 }
 
-/// Prints the heap at `index` of the list, in `PARTS` parts. Nothing is printed while the heap is locked.
+/// Prints the heap at `index` of the list, in `PARTS` parts. Nothing is printed while the heap is
+/// locked.
 fn heap_line(index: usize) {
     const PARTS: usize = 64;
     let mut free = [0; PARTS];

@@ -1,4 +1,5 @@
-//! The main job: a recorded program on the kernel heap, with the heap's growth and shrinkage drawn as it happens.
+//! The main job: a recorded program on the kernel heap, with the heap's growth and shrinkage drawn
+//! as it happens.
 
 use alloc::vec::Vec;
 
@@ -13,8 +14,8 @@ use super::replayer::Replayer;
 const STAGES: (usize, usize) = (20, 8);
 const WIDTH: usize = 40;
 
-/// Replays `trace`, and draws. Returns whether everything went well: no allocation failed, no block was damaged, and
-/// afterwards the heap is as small as before.
+/// Replays `trace`, and draws. Returns whether everything went well: no allocation failed, no block
+/// was damaged, and afterwards the heap is as small as before.
 pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
     HEAP.reap();
     let before = HEAP.stats();

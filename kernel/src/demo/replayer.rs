@@ -8,8 +8,9 @@ use kernel::trace::Operation;
 
 /// The blocks of a running workload.
 ///
-/// With `VERIFY` every block is filled with a pattern of its slot, which is read back when the block is freed
-/// or reallocated; otherwise only its first byte is written, as a program would at least.
+/// With `VERIFY` every block is filled with a pattern of its slot, which is read back when the
+/// block is freed or reallocated; otherwise only its first byte is written, as a program would at
+/// least.
 pub struct Replayer<'h, H: GlobalAlloc, const VERIFY: bool> {
     heap: &'h H,
     slots: Vec<Block>,
@@ -36,7 +37,8 @@ const EMPTY: Block = Block {
 };
 
 impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
-    /// A workload that uses `slots` slots, all of them empty. `None` when there is no memory for their table.
+    /// A workload that uses `slots` slots, all of them empty. `None` when there is no memory for
+    /// their table.
     pub fn new(heap: &'h H, slots: usize) -> Option<Self> {
         let mut table = Vec::new();
         table.try_reserve_exact(slots).ok()?;
@@ -56,8 +58,8 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
         self.slots.len()
     }
 
-    /// Puts the slots with blocks into `order`, the highest address first. Allocates nothing if there is room for all
-    /// slots.
+    /// Puts the slots with blocks into `order`, the highest address first. Allocates nothing if
+    /// there is room for all slots.
     pub fn highest_first(&self, order: &mut Vec<usize>) {
         order.clear();
         order.extend((0..self.slots.len()).filter(|&slot| self.holds(slot)));
@@ -139,7 +141,8 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
         };
     }
 
-    /// Counts the block in `slot` as damaged unless its first `size` bytes are as they were written.
+    /// Counts the block in `slot` as damaged unless its first `size` bytes are as they were
+    /// written.
     fn verify(&mut self, slot: usize, size: usize) {
         if VERIFY {
             let base = self.slots[slot].base;

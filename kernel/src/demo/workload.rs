@@ -25,8 +25,9 @@ impl Mix {
         (self.0 >> 16) as usize
     }
 
-    /// The next operation: for a random slot, an allocation if it is empty; else a free, or one time in eight a
-    /// reallocation. Sizes are 1 to 2,048 bytes, small ones far more often; alignments 1 to 16.
+    /// The next operation: for a random slot, an allocation if it is empty; else a free, or one
+    /// time in eight a reallocation. Sizes are 1 to 2,048 bytes, small ones far more often;
+    /// alignments 1 to 16.
     pub fn operation<H: GlobalAlloc, const V: bool>(
         &mut self,
         player: &Replayer<'_, H, V>,

@@ -132,8 +132,9 @@ pub fn run(config: &Config) -> ExitCode {
     }
 }
 
-/// Runs `program` with one seed after the other, from that of the configuration on, until the host sends something.
-/// Tells the host about each before it begins. `program` returns how many operations it was.
+/// Runs `program` with one seed after the other, from that of the configuration on, until the host
+/// sends something. Tells the host about each before it begins. `program` returns how many
+/// operations it was.
 pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
     let baseline = baseline();
     let (mut seed, mut programs, mut operations) = (config.seed, 0_usize, 0_u64);
@@ -163,8 +164,8 @@ pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
     }
 }
 
-/// The frames that are in use when the heap is empty. The first heap that it claims stays: let it be
-/// there from the beginning.
+/// The frames that are in use when the heap is empty. The first heap that it claims stays: let it
+/// be there from the beginning.
 fn baseline() -> Usage {
     drop(black_box(Box::new(0_u64)));
     audit::quiesce();
