@@ -4,6 +4,9 @@ use core::fmt;
 
 use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::info::BootInfo;
+use kernel_protocol::address::KERNEL_BASE;
+use kernel_protocol::ramdisk::CONFIG;
+use kernel_protocol::record::Record;
 
 use crate::config::{Config, ConfigError};
 use crate::entropy::Seed;
@@ -16,7 +19,7 @@ use crate::{interrupts, memory, println, serial};
 pub const BOOTLOADER_CONFIG: BootloaderConfig = {
     let mut config = BootloaderConfig::new_default();
     config.mappings.physical_memory = Some(Mapping::Dynamic);
-    config.mappings.dynamic_range_start = Some(0xffff_8000_0000_0000);
+    config.mappings.dynamic_range_start = Some(KERNEL_BASE);
     config.kernel_stack_size = 256 * 1024;
     config
 };
@@ -67,12 +70,12 @@ impl core::error::Error for InitError {}
 /// * This function is called once.
 pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> {
     serial::init();
-    println!("@ready");
+    println!("{}", Record::Ready);
     interrupts::init();
     // SAFETY: the caller guarantees that the bootloader has made the boot information.
     let bytes = unsafe { ramdisk_bytes(boot_info) }.ok_or(InitError::NoRamdisk)?;
     let ramdisk = Ramdisk::new(bytes).map_err(InitError::Ramdisk)?;
-    let text = ramdisk.text("config").map_err(InitError::Ramdisk)?;
+    let text = ramdisk.text(CONFIG).map_err(InitError::Ramdisk)?;
     let config = Config::parse(text).map_err(InitError::Config)?;
     let seed = config
         .randomisation_seed

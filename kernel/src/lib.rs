@@ -22,7 +22,6 @@ extern crate alloc;
 
 pub mod audit;
 mod boot;
-pub mod config;
 pub mod entropy;
 pub mod exit;
 pub mod heap;
@@ -34,9 +33,9 @@ pub mod serial;
 pub mod sync;
 pub mod testing;
 pub mod text;
-pub mod trace;
 
 pub use boot::{BOOTLOADER_CONFIG, Boot, InitError, init};
+pub use kernel_protocol::{config, trace};
 
 #[doc(hidden)]
 pub use bootloader_api;

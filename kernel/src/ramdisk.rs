@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+pub use kernel_protocol::ramdisk::trace_name;
 use tar_no_std::{ArchiveEntry, CorruptDataError, TarArchiveRef};
 
 /// A RAM disk with a valid structure.
@@ -76,11 +77,6 @@ impl<'a> Ramdisk<'a> {
             .find(|file| file.filename().as_str().ok().and_then(trace_name) == Some(name))
             .map(|file| file.data())
     }
-}
-
-/// Returns `NAME` if `file` is `traces/NAME.trace`.
-pub fn trace_name(file: &str) -> Option<&str> {
-    file.strip_prefix("traces/")?.strip_suffix(".trace")
 }
 
 #[cfg(test)]

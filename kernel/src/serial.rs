@@ -2,14 +2,12 @@
 
 use core::fmt::{self, Write};
 
+use kernel_protocol::record::END_OF_INPUT;
 use uart_16550::{Config, Uart16550, backend::PioBackend};
 
 use crate::sync::InterruptMutex;
 
 const COM1: u16 = 0x3f8;
-
-/// The byte that the host sends at the end of its input: Ctrl-D.
-const END_OF_INPUT: u8 = 0x04;
 
 static SERIAL: InterruptMutex<Option<Serial>> = InterruptMutex::new(None);
 

@@ -7,6 +7,7 @@ use kernel::heap::HEAP;
 use kernel::memory::{arenas, frames, heap_pages, kernel_addresses};
 use kernel::ramdisk::Ramdisk;
 use kernel::{print, println, serial};
+use kernel_protocol::record::Record;
 
 use super::format::{Bytes, Count};
 use super::{compare, replay, trace};
@@ -55,7 +56,8 @@ pub fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
                 stats();
             }
             ("test", filter) => {
-                println!("@run-tests {filter}");
+                let filter = Some(filter).filter(|filter| !filter.is_empty());
+                println!("{}", Record::RunTests { filter });
                 return;
             }
             ("exit", _) => return,

@@ -12,6 +12,7 @@ use alloc::boxed::Box;
 use core::fmt;
 use core::hint::black_box;
 
+use kernel_protocol::record::{Outcome, Record};
 use linkme::distributed_slice;
 
 use crate::audit;
@@ -22,7 +23,6 @@ use crate::memory::{arenas, protection};
 use crate::panic::set_crash_hook;
 use crate::println;
 use crate::serial::{self, print_on_fresh_line};
-use running::Outcome;
 
 /// What must happen for a test to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -106,7 +106,7 @@ impl Test {
 pub fn run(config: &Config) -> ExitCode {
     set_crash_hook(running::died);
     let selected = || TESTS.iter().filter(|test| test.is_selected(config));
-    print_on_fresh_line(format_args!("@tests {}\n", selected().count()));
+    print_record(Record::Tests(selected().count()));
     if let Some(window) = arenas::window() {
         println!("The heap's window: {window}");
     }
@@ -124,7 +124,7 @@ pub fn run(config: &Config) -> ExitCode {
         }
         previous = test.name();
     }
-    print_on_fresh_line(format_args!("@done passed={passed} failed={failed}\n"));
+    print_record(Record::Done { passed, failed });
     if failed == 0 {
         ExitCode::Success
     } else {
@@ -139,9 +139,11 @@ pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
     let baseline = baseline();
     let (mut seed, mut programs, mut operations) = (config.seed, 0_usize, 0_u64);
     let failure = loop {
-        print_on_fresh_line(format_args!(
-            "@soak seed={seed} programs={programs} operations={operations}\n"
-        ));
+        print_record(Record::Soak {
+            seed,
+            programs,
+            operations,
+        });
         operations += program(seed);
         if let Some(failure) = disagreement(&baseline) {
             break Some(failure);
@@ -156,7 +158,10 @@ pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
         println!("{failure}");
     }
     let failed = usize::from(failure.is_some());
-    print_on_fresh_line(format_args!("@done passed={programs} failed={failed}\n"));
+    print_record(Record::Done {
+        passed: programs,
+        failed,
+    });
     if failed == 0 {
         ExitCode::Success
     } else {
@@ -164,8 +169,13 @@ pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
     }
 }
 
-/// The frames that are in use when the heap is empty. The first heap that it claims stays: let it
-/// be there from the beginning.
+/// Writes `record` on a line of its own.
+fn print_record(record: Record<'_>) {
+    print_on_fresh_line(format_args!("{record}\n"));
+}
+
+/// The frames that are in use when the heap is empty. The first heap that it claims stays: let it be
+/// there from the beginning.
 fn baseline() -> Usage {
     drop(black_box(Box::new(0_u64)));
     audit::quiesce();
@@ -174,8 +184,10 @@ fn baseline() -> Usage {
 
 /// Runs one test, and if it comes back, says whether it passed.
 fn run_one(test: &'static Test, baseline: &Usage) -> bool {
-    let (name, deadline) = (test.name(), test.deadline);
-    print_on_fresh_line(format_args!("@begin {name} deadline={deadline}\n"));
+    print_record(Record::Begin {
+        name: test.name(),
+        deadline: test.deadline,
+    });
     running::begin(test);
     (test.function)();
     let Some(ended) = running::end() else {
@@ -192,8 +204,7 @@ fn run_one(test: &'static Test, baseline: &Usage) -> bool {
         Outcome::Failed
     };
     let reason = failure.as_ref().map(|failure| failure as &dyn fmt::Display);
-    let record = ended.record(outcome, frames::usage().used(), reason);
-    print_on_fresh_line(format_args!("{record}\n"));
+    ended.report(outcome, frames::usage().used(), reason, print_record);
     failure.is_none()
 }
 
