@@ -1,5 +1,5 @@
 //! The demonstration: a recorded program on the kernel heap, the comparison with other allocators,
-//! the monitor.
+//! and the monitor.
 
 mod compare;
 mod contender;
@@ -15,7 +15,7 @@ use kernel::exit::ExitCode;
 use kernel::println;
 use kernel::ramdisk::Ramdisk;
 
-/// Runs what `config` asks for.
+/// Runs the parts of the demonstration that `config` selects.
 pub fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) -> ExitCode {
     let name = config.trace;
     let mut code = ExitCode::Success;
