@@ -1,4 +1,4 @@
-//! Programs on an arena, whose source and supply of tags fail now and then.
+//! Programs on an arena, with fault injection in its source and its tag supply.
 
 use std::sync::atomic::Ordering::SeqCst;
 
@@ -7,10 +7,10 @@ use crate::vmem::program::Shadow;
 use crate::vmem::support::{CheckedSource, Choices, Tags, TestArena};
 
 static TAGS: Tags = Tags::new();
-/// As good as without end, and what comes back can be added.
+/// A budget that no program can spend. Returned tags can be added without overflow.
 const PLENTY: usize = usize::MAX / 2;
 
-/// Runs a program on spans of its own, on borrowed spans, or on spans of another arena.
+/// Runs a program on added spans, on spans borrowed from a source, or on spans of another arena.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let quantum = 1 << input.below(4);
