@@ -10,7 +10,7 @@ use heap::vmem::{Arena, Error};
 use super::support::TestLock;
 
 #[test]
-fn the_global_and_the_system_allocator_supply_tags_and_index_pages() {
+fn global_and_system_allocator_supply_tags_and_index_pages() {
     fn fill_and_empty(supply: impl Allocator) {
         let arena = Arena::<_, TestLock>::create("any", 0x1000, None, supply).unwrap();
         arena.add_span(0x1000, 0x1000 * 5000).unwrap();
