@@ -115,7 +115,7 @@ use state::State;
 /// | `alloc`, `free`, `resize`        | expected O(1), apart from calls to the source |
 /// | `BestFit`                        | the free segments of up to two size classes |
 /// | `NextFit`                        | the segments between the last allocation and this one |
-/// | constrained                      | O(1) if a free or an imported segment is sure to be large enough |
+/// | constrained                      | O(1) if a free or imported segment is sure to fit |
 /// | `add_span`, `contains`, import, release | O(log spans) |
 /// | `xalloc_at`, `segment_of`        | O(log spans + segments of the span) |
 ///
