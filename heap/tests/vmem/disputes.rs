@@ -85,8 +85,8 @@ fn a_panic_of_the_source_leaves_a_consistent_arena() {
     }
 }
 
-/// A source that adds the range at `SPOT` to the arena as a span, during each call that would
-/// extend a span over it or take it back. It refuses to take the range back.
+/// A source that adds the range at `SPOT` to the arena as a span. It does so during each call to
+/// extend a span over the range, or to take the range back. It refuses to take the range back.
 struct Disputed {
     lender: CheckedSource,
     arena: OnceLock<&'static TestArena<'static>>,
