@@ -1,8 +1,8 @@
-//! One source, two crates: what is written for `vmem` 1.0 compiles and passes with `heap` when the
-//! `use` lines change, but for the values that errors carry.
+//! Compatibility: the same tests compile and pass with the crate `vmem` 1.0 and with `heap::vmem`.
+//! Only the values that errors carry differ.
 #![allow(
     clippy::undocumented_unsafe_blocks,
-    reason = "what is shown is that users' code compiles"
+    reason = "the tests stand for code of users"
 )]
 
 mod upstream {
