@@ -54,12 +54,12 @@ pub(crate) use self::tie::Tie;
 ///
 /// /// What is left.
 /// #[derive(Debug)]
-/// struct Pages(&'static mut [[u8; 4096]]);
+/// struct Pages(std::slice::IterMut<'static, [u8; 4096]>);
 ///
 /// // SAFETY: it claims through its argument only, and keeps heaps as they are.
 /// unsafe impl Source for Pages {
 ///     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
-///         let page = talc.source.0.split_off_first_mut().ok_or(())?;
+///         let page = talc.source.0.next().ok_or(())?;
 ///         // SAFETY: the page is this source's, and handed out once.
 ///         let end = unsafe { talc.claim(page.as_mut_ptr(), page.len()) };
 ///         end.map(|_| ()).ok_or(())
@@ -67,7 +67,7 @@ pub(crate) use self::tie::Tie;
 /// }
 ///
 /// # use allocator_api2::vec::Vec;
-/// let talc = TalcCell::new(Pages(Box::leak(Box::new([[0; 4096]; 4]))));
+/// let talc = TalcCell::new(Pages(Box::leak(Box::new([[0; 4096]; 4])).iter_mut()));
 /// let mut squares = Vec::new_in(&talc);
 /// squares.extend((0..100).map(|n| n * n));
 /// ```

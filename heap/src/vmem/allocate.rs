@@ -55,12 +55,12 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     ) -> Result<usize> {
         let space = fit::round_up(size, self.quantum)?;
         let mut state = self.lock();
-        if state.is_ready()
-            && let Some((list, segment)) = find(&state.free, space)
-        {
-            let base = segment.start.get();
-            state.carve_front(segment, list, space);
-            return Ok(base);
+        if state.is_ready() {
+            if let Some((list, segment)) = find(&state.free, space) {
+                let base = segment.start.get();
+                state.carve_front(segment, list, space);
+                return Ok(base);
+            }
         }
         drop(state);
         self.alloc_with_care(policy, size)
@@ -130,7 +130,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// [`Error::AllocatorError`].
     pub fn xalloc_at(&self, base: usize, size: usize) -> Result<()> {
         let space = fit::round_up(size, self.quantum)?;
-        if !base.is_multiple_of(self.quantum) {
+        if base % self.quantum != 0 {
             return Err(Error::UnalignedBase {
                 base,
                 quantum: self.quantum,

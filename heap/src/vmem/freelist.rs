@@ -25,8 +25,6 @@ const LISTS: usize = EXACT + (usize::BITS as usize - EXACT_LOG2) * CLASSES;
 const WORDS: usize = usize::BITS as usize * CLASSES / 64;
 const PLACES: usize = WORDS * 64;
 
-const _: () = assert!(LISTS < PLACES && PLACES.is_power_of_two());
-
 /// The free segments of an arena.
 pub(super) struct FreeLists {
     /// The first member of each list; members are linked both ways by `left` and `right`.
@@ -41,6 +39,7 @@ pub(super) struct FreeLists {
 
 impl FreeLists {
     pub(super) const fn new(shift: u32) -> Self {
+        const { assert!(LISTS < PLACES && PLACES.is_power_of_two()) };
         Self {
             heads: [None; PLACES],
             words: [0; WORDS],

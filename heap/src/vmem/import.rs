@@ -105,10 +105,10 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     ) -> Result<(Locked<'_, L>, Tag, usize)> {
         let layout = fit.to_import(self.import_quantum, 0)?;
         let borrowed = self.borrow(source, fit, layout);
-        if borrowed.is_err()
-            && let Some(layout) = fit.to_import_at_min(self.import_quantum)
-        {
-            return self.borrow(source, fit, layout).or(borrowed);
+        if borrowed.is_err() {
+            if let Some(layout) = fit.to_import_at_min(self.import_quantum) {
+                return self.borrow(source, fit, layout).or(borrowed);
+            }
         }
         borrowed
     }
@@ -158,7 +158,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         if len == 0 {
             return Err(Error::AllocZeroSize);
         }
-        if !(base | len).is_multiple_of(quantum) {
+        if (base | len) % quantum != 0 {
             return Err(Error::UnalignedSpan { base, len, quantum });
         }
         let last = base
@@ -228,9 +228,10 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         if keep == 0 {
             (state, given_back) = self.give_back_tail(state, source, span);
         }
-        while state.idle.len() > keep
-            && let Some(span) = state.idle.oldest_at_rest()
-        {
+        while state.idle.len() > keep {
+            let Some(span) = state.idle.oldest_at_rest() else {
+                break;
+            };
             let (base, last, size) = (span.start.get(), span.last.get(), span.size());
             // Out of the arena first: once the source has it, it may come back in an import.
             state.remove_span(span);

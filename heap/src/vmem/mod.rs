@@ -421,19 +421,15 @@ impl<A: Allocator, L: Lock> Drop for Arena<'_, '_, A, L> {
     /// A span with live allocations stays with whoever uses them: see
     /// [`with_leak_hook`](Arena::with_leak_hook). O(segments).
     fn drop(&mut self) {
-        if let Some(hook) = self.on_leak
-            && self.state.get_mut().allocated != 0
-        {
-            hook(self.label, self.state.get_mut().allocated);
-        }
         let state = self.state.get_mut();
+        if let Some(hook) = self.on_leak.filter(|_| state.allocated != 0) {
+            hook(self.label, state.allocated);
+        }
         while let Some(span) = state.spans.root() {
             // About the extent of a busy span the source and the arena may disagree: a call about it
             // has panicked, or was answered against all rules.
-            if state::is_idle(span.above())
-                && !span.busy.get()
-                && let Some(source) = self.source
-            {
+            let is_whole = state::is_idle(span.above()) && !span.busy.get();
+            if let Some(source) = self.source.filter(|_| is_whole) {
                 // SAFETY: the source lent this span, nothing of it is allocated, and the arena
                 // forgets it. If the source does not take it, there is nobody left to keep it.
                 let _ = unsafe { source.release(span.start.get(), span.size()) };

@@ -45,9 +45,10 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
             drop(state);
 
             let mut tags = Stash::new();
-            while tags.len() < missing
-                && let Some(memory) = self.allocator.allocate()
-            {
+            while tags.len() < missing {
+                let Some(memory) = self.allocator.allocate() else {
+                    break;
+                };
                 // SAFETY: the memory comes from the supply, and goes back there from a stash only.
                 tags.put(unsafe { Tag::new(memory) });
             }

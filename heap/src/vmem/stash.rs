@@ -46,9 +46,8 @@ impl Stash {
     /// Takes `count` tags, or as many as there are.
     pub(super) fn split(&mut self, count: usize) -> Self {
         let mut taken = Self::new();
-        while taken.len < count
-            && let Some(tag) = self.pop()
-        {
+        while taken.len < count {
+            let Some(tag) = self.pop() else { break };
             taken.put(tag);
         }
         taken

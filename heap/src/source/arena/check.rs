@@ -97,7 +97,7 @@ fn check_sizes<A: Allocator, L: Lock>(
 ) -> Result<(), Corruption> {
     let (base, size, kept) = (record.base.addr().get(), record.size, record.kept);
     let quantum = arena.quantum();
-    let is_whole = kept.is_multiple_of(quantum) && size.is_multiple_of(quantum);
+    let is_whole = kept % quantum == 0 && size % quantum == 0;
     ensure(at, is_whole && kept <= size, "its sizes")?;
     // The record of a deleted heap stays where it was.
     let end = base

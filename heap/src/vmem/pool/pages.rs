@@ -31,7 +31,7 @@ pub(super) struct Header {
     after: Option<NonNull<Header>>,
 }
 
-const _: () = assert!(size_of::<Header>().is_multiple_of(align_of::<Bt>()));
+const _: () = assert!(size_of::<Header>() % align_of::<Bt>() == 0);
 
 /// Free tags; the memory of each holds a pointer to the next.
 struct FreeTags(Option<NonNull<Bt>>);
