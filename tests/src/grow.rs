@@ -76,7 +76,7 @@ kernel_test! {
         let blocks: Vec<Vec<u8>> = (0..64).map(|n| filled(n, 100 * KIB)).collect();
         let (after, same) = heaps();
         assert_eq!((after.base, same), (before.base, count), "no second heap");
-        assert!(after.kept >= 64 * 100 * KIB);
+        assert!(after.retained >= 64 * 100 * KIB);
         assert!(blocks.iter().zip(0..).all(|(block, n)| block.iter().all(|&byte| byte == n)));
     }
 }

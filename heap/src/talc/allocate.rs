@@ -6,14 +6,15 @@ use core::ptr::NonNull;
 use super::Talc;
 use super::binning::Binning;
 use super::chunk::{CHUNK_UNIT, HEAP_OVERHEAD, chunk_size, distance};
-use super::fresh::grants_zeroed;
-use super::hardening::{Notes, poison};
-use super::node::{Gap, Link, Node};
+use super::footprint::Footprint;
+use super::gap_header::{Gap, GapHeader, Link};
+use super::hardened::{Findings, poison};
+use super::source::Source;
 use super::tag::Tag;
-use crate::source::Source;
+use super::zeroed::grants_zeroed;
 
 /// Gaps that may or may not fit are tried this often before the source is asked for memory.
-const LOOKS: usize = 16;
+const MAX_PROBES: usize = 16;
 
 /// A source that says it has granted memory, when it has not, is believed this often in one
 /// allocation.
@@ -21,43 +22,32 @@ const MAX_IDLE_ACQUISITIONS: usize = 8;
 
 /// What an allocation needs of a gap.
 pub(super) struct Request {
-    /// Of the chunk.
-    pub(super) size: usize,
-    /// Of the chunk's base; no less than [`CHUNK_UNIT`].
-    align: usize,
-    /// A gap of this size fits wherever it lies.
-    pub(super) size_for_certain: usize,
-    /// What is wrong with gaps that were looked at.
-    pub(super) notes: Notes,
+    pub(super) footprint: Footprint,
+    /// What is wrong with gaps that were probed.
+    pub(super) findings: Findings,
 }
 
 impl Request {
-    /// `None` if no address space could hold it.
     #[inline]
-    pub(super) fn new(layout: Layout) -> Option<Request> {
-        let size = chunk_size(layout.size());
-        let align = layout.align().max(CHUNK_UNIT);
-        let size_for_certain = size.checked_add(align - CHUNK_UNIT)?;
-        Some(Request {
-            size,
-            align,
-            size_for_certain,
-            notes: Notes::new(),
-        })
+    pub(super) fn new(layout: Layout) -> Request {
+        Request {
+            footprint: Footprint::new(layout),
+            findings: Findings::new(),
+        }
     }
 
     /// Bytes from `base` to the first aligned address.
     #[inline]
     fn padding_at(&self, base: NonNull<u8>) -> usize {
-        base.addr().get().wrapping_neg() & (self.align - 1)
+        base.addr().get().wrapping_neg() & (self.footprint.align() - 1)
     }
 
     /// There is room for the chunk at an aligned address in the gap.
     pub(super) fn fits(&self, gap: Gap) -> bool {
         #[cfg(test)]
-        super::looks::count();
+        super::probe_tests::count_probe();
         // The padding is at most `align - CHUNK_UNIT`, so the sum does not overflow.
-        gap.size() >= self.padding_at(gap.base) + self.size
+        gap.size() >= self.padding_at(gap.base) + self.footprint.chunk_size()
     }
 }
 
@@ -97,7 +87,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     #[inline]
     pub unsafe fn try_allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         self.allocate_by(layout, |talc, request, _| {
-            talc.gaps.find(request, usize::MAX)
+            talc.free_lists.find(request, usize::MAX)
         })
     }
 
@@ -145,18 +135,18 @@ impl<S: Source, B: Binning> Talc<S, B> {
         layout: Layout,
         find: impl FnOnce(&mut Self, &Request, Layout) -> Option<Gap>,
     ) -> Option<NonNull<u8>> {
-        let block = match self.allocate_first(layout) {
-            None => self.allocate_next(layout, find),
+        let block = match self.allocate_fast(layout) {
+            None => self.allocate_from_larger_bin(layout, find),
             block => block,
         };
         // SAFETY: the block has just been made.
-        unsafe { self.seal(block, layout) };
-        self.report_findings();
+        unsafe { self.write_redzone(block, layout) };
+        self.report_pending_finding();
         block
     }
 
     /// Whether the first gap of a list will do, no questions asked: those are for
-    /// [`allocate_found`](Self::allocate_found).
+    /// [`allocate_slow`](Self::allocate_slow).
     #[inline]
     fn is_simple(layout: Layout) -> bool {
         layout.align() <= CHUNK_UNIT && cfg!(not(feature = "hardened"))
@@ -165,32 +155,32 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// Allocates from the first gap of the first list in which one may be large enough, if it is and the
     /// alignment is none. Most allocations are that.
     #[inline]
-    fn allocate_first(&mut self, layout: Layout) -> Option<NonNull<u8>> {
+    fn allocate_fast(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         if !Self::is_simple(layout) {
             return None;
         }
         let size = chunk_size(layout.size());
-        let (head, gap) = self.gaps.first_for(size)?;
+        let (head, gap) = self.free_lists.first_for(size)?;
         // SAFETY: it was found there, and is large enough.
         unsafe { self.allocate_from_first(layout, size, head, gap) }
     }
 
-    /// When [`allocate_first`](Self::allocate_first) finds nothing: allocates from the first gap of the
+    /// When [`allocate_fast`](Self::allocate_fast) finds nothing: allocates from the first gap of the
     /// first list in which all are large enough, if the alignment is none; or else from what `find` finds.
     #[inline(never)]
-    fn allocate_next(
+    fn allocate_from_larger_bin(
         &mut self,
         layout: Layout,
         find: impl FnOnce(&mut Self, &Request, Layout) -> Option<Gap>,
     ) -> Option<NonNull<u8>> {
         if Self::is_simple(layout) {
             let size = chunk_size(layout.size());
-            if let Some((head, gap)) = self.gaps.first_beyond(size) {
+            if let Some((head, gap)) = self.free_lists.first_beyond(size) {
                 // SAFETY: it was found there, and is large enough.
                 return unsafe { self.allocate_from_first(layout, size, head, gap) };
             }
         }
-        self.allocate_found(layout, find)
+        self.allocate_slow(layout, find)
     }
 
     /// Allocates `size` bytes, which are the layout's, from the first gap of a list.
@@ -213,7 +203,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 return Some(self.split_first(head, rest, size));
             }
             self.counters.uncount_gap(gap.size());
-            self.gaps.remove_first(head, gap.node());
+            self.free_lists.remove_first(head, gap.header());
             Tag::ending_chunk(rest.is_heap_end()).write_at(rest.base);
             Tag::ending_at(gap.base)
                 .without(Tag::BELOW_GAP)
@@ -240,27 +230,27 @@ impl<S: Source, B: Binning> Talc<S, B> {
             Tag::ending_at(base).without(Tag::BELOW_GAP).write_at(base);
             Tag::ALLOCATED.with(Tag::BELOW_GAP).write_at(rest.base);
             if rest.is_sliver() {
-                self.gaps.remove_first(head, base.cast());
+                self.free_lists.remove_first(head, base.cast());
                 rest.write_extent();
             } else {
                 self.counters.count_gap(rest.size());
-                self.gaps.replace_first(head, base.cast(), rest);
+                self.free_lists.replace_first(head, base.cast(), rest);
             }
             base
         }
     }
 
     /// Allocates from the gap that `find` finds, after a more careful search than
-    /// [`allocate_first`](Self::allocate_first)'s.
+    /// [`allocate_fast`](Self::allocate_fast)'s.
     #[inline(never)]
-    fn allocate_found(
+    fn allocate_slow(
         &mut self,
         layout: Layout,
         find: impl FnOnce(&mut Self, &Request, Layout) -> Option<Gap>,
     ) -> Option<NonNull<u8>> {
-        let request = Request::new(layout)?;
+        let request = Request::new(layout);
         let gap = find(self, &request, layout);
-        self.report_notes(&request.notes);
+        self.report_findings(&request.findings);
         // SAFETY: the request fits in the gap.
         Some(unsafe { self.allocate_from(gap?, &request, layout) })
     }
@@ -273,7 +263,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let mut most = self.heap_bytes;
         let mut idle = 0;
         while idle < MAX_IDLE_ACQUISITIONS {
-            if let Some(gap) = self.gaps.find(request, LOOKS) {
+            if let Some(gap) = self.free_lists.find(request, MAX_PROBES) {
                 return Some(gap);
             }
             if S::acquire(self, layout).is_err() {
@@ -285,7 +275,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 idle += 1;
             }
         }
-        self.gaps.find(request, usize::MAX)
+        self.free_lists.find(request, usize::MAX)
     }
 
     /// Makes the lowest aligned part of a gap a chunk.
@@ -303,14 +293,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
         unsafe {
             let padding = request.padding_at(gap.base);
             let base = gap.base.byte_add(padding);
-            self.look_for_writes(gap, base, base.byte_add(request.size));
+            let end = base.byte_add(request.footprint.chunk_size());
+            self.validate_poison(gap, base, end);
             self.remove_gap(gap);
             if padding > 0 {
                 self.insert_gap(Gap::new(gap.base, padding, false));
             } else {
                 Tag::ending_at(base).without(Tag::BELOW_GAP).write_at(base);
             }
-            self.end_chunk_in(gap, base.byte_add(request.size));
+            self.end_chunk_in(gap, end);
             self.counters.count_allocation(layout.size());
             base
         }
@@ -352,7 +343,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// freed.
     #[inline]
     pub unsafe fn deallocate(&mut self, ptr: *mut u8, layout: Layout) {
-        if !self.admits(ptr, layout) {
+        if !self.validate_block(ptr, layout) {
             return;
         }
         self.counters.count_deallocation(layout.size());
@@ -366,10 +357,10 @@ impl<S: Source, B: Binning> Talc<S, B> {
             } else {
                 // No chunk is as small as a sliver.
                 self.counters.count_gap(gap.size());
-                self.gaps.insert(gap);
+                self.free_lists.insert(gap);
             }
         }
-        self.report_findings();
+        self.report_pending_finding();
     }
 
     /// Frees the last `size` bytes of a chunk that ended at `base + size`, and ends at `base` now.
@@ -404,7 +395,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
             let mut gap = if tag.is_below_gap() {
                 let above = Gap::at(end);
                 self.remove_gap(above);
-                poison(end, end.byte_add(above.size().min(size_of::<Node>())));
+                poison(end, end.byte_add(above.size().min(size_of::<GapHeader>())));
                 Gap::new(base, size, false).join(above)
             } else {
                 Gap::new(base, size, tag.is_heap_end())
@@ -431,13 +422,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
     #[inline(never)]
     unsafe fn offer_top(&mut self, base: NonNull<u8>, end: NonNull<u8>, freed_end: NonNull<u8>) {
         if grants_zeroed::<S>() {
-            self.fresh.note_freed(freed_end, end);
+            self.known_zero.note_freed(freed_end, end);
         }
         // SAFETY: there is a tag below every free range.
         let is_heap_base = unsafe { Tag::ending_at(base) }.is_heap_base();
         if is_heap_base {
             // If it goes, nothing in it is looked at again.
-            self.gaps.heaps.remove(end);
+            self.free_lists.heaps.remove(end);
         }
         // SAFETY: base and end are multiples of the unit, and the heap goes if `base` is returned
         // and there is nothing under it.
@@ -455,14 +446,14 @@ impl<S: Source, B: Binning> Talc<S, B> {
         );
         if is_heap_base && new_end == base.as_ptr() {
             // Nothing of the heap is looked at again, not even its base.
-            self.fresh.forget(end);
+            self.known_zero.forget(end);
             self.count_end_moved(end.addr().get(), base.addr().get());
             self.counters.count_deleted_heap(HEAP_OVERHEAD);
             return;
         }
         if is_heap_base {
             // SAFETY: it was there before.
-            unsafe { self.gaps.heaps.insert(base, base, end) };
+            unsafe { self.free_lists.heaps.insert(base, base, end) };
         }
         // SAFETY: the source vouches for the new end. From here on nothing above it is touched.
         unsafe { self.set_heap_end(base, end, new_end.addr()) };
@@ -481,7 +472,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         } else {
             self.counters.count_gap(gap.size());
             // SAFETY: the caller's duty.
-            unsafe { self.gaps.insert(gap) }
+            unsafe { self.free_lists.insert(gap) }
         }
     }
 
@@ -494,7 +485,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         if !gap.is_sliver() {
             self.counters.uncount_gap(gap.size());
             // SAFETY: what is no sliver is in its list.
-            unsafe { self.gaps.remove(gap) }
+            unsafe { self.free_lists.remove(gap) }
         }
     }
 }

@@ -5,6 +5,7 @@ use core::fmt;
 use core::ptr::NonNull;
 
 use super::Talc;
+use super::allocator_impls::{AbortOnUnwind, SharedTalc, allocators, global_alloc};
 use super::base::Reserved;
 use super::binning::Binning;
 use super::check::Corruption;
@@ -12,8 +13,7 @@ use super::check::Corruption;
 use super::counters::Counters;
 #[cfg(feature = "hardened")]
 use super::hardened::Report;
-use super::shared::{AbortOnUnwind, Shared, allocators, global_alloc};
-use crate::source::Source;
+use super::source::Source;
 
 /// A [`Talc`] that is used through shared references, by one thread at a time, without a lock.
 ///
@@ -175,7 +175,7 @@ impl<S: Source, B: Binning> TalcCell<S, B> {
     }
 }
 
-impl<S: Source, B: Binning> Shared for TalcCell<S, B> {
+impl<S: Source, B: Binning> SharedTalc for TalcCell<S, B> {
     type Source = S;
     type Binning = B;
 
@@ -250,7 +250,7 @@ impl<S: Source, B: Binning> TalcSyncCell<S, B> {
     }
 }
 
-impl<S: Source, B: Binning> Shared for TalcSyncCell<S, B> {
+impl<S: Source, B: Binning> SharedTalc for TalcSyncCell<S, B> {
     type Source = S;
     type Binning = B;
 

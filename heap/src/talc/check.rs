@@ -5,15 +5,15 @@ use core::fmt;
 use super::Talc;
 use super::binning::Binning;
 use super::chunk::CHUNK_UNIT;
+use super::source::Source;
 use super::tag::{HEAP_END, Tag};
 use super::walk::allocatable;
 #[cfg(not(feature = "hardened"))]
 use super::{
-    gaps::Gaps,
-    node::{Gap, Link},
+    free_lists::FreeLists,
+    gap_header::{Gap, Link},
     tag::MAX_GAP,
 };
-use crate::source::Source;
 use crate::span::Span;
 
 /// An invariant that does not hold, and where: see the diagram of [`Rule`].
@@ -133,7 +133,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
         #[cfg(feature = "hardened")]
         let (count, bytes) = self
-            .gaps
+            .free_lists
             .check_all()
             .map(|found| (found.gaps, found.bytes))?;
         #[cfg(not(feature = "hardened"))]
@@ -153,7 +153,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
 
     #[cfg(not(feature = "hardened"))]
     fn check_list(&self, bin: u32, mut visit: impl FnMut(Gap)) -> Result<(), Corruption> {
-        let (head, available) = self.gaps.list(bin);
+        let (head, available) = self.free_lists.list(bin);
         let mut referrer: *mut Link = head;
         // SAFETY: the list heads are established.
         let mut link = unsafe { head.read() };
@@ -162,12 +162,12 @@ impl<S: Source, B: Binning> Talc<S, B> {
             head.addr(),
             Rule::Availability { bin, available },
         )?;
-        while let Some(node) = link {
-            let address = node.addr().get();
+        while let Some(at) = link {
+            let address = at.addr().get();
             ensure(address % CHUNK_UNIT == 0, address, Rule::Misaligned)?;
             // SAFETY: what a list leads to is the header of a gap, or the heap is damaged beyond
             // what can be told.
-            let header = unsafe { node.read() };
+            let header = unsafe { at.read() };
             // This also ends the walk of a list that leads back into itself: where it does, a gap
             // has two pointers to it and one referrer.
             let (found, expected) = (header.referrer.addr(), referrer.addr());
@@ -177,8 +177,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 Rule::Referrer { found, expected },
             )?;
             // SAFETY: as before.
-            let gap = unsafe { Gap::at(node.cast()) };
-            let expected = Gaps::<B>::expected_bin(gap.size());
+            let gap = unsafe { Gap::at(at.cast()) };
+            let expected = FreeLists::<B>::expected_bin(gap.size());
             let size_is_possible = gap.size() != 0 && gap.size() < MAX_GAP;
             ensure(
                 size_is_possible && bin == expected,
@@ -205,7 +205,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
             ensure(below_is_right, address, Rule::TagBelowGap)?;
             visit(gap);
             // SAFETY: the header is what it should be.
-            referrer = unsafe { &raw mut (*node.as_ptr()).next };
+            referrer = unsafe { &raw mut (*at.as_ptr()).next };
             link = header.next;
         }
         Ok(())

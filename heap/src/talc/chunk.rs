@@ -12,14 +12,14 @@
 //!
 //! Chunks and gaps tile a heap from its first multiple of [`CHUNK_UNIT`] that leaves room for the
 //! base tag to its last. Each chunk ends with a [tag](super::tag), each gap is described by a
-//! [header](super::node) and its extent at the end. Two gaps never touch.
+//! [header](super::gap_header) and its extent at the end. Two gaps never touch.
 //!
 //! The unit is half of the smallest chunk. So a gap can be too small for any chunk, and for the links
 //! of a list: that is a *sliver*. It waits, in no list, until a neighbour is freed and merges with it.
 
 use core::ptr::NonNull;
 
-use super::hardening::{RECORD_SIZE, TAIL_SIZE};
+use super::hardened::{RECORD_SIZE, REDZONE_SIZE};
 use super::tag::TAG_SIZE;
 
 /// Chunks begin at multiples of this many bytes and are multiples of it in size.
@@ -49,7 +49,7 @@ pub const CHUNK_UNIT: usize = 2 * size_of::<usize>();
 /// | 64-bit little-endian | 1 |
 /// | 32-bit; 64-bit big-endian | 4; 8 |
 /// | with `hardened`: 64-bit; 32-bit | 40; 20 |
-pub const CHUNK_OVERHEAD: usize = TAIL_SIZE + TAG_SIZE;
+pub const CHUNK_OVERHEAD: usize = REDZONE_SIZE + TAG_SIZE;
 
 /// Bytes that a heap takes below its first allocation, before that is rounded up to [`CHUNK_UNIT`]:
 /// the base tag, and with `hardened` a record.

@@ -2,14 +2,15 @@
 
 use core::ptr::NonNull;
 
+use super::Talc;
 use super::binning::Binning;
 use super::chunk::{HEAP_OVERHEAD, chunk_size, distance, unit_ceil, unit_floor};
-use super::fresh::grants_zeroed;
-use super::hardening::poison;
-use super::node::Gap;
+use super::footprint::metadata_chunk_size;
+use super::gap_header::Gap;
+use super::hardened::poison;
+use super::source::Source;
 use super::tag::{MAX_GAP, Tag};
-use super::{Talc, metadata_chunk_size};
-use crate::source::Source;
+use super::zeroed::grants_zeroed;
 
 /// How much of a heap is in use: see the diagrams of [`Talc::reserved`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,10 +104,10 @@ impl<S: Source, B: Binning> Talc<S, B> {
             Tag::ALLOCATED.with(Tag::HEAP_BASE).write_at(first);
             let free = first.byte_add(metadata_size);
             if metadata_size != 0 {
-                self.gaps.establish(first);
+                self.free_lists.establish(first);
                 Tag::ALLOCATED.write_at(free);
             }
-            self.gaps.heaps.insert(first, free, end);
+            self.free_lists.heaps.insert(first, free, end);
             poison(free, end);
             self.counters.count_heap(end.addr().get() - counted_from);
             self.heap_bytes += heap_size;
@@ -139,7 +140,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     pub unsafe fn reserved(&self, heap_end: NonNull<u8>) -> Reserved {
         // SAFETY: a chunk or a gap ends at a heap's end, and a tag below each gap.
         unsafe {
-            if !self.knows_end(heap_end) || Tag::ending_at(heap_end).is_allocated() {
+            if !self.is_known_heap_end(heap_end) || Tag::ending_at(heap_end).is_allocated() {
                 return Reserved {
                     up_to: heap_end,
                     any: true,
@@ -194,7 +195,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///   ranges are parts of one allocated object, for all of which `heap_end` is valid.
     pub unsafe fn extend(&mut self, heap_end: NonNull<u8>, new_end: *mut u8) -> NonNull<u8> {
         let new_end = unit_floor(new_end.addr());
-        if new_end <= heap_end.addr().get() || !self.admits_end(heap_end) {
+        if new_end <= heap_end.addr().get() || !self.validate_heap_end(heap_end) {
             return heap_end;
         }
         // SAFETY: a chunk or a gap ends at a heap's end.
@@ -271,7 +272,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         new_end: *mut u8,
     ) -> Option<NonNull<u8>> {
         let new_end = unit_floor(new_end.addr());
-        if new_end >= heap_end.addr().get() || !self.admits_end(heap_end) {
+        if new_end >= heap_end.addr().get() || !self.validate_heap_end(heap_end) {
             return Some(heap_end);
         }
         // SAFETY: a chunk or a gap ends at a heap's end. A gap is in its list.
@@ -324,7 +325,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ) -> Option<NonNull<u8>> {
         self.count_end_moved(old_end.addr().get(), new_end);
         if grants_zeroed::<S>() {
-            self.fresh.note_end(old_end, new_end);
+            self.known_zero.note_end(old_end, new_end);
         }
         // SAFETY: by this function's contract.
         unsafe {
@@ -337,13 +338,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 let last_word = old_end.byte_sub(size_of::<usize>());
                 poison(base.max(last_word), end);
             }
-            self.gaps.heaps.move_end(old_end, end);
+            self.free_lists.heaps.move_end(old_end, end);
             if end > base {
                 below.with(Tag::BELOW_GAP).write_at(base);
                 self.insert_gap(Gap::new(base, distance(base, end), true));
             } else if below.is_heap_base() {
-                self.gaps.heaps.remove(end);
-                self.fresh.forget(end);
+                self.free_lists.heaps.remove(end);
+                self.known_zero.forget(end);
                 self.counters.count_deleted_heap(HEAP_OVERHEAD);
                 return None;
             } else {

@@ -8,10 +8,10 @@ use core::ptr::NonNull;
 use lock_api::{Mutex, MutexGuard, RawMutex};
 
 use super::Talc;
+use super::allocator_impls::{AbortOnUnwind, SharedTalc, allocators, global_alloc};
 use super::binning::{Binning, DefaultBinning};
-use super::fresh::Uncleared;
-use super::shared::{AbortOnUnwind, Shared, allocators, global_alloc};
-use crate::source::Source;
+use super::source::Source;
+use super::zeroed::Uncleared;
 
 /// A [`Talc`] in a [`lock_api`] mutex.
 ///
@@ -160,7 +160,7 @@ impl<R: RawMutex, S: Source, B: Binning> fmt::Debug for TalcGuard<'_, R, S, B> {
     }
 }
 
-impl<R: RawMutex, S: Source, B: Binning> Shared for TalcLock<R, S, B> {
+impl<R: RawMutex, S: Source, B: Binning> SharedTalc for TalcLock<R, S, B> {
     type Source = S;
     type Binning = B;
 

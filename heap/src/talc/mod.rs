@@ -26,16 +26,17 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicBool;
 
 use self::binning::Binning;
-use self::chunk::{HEAP_OVERHEAD, chunk_size, unit_ceil};
+use self::chunk::{HEAP_OVERHEAD, chunk_size};
 use self::counters::Counting;
-use self::fresh::Fresh;
-use self::gaps::Gaps;
-#[cfg(feature = "hardened")]
-use self::hardened as hardening;
-use self::hardening::Reporting;
-use crate::source::{Source, Tie};
+use self::footprint::{heap_overhead, metadata_chunk_size};
+use self::free_lists::FreeLists;
+use self::hardened::Reporting;
+use self::owner::OwnerToken;
+use self::source::Source;
+use self::zeroed::KnownZero;
 
 mod allocate;
+mod allocator_impls;
 pub mod binning;
 pub mod bitfield;
 pub mod cell;
@@ -43,20 +44,24 @@ mod check;
 mod chunk;
 mod counters;
 mod extent;
-mod fresh;
-mod gaps;
+mod footprint;
+mod free_lists;
+mod gap_header;
 #[cfg(feature = "hardened")]
 pub mod hardened;
 #[cfg(not(feature = "hardened"))]
-mod hardening;
+#[path = "hardened/disabled.rs"]
+mod hardened;
 mod lock;
+mod manual;
+pub(crate) mod owner;
 #[cfg(test)]
-mod looks;
-mod node;
+mod probe_tests;
 mod reallocate;
-mod shared;
+pub mod source;
 mod tag;
 mod walk;
+mod zeroed;
 
 pub use lock_api;
 
@@ -67,7 +72,6 @@ pub use self::check::{Corruption, Rule};
 #[cfg(feature = "counters")]
 pub use self::counters::Counters;
 pub use self::walk::Region;
-pub use crate::source;
 
 /// The allocator without a lock around it.
 pub mod base {
@@ -75,7 +79,8 @@ pub mod base {
     #[cfg(feature = "counters")]
     pub use super::counters::Counters;
     pub use super::extent::Reserved;
-    pub use super::fresh::Uncleared;
+    pub use super::footprint::Footprint;
+    pub use super::zeroed::Uncleared;
     pub use super::{Talc, binning, bitfield};
 }
 
@@ -137,14 +142,14 @@ pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 /// ```
 pub struct Talc<S: Source, B: Binning> {
     /// Dropped before the source, which may want to know that this is about to happen.
-    pub(crate) tie: Tie,
+    pub(crate) owner_token: OwnerToken,
     /// Provides memory. `Talc` calls it and does not touch it otherwise. See [`Source`].
     pub source: S,
-    gaps: Gaps<B>,
+    free_lists: FreeLists<B>,
     counters: Counting,
     /// Bytes in heaps, from the first chunk or gap of each to its end.
     heap_bytes: usize,
-    fresh: Fresh,
+    known_zero: KnownZero,
     #[cfg_attr(not(feature = "hardened"), expect(dead_code))]
     reporting: Reporting,
 }
@@ -158,12 +163,12 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// An allocator that has no memory yet.
     pub const fn new(source: S) -> Self {
         Self {
-            tie: Tie::new(),
+            owner_token: OwnerToken::new(),
             source,
-            gaps: Gaps::new(),
+            free_lists: FreeLists::new(),
             counters: Counting::new(),
             heap_bytes: 0,
-            fresh: Fresh::new(),
+            known_zero: KnownZero::new(),
             reporting: Reporting::new(),
         }
     }
@@ -173,26 +178,25 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// The first heap also holds the list heads, for good, and must be large enough for them: see
     /// [`min_first_heap_size`]. Heaps that follow need a few bytes only.
     pub fn is_metadata_established(&self) -> bool {
-        self.gaps.is_established()
+        self.free_lists.is_established()
     }
 
     /// The flag in the first heap that is to be set when this is gone.
     ///
     /// # Safety
     /// A heap was claimed.
-    pub(crate) unsafe fn is_gone(&self) -> NonNull<AtomicBool> {
+    pub(crate) unsafe fn owner_flag(&self) -> NonNull<AtomicBool> {
         // SAFETY: with the first heap the flag was made.
-        unsafe { NonNull::new_unchecked(self.gaps.is_gone()) }
+        unsafe { NonNull::new_unchecked(self.free_lists.owner_flag()) }
     }
 
-    /// How far above its base, a multiple of the unit, the next heap that is claimed has its lowest allocation.
-    pub(crate) const fn lowest_allocation_in_next_heap(&self) -> usize {
-        let base = unit_ceil(HEAP_OVERHEAD).expect("it is little");
-        if self.gaps.is_established() {
-            base
-        } else {
-            base + metadata_chunk_size::<B>()
-        }
+    /// Returns the bytes from the base of the heap that is claimed next, a multiple of
+    /// [`CHUNK_UNIT`](base::CHUNK_UNIT), to its lowest allocation: for the base tag and, in the
+    /// first heap, the list heads. O(1).
+    ///
+    /// See [`Footprint`](base::Footprint).
+    pub const fn next_heap_overhead(&self) -> usize {
+        heap_overhead::<B>(!self.free_lists.is_established())
     }
 
     /// What is allocated, free and claimed now, and how much ever was. O(1).
@@ -236,11 +240,6 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
         summary
     }
-}
-
-/// The size of the chunk with the list heads, which lies at the base of the first heap.
-const fn metadata_chunk_size<B: Binning>() -> usize {
-    chunk_size(Gaps::<B>::METADATA_SIZE)
 }
 
 /// With this size, wherever it is, the first claim succeeds, and the smallest allocation after it.
@@ -287,8 +286,7 @@ pub const fn min_first_heap_size<B: Binning>() -> usize {
 /// ```
 pub const fn min_first_heap_layout<B: Binning>() -> Layout {
     // The base tag takes whole units, or else the metadata would not be aligned.
-    let base = unit_ceil(HEAP_OVERHEAD).expect("it is little");
-    let size = base + metadata_chunk_size::<B>() + chunk_size(1);
+    let size = heap_overhead::<B>(true) + chunk_size(1);
     match Layout::from_size_align(size, base::CHUNK_UNIT) {
         Ok(layout) => layout,
         Err(_) => panic!("more bins than memory"),

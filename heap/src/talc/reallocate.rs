@@ -6,9 +6,9 @@ use core::ptr::NonNull;
 use super::Talc;
 use super::binning::Binning;
 use super::chunk::{checked_chunk_size, chunk_size};
-use super::node::Gap;
+use super::gap_header::Gap;
+use super::source::Source;
 use super::tag::Tag;
-use crate::source::Source;
 
 impl<S: Source, B: Binning> Talc<S, B> {
     /// Grows an allocation without moving it, to `new_size` bytes. `false` if there is no room
@@ -38,7 +38,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let Some(new_chunk) = checked_chunk_size(new_size) else {
             return false;
         };
-        if !self.admits(ptr, layout) {
+        if !self.validate_block(ptr, layout) {
             return false;
         }
         let old_chunk = chunk_size(layout.size());
@@ -56,20 +56,20 @@ impl<S: Source, B: Binning> Talc<S, B> {
                     return false;
                 }
                 let new_end = base.byte_add(new_chunk);
-                self.look_for_writes(above, end, new_end);
+                self.validate_poison(above, end, new_end);
                 self.remove_gap(above);
                 self.end_chunk_in(above, new_end);
-                self.unseal(end);
+                self.clear_redzone(end);
             }
         }
         // SAFETY: the chunk has the size that the block needs now. Above it, the address space ends
         // later than any alignment.
         unsafe {
             let layout = Layout::from_size_align_unchecked(new_size, layout.align());
-            self.seal(NonNull::new(ptr), layout);
+            self.write_redzone(NonNull::new(ptr), layout);
         }
         self.counters.count_growth(new_size - layout.size());
-        self.report_findings();
+        self.report_pending_finding();
         true
     }
 
@@ -95,7 +95,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// * `new_size` is at most `layout.size()` and not zero.
     pub unsafe fn shrink(&mut self, ptr: *mut u8, layout: Layout, new_size: usize) {
         debug_assert!(new_size != 0 && new_size <= layout.size());
-        if !self.admits(ptr, layout) {
+        if !self.validate_block(ptr, layout) {
             return;
         }
         let new_chunk = chunk_size(new_size);
@@ -113,10 +113,10 @@ impl<S: Source, B: Binning> Talc<S, B> {
         // SAFETY: the chunk has the size that the block needs now, which is smaller than it was.
         unsafe {
             let layout = Layout::from_size_align_unchecked(new_size, layout.align());
-            self.seal(NonNull::new(ptr), layout);
+            self.write_redzone(NonNull::new(ptr), layout);
         }
         self.counters.count_shrinkage(layout.size() - new_size);
-        self.report_findings();
+        self.report_pending_finding();
     }
 
     /// [Grows](Talc::try_grow_in_place) or [shrinks](Talc::shrink) an allocation without moving it.

@@ -18,7 +18,7 @@
 //! ```
 //!
 //! Elsewhere a tag is one word, in the same place as the extent, whose lowest bits are flags too. With
-//! `hardened` it is one word everywhere, and what its flags leave of it is a *seal* that only a tag
+//! `hardened` it is one word everywhere, and what its flags leave of it is a *checksum* that only a tag
 //! with these flags at this address has.
 
 use core::ptr::NonNull;
@@ -36,7 +36,7 @@ type Bits = u8;
 )))]
 type Bits = usize;
 
-/// The flags of a tag. What else there is is the seal.
+/// The flags of a tag. What else there is is the checksum.
 const FLAGS: Bits = if cfg!(feature = "hardened") {
     0xf
 } else {
@@ -104,13 +104,13 @@ impl Tag {
     #[inline]
     pub(super) fn word(self, end: NonNull<u8>) -> Bits {
         #[cfg(feature = "hardened")]
-        let seal = super::hardened::mix(&[end.addr().get(), self.0]) & !FLAGS;
+        let checksum = super::hardened::checksum(&[end.addr().get(), self.0]) & !FLAGS;
         #[cfg(not(feature = "hardened"))]
-        let seal = {
+        let checksum = {
             let _ = end;
             0
         };
-        self.0 | seal
+        self.0 | checksum
     }
 
     /// The tag of a chunk with no gap above it.

@@ -9,9 +9,9 @@ use core::fmt;
 use super::Talc;
 use super::binning::Binning;
 use super::chunk::{HEAP_OVERHEAD, unit_ceil};
-use super::gaps::Gaps;
-use super::node::Gap;
-use crate::source::Source;
+use super::free_lists::FreeLists;
+use super::gap_header::Gap;
+use super::source::Source;
 use crate::span::Span;
 
 /// A part of a heap, as [`Talc::regions`] finds it.
@@ -45,7 +45,7 @@ impl Region {
 impl<S: Source, B: Binning> Talc<S, B> {
     /// The gaps of all heaps, in no particular order, without slivers. O(1) for each.
     pub fn gaps(&self) -> impl Iterator<Item = Span> {
-        self.gaps.iter().map(gap_span)
+        self.free_lists.iter().map(gap_span)
     }
 
     /// The gaps that begin in `range`, in the order of their addresses, without slivers.
@@ -64,7 +64,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
 
     pub(super) fn gaps_by_address(&self, range: Span) -> GapsByAddress<'_, B> {
         GapsByAddress {
-            gaps: &self.gaps,
+            free_lists: &self.free_lists,
             rest: range,
             batch: [None; BATCH],
             next: BATCH,
@@ -79,7 +79,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// all of them to *n* + *n*² / 64.
     #[cfg(feature = "hardened")]
     pub fn regions(&self, heap: Span) -> impl Iterator<Item = Region> {
-        super::hardened::Parts::new(&self.gaps, allocatable(heap))
+        super::hardened::Parts::new(&self.free_lists, allocatable(heap))
     }
 
     /// The gaps and runs of a heap in the order of their addresses: together they are the heap,
@@ -146,7 +146,7 @@ pub(super) const BATCH: usize = 64;
 /// An iterator that selects, in each pass over the lists, the [`BATCH`] lowest gaps that are still
 /// to come.
 pub(super) struct GapsByAddress<'a, B: Binning> {
-    gaps: &'a Gaps<B>,
+    free_lists: &'a FreeLists<B>,
     /// Gaps that begin here are still to come, apart from those in the batch.
     rest: Span,
     /// The lowest gaps, in order. `None` in the end if there are fewer.
@@ -160,7 +160,7 @@ impl<B: Binning> GapsByAddress<'_, B> {
         self.batch = [None; BATCH];
         self.next = 0;
         for gap in self
-            .gaps
+            .free_lists
             .iter()
             .filter(|gap| self.rest.contains(gap.base.as_ptr()))
         {

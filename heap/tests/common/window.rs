@@ -261,7 +261,10 @@ pub fn settled(window: &Window, arena: &PageArena<'_>, heap: &Heap<'_>) {
     let talc = heap.lock();
     assert_eq!(talc.check(), Ok(()));
     let heaps: Vec<_> = talc.arena_heaps().collect();
-    assert!(heaps.iter().all(|heap| heap.kept == heap.size), "{heaps:?}");
+    assert!(
+        heaps.iter().all(|heap| heap.retained == heap.size),
+        "{heaps:?}"
+    );
     let sum: usize = heaps.iter().map(|heap| heap.size).sum();
     assert_eq!(sum, talc.source.claimed());
     assert_eq!(sum, arena.allocated_space());

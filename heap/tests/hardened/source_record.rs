@@ -176,7 +176,7 @@ fn corrupt_at_random(seed: u64) {
         let place = if is_of_record {
             at(it.end.as_ptr(), random.below(RECORD_WORDS) * WORD)
         } else {
-            at(it.base.as_ptr(), random.below(it.kept) / WORD * WORD)
+            at(it.base.as_ptr(), random.below(it.retained) / WORD * WORD)
         };
         let near = heaps[0].base.addr().get() + random.below(heaps[0].size);
         let words = [0, 1, usize::MAX, random.word() as usize, near, near & !15];

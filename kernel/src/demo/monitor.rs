@@ -178,5 +178,5 @@ fn heap_line(index: usize) {
         .iter()
         .map(|&free| if free > part / 2 { '.' } else { '#' })
         .collect();
-    println!("  {:p} {:>12} [{line}]", heap.base, Bytes(heap.kept));
+    println!("  {:p} {:>12} [{line}]", heap.base, Bytes(heap.retained));
 }

@@ -4,8 +4,8 @@ use core::ptr::NonNull;
 
 use super::super::binning::Binning;
 use super::super::check::{Corruption, Rule};
-use super::super::gaps::Gaps;
-use super::super::node::Gap;
+use super::super::free_lists::FreeLists;
+use super::super::gap_header::Gap;
 use super::super::tag::Tag;
 use super::super::walk::{BATCH, Region};
 use super::heaps::Heap;
@@ -30,7 +30,7 @@ impl From<Report> for Corruption {
     }
 }
 
-impl<B: Binning> Gaps<B> {
+impl<B: Binning> FreeLists<B> {
     /// Looks at everything in every heap, and returns the first thing that is wrong.
     ///
     /// Nothing is followed before it has been verified: first the records that say where heaps are, then what
@@ -78,7 +78,7 @@ impl<B: Binning> Gaps<B> {
         for bin in 0..B::BIN_COUNT {
             self.verify_head(bin)?;
         }
-        let flag = self.is_gone().cast::<u8>();
+        let flag = self.owner_flag().cast::<u8>();
         // SAFETY: the flag is above the list heads. Nobody sets it while this allocator is there.
         match unsafe { flag.read() } {
             0 => Ok(()),
@@ -109,7 +109,7 @@ impl<B: Binning> Gaps<B> {
                 return Err(Corruption { address, rule });
             }
             // SAFETY: gaps in lists have a header.
-            link = unsafe { &raw mut (*gap.node().as_ptr()).next };
+            link = unsafe { &raw mut (*gap.header().as_ptr()).next };
         }
         Ok(())
     }
@@ -129,9 +129,9 @@ impl<B: Binning> Gaps<B> {
                         check_poison(gap, gap.base, gap.end())?;
                         count += usize::from(!gap.is_sliver());
                     }
-                    Part::Chunk(base, tail) => {
+                    Part::Chunk(base, redzone) => {
                         self.check_tag(heap, end, above_is_gap)?;
-                        tail.check_filling(base)?;
+                        redzone.check_filling(base)?;
                     }
                 }
             }
@@ -184,7 +184,7 @@ impl<B: Binning> Gaps<B> {
 ///
 /// They can only be walked down. So each walk keeps the [`BATCH`] lowest that are still to come.
 pub(in super::super) struct Parts<'a, B: Binning> {
-    gaps: &'a Gaps<B>,
+    free_lists: &'a FreeLists<B>,
     /// What is still to come, apart from the batch.
     rest: Span,
     /// The highest first, from `next` down; around the end.
@@ -194,9 +194,9 @@ pub(in super::super) struct Parts<'a, B: Binning> {
 }
 
 impl<'a, B: Binning> Parts<'a, B> {
-    pub(in super::super) fn new(gaps: &'a Gaps<B>, tiles: Span) -> Self {
+    pub(in super::super) fn new(free_lists: &'a FreeLists<B>, tiles: Span) -> Self {
         Self {
-            gaps,
+            free_lists,
             rest: tiles,
             batch: [Region::Run(Span::empty()); BATCH],
             next: 0,
@@ -206,7 +206,7 @@ impl<'a, B: Binning> Parts<'a, B> {
 
     fn select(&mut self) {
         let rest = self.rest;
-        let heap = self.gaps.heap_that_ends_at(rest.end());
+        let heap = self.free_lists.heap_that_ends_at(rest.end());
         // What has no part, as the list heads, or cannot be walked any more.
         let mut unknown = rest;
         (self.next, self.count) = (BATCH - 1, 0);
@@ -215,7 +215,9 @@ impl<'a, B: Binning> Parts<'a, B> {
             self.count = (self.count + 1).min(BATCH);
             self.batch[self.next] = region;
         };
-        let parts = heap.into_iter().flat_map(|heap| self.gaps.parts_down(heap));
+        let parts = heap
+            .into_iter()
+            .flat_map(|heap| self.free_lists.parts_down(heap));
         for part in parts.map_while(Result::ok) {
             let part_base = part.base().as_ptr();
             if part_base < rest.base() {
@@ -253,7 +255,7 @@ impl<B: Binning> Iterator for Parts<'_, B> {
     }
 }
 
-impl<B: Binning> Gaps<B> {
+impl<B: Binning> FreeLists<B> {
     fn heap_that_ends_at(&self, end: *mut u8) -> Option<Heap> {
         self.heaps().find(|heap| heap.end.as_ptr() == end)
     }

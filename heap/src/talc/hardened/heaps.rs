@@ -3,22 +3,22 @@
 //! ```text
 //!     Talc          first - 6 words                                      first
 //!    ┌──────────┐    ┌────────────────────┬────────────────────┬──────┬─────┬──────────────┄┄
-//!    │ latest   │    │ older: first, end  │ newer: first, end  │ seal │ tag │ chunks and gaps
+//!    │ latest   │    │ older: first, end  │ newer: first, end  │ checksum │ tag │ chunks and gaps
 //!    │ oldest   │    └────────────────────┴────────────────────┴──────┴─────┴──────────────┄┄
 //!    └──────────┘     record, below the base tag of each heap
 //! ```
 //!
 //! Where a heap lies is not read from the heap itself. The allocator knows the latest and the oldest
 //! heap, and each record says where the two heaps beside it in the list lie. A record is followed
-//! only when its seal is right, which depends on its address and on all that it says. A record that
+//! only when its checksum is right, which depends on its address and on all that it says. A record that
 //! somebody has overwritten interrupts the walk from the latest heap, which goes on from the oldest:
 //! with one damaged record every heap is still known, and the record can be restored.
 
 use core::ptr::{NonNull, null_mut};
 
 use super::super::chunk::{HEAP_OVERHEAD, distance};
+use super::redzone::checksum;
 use super::report::{Misuse, Report};
-use super::tail::mix;
 
 /// Bytes of a record.
 pub(in super::super) const RECORD_SIZE: usize = size_of::<Record>();
@@ -70,7 +70,7 @@ impl Bounds {
 struct Record {
     older: Bounds,
     newer: Bounds,
-    seal: usize,
+    checksum: usize,
 }
 
 /// The words of a record.
@@ -83,27 +83,31 @@ impl Record {
         let mut record = Self {
             older,
             newer,
-            seal: 0,
+            checksum: 0,
         };
-        record.seal = record.expected_seal(heap);
+        record.checksum = record.expected_checksum(heap);
         record
     }
 
-    /// The seal of a record below `heap` that says what this one says.
-    fn expected_seal(&self, heap: Heap) -> usize {
+    /// The checksum of a record below `heap` that says what this one says.
+    fn expected_checksum(&self, heap: Heap) -> usize {
         let [older_first, older_end, newer_first, newer_end, _] = self.words();
         let place = heap.record().addr().get();
-        mix(&[place, older_first, older_end, newer_first, newer_end])
+        checksum(&[place, older_first, older_end, newer_first, newer_end])
     }
 
     fn words(&self) -> [usize; WORDS] {
-        let Self { older, newer, seal } = *self;
+        let Self {
+            older,
+            newer,
+            checksum,
+        } = *self;
         [
             older.first.addr(),
             older.end.addr(),
             newer.first.addr(),
             newer.end.addr(),
-            seal,
+            checksum,
         ]
     }
 }
@@ -215,10 +219,10 @@ impl Heaps {
 
     /// What the record of a heap that is known says, unless it is damaged.
     fn read(&self, heap: Heap) -> Option<Record> {
-        // SAFETY: the heap is known from the allocator itself or from a record whose seal was right, so
+        // SAFETY: the heap is known from the allocator itself or from a record whose checksum was right, so
         // there is a record below it. Any words may be in it.
         let record = unsafe { heap.record().read() };
-        (record.seal == record.expected_seal(heap)).then_some(record)
+        (record.checksum == record.expected_checksum(heap)).then_some(record)
     }
 
     /// Whether the record of a heap that is known is undamaged.

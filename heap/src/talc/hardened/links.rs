@@ -17,16 +17,16 @@ use core::ptr::NonNull;
 
 use super::super::binning::Binning;
 use super::super::chunk::{CHUNK_UNIT, MIN_CHUNK};
-use super::super::gaps::Gaps;
-use super::super::node::{Gap, Link, Node};
+use super::super::free_lists::FreeLists;
+use super::super::gap_header::{Gap, GapHeader, Link};
 use super::heaps::Heap;
 use super::report::{Misuse, Report};
 
-impl<B: Binning> Gaps<B> {
-    /// The heap in which a gap with links may begin at `node`: it is aligned, and there is room.
+impl<B: Binning> FreeLists<B> {
+    /// The heap in which a gap with links may begin at `header`: it is aligned, and there is room.
     #[inline]
-    fn heap_for(&self, node: NonNull<Node>) -> Option<Heap> {
-        let address = node.addr().get();
+    fn heap_for(&self, header: NonNull<GapHeader>) -> Option<Heap> {
+        let address = header.addr().get();
         let heap = self.heap_of(address)?;
         let has_room = heap.end.addr().get() - address >= MIN_CHUNK;
         (has_room && address % CHUNK_UNIT == 0).then_some(heap)
@@ -41,13 +41,14 @@ impl<B: Binning> Gaps<B> {
         gap: Gap,
         known: Option<*mut Link>,
     ) -> Result<(), Report> {
-        let node = gap.node().as_ptr();
+        let header = gap.header().as_ptr();
         // SAFETY: gaps that are no slivers have a header.
-        let (Node { next, referrer, .. }, link) = unsafe { (node.read(), &raw mut (*node).next) };
+        let (GapHeader { next, referrer, .. }, link) =
+            unsafe { (header.read(), &raw mut (*header).next) };
         if known.is_none() {
             // SAFETY: only words of heaps and list heads are read.
             let is_referred_to =
-                self.may_be_link(referrer) && unsafe { referrer.read() } == Some(gap.node());
+                self.may_be_link(referrer) && unsafe { referrer.read() } == Some(gap.header());
             if !is_referred_to {
                 // SAFETY: the extents of the gap agree, and it is no sliver.
                 return Err(unsafe { self.wrong_referrer(gap) });
@@ -60,11 +61,11 @@ impl<B: Binning> Gaps<B> {
         }
     }
 
-    /// Whether a gap may begin at `node`, and names `link` as its referrer.
+    /// Whether a gap may begin at `header`, and names `link` as its referrer.
     #[inline]
-    fn leads_back(&self, node: NonNull<Node>, link: *mut Link) -> bool {
+    fn leads_back(&self, header: NonNull<GapHeader>, link: *mut Link) -> bool {
         // SAFETY: it is a word of a heap.
-        self.heap_for(node).is_some() && unsafe { (*node.as_ptr()).referrer } == link
+        self.heap_for(header).is_some() && unsafe { (*header.as_ptr()).referrer } == link
     }
 
     /// What is wrong when the referrer of a gap does not lead to it: the referrer, or a list head.
@@ -75,7 +76,7 @@ impl<B: Binning> Gaps<B> {
     unsafe fn wrong_referrer(&self, gap: Gap) -> Report {
         // SAFETY: gaps that are no slivers have a header.
         let (field, found) = unsafe {
-            let field = &raw const (*gap.node().as_ptr()).referrer;
+            let field = &raw const (*gap.header().as_ptr()).referrer;
             (field.addr(), field.read())
         };
         let bin = self.bin_of_head(found);
@@ -115,7 +116,7 @@ impl<B: Binning> Gaps<B> {
         let (head, available) = self.list(bin);
         // SAFETY: the list heads are established.
         match unsafe { head.read() } {
-            Some(node) => available && self.leads_back(node, head),
+            Some(header) => available && self.leads_back(header, head),
             None => !available,
         }
     }
@@ -135,11 +136,11 @@ impl<B: Binning> Gaps<B> {
     /// `link` is a list head, or in a gap that was [verified](Self::verify).
     pub(super) unsafe fn verify_link(&self, link: *mut Link) -> Result<Option<Gap>, Report> {
         // SAFETY: a list head, or the link of a verified gap, is memory of a heap.
-        if let Some(node) = unsafe { link.read() } {
-            if let Some(heap) = self.heap_for(node) {
+        if let Some(header) = unsafe { link.read() } {
+            if let Some(heap) = self.heap_for(header) {
                 // SAFETY: it is a word of a heap.
-                if unsafe { (*node.as_ptr()).referrer } == link {
-                    return self.verify_in(heap, node.cast(), Some(link)).map(Some);
+                if unsafe { (*header.as_ptr()).referrer } == link {
+                    return self.verify_in(heap, header.cast(), Some(link)).map(Some);
                 }
             }
         }
@@ -170,13 +171,13 @@ impl<B: Binning> Gaps<B> {
     unsafe fn wrong_link(&self, link: *mut Link) -> Report {
         // SAFETY: a list head, or the link of a verified gap, is memory of a heap.
         let found = unsafe { link.read() };
-        let gap = found.and_then(|node| self.find_in_heaps(|gap| gap.node() == node));
+        let gap = found.and_then(|header| self.find_in_heaps(|gap| gap.header() == header));
         if let Some(gap) = gap.filter(|gap| !gap.is_sliver()) {
             let heap = self.heap_of(gap.base.addr().get());
             // SAFETY: a gap is there, as its end says.
             let (is_whole, field) = unsafe {
                 let is_whole = heap.is_some_and(|heap| self.gap_at(heap, gap.base) == Some(gap));
-                (is_whole, &raw const (*gap.node().as_ptr()).referrer)
+                (is_whole, &raw const (*gap.header().as_ptr()).referrer)
             };
             // SAFETY: the gap is no sliver, so it has a header.
             let referrer = unsafe { field.read() };
@@ -200,9 +201,9 @@ impl<B: Binning> Gaps<B> {
         }
         // SAFETY: gaps that are no slivers have a header.
         let is_next =
-            |gap: Gap| !gap.is_sliver() && unsafe { (*gap.node().as_ptr()).referrer } == link;
+            |gap: Gap| !gap.is_sliver() && unsafe { (*gap.header().as_ptr()).referrer } == link;
         let next = self.find_in_heaps(is_next).map(|gap| gap.base.addr().get());
-        let found = found.map_or(0, |node| node.addr().get());
+        let found = found.map_or(0, |header| header.addr().get());
         let misuse = match self.bin_of_head(link) {
             Some(bin) => Misuse::DamagedListHead {
                 bin,
@@ -222,13 +223,13 @@ impl<B: Binning> Gaps<B> {
     fn referrer_to(&self, base: usize) -> Option<usize> {
         let leads_to = |link: *mut Link| {
             // SAFETY: the links are those in list heads and gaps.
-            unsafe { link.read() }.is_some_and(|node| node.addr().get() == base)
+            unsafe { link.read() }.is_some_and(|header| header.addr().get() == base)
         };
         let in_heads = (0..B::BIN_COUNT)
             .map(|bin| self.list(bin).0)
             .find(|&head| leads_to(head));
         // SAFETY: gaps that are no slivers have a header.
-        let link_in = |gap: Gap| unsafe { &raw mut (*gap.node().as_ptr()).next };
+        let link_in = |gap: Gap| unsafe { &raw mut (*gap.header().as_ptr()).next };
         in_heads
             .or_else(|| {
                 self.find_in_heaps(|gap| !gap.is_sliver() && leads_to(link_in(gap)))

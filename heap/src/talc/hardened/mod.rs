@@ -1,6 +1,6 @@
 //! Detection of what programs do wrong: with the feature `hardened`.
 //!
-//! Each allocation has a *tail* above it that says what it is, all free memory is *poison*, and tags
+//! Each allocation has a *redzone* above it that says what it is, all free memory is *poison*, and tags
 //! are sealed. What is detected, at the latest when the allocation is freed or resized, or when
 //! the memory is allocated again, is what [`Misuse`] lists.
 //! [`check`](super::base::Talc::check) finds the same in a heap at rest.
@@ -18,12 +18,12 @@
 //! ```text
 //!     base           + requested                       the chunk's end         the gap's end
 //!     ┌──────────────┬───────────┬─────────┬───────────┬───────────────────────┬───────────────┐
-//!     │ allocation   │ bb bb …   │ tail    │ tag, seal │ extent next referrer  │ dead beef … e │
+//!     │ allocation   │ bb bb …   │ redzone    │ tag, checksum │ extent next referrer  │ dead beef … e │
 //!     └──────────────┴───────────┴─────────┴───────────┴───────────────────────┴───────────────┘
 //!      as asked for   to a unit   4 words   1 word      3 words                 e: 1 word
 //! ```
 //!
-//! A tail and a tag take 40 bytes (20 on 32-bit machines) of each chunk. Freeing takes time in
+//! A redzone and a tag take 40 bytes (20 on 32-bit machines) of each chunk. Freeing takes time in
 //! proportion to the block, as it becomes poison, and allocating to the gap's part that is taken,
 //! as it is looked at; both to the number of heaps too. Whoever has made a mistake waits longer:
 //! then the heap is walked to tell what it was.
@@ -53,34 +53,34 @@ use core::ptr::NonNull;
 use super::Talc;
 use super::binning::Binning;
 use super::chunk::chunk_size;
-use super::gaps::Gaps;
-use super::node::{Gap, Link};
-use crate::source::Source;
+use super::free_lists::FreeLists;
+use super::gap_header::{Gap, Link};
+use super::source::Source;
 
 mod check;
 mod heaps;
 mod links;
 mod poison;
+mod redzone;
 mod report;
-mod tail;
 mod verify;
 mod walk;
 
 use self::heaps::Heap;
 use self::poison::{check_poison, restore_poison};
+use self::redzone::Redzone;
 pub use self::report::{Misuse, Report};
-use self::tail::Tail;
 use self::walk::{Part, word_below};
 
 pub(super) use self::check::Parts;
 pub(super) use self::heaps::{Heaps, RECORD_SIZE};
 pub(super) use self::poison::poison;
-pub(super) use self::tail::TAIL_SIZE;
-pub(crate) use self::tail::mix;
+pub(super) use self::redzone::REDZONE_SIZE;
+pub(crate) use self::redzone::checksum;
 
 /// So much of each gap that a freed block merges with is looked at for writes after free, so that
 /// this is in constant time.
-const MERGE_LOOK: usize = 512;
+const MERGE_PROBE_BYTES: usize = 512;
 
 /// Whom misuse is reported to.
 pub(super) struct Reporting {
@@ -122,9 +122,9 @@ impl Deferred {
 }
 
 /// What a search came across.
-pub(super) struct Notes(Cell<Option<Report>>);
+pub(super) struct Findings(Cell<Option<Report>>);
 
-impl Notes {
+impl Findings {
     pub(super) const fn new() -> Self {
         Self(Cell::new(None))
     }
@@ -135,11 +135,11 @@ impl Notes {
     /// `link` is a list head, or in a gap that was returned here.
     pub(super) unsafe fn sound_gap<B: Binning>(
         &self,
-        gaps: &Gaps<B>,
+        free_lists: &FreeLists<B>,
         link: *mut Link,
     ) -> Option<Gap> {
         // SAFETY: the link is a list head or in a gap that was returned here, and so verified.
-        match unsafe { gaps.verify_link(link) } {
+        match unsafe { free_lists.verify_link(link) } {
             Ok(gap) => gap,
             Err(report) => {
                 self.0.set(Some(report));
@@ -149,9 +149,9 @@ impl Notes {
     }
 }
 
-impl<B: Binning> Gaps<B> {
+impl<B: Binning> FreeLists<B> {
     /// Whether a free range can be entered into a list. If not, the list's head or what it leads to is
-    /// damaged, which is noted for [`report_findings`](Talc::report_findings). The range is described, and is in no
+    /// damaged, which is noted for [`report_pending_finding`](Talc::report_pending_finding). The range is described, and is in no
     /// list until then.
     ///
     /// # Safety
@@ -235,17 +235,17 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     /// Reports what a search came across.
-    pub(super) fn report_notes(&mut self, notes: &Notes) {
-        if let Some(report) = notes.0.take() {
+    pub(super) fn report_findings(&mut self, findings: &Findings) {
+        if let Some(report) = findings.0.take() {
             self.report(report);
         }
     }
 
     /// Reports what an operation came across when it had begun, now that it is done.
     #[inline]
-    pub(super) fn report_findings(&mut self) {
-        if let Some(report) = self.gaps.heaps.finding.take() {
-            self.gaps.restore_lists();
+    pub(super) fn report_pending_finding(&mut self) {
+        if let Some(report) = self.free_lists.heaps.finding.take() {
+            self.free_lists.restore_lists();
             self.report(report);
         }
     }
@@ -254,7 +254,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// done.
     pub(crate) fn note_damaged_record(&mut self, address: usize) {
         let misuse = Misuse::DamagedSourceRecord;
-        self.gaps
+        self.free_lists
             .heaps
             .finding
             .get_or_insert(Report { address, misuse });
@@ -264,8 +264,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
     #[cold]
     fn report(&mut self, report: Report) {
         match report.misuse {
-            Misuse::DamagedHeapRecord { .. } => self.gaps.heaps.restore(),
-            Misuse::DamagedListHead { .. } => self.gaps.restore_lists(),
+            Misuse::DamagedHeapRecord { .. } => self.free_lists.heaps.restore(),
+            Misuse::DamagedListHead { .. } => self.free_lists.restore_lists(),
             _ => {}
         }
         self.reporting.report(report);
@@ -302,13 +302,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// assert_eq!(REPORTS.load(Relaxed), 1);
     /// ```
     pub fn is_allocation(&mut self, ptr: *mut u8, layout: Layout) -> bool {
-        self.admits(ptr, layout)
+        self.validate_block(ptr, layout)
     }
 
     /// Whether a pointer is an allocation with this layout, undamaged, and what it touches may be
     /// changed. If not, that has been reported.
-    pub(super) fn admits(&mut self, ptr: *mut u8, layout: Layout) -> bool {
-        let neighbours = match self.gaps.verify_block(ptr, layout) {
+    pub(super) fn validate_block(&mut self, ptr: *mut u8, layout: Layout) -> bool {
+        let neighbours = match self.free_lists.verify_block(ptr, layout) {
             Ok(neighbours) => neighbours,
             Err(report) => {
                 self.report(report);
@@ -318,20 +318,20 @@ impl<S: Source, B: Binning> Talc<S, B> {
         // SAFETY: what is looked at lies in the gaps.
         unsafe {
             if let Some(gap) = neighbours.below {
-                let from = gap.end().byte_sub(gap.size().min(MERGE_LOOK));
-                self.look_for_writes(gap, from, gap.end());
+                let from = gap.end().byte_sub(gap.size().min(MERGE_PROBE_BYTES));
+                self.validate_poison(gap, from, gap.end());
             }
             if let Some(gap) = neighbours.above {
-                let to = gap.base.byte_add(gap.size().min(MERGE_LOOK));
-                self.look_for_writes(gap, gap.base, to);
+                let to = gap.base.byte_add(gap.size().min(MERGE_PROBE_BYTES));
+                self.validate_poison(gap, gap.base, to);
             }
         }
         true
     }
 
     /// Whether a heap ends there, undamaged. If not, that has been reported.
-    pub(crate) fn admits_end(&mut self, heap_end: NonNull<u8>) -> bool {
-        match self.gaps.verify_end(heap_end) {
+    pub(crate) fn validate_heap_end(&mut self, heap_end: NonNull<u8>) -> bool {
+        match self.free_lists.verify_end(heap_end) {
             Ok(()) => true,
             Err(report) => {
                 self.report(report);
@@ -341,15 +341,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     /// Whether a heap ends there, and what ends with it is undamaged.
-    pub(super) fn knows_end(&self, heap_end: NonNull<u8>) -> bool {
-        self.gaps.verify_end(heap_end).is_ok()
+    pub(super) fn is_known_heap_end(&self, heap_end: NonNull<u8>) -> bool {
+        self.free_lists.verify_end(heap_end).is_ok()
     }
 
     /// Reports the first write to a part of a gap after that was freed, and undoes all.
     ///
     /// # Safety
     /// It is a gap of a heap, and the addresses are multiples of a word's size.
-    pub(super) unsafe fn look_for_writes(&mut self, gap: Gap, from: NonNull<u8>, to: NonNull<u8>) {
+    pub(super) unsafe fn validate_poison(&mut self, gap: Gap, from: NonNull<u8>, to: NonNull<u8>) {
         // SAFETY: the caller's duty.
         if let Err(report) = unsafe { check_poison(gap, from, to) } {
             // SAFETY: as before.
@@ -358,25 +358,25 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// Writes the tail of an allocation.
+    /// Writes the redzone of an allocation.
     ///
     /// # Safety
     /// The chunk for a block of this layout is at `block`, and nothing in it beyond that is in use.
-    pub(super) unsafe fn seal(&mut self, block: Option<NonNull<u8>>, layout: Layout) {
+    pub(super) unsafe fn write_redzone(&mut self, block: Option<NonNull<u8>>, layout: Layout) {
         if let Some(base) = block {
             let size = chunk_size(layout.size());
-            let tail = Tail::new(self.gaps.key(), base.addr().get(), size, layout);
+            let redzone = Redzone::new(self.free_lists.key(), base.addr().get(), size, layout);
             // SAFETY: the caller's duty.
-            unsafe { tail.write(base) };
+            unsafe { redzone.write(base) };
         }
     }
 
-    /// Removes the tail of a chunk that ended at `old_end`.
+    /// Removes the redzone of a chunk that ended at `old_end`.
     ///
     /// # Safety
     /// It is larger now, and nothing beyond its allocation is in use.
-    pub(super) unsafe fn unseal(&mut self, old_end: NonNull<u8>) {
+    pub(super) unsafe fn clear_redzone(&mut self, old_end: NonNull<u8>) {
         // SAFETY: the caller's duty.
-        unsafe { Tail::wipe(old_end) };
+        unsafe { Redzone::wipe(old_end) };
     }
 }

@@ -5,7 +5,7 @@
 
 use core::ptr::NonNull;
 
-use super::super::node::{Gap, Node};
+use super::super::gap_header::{Gap, GapHeader};
 use super::report::{Misuse, Report};
 
 /// A word of free memory, as in illumos' kmem.
@@ -32,7 +32,7 @@ fn poisoned(gap: Gap, from: NonNull<u8>, to: NonNull<u8>) -> (NonNull<usize>, us
             (gap.base, gap.base)
         } else {
             (
-                gap.base.byte_add(size_of::<Node>()),
+                gap.base.byte_add(size_of::<GapHeader>()),
                 gap.end().byte_sub(WORD),
             )
         }

@@ -20,7 +20,7 @@ pub struct Report {
 /// ```text
 ///      1        2                              3
 ///     ┌──────────────────┬──────┬──────┬─────┬──────────────────────┬─────────────┬────────┐
-///     │ allocation       │ bb … │ tail │ tag │ extent next referrer │ dead beef … │ extent │  4
+///     │ allocation       │ bb … │ redzone │ tag │ extent next referrer │ dead beef … │ extent │  4
 ///     └──────────────────┴──────┴──────┴─────┴──────────────────────┴─────────────┴────────┘
 ///                         a      a      b     c                      d             c
 ///     freed or resized   1 WrongLayout, if not as allocated   2 InteriorPointer

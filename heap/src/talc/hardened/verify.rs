@@ -5,12 +5,12 @@ use core::ptr::NonNull;
 
 use super::super::binning::Binning;
 use super::super::chunk::{CHUNK_UNIT, chunk_size, distance, unit_floor};
-use super::super::gaps::Gaps;
-use super::super::node::{Gap, Link};
+use super::super::free_lists::FreeLists;
+use super::super::gap_header::{Gap, Link};
 use super::super::tag::Tag;
 use super::heaps::Heap;
+use super::redzone::Redzone;
 use super::report::{Misuse, Report};
-use super::tail::Tail;
 use super::walk::{Part, word_below, wrong_word};
 
 /// The gaps that an allocation touches.
@@ -25,7 +25,7 @@ fn damaged_gap<T>(address: usize, expected: Option<usize>, found: usize) -> Resu
     Err(Report { address, misuse })
 }
 
-impl<B: Binning> Gaps<B> {
+impl<B: Binning> FreeLists<B> {
     /// The heaps, without the list heads that lie in the first.
     pub(super) fn heaps(&self) -> impl Iterator<Item = Heap> {
         self.heaps.iter().map(|heap| self.heaps.without_heads(heap))
@@ -175,20 +175,20 @@ impl<B: Binning> Gaps<B> {
         let is_possible = address % CHUNK_UNIT == 0 && size <= distance(base, heap.end);
         // SAFETY: so far up there is heap.
         let end = is_possible.then(|| unsafe { base.byte_add(size) });
-        let tail = Tail::new(self.key(), address, size, layout);
+        let redzone = Redzone::new(self.key(), address, size, layout);
         // SAFETY: below the end there is as much heap as the smallest chunk has.
-        let found = end.map(|end| (end, unsafe { Tail::ending_at(end) }));
+        let found = end.map(|end| (end, unsafe { Redzone::ending_at(end) }));
         match found {
-            Some((end, found)) if found == tail => {
-                // SAFETY: the tail is that of a chunk there.
+            Some((end, found)) if found == redzone => {
+                // SAFETY: the redzone is that of a chunk there.
                 unsafe {
-                    tail.check_filling(base)?;
+                    redzone.check_filling(base)?;
                     self.neighbours(heap, base, end)
                 }
             }
             _ => Err(self.diagnose(heap, base, layout, || {
                 let (end, found) = found?;
-                tail.first_difference(found, end)
+                redzone.first_difference(found, end)
             })),
         }
     }
@@ -230,23 +230,23 @@ impl<B: Binning> Gaps<B> {
 
     /// What is wrong with a pointer that is no allocation with this layout.
     ///
-    /// `tail_damage` tells how the tail differs that should be there.
+    /// `redzone_damage` tells how the redzone differs that should be there.
     fn diagnose(
         &self,
         heap: Heap,
         base: NonNull<u8>,
         layout: Layout,
-        tail_damage: impl Fn() -> Option<Report>,
+        redzone_damage: impl Fn() -> Option<Report>,
     ) -> Report {
         let address = base.addr().get();
-        let in_chunk = |block: NonNull<u8>, tail: Tail| {
+        let in_chunk = |block: NonNull<u8>, redzone: Redzone| {
             let misuse = if block < base {
                 Misuse::InteriorPointer {
                     block: block.addr().get(),
                 }
             } else {
                 Misuse::WrongLayout {
-                    expected: tail.layout(),
+                    expected: redzone.layout(),
                     found: layout,
                 }
             };
@@ -256,7 +256,7 @@ impl<B: Binning> Gaps<B> {
         for part in self.parts_down(heap) {
             match part {
                 Ok(part) if part.base() > base => end = part.base(),
-                Ok(Part::Chunk(block, tail)) => return in_chunk(block, tail),
+                Ok(Part::Chunk(block, redzone)) => return in_chunk(block, redzone),
                 Ok(Part::Gap(gap)) => {
                     let misuse = Misuse::DoubleFree {
                         from: gap.base.addr().get(),
@@ -265,10 +265,10 @@ impl<B: Binning> Gaps<B> {
                     return Report { address, misuse };
                 }
                 Err(report) => {
-                    // The heap is damaged here or above. Is there a tail that knows the pointer?
-                    return match self.first_tail(heap, base, end) {
-                        Some((block, tail)) if block <= base => in_chunk(block, tail),
-                        _ => tail_damage().unwrap_or(report),
+                    // The heap is damaged here or above. Is there a redzone that knows the pointer?
+                    return match self.first_redzone(heap, base, end) {
+                        Some((block, redzone)) if block <= base => in_chunk(block, redzone),
+                        _ => redzone_damage().unwrap_or(report),
                     };
                 }
             }
@@ -278,13 +278,13 @@ impl<B: Binning> Gaps<B> {
         Report { address, misuse }
     }
 
-    /// The first chunk that has its tail above `from`, up to `to`.
-    fn first_tail(
+    /// The first chunk that has its redzone above `from`, up to `to`.
+    fn first_redzone(
         &self,
         heap: Heap,
         from: NonNull<u8>,
         to: NonNull<u8>,
-    ) -> Option<(NonNull<u8>, Tail)> {
+    ) -> Option<(NonNull<u8>, Redzone)> {
         let above = unit_floor(from.addr().get()) + CHUNK_UNIT;
         let first = above.max(heap.first.addr().get() + chunk_size(1));
         (first..=to.addr().get())
@@ -292,15 +292,15 @@ impl<B: Binning> Gaps<B> {
             .find_map(|address| {
                 // SAFETY: the address is in the heap or its end, and there is as much heap under it as
                 // the smallest chunk has.
-                let (end, tail) = unsafe {
+                let (end, redzone) = unsafe {
                     let end = heap.end.byte_sub(heap.end.addr().get() - address);
-                    (end, Tail::ending_at(end))
+                    (end, Redzone::ending_at(end))
                 };
-                let is_tail = tail.canary() == tail.expected_canary(self.key(), address);
+                let is_redzone = redzone.canary() == redzone.expected_canary(self.key(), address);
                 let room = distance(heap.first, end);
-                let is_tail = is_tail && tail.fits(room);
+                let is_redzone = is_redzone && redzone.fits(room);
                 // SAFETY: so far down there is heap.
-                is_tail.then(|| (unsafe { end.byte_sub(tail.size) }, tail))
+                is_redzone.then(|| (unsafe { end.byte_sub(redzone.size) }, redzone))
             })
     }
 }

@@ -4,17 +4,17 @@ use core::ptr::NonNull;
 
 use super::super::binning::Binning;
 use super::super::chunk::{CHUNK_UNIT, chunk_size, distance, unit_floor};
-use super::super::gaps::Gaps;
-use super::super::node::Gap;
+use super::super::free_lists::FreeLists;
+use super::super::gap_header::Gap;
 use super::super::tag::Tag;
 use super::heaps::Heap;
+use super::redzone::Redzone;
 use super::report::{Misuse, Report};
-use super::tail::Tail;
 
 /// A part of a heap.
 pub(super) enum Part {
     Gap(Gap),
-    Chunk(NonNull<u8>, Tail),
+    Chunk(NonNull<u8>, Redzone),
 }
 
 impl Part {
@@ -43,7 +43,7 @@ pub(super) fn wrong_word(end: NonNull<u8>, misuse: Misuse) -> Report {
     }
 }
 
-impl<B: Binning> Gaps<B> {
+impl<B: Binning> FreeLists<B> {
     /// The parts of a heap from its end down. The last is an error, if there is one.
     pub(super) fn parts_down(&self, heap: Heap) -> impl Iterator<Item = Result<Part, Report>> {
         let mut end = Some(heap.end).filter(|&end| end > heap.first);
@@ -72,22 +72,25 @@ impl<B: Binning> Gaps<B> {
         // SAFETY: the caller's duty.
         let (found, tag) = unsafe { (word_below(end), Tag::ending_at(end)) };
         // SAFETY: there is room for one in the heap.
-        let tail = (room >= chunk_size(1)).then(|| unsafe { Tail::ending_at(end) });
+        let redzone = (room >= chunk_size(1)).then(|| unsafe { Redzone::ending_at(end) });
         let end_address = end.addr().get();
-        let expected_canary = tail.map(|tail| tail.expected_canary(self.key(), end_address));
-        let has_tail =
-            tail.is_some_and(|tail| Some(tail.canary()) == expected_canary && tail.fits(room));
+        let expected_canary =
+            redzone.map(|redzone| redzone.expected_canary(self.key(), end_address));
+        let has_redzone = redzone
+            .is_some_and(|redzone| Some(redzone.canary()) == expected_canary && redzone.fits(room));
 
         if tag.is_allocated() && found == tag.word(end) {
-            return match tail {
+            return match redzone {
                 // SAFETY: so far down there is heap.
-                Some(tail) if has_tail => Ok(Part::Chunk(unsafe { end.byte_sub(tail.size) }, tail)),
+                Some(redzone) if has_redzone => {
+                    Ok(Part::Chunk(unsafe { end.byte_sub(redzone.size) }, redzone))
+                }
                 _ => Err(Report {
                     address: end_address - super::super::chunk::CHUNK_OVERHEAD,
                     misuse: Misuse::WriteBeyondEnd {
                         block: None,
                         expected: expected_canary.unwrap_or(0),
-                        found: tail.map_or(0, |tail| tail.canary()),
+                        found: redzone.map_or(0, |redzone| redzone.canary()),
                     },
                 }),
             };
@@ -100,7 +103,7 @@ impl<B: Binning> Gaps<B> {
                 return Ok(Part::Gap(gap));
             }
         }
-        Err(if has_tail {
+        Err(if has_redzone {
             // SAFETY: a chunk ends there, as its canary vouches.
             unsafe { self.wrong_tag(heap, end) }
         } else {

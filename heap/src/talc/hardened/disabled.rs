@@ -5,11 +5,11 @@ use core::ptr::NonNull;
 
 use super::Talc;
 use super::binning::Binning;
-use super::gaps::Gaps;
-use super::node::{Gap, Link};
-use crate::source::Source;
+use super::free_lists::FreeLists;
+use super::gap_header::{Gap, Link};
+use super::source::Source;
 
-pub(super) const TAIL_SIZE: usize = 0;
+pub(super) const REDZONE_SIZE: usize = 0;
 pub(super) const RECORD_SIZE: usize = 0;
 
 pub(super) struct Heaps;
@@ -29,9 +29,9 @@ impl Heaps {
     pub(super) fn move_end(&mut self, _old_end: NonNull<u8>, _new_end: NonNull<u8>) {}
 }
 
-pub(super) struct Notes;
+pub(super) struct Findings;
 
-impl Notes {
+impl Findings {
     pub(super) const fn new() -> Self {
         Self
     }
@@ -39,13 +39,17 @@ impl Notes {
     /// # Safety
     /// `link` leads to a gap, or to none.
     #[inline(always)]
-    pub(super) unsafe fn sound_gap<B: Binning>(&self, _: &Gaps<B>, link: *mut Link) -> Option<Gap> {
+    pub(super) unsafe fn sound_gap<B: Binning>(
+        &self,
+        _: &FreeLists<B>,
+        link: *mut Link,
+    ) -> Option<Gap> {
         // SAFETY: what a link leads to begins with its extent.
-        unsafe { link.read().map(|node| Gap::at(node.cast())) }
+        unsafe { link.read().map(|header| Gap::at(header.cast())) }
     }
 }
 
-impl<B: Binning> Gaps<B> {
+impl<B: Binning> FreeLists<B> {
     #[inline(always)]
     pub(super) unsafe fn can_enter(&mut self, _bin: u32, _gap: Gap) -> bool {
         true
@@ -77,10 +81,10 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     #[inline(always)]
-    pub(super) fn report_notes(&mut self, _notes: &Notes) {}
+    pub(super) fn report_findings(&mut self, _findings: &Findings) {}
 
     #[inline(always)]
-    pub(super) fn admits(&mut self, _ptr: *mut u8, _layout: Layout) -> bool {
+    pub(super) fn validate_block(&mut self, _ptr: *mut u8, _layout: Layout) -> bool {
         true
     }
 
@@ -88,20 +92,20 @@ impl<S: Source, B: Binning> Talc<S, B> {
     pub(crate) fn note_damaged_record(&mut self, _address: usize) {}
 
     #[inline(always)]
-    pub(super) fn report_findings(&mut self) {}
+    pub(super) fn report_pending_finding(&mut self) {}
 
     #[inline(always)]
-    pub(super) fn knows_end(&self, _heap_end: NonNull<u8>) -> bool {
+    pub(super) fn is_known_heap_end(&self, _heap_end: NonNull<u8>) -> bool {
         true
     }
 
     #[inline(always)]
-    pub(crate) fn admits_end(&mut self, _heap_end: NonNull<u8>) -> bool {
+    pub(crate) fn validate_heap_end(&mut self, _heap_end: NonNull<u8>) -> bool {
         true
     }
 
     #[inline(always)]
-    pub(super) unsafe fn look_for_writes(
+    pub(super) unsafe fn validate_poison(
         &mut self,
         _gap: Gap,
         _from: NonNull<u8>,
@@ -110,8 +114,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     #[inline(always)]
-    pub(super) unsafe fn seal(&mut self, _block: Option<NonNull<u8>>, _layout: Layout) {}
+    pub(super) unsafe fn write_redzone(&mut self, _block: Option<NonNull<u8>>, _layout: Layout) {}
 
     #[inline(always)]
-    pub(super) unsafe fn unseal(&mut self, _old_end: NonNull<u8>) {}
+    pub(super) unsafe fn clear_redzone(&mut self, _old_end: NonNull<u8>) {}
 }

@@ -1,4 +1,4 @@
-//! The tail, which says above each allocation what it is.
+//! The redzone, which says above each allocation what it is.
 //!
 //! ```text
 //!   base           + requested      end - 5 words                         end - 1 word
@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Whoever writes past the end of an allocation changes the filling or the canary first. The canary
-//! is computed from the address, from all that the tail says and from a key, so that bytes which
-//! happen to be there, or were copied from another tail, are no tail.
+//! is computed from the address, from all that the redzone says and from a key, so that bytes which
+//! happen to be there, or were copied from another redzone, are no redzone.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -19,16 +19,16 @@ use super::super::tag::TAG_SIZE;
 use super::poison::POISON;
 use super::report::{Misuse, Report};
 
-/// Bytes of a tail.
-pub(in super::super) const TAIL_SIZE: usize = size_of::<Tail>();
+/// Bytes of a redzone.
+pub(in super::super) const REDZONE_SIZE: usize = size_of::<Redzone>();
 
-/// What is between an allocation's end and its tail: as in illumos' kmem, the *redzone byte*.
+/// What is between an allocation's end and its redzone: as in illumos' kmem, the *redzone byte*.
 const FILLING: u8 = 0xbb;
 
 /// What is written above an allocation.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tail {
+pub(super) struct Redzone {
     canary: usize,
     /// Of the chunk.
     pub(super) size: usize,
@@ -37,25 +37,25 @@ pub(super) struct Tail {
     align: usize,
 }
 
-impl Tail {
-    /// What the tail of an allocation at `base` must be, in a chunk of `size` bytes.
-    pub(super) fn new(key: usize, base: usize, size: usize, layout: Layout) -> Tail {
+impl Redzone {
+    /// What the redzone of an allocation at `base` must be, in a chunk of `size` bytes.
+    pub(super) fn new(key: usize, base: usize, size: usize, layout: Layout) -> Redzone {
         let (requested, align) = (layout.size(), layout.align());
-        Tail {
-            canary: mix(&[key, base, size, requested, align]),
+        Redzone {
+            canary: checksum(&[key, base, size, requested, align]),
             size,
             requested,
             align,
         }
     }
 
-    /// The canary of a tail that says what this one says, under a chunk that ends at `end`.
+    /// The canary of a redzone that says what this one says, under a chunk that ends at `end`.
     pub(super) fn expected_canary(&self, key: usize, end: usize) -> usize {
         let base = end.wrapping_sub(self.size);
-        mix(&[key, base, self.size, self.requested, self.align])
+        checksum(&[key, base, self.size, self.requested, self.align])
     }
 
-    /// Whether a chunk with this tail, whose canary is right, lies within the `room` bytes below its end.
+    /// Whether a chunk with this redzone, whose canary is right, lies within the `room` bytes below its end.
     #[inline]
     pub(super) fn fits(&self, room: usize) -> bool {
         self.size <= room
@@ -71,54 +71,61 @@ impl Tail {
         unsafe { Layout::from_size_align_unchecked(self.requested, self.align) }
     }
 
-    /// The tail's place under the end of a chunk.
-    fn place(end: NonNull<u8>) -> NonNull<Tail> {
+    /// The redzone's place under the end of a chunk.
+    fn place(end: NonNull<u8>) -> NonNull<Redzone> {
         // SAFETY: no chunk is as small as its overhead.
         unsafe { end.byte_sub(CHUNK_OVERHEAD) }.cast()
     }
 
     /// # Safety
     /// At least the smallest chunk's bytes under `end` are memory of one heap.
-    pub(super) unsafe fn ending_at(end: NonNull<u8>) -> Tail {
-        // SAFETY: the caller's duty. Ends are multiples of the unit, and what is between tail and end
+    pub(super) unsafe fn ending_at(end: NonNull<u8>) -> Redzone {
+        // SAFETY: the caller's duty. Ends are multiples of the unit, and what is between redzone and end
         // is a word.
-        unsafe { Tail::place(end).read() }
+        unsafe { Redzone::place(end).read() }
     }
 
-    /// Writes the tail of an allocation at `base`, and the filling below it.
+    /// Writes the redzone of an allocation at `base`, and the filling below it.
     ///
     /// # Safety
     /// A chunk of this size is at `base`, and nothing in it beyond the allocation is in use.
     pub(super) unsafe fn write(self, base: NonNull<u8>) {
         // SAFETY: the chunk has room for both above the allocation.
         unsafe {
-            let place = Tail::place(base.byte_add(self.size));
+            let place = Redzone::place(base.byte_add(self.size));
             let end = base.byte_add(self.requested);
             end.write_bytes(FILLING, distance(end, place.cast()));
             place.write(self);
         }
     }
 
-    /// Makes sure that there is no tail under `end` any more.
+    /// Makes sure that there is no redzone under `end` any more.
     ///
     /// # Safety
-    /// A chunk that ended there has become larger, and what was its tail is in the allocation.
+    /// A chunk that ended there has become larger, and what was its redzone is in the allocation.
     pub(super) unsafe fn wipe(end: NonNull<u8>) {
         // SAFETY: the place is in the allocation, and in nobody's use yet.
-        unsafe { Tail::place(end).cast::<usize>().write(POISON) };
+        unsafe { Redzone::place(end).cast::<usize>().write(POISON) };
     }
 
-    /// The address of the first word that differs from what it should be, in the tail under `end`,
+    /// The address of the first word that differs from what it should be, in the redzone under `end`,
     /// the word, and what it should be.
-    pub(super) fn first_difference(self, found: Tail, end: NonNull<u8>) -> Option<Report> {
-        let words = |tail: Tail| [tail.canary, tail.size, tail.requested, tail.align];
+    pub(super) fn first_difference(self, found: Redzone, end: NonNull<u8>) -> Option<Report> {
+        let words = |redzone: Redzone| {
+            [
+                redzone.canary,
+                redzone.size,
+                redzone.requested,
+                redzone.align,
+            ]
+        };
         let (index, (expected, found)) = words(self)
             .into_iter()
             .zip(words(found))
             .enumerate()
             .find(|(_, (expected, found))| expected != found)?;
         Some(Report {
-            address: Tail::place(end).addr().get() + index * size_of::<usize>(),
+            address: Redzone::place(end).addr().get() + index * size_of::<usize>(),
             misuse: Misuse::WriteBeyondEnd {
                 block: Some(end.addr().get() - self.size),
                 expected,
@@ -130,13 +137,13 @@ impl Tail {
     /// The first byte of the filling that has changed.
     ///
     /// # Safety
-    /// This is the tail of an allocation at `base`.
+    /// This is the redzone of an allocation at `base`.
     pub(super) unsafe fn check_filling(self, base: NonNull<u8>) -> Result<(), Report> {
         let filling = self.requested..self.size - CHUNK_OVERHEAD;
         for offset in filling {
             // SAFETY: it is in the chunk.
             let at = unsafe { base.byte_add(offset) };
-            // SAFETY: the filling was written with the tail.
+            // SAFETY: the filling was written with the redzone.
             let found = unsafe { at.read() };
             if found != FILLING {
                 return Err(Report {
@@ -153,11 +160,11 @@ impl Tail {
     }
 }
 
-// The tag follows the tail at once.
-const _: () = assert!(CHUNK_OVERHEAD == TAIL_SIZE + TAG_SIZE && TAG_SIZE == size_of::<usize>());
+// The tag follows the redzone at once.
+const _: () = assert!(CHUNK_OVERHEAD == REDZONE_SIZE + TAG_SIZE && TAG_SIZE == size_of::<usize>());
 
 /// A number that depends on all of these.
-pub(crate) fn mix(words: &[usize]) -> usize {
+pub(crate) fn checksum(words: &[usize]) -> usize {
     // The golden ratio, for its irregular bits.
     const ODD: usize = 0x9e37_79b9_7f4a_7c15_u64 as usize;
     words.iter().fold(ODD, |mixed, word| {

@@ -1,13 +1,13 @@
-//! No source at all.
+//! [`Manual`]: the source of an allocator whose heaps its user manages.
 
 use core::alloc::Layout;
 
-use super::Source;
-use crate::talc::base::Talc;
-use crate::talc::base::binning::Binning;
+use super::Talc;
+use super::binning::Binning;
+use super::source::Source;
 
-/// Provides nothing: heaps are [claimed](Talc::claim), [extended](Talc::extend) and
-/// [truncated](Talc::truncate) by hand. Without one, or when all are full, allocations fail.
+/// Provides no memory: the user [claims](Talc::claim), [extends](Talc::extend) and
+/// [truncates](Talc::truncate) heaps by hand. While no heap has room, allocations fail.
 ///
 /// ```
 /// use core::alloc::Layout;
@@ -20,7 +20,7 @@ use crate::talc::base::binning::Binning;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Manual;
 
-// SAFETY: it does nothing.
+// SAFETY: `acquire` grants nothing and uses no allocator; `resize` keeps each heap as it is.
 unsafe impl Source for Manual {
     #[inline]
     fn acquire<B: Binning>(_talc: &mut Talc<Self, B>, _layout: Layout) -> Result<(), ()> {

@@ -5,13 +5,13 @@ use core::ptr::{self, NonNull};
 
 use super::Talc;
 use super::binning::Binning;
-use crate::source::Source;
+use super::source::Source;
 
 /// A [`Talc`] that is used through shared references.
 ///
 /// Its methods are what `GlobalAlloc` and `Allocator` are made of. They copy and clear memory while
 /// nobody has the allocator.
-pub(super) trait Shared {
+pub(super) trait SharedTalc {
     type Source: Source;
     type Binning: Binning;
 
@@ -66,7 +66,7 @@ pub(super) trait Shared {
     ) -> Option<NonNull<u8>> {
         if cfg!(feature = "hardened")
             && old.size() != 0
-            && !self.with(|talc| talc.admits(block.as_ptr(), old))
+            && !self.with(|talc| talc.validate_block(block.as_ptr(), old))
         {
             return None;
         }
@@ -77,7 +77,7 @@ pub(super) trait Shared {
             && self.with(|talc| unsafe {
                 let stays = talc.try_realloc_in_place(block.as_ptr(), old, new.size());
                 // It may have another alignment from now on.
-                talc.seal(stays.then_some(block), new);
+                talc.write_redzone(stays.then_some(block), new);
                 stays
             })
         {
@@ -126,13 +126,9 @@ impl Drop for AbortOnUnwind {
     }
 }
 
-/// Implements `GlobalAlloc` for a type that is [`Shared`].
+/// Implements `GlobalAlloc` for a type that is [`SharedTalc`].
 macro_rules! global_alloc {
     ([$($generics:tt)*] $type:ty) => {
-        // SAFETY: blocks lie in heaps, which stay where they are when the allocator is moved, as its source
-        // promises.
-        unsafe impl<$($generics)*> $crate::source::StableGlobalAlloc for $type {}
-
         // SAFETY: blocks are disjoint, fit their layouts, and stay where they are until freed.
         unsafe impl<$($generics)*> core::alloc::GlobalAlloc for $type {
             #[inline]
@@ -176,13 +172,13 @@ macro_rules! global_alloc {
     };
 }
 
-/// Implements `Allocator` for a type that is [`Shared`]: the one of `allocator-api2`, and the one of
+/// Implements `Allocator` for a type that is [`SharedTalc`]: the one of `allocator-api2`, and the one of
 /// `core` too where that is to be had.
 macro_rules! allocators {
     ([$($generics:tt)*] $type:ty) => {
-        $crate::talc::shared::allocator!(allocator_api2::alloc, [$($generics)*] $type);
+        $crate::talc::allocator_impls::allocator!(allocator_api2::alloc, [$($generics)*] $type);
         #[cfg(feature = "nightly")]
-        $crate::talc::shared::allocator!(core::alloc, [$($generics)*] $type);
+        $crate::talc::allocator_impls::allocator!(core::alloc, [$($generics)*] $type);
     };
 }
 

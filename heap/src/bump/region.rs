@@ -49,15 +49,15 @@ impl Count for Cell<usize> {
 /// need more: nobody reads in a new range what another thread has written, and whoever passes an
 /// allocation to another thread orders their accesses. [`reset`](super::Bump::reset) is exclusive,
 /// which somebody else has seen to.
-pub(super) struct Room<'a, C> {
+pub(super) struct Region<'a, C> {
     base: NonNull<u8>,
     capacity: usize,
     used: &'a C,
 }
 
-impl<'a, C: Count> Room<'a, C> {
+impl<'a, C: Count> Region<'a, C> {
     /// # Safety
-    /// `base` is valid for `capacity` bytes for the whole of `'a`. Every `Room` with any of these
+    /// `base` is valid for `capacity` bytes for the whole of `'a`. Every `Region` with any of these
     /// bytes has all of them and the same count, which only this module changes.
     pub(super) unsafe fn new(base: NonNull<u8>, capacity: usize, used: &'a C) -> Self {
         Self {
@@ -101,7 +101,7 @@ impl<'a, C: Count> Room<'a, C> {
         if observed != level {
             return Err(Failure::Mismatch { observed });
         }
-        let (start, end) = self.place(layout, level.0).ok_or(Failure::Exhausted)?;
+        let (start, end) = self.fit(layout, level.0).ok_or(Failure::Exhausted)?;
         self.advance(level.0, end)?;
         // SAFETY: the range lies in the memory.
         let ptr = unsafe { self.base.byte_add(start) };
@@ -109,7 +109,7 @@ impl<'a, C: Count> Room<'a, C> {
     }
 
     /// Where a range begins and ends that is taken when `used` bytes are used.
-    fn place(&self, layout: Layout, used: usize) -> Option<(usize, usize)> {
+    fn fit(&self, layout: Layout, used: usize) -> Option<(usize, usize)> {
         // No overflow: this is an address in the memory, or the one where it ends.
         let padding = (self.base.addr().get() + used).wrapping_neg() & (layout.align() - 1);
         let start = used.checked_add(padding)?;

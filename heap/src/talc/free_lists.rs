@@ -7,14 +7,14 @@ use core::sync::atomic::AtomicBool;
 use super::allocate::Request;
 use super::binning::Binning;
 use super::bitfield::BitField;
-use super::hardening::{Heaps, Notes};
-use super::node::{Gap, Link, Node};
+use super::gap_header::{Gap, GapHeader, Link};
+use super::hardened::{Findings, Heaps};
 
 /// So many gaps that may fit are looked at before one that certainly does is taken.
-const NEAR_LOOKS: usize = 4;
+const MAX_NEAR_PROBES: usize = 4;
 
 /// Every gap of every heap, slivers excepted, in a doubly linked list for its bin, latest first.
-pub(super) struct Gaps<B: Binning> {
+pub(super) struct FreeLists<B: Binning> {
     /// A list head for each bin, in memory of the first heap that was claimed; null before that.
     heads: *mut Link,
     /// Bit *n* is set exactly when list *n* has a gap in it.
@@ -23,7 +23,7 @@ pub(super) struct Gaps<B: Binning> {
     pub(super) heaps: Heaps,
 }
 
-impl<B: Binning> Gaps<B> {
+impl<B: Binning> FreeLists<B> {
     /// Bytes that the list heads take.
     pub(super) const HEADS_SIZE: usize = {
         assert!(B::BIN_COUNT > 0 && B::BIN_COUNT <= B::AvailabilityBitField::BITS);
@@ -55,11 +55,11 @@ impl<B: Binning> Gaps<B> {
             unsafe { self.head(bin).write(None) };
         }
         // SAFETY: and for the flag.
-        unsafe { self.is_gone().write(AtomicBool::new(false)) };
+        unsafe { self.owner_flag().write(AtomicBool::new(false)) };
     }
 
     /// The flag that is set when the allocator is gone. It is there once the list heads are.
-    pub(super) fn is_gone(&self) -> *mut AtomicBool {
+    pub(super) fn owner_flag(&self) -> *mut AtomicBool {
         self.heads.wrapping_byte_add(Self::HEADS_SIZE).cast()
     }
 
@@ -118,7 +118,7 @@ impl<B: Binning> Gaps<B> {
         unsafe {
             let next = head.read();
             match Self::link(head, gap, next) {
-                Some(referrer) => referrer.write(&raw mut (*gap.node().as_ptr()).next),
+                Some(referrer) => referrer.write(&raw mut (*gap.header().as_ptr()).next),
                 None => self.available.set_bit(bin),
             }
         }
@@ -131,14 +131,14 @@ impl<B: Binning> Gaps<B> {
     /// The range is free memory of a heap, and no sliver; `head` and `next` are as described.
     #[inline]
     unsafe fn link(head: *mut Link, gap: Gap, next: Link) -> Option<*mut *mut Link> {
-        let node = gap.node().as_ptr();
+        let header = gap.header().as_ptr();
         // SAFETY: the range has room for a header and nobody else uses it, and no reference to the
         // list's parts is alive.
         unsafe {
             gap.write_extent();
-            (&raw mut (*node).next).write(next);
-            (&raw mut (*node).referrer).write(head);
-            head.write(Some(gap.node()));
+            (&raw mut (*header).next).write(next);
+            (&raw mut (*header).referrer).write(head);
+            head.write(Some(gap.header()));
             next.map(|next| &raw mut (*next.as_ptr()).referrer)
         }
     }
@@ -151,7 +151,7 @@ impl<B: Binning> Gaps<B> {
     pub(super) unsafe fn remove(&mut self, gap: Gap) {
         // SAFETY: a gap in a list has a valid header, and what that points to is ours.
         unsafe {
-            let Node { next, referrer, .. } = gap.node().read();
+            let GapHeader { next, referrer, .. } = gap.header().read();
             referrer.write(next);
             match next {
                 Some(next) => (*next.as_ptr()).referrer = referrer,
@@ -177,7 +177,7 @@ impl<B: Binning> Gaps<B> {
     #[inline]
     pub(super) fn first_for(&self, size: usize) -> Option<(*mut Link, Gap)> {
         #[cfg(test)]
-        super::looks::count();
+        super::probe_tests::count_probe();
         let bin = self.available.first_from(Self::bin_of(size))?;
         let gap = self.first(bin);
         gap.has(size).then_some((self.head(bin), gap))
@@ -197,7 +197,7 @@ impl<B: Binning> Gaps<B> {
     /// # Safety
     /// It is the first gap there.
     #[inline]
-    pub(super) unsafe fn remove_first(&mut self, head: *mut Link, first: NonNull<Node>) {
+    pub(super) unsafe fn remove_first(&mut self, head: *mut Link, first: NonNull<GapHeader>) {
         // SAFETY: a gap in a list has a valid header, and what that points to is ours.
         unsafe {
             let next = (*first.as_ptr()).next;
@@ -222,7 +222,7 @@ impl<B: Binning> Gaps<B> {
     pub(super) unsafe fn replace_first(
         &mut self,
         head: *mut Link,
-        first: NonNull<Node>,
+        first: NonNull<GapHeader>,
         rest: Gap,
     ) {
         let rest_bin = Self::bin_of(rest.size());
@@ -232,7 +232,7 @@ impl<B: Binning> Gaps<B> {
             if self.head(rest_bin) == head {
                 let next = (*first.as_ptr()).next;
                 if let Some(referrer) = Self::link(head, rest, next) {
-                    referrer.write(&raw mut (*rest.node().as_ptr()).next);
+                    referrer.write(&raw mut (*rest.header().as_ptr()).next);
                 }
             } else {
                 self.remove_first(head, first);
@@ -246,13 +246,13 @@ impl<B: Binning> Gaps<B> {
     /// among about `looks` gaps which may. The latest gap of each list is among them: what a source
     /// has just granted is found, if it fits.
     pub(super) fn find(&self, request: &Request, looks: usize) -> Option<Gap> {
-        let floor = Self::bin_of(request.size);
-        let certain = Self::bin_ceil_of(request.size_for_certain);
+        let floor = Self::bin_of(request.footprint.chunk_size());
+        let certain = Self::bin_ceil_of(request.footprint.max_size());
         let fits = |gap: &Gap| request.fits(*gap);
         // SAFETY: links in the lists lead to gaps.
-        let follow = |link| unsafe { request.notes.sound_gap(self, link) };
+        let follow = |link| unsafe { request.findings.sound_gap(self, link) };
         self.iter_bin(floor, follow)
-            .take(NEAR_LOOKS)
+            .take(MAX_NEAR_PROBES)
             .find(fits)
             .or_else(|| {
                 self.bins_from(certain)
@@ -300,14 +300,14 @@ impl<B: Binning> Gaps<B> {
         core::iter::successors(head.and_then(&follow), move |gap| {
             // SAFETY: what is in a list is a gap with a valid header, and nothing in a list changes
             // while `self` is borrowed.
-            follow(unsafe { &raw mut (*gap.node().as_ptr()).next })
+            follow(unsafe { &raw mut (*gap.header().as_ptr()).next })
         })
     }
 
     /// Every gap, list by list.
     pub(super) fn iter(&self) -> impl Iterator<Item = Gap> {
         // SAFETY: links in the lists lead to gaps.
-        let follow = |link| unsafe { Notes::new().sound_gap(self, link) };
+        let follow = |link| unsafe { Findings::new().sound_gap(self, link) };
         self.bins_from(0)
             .flat_map(move |bin| self.iter_bin(bin, follow))
     }

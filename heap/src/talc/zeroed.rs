@@ -22,14 +22,14 @@ use core::ptr::NonNull;
 use super::Talc;
 use super::allocate::Request;
 use super::binning::Binning;
-use super::node::{Gap, Node};
-use crate::source::Source;
+use super::gap_header::{Gap, GapHeader};
+use super::source::Source;
 
 /// To clear less is not worth a search of its own.
 const MIN_SIZE: usize = 1024;
 
 /// Where memory is zero.
-pub(super) struct Fresh {
+pub(super) struct KnownZero {
     /// In the gap that ends a heap at `end`, all above this and above its header is zero, but for its
     /// last word.
     from: usize,
@@ -37,7 +37,7 @@ pub(super) struct Fresh {
     end: usize,
 }
 
-impl Fresh {
+impl KnownZero {
     pub(super) const fn new() -> Self {
         Self { from: 0, end: 0 }
     }
@@ -47,7 +47,7 @@ impl Fresh {
     #[inline]
     pub(super) fn note_freed(&mut self, end: NonNull<u8>, heap_end: NonNull<u8>) {
         if self.end == heap_end.addr().get() {
-            self.from = self.from.max(end.addr().get() + size_of::<Node>());
+            self.from = self.from.max(end.addr().get() + size_of::<GapHeader>());
         }
     }
 
@@ -73,7 +73,9 @@ impl Fresh {
         if gap.end().addr().get() != self.end {
             return 0..0;
         }
-        let from = self.from.max(gap.base.addr().get() + size_of::<Node>());
+        let from = self
+            .from
+            .max(gap.base.addr().get() + size_of::<GapHeader>());
         from..self.end - size_of::<usize>()
     }
 }
@@ -171,9 +173,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     pub unsafe fn allocate_uncleared(&mut self, layout: Layout) -> Option<Uncleared> {
         let size = layout.size();
         if grants_zeroed::<S>() && size >= MIN_SIZE {
-            let request = Request::new(layout)?;
+            let request = Request::new(layout);
             let gap = self.find_or_acquire(&request, layout)?;
-            let zeroed = self.fresh.part_of(gap);
+            let zeroed = self.known_zero.part_of(gap);
             // SAFETY: the request fits in the gap.
             let block = unsafe { self.allocate_from(gap, &request, layout) };
             return Some(Uncleared::new(block, size, zeroed));
@@ -233,7 +235,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let end = unsafe { self.claim(base, size) }?;
         if grants_zeroed::<S>() {
             // What was written there is not in the gap, or its header.
-            self.fresh = Fresh {
+            self.known_zero = KnownZero {
                 from: base.addr(),
                 end: end.addr().get(),
             };
@@ -263,9 +265,10 @@ impl<S: Source, B: Binning> Talc<S, B> {
         new_end: *mut u8,
         zero_from: *mut u8,
     ) -> NonNull<u8> {
-        let continues = self.fresh.end == heap_end.addr().get() && zero_from == heap_end.as_ptr();
+        let continues =
+            self.known_zero.end == heap_end.addr().get() && zero_from == heap_end.as_ptr();
         let from = if continues {
-            self.fresh.from
+            self.known_zero.from
         } else {
             zero_from.addr()
         };
@@ -277,11 +280,11 @@ impl<S: Source, B: Binning> Talc<S, B> {
             // SAFETY: the word is below the heap's old end.
             let last_word = unsafe { heap_end.cast::<usize>().sub(1) };
             // A gap's last word, unless no gap was there, or one as small as a header.
-            if last_word.addr().get() >= gap.base.addr().get() + size_of::<Node>() {
+            if last_word.addr().get() >= gap.base.addr().get() + size_of::<GapHeader>() {
                 // SAFETY: the word is in the gap, and does not describe it any more.
                 unsafe { last_word.write(0) };
             }
-            self.fresh = Fresh {
+            self.known_zero = KnownZero {
                 from,
                 end: end.addr().get(),
             };

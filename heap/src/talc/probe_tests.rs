@@ -6,22 +6,22 @@ use std::vec;
 use std::vec::Vec;
 
 use super::base::Talc;
+use super::source::Manual;
 use super::{DefaultBinning, min_first_heap_size};
-use crate::source::Manual;
 use crate::test_random::Random;
 
 std::thread_local! {
-    static LOOKS: Cell<usize> = const { Cell::new(0) };
+    static MAX_PROBES: Cell<usize> = const { Cell::new(0) };
 }
 
 /// A gap is looked at.
-pub(super) fn count() {
-    LOOKS.set(LOOKS.get() + 1);
+pub(super) fn count_probe() {
+    MAX_PROBES.set(MAX_PROBES.get() + 1);
 }
 
 /// The gaps that so many allocations look at; then those that as many pairs of a free and an allocation
 /// look at, after every other block was freed.
-fn looks(count: usize, layout: Layout) -> [usize; 2] {
+fn probes(count: usize, layout: Layout) -> [usize; 2] {
     let room = count * layout.size().max(layout.align()) * 3 / 2 + (count << 7);
     let mut memory = vec![0_u64; (min_first_heap_size::<DefaultBinning>() + room) / 8];
     let mut talc = Talc::<_, DefaultBinning>::new(Manual);
@@ -30,21 +30,21 @@ fn looks(count: usize, layout: Layout) -> [usize; 2] {
         talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory[..]))
             .unwrap();
         let allocate = |talc: &mut Talc<_, _>| talc.allocate(layout).expect("there is room");
-        LOOKS.set(0);
+        MAX_PROBES.set(0);
         let mut blocks: Vec<_> = (0..count).map(|_| allocate(&mut talc)).collect();
-        let first = LOOKS.get();
+        let first = MAX_PROBES.get();
         let mut random = Random::new(count as u64);
         for _ in 0..count / 2 {
             let block = blocks.swap_remove(random.below(blocks.len()));
             talc.deallocate(block.as_ptr(), layout);
         }
-        LOOKS.set(0);
+        MAX_PROBES.set(0);
         for _ in 0..count {
             let index = random.below(blocks.len());
             talc.deallocate(blocks[index].as_ptr(), layout);
             blocks[index] = allocate(&mut talc);
         }
-        [first, LOOKS.get()]
+        [first, MAX_PROBES.get()]
     }
 }
 
@@ -52,19 +52,19 @@ fn looks(count: usize, layout: Layout) -> [usize; 2] {
 #[test]
 fn blocks_at_page_alignment_cost_at_most_five_times_as_much_as_pages() {
     const COUNT: usize = 0x4000;
-    let aligned = looks(COUNT, Layout::from_size_align(1, 4096).unwrap());
-    let plain = looks(COUNT, Layout::from_size_align(4096, 1).unwrap());
+    let aligned = probes(COUNT, Layout::from_size_align(1, 4096).unwrap());
+    let plain = probes(COUNT, Layout::from_size_align(4096, 1).unwrap());
     for (aligned, plain) in aligned.into_iter().zip(plain) {
         assert!(plain >= COUNT, "{plain}");
-        assert!(aligned <= 5 * plain, "{aligned} looks, {plain} for pages");
+        assert!(aligned <= 5 * plain, "{aligned} probes, {plain} for pages");
     }
 }
 
 #[test]
-fn looks_do_not_depend_on_how_many_blocks_there_are() {
+fn probes_do_not_depend_on_how_many_blocks_there_are() {
     for layout in [(100, 64), (1, 4096), (100, 8)] {
         let layout = Layout::from_size_align(layout.0, layout.1).unwrap();
-        let (few, many) = (looks(1 << 9, layout), looks(1 << 13, layout));
+        let (few, many) = (probes(1 << 9, layout), probes(1 << 13, layout));
         for (few, many) in few.into_iter().zip(many) {
             assert!(
                 many <= 2 * 16 * few,

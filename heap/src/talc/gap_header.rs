@@ -29,11 +29,11 @@ use super::chunk::{CHUNK_UNIT, MIN_CHUNK, unit_floor};
 use super::tag::HEAP_END;
 
 /// A pointer to the first or to the next gap of a list.
-pub(super) type Link = Option<NonNull<Node>>;
+pub(super) type Link = Option<NonNull<GapHeader>>;
 
 /// The header of a gap.
 #[repr(C)]
-pub(super) struct Node {
+pub(super) struct GapHeader {
     /// As at the end of the gap.
     pub(super) extent: usize,
     /// The next gap in the same bin.
@@ -42,7 +42,7 @@ pub(super) struct Node {
     pub(super) referrer: *mut Link,
 }
 
-const _: () = assert!(size_of::<Node>() + size_of::<usize>() <= MIN_CHUNK);
+const _: () = assert!(size_of::<GapHeader>() + size_of::<usize>() <= MIN_CHUNK);
 const _: () = assert!(2 * size_of::<usize>() <= CHUNK_UNIT && HEAP_END < CHUNK_UNIT);
 
 /// A free range of a heap, as its first or last word describes it.
@@ -162,7 +162,7 @@ impl Gap {
 
     /// The gap's header, unless it is a sliver.
     #[inline]
-    pub(super) fn node(self) -> NonNull<Node> {
+    pub(super) fn header(self) -> NonNull<GapHeader> {
         self.base.cast()
     }
 
