@@ -8,9 +8,7 @@ use std::sync::Mutex;
 use super::memory::all_are;
 use heap::source::ArenaSource;
 use heap::talc::TalcLock;
-use heap::vmem::lock::LockApi;
-use heap::vmem::tags::{Page, PageSupply, TagPool};
-use heap::vmem::{self, Arena, Error, Source};
+use heap::vmem::{self, Arena, Error, LockApi, Page, PageSupply, Source, TagPool};
 
 pub const PAGE: usize = 4096;
 pub type SpinLock = LockApi<spin::Mutex<()>>;
@@ -247,7 +245,7 @@ pub fn arena(window: &Window) -> PageArena<'_> {
     static TAGS: TagPool<SpinLock, Pages, 64> = TagPool::new(SpinLock::new(), Pages);
     Arena::create("pages", PAGE, Some(window), &TAGS)
         .unwrap()
-        .with_kept_spans(0)
+        .with_retained_spans(0)
 }
 
 pub fn heap<'a>(arena: &'a PageArena<'a>) -> Heap<'a> {
