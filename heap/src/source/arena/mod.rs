@@ -95,7 +95,7 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 ///     heap.lock().trim();
 ///     heap.drain()?;
 ///     let left = heap.lock().arena_heaps().next().expect("the first heap stays");
-///     assert_eq!((left.kept, left.size), (4096, 4096));
+///     assert_eq!((left.retained, left.size), (4096, 4096));
 ///     assert_eq!(left.base.as_ptr(), memory);
 ///     drop(heap);
 ///     assert_eq!(arena.allocated_space(), 0);
