@@ -165,11 +165,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         )?;
         while let Some(at) = link {
             let address = at.addr().get();
-            ensure(
-                address.is_multiple_of(CHUNK_UNIT),
-                address,
-                Rule::Misaligned,
-            )?;
+            ensure(address % CHUNK_UNIT == 0, address, Rule::Misaligned)?;
             // SAFETY: a link of a list leads to the header of a gap. (A link that is damaged but
             // aligned may fault: see the documentation of `check`.)
             let header = unsafe { at.read() };

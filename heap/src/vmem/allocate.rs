@@ -58,12 +58,12 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     ) -> Result<usize> {
         let space = round_up(size, self.quantum)?;
         let mut state = self.lock();
-        if state.is_ready()
-            && let Some((list, segment)) = find(&state.free_lists, space)
-        {
-            let base = segment.start.get();
-            state.carve_front(segment, list, space);
-            return Ok(base);
+        if state.is_ready() {
+            if let Some((list, segment)) = find(&state.free_lists, space) {
+                let base = segment.start.get();
+                state.carve_front(segment, list, space);
+                return Ok(base);
+            }
         }
         drop(state);
         self.alloc_slow(policy, size)
@@ -136,7 +136,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// [`Error::AllocatorError`].
     pub fn xalloc_at(&self, base: usize, size: usize) -> Result<()> {
         let space = round_up(size, self.quantum)?;
-        if !base.is_multiple_of(self.quantum) {
+        if base % self.quantum != 0 {
             return Err(Error::UnalignedBase {
                 base,
                 quantum: self.quantum,

@@ -171,8 +171,7 @@ impl State {
             require(!segment.is_span(), Rule::Ring, start)?;
             let follows = expected == Some(start) && start <= last;
             require(follows, Rule::SegmentsFillSpan, start)?;
-            let aligned =
-                start.is_multiple_of(quantum) && last.wrapping_add(1).is_multiple_of(quantum);
+            let aligned = start % quantum == 0 && last.wrapping_add(1) % quantum == 0;
             require(aligned, Rule::Alignment, start)?;
             let merged = !(segment.is_free() && below.is_free());
             require(merged, Rule::Coalesced, start)?;

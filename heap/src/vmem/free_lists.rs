@@ -41,6 +41,7 @@ pub(super) struct FreeLists {
 
 impl FreeLists {
     pub(super) const fn new(shift: u32) -> Self {
+        const { assert!(LISTS < LIST_SLOTS && LIST_SLOTS.is_power_of_two()) };
         Self {
             heads: [None; LIST_SLOTS],
             bitmap: [0; BITMAP_WORDS],

@@ -137,9 +137,8 @@ struct World<'a> {
 
 impl World<'_> {
     fn refused(&self, layout: &Layout, error: Error) {
-        if let Some(chain) = &self.chain
-            && error != Error::AllocatorError
-        {
+        let chain = self.chain.as_ref();
+        if let Some(chain) = chain.filter(|_| error != Error::AllocatorError) {
             let wrong = chain.serves(layout, self.low, self.space);
             assert!(!wrong, "{layout:?} is refused: {error}");
         }

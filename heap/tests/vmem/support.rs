@@ -232,8 +232,8 @@ impl Source for CheckedSource {
     }
 
     fn import(&self, layout: Layout) -> Result<usize> {
-        assert!(layout.size().is_multiple_of(self.quantum) && layout.align() >= self.quantum);
-        assert!(layout.phase().unwrap_or(0).is_multiple_of(self.quantum));
+        assert!(layout.size() % self.quantum == 0 && layout.align() >= self.quantum);
+        assert!(layout.phase().unwrap_or(0) % self.quantum == 0);
         self.spend()?;
         let mut state = self.state.lock().unwrap();
         // The lowest base is one of these candidates: the beginnings of the window and of each
@@ -289,7 +289,7 @@ impl Source for CheckedSource {
         if !self.resizable {
             return Err(Error::NotSupported);
         }
-        assert!(size < new_size && new_size.is_multiple_of(self.quantum));
+        assert!(size < new_size && new_size % self.quantum == 0);
         self.spend()?;
         let mut state = self.state.lock().unwrap();
         assert_eq!(state.lent.get(&base), Some(&size), "extended at {base:#x}");
@@ -311,7 +311,7 @@ impl Source for CheckedSource {
         if !self.resizable {
             return Err(Error::NotSupported);
         }
-        assert!(0 < new_size && new_size < size && new_size.is_multiple_of(self.quantum));
+        assert!(0 < new_size && new_size < size && new_size % self.quantum == 0);
         self.spend()?;
         let mut state = self.state.lock().unwrap();
         assert_eq!(state.lent.get(&base), Some(&size), "shrunk at {base:#x}");

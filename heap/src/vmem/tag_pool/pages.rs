@@ -32,7 +32,7 @@ pub(super) struct Header {
     after: Option<NonNull<Header>>,
 }
 
-const _: () = assert!(size_of::<Header>().is_multiple_of(align_of::<BoundaryTag>()));
+const _: () = assert!(size_of::<Header>() % align_of::<BoundaryTag>() == 0);
 
 /// A stack of free tags. The memory of each contains a pointer to the next.
 struct FreeTags(Option<NonNull<BoundaryTag>>);
