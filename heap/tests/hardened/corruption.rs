@@ -3,9 +3,9 @@
 //!
 //! The heaps lie between guard pages, so that following a wild pointer kills the test.
 //!
-//! `HEAP_CORRUPTIONS=200000 cargo test -p heap --features hardened --test hardened random_corruption`
-//! runs more of them, `HEAP_SEED=…` a single one. With `HEAP_TELL=1` and `--nocapture`, the last
-//! seed shown is the one that was killed.
+//! `HEAP_CORRUPTIONS=200000 cargo test -p heap --features hardened --test hardened
+//! random_corruption` runs more of them, `HEAP_SEED=…` a single one. With `HEAP_TELL=1` and
+//! `--nocapture`, the last seed shown is the one that was killed.
 
 use std::alloc::Layout;
 use std::ptr::null_mut;
