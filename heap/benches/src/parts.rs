@@ -29,7 +29,7 @@ impl Parts {
         let mut shortest = self.0.iter_mut();
         let mut note = |start: Instant| {
             let time = start.elapsed();
-            let shortest = shortest.next().expect("there are so many parts");
+            let shortest = shortest.next().expect("each part has a time");
             *shortest = time.min(*shortest);
         };
         for part in trace.operations.chunks(PART) {

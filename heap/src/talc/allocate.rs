@@ -13,7 +13,7 @@ use super::source::Source;
 use super::tag::Tag;
 use super::zeroed::grants_zeroed;
 
-/// The number of gaps that may fit but need not, and are probed before the source is asked for
+/// The number of gaps that may fit or not, and are probed before the source is asked for
 /// memory.
 const MAX_PROBES: usize = 16;
 

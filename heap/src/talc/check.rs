@@ -289,6 +289,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
         if !rest.is_empty() {
             // The heap ends with a run of chunks, or with a sliver above one.
+            // SAFETY: a chunk or a gap ends where the heap does.
             let last = unsafe { tag_at(rest.end()) };
             if last.is_allocated() {
                 ensure(!last.is_below_gap(), heap_end, Rule::TagOfRun)?;

@@ -79,7 +79,7 @@ impl ManualHeap {
         }
     }
 
-    /// What is above the new end is nobody's any more.
+    /// Notes that the memory above the new end is untouched again.
     fn set_end(&mut self, new_end: Option<NonNull<u8>>) {
         let vacated = new_end.map_or(self.memory.base(), NonNull::as_ptr);
         if let Some(end) = self.end

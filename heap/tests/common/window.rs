@@ -144,7 +144,7 @@ impl Window {
         };
         assert!(
             all_are(bytes, self.vacant),
-            "somebody wrote to a page that was given back"
+            "a page was written to after it was given back"
         );
     }
 

@@ -31,6 +31,7 @@ fn a_write_beyond_the_end_is_reported() {
         assert_reported(at(block, offset), misuse);
         scene.assert_finds(at(block, offset), misuse);
         // With the original byte, the block is an allocation again.
+        // SAFETY: only this test uses the memory.
         unsafe { at(block, offset).write(FILLING as u8) };
         scene.free(block, layout(size));
         scene.assert_sound();
