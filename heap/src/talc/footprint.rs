@@ -2,13 +2,11 @@
 //!
 //! ```text
 //!      base of the heap        free memory begins
-//!      ├──────────┬─┬──────────┬─────────┬────────────────────────────┬───────────────┬───────┐
-//!      │ not used │t│ metadata │ slack   │ allocation: layout.size()  │ CHUNK_OVERHEAD, │ free  │
-//!      │          │ │          │         │                            │ rounded up      │       │
-//!      └──────────┴─┴──────────┴─────────┴────────────────────────────┴───────────────┴───────┘
-//!      ├─ heap overhead ───────┤         ^ multiple of layout.align()                 │
-//!                              │         ├─ chunk ────────────────────────────────────┤
-//!                              ├─ footprint: at most max_size() ──────────────────────┤
+//!      ├──────────┬─┬──────────┬─────────┬──────────────────────────┬─────────────────────┬──────┤
+//!      │ not used │t│ metadata │ slack   │ allocation: size() bytes │ CHUNK_OVERHEAD + …  │ free │
+//!      └──────────┴─┴──────────┴─────────┴──────────────────────────┴─────────────────────┴──────┘
+//!      ├─ heap overhead ───────┤         ├─ chunk: from a multiple of align() ────────────┤
+//!                              ├─ at most max_size() bytes ───────────────────────────────┤
 //! ```
 
 use core::alloc::Layout;
@@ -78,7 +76,7 @@ impl Footprint {
     /// slack that its alignment may cost.
     #[inline]
     pub const fn max_size(self) -> usize {
-        // A layout's size and alignment sum to at most isize::MAX + 1: no overflow.
+        // A layout's size and alignment sum to at most isize::MAX + 1, so this cannot overflow.
         self.chunk_size + (self.align - CHUNK_UNIT)
     }
 
