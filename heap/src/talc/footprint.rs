@@ -80,8 +80,8 @@ impl Footprint {
         self.chunk_size + (self.align - CHUNK_UNIT)
     }
 
-    /// Returns the address where the chunk ends when it is cut from the bottom of free memory that
-    /// begins at `base`, or `None` beyond the end of the address space.
+    /// Returns the end of a chunk that is cut from the bottom of free memory at `base`, or `None`
+    /// if the end is beyond the address space.
     #[inline]
     pub const fn end_above(self, base: usize) -> Option<usize> {
         match base.checked_next_multiple_of(self.align) {
