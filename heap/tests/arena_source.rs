@@ -356,7 +356,7 @@ fn a_source_that_is_dropped_gives_back_every_heap_and_what_was_on_its_way() {
     assert_eq!(heap.lock().arena_heaps().count(), 2);
     assert!(!alloc(&heap, layout(3 << 20)).is_null());
     assert_eq!(heap.lock().arena_heaps().count(), 3, "not what is queued");
-    assert!(heap.lock().source.has_returns());
+    assert!(heap.lock().source.has_pending_releases());
     drop(heap);
     assert_eq!(arena.allocated_space(), blocks.len() * PAGE, "the fences");
     for (_, _, fence) in blocks {

@@ -75,7 +75,7 @@ fn growing_above_leaves_the_end(fence: usize, hole: usize, wanted: Layout, spare
     let block = alloc(&heap, wanted);
     assert!(!block.is_null(), "it fits at the top");
     assert_eq!(heap.lock().arena_heaps().collect::<Vec<_>>(), before);
-    assert!(!heap.lock().source.has_returns());
+    assert!(!heap.lock().source.has_pending_releases());
     assert_eq!(heap.lock().check(), Ok(()));
     free(&heap, block, wanted);
     for (block, layout) in held {

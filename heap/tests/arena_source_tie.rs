@@ -67,7 +67,7 @@ fn a_replaced_source_keeps_a_heap_of_which_pages_are_queued() {
     unsafe { low.write_bytes(7, 200_000) };
     free(&heap, high, layout(200_000));
     heap.lock().trim();
-    assert!(heap.lock().source.has_returns());
+    assert!(heap.lock().source.has_pending_releases());
     let before = arena.allocated_space();
     drop(replace(&mut heap.get_mut().source, ArenaSource::detached()));
     assert_eq!(arena.allocated_space(), before);

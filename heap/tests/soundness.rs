@@ -164,7 +164,7 @@ fn a_range_that_is_refused_does_not_keep_others_in_the_queue() {
     };
     assert!(drained > 1 << 20, "the other heap went");
     assert_eq!(error, Error::Busy { base: busy });
-    assert!(heap.lock().source.has_returns());
+    assert!(heap.lock().source.has_pending_releases());
     heap.drain().unwrap();
     assert_eq!(heap.lock().check(), Ok(()));
 }

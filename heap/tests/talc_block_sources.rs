@@ -14,7 +14,8 @@ use allocator_api2::vec::Vec;
 use common::memory::Memory;
 use common::random::Random;
 use common::shadow::Shadow;
-use heap::talc::source::{AllocatorSource, Claim, GlobalAllocSource, Source, StableGlobalAlloc};
+use heap::source::{AllocatorSource, Claim, GlobalAllocSource, StableGlobalAlloc};
+use heap::talc::source::Source;
 use heap::talc::{TalcCell, TalcLock};
 
 /// Another allocator, which knows what it has handed out.

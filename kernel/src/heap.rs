@@ -165,8 +165,8 @@ impl KernelHeap {
 
     /// Drains if there is something to drain, and interrupts are enabled.
     #[inline]
-    fn settle(&self, has_returns: bool) {
-        if has_returns && interrupts::are_enabled() {
+    fn settle(&self, has_pending_releases: bool) {
+        if has_pending_releases && interrupts::are_enabled() {
             self.drain();
         }
     }
@@ -190,11 +190,11 @@ unsafe impl GlobalAlloc for KernelHeap {
         let mut talc = self.talc.lock();
         // SAFETY: the caller vouches for the block and its layout.
         unsafe { talc.deallocate(block, layout) };
-        let has_returns = talc.source.has_returns();
+        let has_pending_releases = talc.source.has_pending_releases();
         let found = misuse::take(&talc);
         drop(talc);
         misuse::tell(found);
-        self.settle(has_returns);
+        self.settle(has_pending_releases);
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
@@ -208,12 +208,12 @@ unsafe impl GlobalAlloc for KernelHeap {
         }
         // SAFETY: the caller vouches for the block and its layout, and that `size` is not zero.
         let in_place = unsafe { talc.try_realloc_in_place(block, layout, size) };
-        let has_returns = talc.source.has_returns();
+        let has_pending_releases = talc.source.has_pending_releases();
         let found = misuse::take(&talc);
         drop(talc);
         misuse::tell(found);
         if in_place {
-            self.settle(has_returns);
+            self.settle(has_pending_releases);
             return block;
         }
         // SAFETY: the caller vouches that `size`, rounded up to the alignment, does not overflow.

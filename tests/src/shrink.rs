@@ -49,7 +49,7 @@ kernel_test! {
             // SAFETY: `end` is where the heap ends.
             let reserved = unsafe { talc.reserved(heap.end) };
             assert!(heap.end.addr().get() - reserved.up_to.addr().get() < PAGE_SIZE);
-            assert_eq!(heap.kept, heap.size);
+            assert_eq!(heap.retained, heap.size);
         }
     }
 }
@@ -119,7 +119,7 @@ kernel_test! {
         interrupts::without_interrupts(|| {
             drop(block);
             assert_eq!(mapped_pages::mapped(), during, "nothing is unmapped while interrupts are masked");
-            assert!(HEAP.core().lock().source.has_returns());
+            assert!(HEAP.core().lock().source.has_pending_releases());
         });
         drop(filled(0, 10));
         assert!(mapped_pages::mapped() < during - 4 * MIB / PAGE_SIZE, "the next call drained");

@@ -3,8 +3,8 @@
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
 
-use heap::source::Manual;
 use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD, Talc};
+use heap::talc::source::Manual;
 use heap::talc::{DefaultBinning, min_first_heap_size};
 use heap::vmem::AllocPolicy;
 use kernel::kernel_test;

@@ -1,7 +1,7 @@
 //! What in `heap` uses atomics, in every order in which threads can take their turns, and with every
 //! value that relaxed operations may see.
 //!
-//! That is one file, `bump/room.rs`, which is included as it is. Arenas and pools of boundary tags
+//! That is one file, `bump/region.rs`, which is included as it is. Arenas and pools of boundary tags
 //! have no atomics: a lock guards all they have, and which one is the embedder's choice.
 #![cfg(test)]
 
@@ -19,8 +19,8 @@ mod allocation;
     reason = "`allocation` names it"
 )]
 mod leaked;
-#[path = "../../src/bump/room.rs"]
-mod room;
+#[path = "../../src/bump/region.rs"]
+mod region;
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -30,7 +30,7 @@ use loom::cell::UnsafeCell;
 use loom::sync::Arc;
 use loom::sync::atomic::AtomicUsize;
 use loom::thread;
-use room::Room;
+use region::Region;
 
 const CAPACITY: usize = 12;
 
@@ -50,10 +50,10 @@ impl Bump {
         })
     }
 
-    fn room(&self) -> Room<'_, AtomicUsize> {
+    fn region(&self) -> Region<'_, AtomicUsize> {
         let base = NonNull::from(&*self.storage).cast();
         // SAFETY: the storage is larger than that, lives as long as `self`, and has one count.
-        unsafe { Room::new(base, CAPACITY, &self.used) }
+        unsafe { Region::new(base, CAPACITY, &self.used) }
     }
 
     /// Writes to each byte of an allocation.
@@ -84,7 +84,7 @@ fn threads_never_get_the_same_bytes() {
             thread::spawn(move || {
                 let mut taken = 0;
                 for layout in [layout(1, 1), layout(2 * owner, 2)] {
-                    if let Ok(allocation) = bump.room().take(layout) {
+                    if let Ok(allocation) = bump.region().take(layout) {
                         assert!(allocation.ptr.addr().get().is_multiple_of(layout.align()));
                         bump.own(&allocation, layout.size(), owner);
                         taken += layout.size();
@@ -96,7 +96,7 @@ fn threads_never_get_the_same_bytes() {
         let taken = threads.map(|thread| thread.join().unwrap());
         // There is room for all, whatever the padding.
         assert_eq!(taken, [3, 5]);
-        assert!((8..=CAPACITY).contains(&bump.room().level().byte_offset()));
+        assert!((8..=CAPACITY).contains(&bump.region().level().byte_offset()));
     });
 }
 
@@ -107,7 +107,7 @@ fn of_two_threads_one_gets_the_last_bytes() {
         let threads = [1, 2].map(|owner| {
             let bump = bump.clone();
             thread::spawn(move || {
-                let result = bump.room().take(layout(8, 4));
+                let result = bump.region().take(layout(8, 4));
                 if let Ok(allocation) = &result {
                     bump.own(allocation, 8, owner);
                 }
@@ -126,19 +126,19 @@ fn what_is_taken_at_a_level_follows_it_directly_or_is_refused() {
         let bump = Bump::new();
         let other = bump.clone();
         let thread = thread::spawn(move || {
-            let allocation = other.room().take(layout(2, 1)).unwrap();
+            let allocation = other.region().take(layout(2, 1)).unwrap();
             other.own(&allocation, 2, 2);
         });
-        let room = bump.room();
-        let first = room.take(layout(2, 1)).unwrap();
+        let region = bump.region();
+        let first = region.take(layout(2, 1)).unwrap();
         bump.own(&first, 2, 1);
-        match room.take_at(layout(2, 1), first.level) {
+        match region.take_at(layout(2, 1), first.level) {
             Ok(second) => {
                 assert_eq!(second.ptr.addr().get(), first.ptr.addr().get() + 2);
                 bump.own(&second, 2, 1);
             }
             Err(failure) => {
-                let observed = room.level();
+                let observed = region.level();
                 assert_eq!(failure, Failure::Mismatch { observed });
                 assert!(observed > first.level);
             }
@@ -154,10 +154,10 @@ fn a_block_that_grows_in_place_gets_bytes_that_nobody_else_gets() {
         let threads = [1, 2].map(|owner| {
             let bump = bump.clone();
             thread::spawn(move || {
-                let room = bump.room();
-                let block = room.take(layout(2, 1)).unwrap();
+                let region = bump.region();
+                let block = region.take(layout(2, 1)).unwrap();
                 bump.own(&block, 2, owner);
-                let grown = room.try_grow(block.ptr.as_ptr(), 2, 5);
+                let grown = region.try_grow(block.ptr.as_ptr(), 2, 5);
                 if grown {
                     let end = block.level.byte_offset();
                     bump.own_bytes(end, end + 3, owner);
@@ -180,7 +180,7 @@ fn an_allocation_can_be_handed_to_another_thread_that_is_told_of_it() {
         let told = Arc::new(AtomicUsize::new(0));
         let (from, teller) = (bump.clone(), told.clone());
         let thread = thread::spawn(move || {
-            let block = from.room().take(layout(1, 1)).unwrap();
+            let block = from.region().take(layout(1, 1)).unwrap();
             from.own(&block, 1, 7);
             teller.store(block.level.byte_offset(), Release);
         });
@@ -190,7 +190,7 @@ fn an_allocation_can_be_handed_to_another_thread_that_is_told_of_it() {
             bump.owners[end - 1].with(|byte| assert_eq!(unsafe { *byte }, 7));
         }
         // Meanwhile this thread takes bytes of its own.
-        let block = bump.room().take(layout(1, 1)).unwrap();
+        let block = bump.region().take(layout(1, 1)).unwrap();
         bump.own(&block, 1, 1);
         thread.join().unwrap();
     });

@@ -28,7 +28,7 @@ unsafe impl<T> GlobalAlloc for Bump<T> {
     ///                        after   │ lost    │ other │ block 12     │ unused     │
     /// ```
     unsafe fn realloc(&self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        if new_size <= layout.size() || self.room().try_grow(ptr, layout.size(), new_size) {
+        if new_size <= layout.size() || self.region().try_grow(ptr, layout.size(), new_size) {
             return ptr;
         }
         let Ok(new_layout) = Layout::from_size_align(new_size, layout.align()) else {

@@ -29,7 +29,7 @@ unsafe impl<'alloc, T> LocalAlloc<'alloc> for Bump<T> {
         let (old_size, new_size) = (alloc.layout.size().get(), layout.size().get());
         let is_aligned = alloc.ptr.addr().get() & (layout.align() - 1) == 0;
         let old = alloc.ptr.as_ptr();
-        if is_aligned && (new_size <= old_size || self.room().try_grow(old, old_size, new_size)) {
+        if is_aligned && (new_size <= old_size || self.region().try_grow(old, old_size, new_size)) {
             return Some(Allocation { layout, ..alloc });
         }
         let new = LocalAlloc::alloc(self, layout)?;

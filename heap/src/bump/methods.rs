@@ -6,7 +6,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicUsize;
 
 use super::leaked::LeakBox;
-use super::room::Room;
+use super::region::Region;
 use super::{Allocation, Bump, BumpSlice, Failure, LeakError, Level};
 
 /// Implements allocation for a type that has `used`, `capacity()` and `data_ptr()`.
@@ -33,17 +33,17 @@ macro_rules! methods {
                 *self.used.get_mut() = 0;
             }
 
-            pub(super) fn room(&self) -> Room<'_, AtomicUsize> {
+            pub(super) fn region(&self) -> Region<'_, AtomicUsize> {
                 // SAFETY: the memory is this large, lives as long as `self` is borrowed, and this
                 // count is the only one for it.
-                unsafe { Room::new(self.data_ptr(), self.capacity(), &self.used) }
+                unsafe { Region::new(self.data_ptr(), self.capacity(), &self.used) }
             }
 
             /// How much is used at this moment. Other threads may allocate before the caller can
             /// act on it; the [`alloc_at`](Self::alloc_at) family notices that. Levels never fall,
             /// but by a [`reset`](Self::reset). See the diagram of [`Level`].
             pub fn level(&self) -> Level {
-                self.room().level()
+                self.region().level()
             }
 
             /// A range of memory for `layout`, or `None` if there is not enough. It is the lowest
@@ -124,7 +124,7 @@ macro_rules! methods {
             /// As [`alloc`](Self::alloc), with the lifetime and the level. Zero bytes can always be
             /// had: they are no part of the memory, and leave the level where it is.
             pub fn get_layout(&self, layout: Layout) -> Option<Allocation<'_>> {
-                self.room().take(layout).ok()
+                self.region().take(layout).ok()
             }
 
             /// As [`alloc_at`](Self::alloc_at). Zero bytes can always be had, whatever the level
@@ -137,7 +137,7 @@ macro_rules! methods {
                 layout: Layout,
                 at: Level,
             ) -> Result<Allocation<'_>, Failure> {
-                self.room().take_at(layout, at)
+                self.region().take_at(layout, at)
             }
 
             /// Room for a `V`: an [`Allocation`], whose diagram shows where.
@@ -201,7 +201,7 @@ macro_rules! methods {
             pub unsafe fn get_unchecked<V>(&self, level: Level) -> Allocation<'_, V> {
                 // SAFETY: a level of this `Bump` is no higher than its capacity.
                 let ptr = unsafe { self.data_ptr().byte_add(level.byte_offset()) };
-                self.room()
+                self.region()
                     .allocation(ptr, Level(level.0 + size_of::<V>()))
                     .cast()
             }

@@ -33,7 +33,7 @@ pub mod leaked;
 #[cfg(feature = "local-alloc")]
 mod local;
 mod methods;
-mod room;
+mod region;
 mod slice;
 #[cfg(test)]
 mod tests;

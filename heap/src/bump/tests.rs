@@ -9,7 +9,7 @@ use std::thread;
 use std::vec::Vec;
 
 use super::leaked::LeakBox;
-use super::room::{Count, Room};
+use super::region::{Count, Region};
 use super::{Bump, Failure};
 use crate::test_random::Random;
 
@@ -118,13 +118,13 @@ fn a_range_is_taken_however_often_others_are_faster() {
         turns: Cell::new(7),
     };
     // SAFETY: the memory is as large, and has this count only.
-    let room = unsafe { Room::new(NonNull::from(&mut memory).cast(), 64, &count) };
-    let last = room.take(layout(8, 8)).expect("others leave so much");
+    let region = unsafe { Region::new(NonNull::from(&mut memory).cast(), 64, &count) };
+    let last = region.take(layout(8, 8)).expect("others leave so much");
     assert_eq!(
         last.ptr.as_ptr(),
         memory.as_mut_ptr().wrapping_add(7).cast()
     );
-    assert!(matches!(room.take(layout(8, 8)), Err(Failure::Exhausted)));
+    assert!(matches!(region.take(layout(8, 8)), Err(Failure::Exhausted)));
 }
 
 #[test]

@@ -11,7 +11,7 @@ use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
 
 use super::leaked::LeakBox;
-use super::room::Room;
+use super::region::Region;
 use super::slice::place;
 use super::{Allocation, Failure, Level};
 
@@ -218,10 +218,10 @@ impl BumpSlice {
         unsafe { NonNull::new_unchecked(self.storage.get().cast()) }
     }
 
-    fn room(&self) -> Room<'_, Cell<usize>> {
+    fn region(&self) -> Region<'_, Cell<usize>> {
         // SAFETY: the memory is this large, lives as long as `self` is borrowed, and this count is
         // the only one for it.
-        unsafe { Room::new(self.data_ptr(), self.capacity(), &self.used) }
+        unsafe { Region::new(self.data_ptr(), self.capacity(), &self.used) }
     }
 
     /// A range of memory for `layout`, or `None` if there is not enough: the lowest unused one that
@@ -247,7 +247,7 @@ impl BumpSlice {
             0,
             "zero bytes were asked of a bump allocator"
         );
-        Ok(self.room().take_at(layout, level)?.ptr)
+        Ok(self.region().take_at(layout, level)?.ptr)
     }
 
     /// Room for a `V`: an [`Allocation`], whose diagram shows where.
@@ -261,7 +261,7 @@ impl BumpSlice {
     /// # Errors
     /// [`Failure::Mismatch`], with the level that it is; [`Failure::Exhausted`].
     pub fn get_at<V>(&self, level: Level) -> Result<Allocation<'_, V>, Failure> {
-        Ok(self.room().take_at(Layout::new::<V>(), level)?.cast())
+        Ok(self.region().take_at(Layout::new::<V>(), level)?.cast())
     }
 
     /// The memory from `level` up, as a `V`: see the diagram of
@@ -274,7 +274,7 @@ impl BumpSlice {
     pub unsafe fn get_unchecked<V>(&self, level: Level) -> Allocation<'_, V> {
         // SAFETY: a level of this allocator is no higher than its capacity.
         let ptr = unsafe { self.data_ptr().byte_add(level.byte_offset()) };
-        self.room()
+        self.region()
             .allocation(ptr, Level(level.0 + size_of::<V>()))
             .cast()
     }
@@ -320,7 +320,7 @@ impl BumpSlice {
         n: usize,
     ) -> Result<LeakBox<'bump, [MaybeUninit<T>]>, Failure> {
         let layout = Layout::array::<T>(n).map_err(|_| Failure::Exhausted)?;
-        let room = self.room().take(layout)?.ptr.cast();
+        let room = self.region().take(layout)?.ptr.cast();
         // SAFETY: the room is for so many, and nobody else's for as long as `self` is borrowed.
         let slice = unsafe { core::slice::from_raw_parts_mut(room.as_ptr(), n) };
         Ok(LeakBox::from(slice))
@@ -328,7 +328,7 @@ impl BumpSlice {
 
     /// How much is used: see the diagram of [`Level`].
     pub fn level(&self) -> Level {
-        self.room().level()
+        self.region().level()
     }
 
     /// Starts over, at level 0. Nothing that was allocated can be alive, or else `self` would be

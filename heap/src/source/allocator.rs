@@ -5,11 +5,11 @@ use core::ptr::NonNull;
 
 use allocator_api2::alloc::Allocator;
 
-use super::Source;
 use super::blocks::{self, Backing, Blocks, DEFAULT_BLOCK_SIZE};
 use crate::talc::Corruption;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
+use crate::talc::source::Source;
 
 /// Provides heaps in blocks that it allocates from an [`Allocator`].
 ///
@@ -38,7 +38,8 @@ use crate::talc::base::binning::Binning;
 ///
 /// ```
 /// use allocator_api2::{alloc::Global, vec::Vec};
-/// use heap::talc::{TalcCell, source::AllocatorSource};
+/// use heap::source::AllocatorSource;
+/// use heap::talc::TalcCell;
 ///
 /// let talc = TalcCell::new(AllocatorSource::new(Global));
 /// let mut squares = Vec::new_in(&talc);

@@ -16,12 +16,12 @@ use core::alloc::Layout;
 use core::mem::ManuallyDrop;
 use core::ptr::NonNull;
 
-use super::Source;
-use super::tie::Bond;
 use crate::span::Span;
 use crate::talc::base::binning::Binning;
-use crate::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD, Talc};
-use crate::talc::{Corruption, Rule, min_first_heap_layout};
+use crate::talc::base::{CHUNK_UNIT, Footprint, Talc};
+use crate::talc::owner::OwnerRef;
+use crate::talc::source::Source;
+use crate::talc::{Corruption, Rule};
 
 /// Blocks are this large, or twice this, and so on: 64 KiB.
 pub(super) const DEFAULT_BLOCK_SIZE: usize = 1 << 16;
@@ -71,7 +71,7 @@ pub(super) struct Blocks<A: Backing> {
     /// It goes only after the blocks, which may be its own memory.
     backing: ManuallyDrop<A>,
     /// To the allocator that the blocks are for.
-    bond: Bond,
+    owner: OwnerRef,
     /// It begins the list of all blocks that are heaps.
     first: Option<NonNull<Record>>,
     /// A block that is no heap any more.
@@ -94,7 +94,7 @@ impl<A: Backing> Blocks<A> {
         );
         Self {
             backing: ManuallyDrop::new(backing),
-            bond: Bond::new(),
+            owner: OwnerRef::new(),
             first: None,
             spare: None,
             block_size: if block_size < CHUNK_UNIT {
@@ -146,9 +146,10 @@ impl<A: Backing> Blocks<A> {
         true
     }
 
-    /// A block that has room for an allocation of `layout`, wherever in its heap that lies.
-    fn obtain<B: Binning>(&mut self, layout: Layout) -> Option<(NonNull<u8>, Layout)> {
-        let layout = self.block_layout::<B>(layout)?;
+    /// Returns a block that has room for an allocation of `layout` above `heap_overhead` bytes,
+    /// wherever in its heap the allocation lies.
+    fn obtain(&mut self, layout: Layout, heap_overhead: usize) -> Option<(NonNull<u8>, Layout)> {
+        let layout = self.block_layout(layout, heap_overhead)?;
         if let Some(spare) = self.spare {
             // SAFETY: the record of a spare block is valid.
             let (base, spare_layout) = unsafe { block_of(spare) };
@@ -160,17 +161,10 @@ impl<A: Backing> Blocks<A> {
         Some((self.backing.obtain(layout)?, layout))
     }
 
-    fn block_layout<B: Binning>(&self, layout: Layout) -> Option<Layout> {
-        let base = match self.first {
-            Some(_) => HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT),
-            None => min_first_heap_layout::<B>().size(),
-        };
-        let size = layout
-            .size()
-            // And to a multiple of the unit, and to the smallest chunk.
-            .checked_add(CHUNK_OVERHEAD + 2 * CHUNK_UNIT)?
-            .checked_add(layout.align())?
-            .checked_add(base + RECORD_SIZE)?
+    fn block_layout(&self, layout: Layout, heap_overhead: usize) -> Option<Layout> {
+        let size = Footprint::new(layout)
+            .max_size()
+            .checked_add(heap_overhead + RECORD_SIZE)?
             .checked_next_multiple_of(self.block_size)?;
         Layout::from_size_align(size, CHUNK_UNIT).ok()
     }
@@ -235,7 +229,7 @@ impl<A: Backing> Drop for Blocks<A> {
             // SAFETY: nobody uses a spare block.
             unsafe { self.give_back(spare) };
         }
-        if self.bond.is_in_use() {
+        if self.owner.is_owner_alive() {
             return;
         }
         let mut next = self.first;
@@ -257,7 +251,7 @@ pub(super) fn check<S: Source, B: Binning, A: Backing>(
     blocks: impl Fn(&S) -> &Blocks<A>,
 ) -> Result<(), Corruption> {
     let blocks = blocks(&talc.source);
-    if !blocks.bond.serves(&talc.tie) {
+    if !blocks.owner.is_bound_to(&talc.owner_token) {
         return Ok(());
     }
     let (mut previous, mut next) = (blocks.first, blocks.first);
@@ -282,10 +276,16 @@ pub(super) fn acquire<S: Source, B: Binning, A: Backing>(
     layout: Layout,
     blocks: impl Fn(&mut S) -> &mut Blocks<A>,
 ) -> Result<(), ()> {
-    if !blocks(&mut talc.source).bond.serves(&talc.tie) {
+    if !blocks(&mut talc.source)
+        .owner
+        .is_bound_to(&talc.owner_token)
+    {
         return Err(());
     }
-    let (base, layout) = blocks(&mut talc.source).obtain::<B>(layout).ok_or(())?;
+    let heap_overhead = talc.next_heap_overhead();
+    let (base, layout) = blocks(&mut talc.source)
+        .obtain(layout, heap_overhead)
+        .ok_or(())?;
     let heap_size = layout.size() - RECORD_SIZE;
     // SAFETY: the block is ours, and the record lies at its top. Up to there it is the allocator's
     // from now on, until nothing in it is in use or the allocator is gone.
@@ -298,8 +298,10 @@ pub(super) fn acquire<S: Source, B: Binning, A: Backing>(
         }
         debug_assert_eq!(heap_end, Some(record.cast()));
         blocks(&mut talc.source).insert(record, layout.size());
-        let flag = talc.is_gone();
-        blocks(&mut talc.source).bond.fasten(&mut talc.tie, flag);
+        let flag = talc.owner_flag();
+        blocks(&mut talc.source)
+            .owner
+            .bind(&mut talc.owner_token, flag);
     }
     Ok(())
 }

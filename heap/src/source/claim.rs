@@ -3,9 +3,9 @@
 use core::alloc::Layout;
 use core::ptr::NonNull;
 
-use super::Source;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
+use crate::talc::source::Source;
 
 /// Claims one range of memory at the first allocation. After that it provides nothing more.
 ///
@@ -20,7 +20,8 @@ use crate::talc::base::binning::Binning;
 /// A range that is too small is not tried again: then there is no end to take.
 ///
 /// ```
-/// use heap::talc::{DefaultBinning, TalcLock, min_first_heap_size, source::Claim};
+/// use heap::source::Claim;
+/// use heap::talc::{DefaultBinning, TalcLock, min_first_heap_size};
 ///
 /// static HEAP: TalcLock<spin::Mutex<()>, Claim> = TalcLock::new({
 ///     const SIZE: usize = min_first_heap_size::<DefaultBinning>() + 10_000;
@@ -76,7 +77,8 @@ impl Claim {
     ///
     /// ```
     /// use core::{alloc::Layout, ptr::null_mut};
-    /// use heap::talc::{DefaultBinning, base::Talc, source::Claim};
+    /// use heap::source::Claim;
+    /// use heap::talc::{DefaultBinning, base::Talc};
     ///
     /// let mut memory = [0_u64; 2048];
     /// // SAFETY: nobody else uses `memory` as long as `talc` does.

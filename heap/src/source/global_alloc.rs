@@ -3,11 +3,15 @@
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::NonNull;
 
-use super::Source;
+use lock_api::RawMutex;
+
 use super::blocks::{self, Backing, Blocks, DEFAULT_BLOCK_SIZE};
 use crate::talc::Corruption;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
+use crate::talc::cell::{TalcCell, TalcSyncCell};
+use crate::talc::source::Source;
+use crate::talc::sync::TalcLock;
 
 /// A [`GlobalAlloc`] whose blocks stay valid when it is moved, which `GlobalAlloc` alone does not promise.
 ///
@@ -19,7 +23,7 @@ use crate::talc::base::binning::Binning;
 /// use std::alloc::{GlobalAlloc, Layout};
 ///
 /// use heap::bump::Bump;
-/// use heap::talc::source::{GlobalAllocSource, StableGlobalAlloc};
+/// use heap::source::{GlobalAllocSource, StableGlobalAlloc};
 ///
 /// static MEMORY: Bump<[u8; 1 << 20]> = Bump::uninit();
 ///
@@ -45,7 +49,7 @@ use crate::talc::base::binning::Binning;
 /// ```
 ///
 /// ```compile_fail,E0277
-/// use heap::{bump::Bump, talc::source::GlobalAllocSource};
+/// use heap::{bump::Bump, source::GlobalAllocSource};
 ///
 /// let source = GlobalAllocSource::new(Bump::<[u8; 1 << 20]>::uninit());
 /// ```
@@ -58,6 +62,15 @@ pub unsafe trait StableGlobalAlloc: GlobalAlloc {}
 // SAFETY: its blocks are the operating system's.
 #[cfg(any(test, feature = "std"))]
 unsafe impl StableGlobalAlloc for std::alloc::System {}
+
+// SAFETY: blocks lie in heaps, and memory that a `Source` has granted stays valid when it is moved.
+unsafe impl<R: RawMutex, S: Source, B: Binning> StableGlobalAlloc for TalcLock<R, S, B> {}
+
+// SAFETY: blocks lie in heaps, and memory that a `Source` has granted stays valid when it is moved.
+unsafe impl<S: Source, B: Binning> StableGlobalAlloc for TalcCell<S, B> {}
+
+// SAFETY: blocks lie in heaps, and memory that a `Source` has granted stays valid when it is moved.
+unsafe impl<S: Source, B: Binning> StableGlobalAlloc for TalcSyncCell<S, B> {}
 
 /// Provides heaps in blocks that it allocates from a [`GlobalAlloc`] that can be
 /// [moved](StableGlobalAlloc).
@@ -87,7 +100,8 @@ unsafe impl StableGlobalAlloc for std::alloc::System {}
 /// use std::alloc::System;
 ///
 /// use allocator_api2::vec::Vec;
-/// use heap::talc::{TalcCell, source::GlobalAllocSource};
+/// use heap::source::GlobalAllocSource;
+/// use heap::talc::TalcCell;
 ///
 /// let talc = TalcCell::new(GlobalAllocSource::new(System));
 /// let mut squares = Vec::new_in(&talc);

@@ -1,91 +1,91 @@
-//! The walk over all structures of an arena that finds what is wrong with them.
+//! The check of an arena: a walk over all its structures that finds corruption.
 
 use core::fmt;
 
-use super::freelist::members;
-use super::segment::{Kind, Tag};
-use super::spans;
+use super::boundary_tag::{Kind, TagRef};
+use super::free_lists::members;
+use super::span_tree;
 use super::state::{State, is_idle};
-use super::{Allocator, Arena, Lock};
+use super::{Arena, Lock, TagSupply};
 
-/// A broken invariant: which one, and where. [`Arena::check`] finds it.
+/// A broken invariant of an arena, found by [`Arena::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fault {
-    /// The rule that does not hold.
+pub struct Corruption {
+    /// The broken rule.
     pub rule: Rule,
-    /// The base of the span or segment for which it does not; 0 for the arena as a whole.
+    /// The base of the span or segment that breaks the rule; 0 for the arena as a whole.
     pub address: usize,
 }
 
-/// What always holds in an arena while it is not locked.
+/// An invariant of an arena, which holds whenever the arena is not locked.
 ///
 /// ```text
 ///  SpanTree, SpansDisjoint            in a tree
 ///  Ring, SegmentsFillSpan,       ┌──▶ span ◀──▶ free ◀──▶ allocated ◀──▶ free ◀──┐
-///  FreeMerged, Alignment         └───────────────────────────────────────────────┘
-///  FreeLists, FreeBits                          in a list                in a list
+///  Coalesced, Alignment         └───────────────────────────────────────────────┘
+///  FreeLists, FreeBitmap                          in a list                in a list
 ///  Index                                                  in a bucket
-///  IdleSpans                     queue of the borrowed spans that are one free segment
-///  Counters, Cursor              total, allocated, borrowed; where NextFit goes on
+///  IdleSpans                     queue of the borrowed spans that are entirely free
+///  Counters, Cursor              total, allocated, borrowed; position of NextFit
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// The tree of spans is ordered by base, and a heap by priority.
+    /// The tree of spans is ordered by base, and is a heap by priority.
     SpanTree,
     /// Spans do not overlap.
     SpansDisjoint,
     /// Spans and segments begin and end at multiples of the quantum.
     Alignment,
-    /// The segments of a span follow each other without gap and fill it.
+    /// The segments of a span follow each other without a gap, and fill the span.
     SegmentsFillSpan,
-    /// Neighbours know each other.
+    /// The links between neighbours agree in both directions.
     Ring,
-    /// Two free segments are never neighbours.
-    FreeMerged,
-    /// Each free segment is in the list for its size, and nothing else is there.
+    /// No two free segments are neighbours.
+    Coalesced,
+    /// The free list for a size class contains exactly the free segments of that class.
     FreeLists,
-    /// The bit maps say which free lists have members.
-    FreeBits,
-    /// Each allocated segment is in the index, in the bucket for its base, and nothing else is.
+    /// The bitmap marks exactly the nonempty free lists.
+    FreeBitmap,
+    /// The hash table contains exactly the allocated segments, each in the bucket for its base.
     Index,
-    /// Each borrowed span that is entirely free is in the queue of such spans, and no other is.
+    /// The queue of idle spans contains exactly the borrowed spans that are entirely free.
     IdleSpans,
     /// The counters agree with the segments.
     Counters,
-    /// The cursor is near a segment of the arena.
+    /// The cursor of `NextFit` refers to a segment of the arena.
     Cursor,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rule = match self.rule {
             Rule::SpanTree => "the tree of spans is out of order",
             Rule::SpansDisjoint => "spans overlap",
-            Rule::Alignment => "not aligned to the quantum",
+            Rule::Alignment => "a segment is not aligned to the quantum",
             Rule::SegmentsFillSpan => "the segments do not fill the span",
-            Rule::Ring => "neighbours do not know each other",
-            Rule::FreeMerged => "free neighbours have not merged",
-            Rule::FreeLists => "a free segment is not where it belongs",
-            Rule::FreeBits => "the bit maps of the free lists are wrong",
-            Rule::Index => "an allocated segment is not where it belongs",
-            Rule::IdleSpans => "a free borrowed span is not where it belongs",
+            Rule::Ring => "the links between neighbours disagree",
+            Rule::Coalesced => "two free neighbours have not coalesced",
+            Rule::FreeLists => "a free list is wrong",
+            Rule::FreeBitmap => "the bitmap of the free lists is wrong",
+            Rule::Index => "the hash table of allocated segments is wrong",
+            Rule::IdleSpans => "the queue of idle spans is wrong",
             Rule::Counters => "a counter is wrong",
-            Rule::Cursor => "the cursor is lost",
+            Rule::Cursor => "the cursor refers to no segment",
         };
         write!(f, "{rule}, at {:#x}", self.address)
     }
 }
 
-impl core::error::Error for Fault {}
+impl core::error::Error for Corruption {}
 
-type Checked = core::result::Result<(), Fault>;
+type Checked = core::result::Result<(), Corruption>;
 
-impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
-    /// Walks over everything, with the arena locked, and returns the first rule that is broken.
-    /// Expected O(segments + spans · log spans).
+impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
+    /// Checks all structures of the arena, and returns the first broken rule. Holds the lock for
+    /// expected O(segments + spans · log spans).
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -96,15 +96,15 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// ```
     ///
     /// # Errors
-    /// The rule, and the address.
+    /// The broken rule, and the address.
     pub fn check(&self) -> Checked {
         self.lock().check(self.quantum)
     }
 }
 
-/// What the walk in address order found.
+/// The totals of the walk in address order.
 #[derive(Default)]
-struct Census {
+struct Totals {
     total: usize,
     borrowed: usize,
     allocated: usize,
@@ -118,47 +118,47 @@ fn require(holds: bool, rule: Rule, address: usize) -> Checked {
     if holds {
         Ok(())
     } else {
-        Err(Fault { rule, address })
+        Err(Corruption { rule, address })
     }
 }
 
 impl State {
     fn check(&self, quantum: usize) -> Checked {
         check_tree(self.spans.root(), 0, usize::MAX)?;
-        let mut census = Census::default();
-        let mut previous: Option<Tag> = None;
+        let mut totals = Totals::default();
+        let mut previous: Option<TagRef> = None;
         let mut next = self.spans.at_or_above(0);
         while let Some(span) = next {
             let start = span.start.get();
             let disjoint = previous.is_none_or(|previous| previous.last.get() < start);
             require(disjoint, Rule::SpansDisjoint, start)?;
-            self.check_span(span, quantum, &mut census)?;
+            self.check_span(span, quantum, &mut totals)?;
             previous = Some(span);
-            // Not from its end, which may be wrong.
+            // Not from the end of the span, which may be wrong.
             next = start
                 .checked_add(1)
                 .and_then(|above| self.spans.at_or_above(above));
         }
-        self.check_free_lists(&census)?;
-        self.check_index(&census)?;
+        self.check_free_lists(&totals)?;
+        self.check_index(&totals)?;
         let mut idle_spans = 0;
         for span in self.idle.iter() {
             idle_spans += 1;
-            // More than there are would be a circle.
-            let right = is_idle(span.above()) && idle_spans <= census.idle_spans;
+            // A longer queue would be a cycle.
+            let right = is_idle(span.above()) && idle_spans <= totals.idle_spans;
             require(right, Rule::IdleSpans, span.start.get())?;
         }
-        require(idle_spans == census.idle_spans, Rule::IdleSpans, 0)?;
-        let counters = census.total == self.total
-            && census.borrowed == self.borrowed
-            && census.allocated == self.allocated
-            && census.idle_spans == self.idle.len();
+        require(idle_spans == totals.idle_spans, Rule::IdleSpans, 0)?;
+        let counters = totals.total == self.total
+            && totals.borrowed == self.borrowed
+            && totals.allocated == self.allocated
+            && totals.idle_spans == self.idle.len();
         require(counters, Rule::Counters, 0)?;
-        let cursor = self.cursor.near.is_none() || census.cursor_found;
+        let cursor = self.cursor.near.is_none() || totals.cursor_found;
         require(cursor, Rule::Cursor, self.cursor.address)
     }
 
-    fn check_span(&self, span: Tag, quantum: usize, census: &mut Census) -> Checked {
+    fn check_span(&self, span: TagRef, quantum: usize, totals: &mut Totals) -> Checked {
         let mut expected = Some(span.start.get());
         let mut below = span;
         loop {
@@ -175,15 +175,15 @@ impl State {
                 start.is_multiple_of(quantum) && last.wrapping_add(1).is_multiple_of(quantum);
             require(aligned, Rule::Alignment, start)?;
             let merged = !(segment.is_free() && below.is_free());
-            require(merged, Rule::FreeMerged, start)?;
+            require(merged, Rule::Coalesced, start)?;
 
-            census.cursor_found |= self.cursor.near == Some(segment);
+            totals.cursor_found |= self.cursor.near == Some(segment);
             if segment.is_free() {
-                census.free_segments += 1;
-                census.idle_spans += usize::from(is_idle(segment));
+                totals.free_segments += 1;
+                totals.idle_spans += usize::from(is_idle(segment));
             } else {
-                census.allocated_segments += 1;
-                census.allocated += segment.size();
+                totals.allocated_segments += 1;
+                totals.allocated += segment.size();
                 let found = self.index.find(start) == Some(segment);
                 require(found, Rule::Index, start)?;
             }
@@ -192,21 +192,21 @@ impl State {
         }
         let fills = below != span && below.last.get() == span.last.get();
         require(fills, Rule::SegmentsFillSpan, span.start.get())?;
-        census.total += span.size();
+        totals.total += span.size();
         if span.kind.get() == (Kind::Span { borrowed: true }) {
-            census.borrowed += span.size();
+            totals.borrowed += span.size();
         }
         Ok(())
     }
 
-    fn check_free_lists(&self, census: &Census) -> Checked {
-        require(self.free.bits_agree(), Rule::FreeBits, 0)?;
+    fn check_free_lists(&self, totals: &Totals) -> Checked {
+        require(self.free_lists.bitmap_agrees(), Rule::FreeBitmap, 0)?;
         let mut count = 0;
-        for (list, first) in self.free.lists_from(0) {
+        for (list, first) in self.free_lists.nonempty_lists_from(0) {
             let mut before = None;
             for segment in members(Some(first)) {
                 let right = segment.is_free()
-                    && self.free.list_of(segment.size()) == list
+                    && self.free_lists.list_of(segment.size()) == list
                     && segment.left.get() == before
                     && segment.below().above() == segment;
                 require(right, Rule::FreeLists, segment.start.get())?;
@@ -214,36 +214,36 @@ impl State {
                 count += 1;
             }
         }
-        require(count == census.free_segments, Rule::FreeLists, 0)
+        require(count == totals.free_segments, Rule::FreeLists, 0)
     }
 
-    fn check_index(&self, census: &Census) -> Checked {
+    fn check_index(&self, totals: &Totals) -> Checked {
         let mut count = 0;
         for (bucket, first) in self.index.heads() {
             for segment in members(Some(first)) {
                 let right = segment.is_allocated()
                     && self.index.bucket_of(segment.start.get()) == bucket
-                    && count < census.allocated_segments;
+                    && count < totals.allocated_segments;
                 require(right, Rule::Index, segment.start.get())?;
                 count += 1;
             }
         }
-        let right = count == census.allocated_segments && count == self.index.len();
+        let right = count == totals.allocated_segments && count == self.index.len();
         require(right, Rule::Index, 0)
     }
 }
 
-/// Checks that a tree is a heap, with bases from `low` to `high`, inclusive.
-fn check_tree(tree: Option<Tag>, low: usize, high: usize) -> Checked {
+/// Checks that a tree is ordered and a heap, with bases from `low` to `high`, inclusive.
+fn check_tree(tree: Option<TagRef>, low: usize, high: usize) -> Checked {
     let Some(top) = tree else { return Ok(()) };
     let base = top.start.get();
     let heap = [top.left.get(), top.right.get()]
         .into_iter()
         .flatten()
-        .all(|child| spans::priority(child) <= spans::priority(top));
+        .all(|child| span_tree::priority(child) <= span_tree::priority(top));
     require(top.is_span() && heap, Rule::SpanTree, base)?;
     require(low <= base && base <= high, Rule::SpanTree, base)?;
-    // A span at 0 has nothing below it, one at the last address nothing above.
+    // A span at 0 has no left child, and one at the last address no right child.
     match base.checked_sub(1) {
         Some(high) => check_tree(top.left.get(), low, high)?,
         None => require(top.left.get().is_none(), Rule::SpanTree, base)?,
@@ -256,15 +256,13 @@ fn check_tree(tree: Option<Tag>, low: usize, high: usize) -> Checked {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lock::LockApi;
-    use super::super::tags::{NoPages, TagPool};
-    use super::super::{AllocPolicy, Layout, Result, Source};
+    use super::super::{AllocPolicy, Layout, LockApi, NoPages, Result, Source, TagPool};
     use super::*;
 
     type Lock = LockApi<spin::Mutex<()>>;
     type Pool = TagPool<Lock, NoPages, 256>;
 
-    /// Lends from 0x10000 on, once.
+    /// A source that lends the range at 0x10000 once.
     struct Lender;
 
     impl Source for Lender {
@@ -277,10 +275,12 @@ mod tests {
         }
     }
 
-    /// Breaks an arena with three spans, 0x1000 (two free segments, two allocated), 0x8000 (full)
-    /// and 0x10000 (borrowed, free), and expects that rule to be reported.
+    /// Damages an arena, and expects `check` to report `rule`.
+    ///
+    /// The arena has three spans: 0x1000 with free and allocated segments, 0x8000 fully allocated,
+    /// and 0x10000 borrowed and free.
     #[track_caller]
-    fn finds(rule: Rule, damage: impl FnOnce(&mut State)) {
+    fn assert_reports(rule: Rule, damage: impl FnOnce(&mut State)) {
         let pool = Pool::new(Lock::new(), NoPages);
         let arena = Arena::<_, Lock>::create("damaged", 0x10, Some(&Lender), &pool).unwrap();
         arena.add_span(0x1000, 0x100).unwrap();
@@ -296,18 +296,18 @@ mod tests {
         damage(&mut arena.lock());
         let found = arena.check().unwrap_err();
         assert_eq!(found.rule, rule, "{found}");
-        // What is damaged cannot be taken apart.
+        // A damaged arena cannot be dropped.
         core::mem::forget(arena);
         core::mem::forget(pool);
     }
 
-    fn at(state: &State, address: usize) -> Tag {
+    fn at(state: &State, address: usize) -> TagRef {
         state.segment_containing(address).unwrap()
     }
 
     #[test]
-    fn a_span_out_of_order_is_found() {
-        finds(Rule::SpanTree, |state| {
+    fn a_tree_of_spans_out_of_order_is_reported() {
+        assert_reports(Rule::SpanTree, |state| {
             let root = state.spans.root().unwrap();
             let (left, right) = (root.left.get(), root.right.get());
             root.left.set(right);
@@ -316,8 +316,8 @@ mod tests {
     }
 
     #[test]
-    fn spans_that_overlap_are_found() {
-        finds(Rule::SpansDisjoint, |state| {
+    fn overlapping_spans_are_reported() {
+        assert_reports(Rule::SpansDisjoint, |state| {
             let span = state.spans.containing(0x1000).unwrap();
             let last = at(state, 0x10ff);
             span.last.set(0x8fff);
@@ -326,89 +326,89 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_is_not_aligned_is_found() {
-        finds(Rule::Alignment, |state| at(state, 0x1000).last.set(0x1007));
+    fn a_misaligned_segment_is_reported() {
+        assert_reports(Rule::Alignment, |state| at(state, 0x1000).last.set(0x1007));
     }
 
     #[test]
-    fn a_gap_between_segments_is_found() {
-        finds(Rule::SegmentsFillSpan, |state| {
+    fn a_gap_between_segments_is_reported() {
+        assert_reports(Rule::SegmentsFillSpan, |state| {
             at(state, 0x1040).last.set(0x104f)
         });
     }
 
     #[test]
-    fn a_span_longer_than_its_segments_is_found() {
-        finds(Rule::SegmentsFillSpan, |state| {
+    fn a_span_longer_than_its_segments_is_reported() {
+        assert_reports(Rule::SegmentsFillSpan, |state| {
             state.spans.containing(0x1000).unwrap().last.set(0x110f);
         });
     }
 
     #[test]
-    fn neighbours_that_do_not_know_each_other_are_found() {
-        finds(Rule::Ring, |state| {
+    fn inconsistent_links_between_neighbours_are_reported() {
+        assert_reports(Rule::Ring, |state| {
             let segment = at(state, 0x1040);
             segment.prev.set(segment);
         });
     }
 
     #[test]
-    fn free_neighbours_are_found() {
-        finds(Rule::FreeMerged, |state| {
+    fn free_neighbours_that_did_not_coalesce_are_reported() {
+        assert_reports(Rule::Coalesced, |state| {
             at(state, 0x1010).kind.set(Kind::Free)
         });
     }
 
     #[test]
-    fn a_free_segment_in_no_list_is_found() {
-        finds(Rule::FreeLists, |state| {
+    fn a_free_segment_in_no_list_is_reported() {
+        assert_reports(Rule::FreeLists, |state| {
             let segment = at(state, 0x1020);
-            state.free.remove(segment);
+            state.free_lists.remove(segment);
         });
     }
 
     #[test]
-    fn a_free_segment_in_the_wrong_list_is_found() {
-        finds(Rule::FreeLists, |state| {
+    fn a_free_segment_in_the_wrong_list_is_reported() {
+        assert_reports(Rule::FreeLists, |state| {
             let segment = at(state, 0x1020);
-            state.free.remove(segment);
+            state.free_lists.remove(segment);
             segment.last.set(0x102f);
-            state.free.insert(segment);
+            state.free_lists.insert(segment);
             segment.last.set(0x103f);
         });
     }
 
     #[test]
-    fn a_wrong_bit_is_found() {
-        finds(Rule::FreeBits, |state| state.free.flip_bit(100));
+    fn a_wrong_bit_in_the_bitmap_is_reported() {
+        assert_reports(Rule::FreeBitmap, |state| state.free_lists.flip_bit(100));
     }
 
     #[test]
-    fn an_allocated_segment_that_is_not_in_the_index_is_found() {
-        finds(Rule::Index, |state| {
+    fn an_allocated_segment_missing_in_the_index_is_reported() {
+        assert_reports(Rule::Index, |state| {
             let segment = at(state, 0x1040);
             state.index.take(segment.start.get(), |_| Ok(())).unwrap();
         });
     }
 
     #[test]
-    fn an_idle_span_that_is_not_in_its_queue_is_found() {
-        finds(Rule::IdleSpans, |state| {
+    fn an_idle_span_missing_in_its_queue_is_reported() {
+        assert_reports(Rule::IdleSpans, |state| {
             let span = state.spans.containing(0x1_0000).unwrap();
             state.idle.remove(span);
         });
     }
 
     #[test]
-    fn wrong_counters_are_found() {
-        finds(Rule::Counters, |state| state.total += 0x10);
-        finds(Rule::Counters, |state| state.allocated -= 0x10);
-        finds(Rule::Counters, |state| state.borrowed -= 0x10);
+    fn wrong_counters_are_reported() {
+        assert_reports(Rule::Counters, |state| state.total += 0x10);
+        assert_reports(Rule::Counters, |state| state.allocated -= 0x10);
+        assert_reports(Rule::Counters, |state| state.borrowed -= 0x10);
     }
 
     #[test]
-    fn a_lost_cursor_is_found() {
-        finds(Rule::Cursor, |state| {
+    fn a_cursor_without_a_segment_is_reported() {
+        assert_reports(Rule::Cursor, |state| {
             state.cursor.near = state.spans.root();
         });
     }

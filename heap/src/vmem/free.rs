@@ -1,12 +1,16 @@
-//! Freeing.
+//! Deallocation.
 
-use super::segment::Tag;
+use super::boundary_tag::TagRef;
+use super::request::round_up;
 use super::state::{State, is_idle};
-use super::{Allocator, Arena, Error, Lock, Result, fit};
+use super::{Arena, Error, Lock, Result, TagSupply};
 
-impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
-    /// Frees the segment that was allocated at `base`. It merges with free segments below and above
-    /// it in its span, and takes no tag: a merger gives up to two back.
+impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
+    /// Frees the segment that was allocated at `base`. Expected O(1), apart from calls to the
+    /// source.
+    ///
+    /// The segment coalesces with free neighbours in its span. That takes no boundary tag, and
+    /// releases up to two.
     ///
     /// ```text
     ///                      0x1_0000    0x1_1000                0x1_3000    0x1_4000    0x1_5000
@@ -15,7 +19,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -29,21 +33,23 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// # Ok::<(), Error>(())
     /// ```
     ///
-    /// If that leaves a borrowed span entirely free, and more such spans are there than the arena
-    /// keeps, the span goes back to the source. If the source does not take it, it is kept.
+    /// A borrowed span may become entirely free. If the arena then has more such spans than it
+    /// [retains](Self::with_retained_spans), it releases the oldest to the source. A span that the
+    /// source refuses stays in the arena.
     ///
     /// # Errors
     /// [`Error::NoSuchAllocation`] unless an allocated segment starts at `base`, [`Error::Busy`] if
-    /// it is being resized.
+    /// a resize of it is in progress.
+    #[doc(alias("vmem_free", "vmem_xfree"))]
     pub fn free(&self, base: usize) -> Result<()> {
         self.free_if(base, |_| Ok(()))
     }
 
-    /// [Frees](Self::free) the segment of `size`, rounded up to the quantum, that was allocated at
-    /// `base`.
+    /// [Frees](Self::free) the segment at `base`, after a check that it has `size`, rounded up to
+    /// the quantum.
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -56,10 +62,11 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// ```
     ///
     /// # Errors
-    /// As [`free`](Self::free); [`Error::WrongSize`] if the segment has another size;
-    /// [`Error::AllocZeroSize`] and [`Error::SizeOverflow`] for sizes that none has.
+    /// Those of [`free`](Self::free); [`Error::WrongSize`] if the segment has another size;
+    /// [`Error::AllocZeroSize`] and [`Error::SizeOverflow`] for sizes that no segment has.
+    #[doc(alias("vmem_free", "vmem_xfree"))]
     pub fn free_sized(&self, base: usize, size: usize) -> Result<()> {
-        let space = fit::round_up(size, self.quantum)?;
+        let space = round_up(size, self.quantum)?;
         self.free_if(base, |segment| {
             if segment.size() == space {
                 Ok(())
@@ -74,7 +81,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     }
 
     #[inline]
-    fn free_if(&self, base: usize, check: impl FnOnce(Tag) -> Result<()>) -> Result<()> {
+    fn free_if(&self, base: usize, check: impl FnOnce(TagRef) -> Result<()>) -> Result<()> {
         let mut state = self.lock();
         let segment = state.index.take(base, |segment| {
             if segment.busy.get() {
@@ -82,13 +89,13 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
             }
             check(segment)
         })?;
-        let merged = state.release(segment);
+        let merged = state.free_and_coalesce(segment);
         let above = merged.above();
         if above.is_borrowed_span() {
             if is_idle(merged) {
                 state.idle.push(above);
             }
-            self.give_back(state, above, self.kept_spans);
+            self.release_idle_spans(state, above, self.retained_spans);
         } else {
             self.finish(state);
         }
@@ -97,8 +104,11 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
 }
 
 impl State {
-    /// The allocated segment that starts at `base`, unless another operation on it is under way.
-    pub(super) fn allocated_at(&self, base: usize) -> Result<Tag> {
+    /// Returns the allocated segment that starts at `base`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchAllocation`]; [`Error::Busy`] if a resize of it is in progress.
+    pub(super) fn allocated_at(&self, base: usize) -> Result<TagRef> {
         let segment = self
             .index
             .find(base)

@@ -1,107 +1,109 @@
-//! What the lock of an arena protects, and the steps by which it changes.
+//! The state that the lock of an arena protects, and the steps that change it.
 //!
-//! No step here can fail: the tags that it takes were made sure of before, and what it may do was
-//! decided by its caller.
+//! The steps that move boundaries cannot fail: their callers have checked the arguments and made
+//! sure of enough tags before.
 
-use super::fit::round_up;
-use super::freelist::FreeLists;
-use super::idle::IdleSpans;
+use super::boundary_tag::{Kind, TagRef};
+use super::free_lists::FreeLists;
+use super::idle_spans::IdleSpans;
 use super::index::Index;
-use super::restock::{PER_OPERATION, RESERVE};
-use super::segment::{Kind, Tag};
-use super::spans::Spans;
-use super::stash::Stash;
+use super::request::round_up;
+use super::span_tree::SpanTree;
+use super::tag_cache::TagCache;
+use super::tag_refill::{SHRINK_RESERVE, TAGS_PER_OPERATION};
 use super::{Error, Result};
 
 /// The structures of an arena.
 pub(super) struct State {
-    pub(super) spans: Spans,
-    pub(super) free: FreeLists,
+    pub(super) spans: SpanTree,
+    pub(super) free_lists: FreeLists,
     pub(super) index: Index,
-    pub(super) stash: Stash,
+    pub(super) tag_cache: TagCache,
     pub(super) cursor: Cursor,
-    /// Bytes in all spans.
+    /// The size of all spans.
     pub(super) total: usize,
-    /// Bytes in all allocated segments.
+    /// The size of all allocated segments.
     pub(super) allocated: usize,
-    /// Bytes in all borrowed spans.
+    /// The size of all borrowed spans.
     pub(super) borrowed: usize,
-    /// How much `total` may yet grow by operations that are waiting for the source.
-    pending: usize,
+    /// The size by which `total` may still grow through operations that wait for the source.
+    reserved: usize,
     /// The borrowed spans that are entirely free.
     pub(super) idle: IdleSpans,
-    /// Whether the source has said that it does not take parts of spans.
-    pub(super) keeps_tails: bool,
-    /// Goes up whenever a tag leaves the address order, so that whoever remembers a tag knows
-    /// whether it is still there.
+    /// Whether the source has answered `shrink` with `NotSupported`.
+    pub(super) source_cannot_shrink: bool,
+    /// Increases whenever a tag leaves the address order. A remembered tag is still there if the
+    /// generation is the same.
     pub(super) generation: u64,
 }
 
-/// Where `NextFit` goes on.
+/// The position of `NextFit`. (illumos calls it the rotor.)
 #[derive(Default)]
 pub(super) struct Cursor {
-    /// The first address to be considered.
+    /// The address at which the next search begins.
     pub(super) address: usize,
-    /// A segment near it.
-    pub(super) near: Option<Tag>,
+    /// A segment near this address.
+    pub(super) near: Option<TagRef>,
 }
 
 impl State {
     pub(super) fn new(shift: u32) -> Self {
         Self {
-            spans: Spans::default(),
-            free: FreeLists::new(shift),
+            spans: SpanTree::default(),
+            free_lists: FreeLists::new(shift),
             index: Index::new(),
-            stash: Stash::new(),
+            tag_cache: TagCache::new(),
             cursor: Cursor::default(),
             total: 0,
             allocated: 0,
             borrowed: 0,
-            pending: 0,
+            reserved: 0,
             idle: IdleSpans::default(),
-            keeps_tails: false,
+            source_cannot_shrink: false,
             generation: 0,
         }
     }
 
-    /// Whether there are tags in hand for any operation, and the index needs nothing.
+    /// Returns whether the tag cache suffices for any operation, and the index needs no page.
     #[inline]
     pub(super) fn is_ready(&self) -> bool {
-        self.stash.len() >= PER_OPERATION + RESERVE && !self.index.wants_page()
+        self.tag_cache.len() >= TAGS_PER_OPERATION + SHRINK_RESERVE && !self.index.is_growth_due()
     }
 
-    /// Reserves room for `size` more bytes below the limit, until [`State::settle`].
+    /// Reserves `size` below the limit, until [`State::end_reservation`].
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`]; [`Error::SizeOverflow`] if the total is not representable.
     pub(super) fn reserve(&mut self, size: usize, limit: usize) -> Result<()> {
-        let total = (self.total + self.pending)
+        let total = (self.total + self.reserved)
             .checked_add(size)
             .ok_or(Error::SizeOverflow { size })?;
         if total > limit {
             return Err(Error::LimitReached { limit, total });
         }
-        self.pending += size;
+        self.reserved += size;
         Ok(())
     }
 
-    /// Reserves room for bytes that are going to the source, which may not take them.
-    pub(super) fn hold(&mut self, size: usize) {
-        self.pending += size;
+    /// Reserves `size` for a range that is offered to the source, in case the source refuses it.
+    pub(super) fn reserve_for_release(&mut self, size: usize) {
+        self.reserved += size;
     }
 
-    /// Ends a reservation: the bytes are about to be added, or never will be.
-    pub(super) fn settle(&mut self, size: usize) {
-        self.pending -= size;
+    /// Ends a reservation of `size`. The caller adds the range afterwards, or never.
+    pub(super) fn end_reservation(&mut self, size: usize) {
+        self.reserved -= size;
     }
 
-    /// Adds a span with one free segment, and returns the segment. It overlaps no other span. Takes
-    /// two tags.
-    pub(super) fn add_span(&mut self, base: usize, last: usize, borrowed: bool) -> Tag {
-        let (span, segment) = (self.stash.take(), self.stash.take());
+    /// Adds a span, which overlaps no other, and returns its one free segment. Takes two tags.
+    pub(super) fn add_span(&mut self, base: usize, last: usize, borrowed: bool) -> TagRef {
+        let (span, segment) = (self.tag_cache.take(), self.tag_cache.take());
         span.set(Kind::Span { borrowed }, base, last);
         segment.set(Kind::Free, base, last);
         link(span, segment);
         link(segment, span);
         self.spans.insert(span);
-        self.free.insert(segment);
+        self.free_lists.insert(segment);
         self.total += span.size();
         if borrowed {
             self.borrowed += span.size();
@@ -110,149 +112,151 @@ impl State {
         segment
     }
 
-    /// Removes a borrowed span that is entirely free. Puts back two tags.
-    pub(super) fn remove_span(&mut self, span: Tag) {
+    /// Removes a borrowed span that is entirely free. Returns two tags to the cache.
+    pub(super) fn remove_span(&mut self, span: TagRef) {
         let segment = span.above();
         debug_assert!(is_idle(segment) && !span.busy.get());
         self.idle.remove(span);
-        self.free.remove(segment);
+        self.free_lists.remove(segment);
         self.spans.remove(span);
         self.total -= span.size();
         self.borrowed -= span.size();
-        self.retire(segment, None);
-        self.stash.put(span);
+        self.remove_tag(segment, None);
+        self.tag_cache.put(span);
     }
 
-    /// Allocates `size` bytes at `base` of a free segment, and returns the allocated segment. Takes
-    /// up to two tags.
-    pub(super) fn carve(&mut self, free: Tag, base: usize, size: usize) -> Tag {
+    /// Allocates `size` at `base` in a free segment, and returns the allocated segment. Takes up
+    /// to two tags.
+    pub(super) fn carve(&mut self, free: TagRef, base: usize, size: usize) -> TagRef {
         let (start, last) = (free.start.get(), free.last.get());
         if base == start {
-            return self.carve_front(free, self.free.list_of(free.size()), size);
+            return self.carve_front(free, self.free_lists.list_of(free.size()), size);
         }
-        self.wake(free);
+        self.leave_idle_queue(free);
         let end = base + (size - 1);
-        let allocated = self.stash.take();
-        // The larger part most likely stays in its list.
+        let allocated = self.tag_cache.take();
+        // The larger part keeps the tag, since it most likely stays in its list.
         if base - start < last - end {
-            let front = self.stash.take();
+            let front = self.tag_cache.take();
             link(free.below(), front);
             link(front, allocated);
             link(allocated, free);
             front.set(Kind::Free, start, base - 1);
-            self.free.insert(front);
+            self.free_lists.insert(front);
             free.start.set(end + 1);
-            self.free.resized(free, last - start + 1);
+            self.free_lists.relist(free, last - start + 1);
         } else {
             insert_above(free, allocated);
             free.last.set(base - 1);
-            self.free.resized(free, last - start + 1);
+            self.free_lists.relist(free, last - start + 1);
             if end != last {
-                let rest = self.stash.take();
+                let rest = self.tag_cache.take();
                 insert_above(allocated, rest);
                 rest.set(Kind::Free, end + 1, last);
-                self.free.insert(rest);
+                self.free_lists.insert(rest);
             }
         }
-        self.enter(allocated, base, size)
+        self.register_allocated(allocated, base, size)
     }
 
-    /// Allocates the first `size` bytes of a free segment in that list, and returns the allocated
+    /// Allocates the first `size` of a free segment, which is in `list`, and returns the allocated
     /// segment. Takes up to one tag.
     #[inline(always)]
-    pub(super) fn carve_front(&mut self, free: Tag, list: usize, size: usize) -> Tag {
-        self.wake(free);
+    pub(super) fn carve_front(&mut self, free: TagRef, list: usize, size: usize) -> TagRef {
+        self.leave_idle_queue(free);
         let (base, last) = (free.start.get(), free.last.get());
         let end = base + (size - 1);
         let allocated = if end == last {
-            self.free.unlink(free, list);
+            self.free_lists.unlink(free, list);
             free
         } else {
-            let allocated = self.stash.take();
+            let allocated = self.tag_cache.take();
             insert_above(free.below(), allocated);
             free.start.set(end + 1);
-            self.free.resized_in(free, last - base + 1, list);
+            self.free_lists.relist_from(free, last - base + 1, list);
             allocated
         };
-        self.enter(allocated, base, size)
+        self.register_allocated(allocated, base, size)
     }
 
-    /// Makes of a tag, which is at the right place in the address order, an allocated segment.
+    /// Makes a tag that is in the address order an allocated segment, and adds it to the index.
     #[inline]
-    fn enter(&mut self, tag: Tag, base: usize, size: usize) -> Tag {
+    fn register_allocated(&mut self, tag: TagRef, base: usize, size: usize) -> TagRef {
         tag.set(Kind::Allocated, base, base + (size - 1));
         self.allocated += size;
         self.index.insert(tag);
         tag
     }
 
-    /// Takes the span of a segment that is about to be divided or allocated from the idle ones.
+    /// Removes the span of `free` from the idle spans, before the segment is divided or allocated.
     #[inline]
-    fn wake(&mut self, free: Tag) {
+    fn leave_idle_queue(&mut self, free: TagRef) {
         if is_idle(free) {
             self.idle.remove(free.below());
         }
     }
 
-    /// Frees an allocated segment, which has left the index, and returns the free segment of which
-    /// it is now a part. If that is idle, the caller adds its span to the idle ones.
+    /// Frees an allocated segment, coalesces it with its neighbours, and returns the result.
+    ///
+    /// The segment has left the index. If the result is all of a borrowed span, the caller adds
+    /// the span to the idle spans. Returns up to two tags to the cache.
     #[inline(always)]
-    pub(super) fn release(&mut self, tag: Tag) -> Tag {
+    pub(super) fn free_and_coalesce(&mut self, tag: TagRef) -> TagRef {
         let (start, last) = (tag.start.get(), tag.last.get());
         self.allocated -= last - start + 1;
         let (below, above) = (tag.below(), tag.above());
-        // What may move a segment to another list comes last: little is alive then.
+        // A move to another free list comes last in each arm: few values are live then.
         match (below.is_free(), above.is_free()) {
             (false, false) => {
                 tag.kind.set(Kind::Free);
-                self.free.insert(tag);
+                self.free_lists.insert(tag);
                 tag
             }
             (true, false) => {
-                self.retire(tag, Some(below));
+                self.remove_tag(tag, Some(below));
                 self.set_bounds(below, below.start.get(), last);
                 below
             }
             (false, true) => {
-                self.retire(tag, Some(above));
+                self.remove_tag(tag, Some(above));
                 self.set_bounds(above, start, above.last.get());
                 above
             }
             (true, true) => {
                 let (start, last) = (below.start.get(), above.last.get());
-                // The larger one most likely stays in its list.
-                let (kept, gone) = if below.size() < above.size() {
+                // The larger one survives, since it most likely stays in its list.
+                let (survivor, absorbed) = if below.size() < above.size() {
                     (above, below)
                 } else {
                     (below, above)
                 };
-                self.free.remove(gone);
-                self.retire(tag, Some(kept));
-                self.retire(gone, Some(kept));
-                self.set_bounds(kept, start, last);
-                kept
+                self.free_lists.remove(absorbed);
+                self.remove_tag(tag, Some(survivor));
+                self.remove_tag(absorbed, Some(survivor));
+                self.set_bounds(survivor, start, last);
+                survivor
             }
         }
     }
 
-    /// Moves the end of an allocated segment up to `last`, which is free or the last address of the
-    /// free segment above. May put back a tag.
-    pub(super) fn grow(&mut self, tag: Tag, last: usize) {
+    /// Moves the end of an allocated segment up to `last`, an address of the free segment above.
+    /// Returns up to one tag to the cache.
+    pub(super) fn grow(&mut self, tag: TagRef, last: usize) {
         let above = tag.above();
         debug_assert!(tag.is_allocated() && above.is_free() && above.contains(last));
         self.allocated += last - tag.last.get();
         tag.last.set(last);
         if above.last.get() == last {
-            self.free.remove(above);
-            self.retire(above, Some(tag));
+            self.free_lists.remove(above);
+            self.remove_tag(above, Some(tag));
         } else {
             self.set_bounds(above, last + 1, above.last.get());
         }
     }
 
-    /// Moves the end of an allocated segment down to `last`; what was above becomes free. Takes a
-    /// tag if no free segment lies above.
-    pub(super) fn shrink(&mut self, tag: Tag, last: usize) {
+    /// Moves the end of an allocated segment down to `last`. The rest becomes free. Takes a tag
+    /// unless a free segment lies above.
+    pub(super) fn shrink(&mut self, tag: TagRef, last: usize) {
         let (above, end) = (tag.above(), tag.last.get());
         debug_assert!(tag.is_allocated() && tag.contains(last) && last != end);
         self.allocated -= end - last;
@@ -260,15 +264,15 @@ impl State {
         if above.is_free() {
             self.set_bounds(above, last + 1, above.last.get());
         } else {
-            let rest = self.stash.take();
+            let rest = self.tag_cache.take();
             rest.set(Kind::Free, last + 1, end);
             insert_above(tag, rest);
-            self.free.insert(rest);
+            self.free_lists.insert(rest);
         }
     }
 
     /// Moves the end of a borrowed span, and of the allocated segment at its end, up to `last`.
-    pub(super) fn extend(&mut self, span: Tag, last: usize) {
+    pub(super) fn extend(&mut self, span: TagRef, last: usize) {
         let tag = span.below();
         debug_assert!(tag.is_allocated());
         let size = last - span.last.get();
@@ -279,19 +283,20 @@ impl State {
         self.borrowed += size;
     }
 
-    /// Cuts off the end of a borrowed span what is free of it in whole multiples of `quantum`, counted
-    /// from its base, and returns the last address of that. Leaves a tag in hand, by which it can be
-    /// [restored](Self::restore_tail).
-    pub(super) fn cut_tail(&mut self, span: Tag, quantum: usize) -> Option<usize> {
+    /// Cuts the free tail off a borrowed span, and returns the last address of the tail.
+    ///
+    /// The remaining size is a multiple of `quantum`. Returns `None` if no whole quantum is free,
+    /// or if no tag is cached. A tag stays in the cache, for [`restore_tail`](Self::restore_tail).
+    pub(super) fn cut_tail(&mut self, span: TagRef, quantum: usize) -> Option<usize> {
         let tail = span.below();
         debug_assert!(tail.is_free() && !is_idle(tail));
         let (base, start, last) = (span.start.get(), tail.start.get(), tail.last.get());
         let kept = round_up(start - base, quantum).ok()?;
         let size = span.size().checked_sub(kept).filter(|&size| size != 0)?;
         if base + kept == start {
-            self.free.remove(tail);
-            self.retire(tail, None);
-        } else if self.stash.len() != 0 {
+            self.free_lists.remove(tail);
+            self.remove_tag(tail, None);
+        } else if self.tag_cache.len() != 0 {
             self.set_bounds(tail, start, base + kept - 1);
         } else {
             return None;
@@ -302,58 +307,58 @@ impl State {
         Some(last)
     }
 
-    /// Adds free space up to `last` to the end of a borrowed span. May take a tag.
-    pub(super) fn restore_tail(&mut self, span: Tag, last: usize) {
+    /// Adds a free tail up to `last` to a borrowed span. Takes up to one tag.
+    pub(super) fn restore_tail(&mut self, span: TagRef, last: usize) {
         let (below, end) = (span.below(), span.last.get());
         if below.is_free() {
             self.set_bounds(below, below.start.get(), last);
         } else {
-            let tail = self.stash.take();
+            let tail = self.tag_cache.take();
             tail.set(Kind::Free, end + 1, last);
             insert_above(below, tail);
-            self.free.insert(tail);
+            self.free_lists.insert(tail);
         }
         span.last.set(last);
         self.total += last - end;
         self.borrowed += last - end;
     }
 
-    /// Changes the bounds of a free segment.
+    /// Changes the bounds of a free segment, and moves it to the list for its size.
     #[inline]
-    fn set_bounds(&mut self, tag: Tag, start: usize, last: usize) {
+    fn set_bounds(&mut self, tag: TagRef, start: usize, last: usize) {
         let before = tag.size();
         tag.start.set(start);
         tag.last.set(last);
-        self.free.resized(tag, before);
+        self.free_lists.relist(tag, before);
     }
 
-    /// Takes a tag out of the address order. What it described belongs to `heir` from now on.
+    /// Removes a tag from the address order. A cursor near it moves to `replacement`.
     #[inline]
-    fn retire(&mut self, tag: Tag, heir: Option<Tag>) {
+    fn remove_tag(&mut self, tag: TagRef, replacement: Option<TagRef>) {
         link(tag.below(), tag.above());
         if self.cursor.near == Some(tag) {
-            self.cursor.near = heir;
+            self.cursor.near = replacement;
         }
         self.generation += 1;
-        self.stash.put(tag);
+        self.tag_cache.put(tag);
     }
 }
 
-/// Whether this segment is free and all of a borrowed span.
+/// Returns whether this segment is free and fills a borrowed span.
 #[inline]
-pub(super) fn is_idle(tag: Tag) -> bool {
+pub(super) fn is_idle(tag: TagRef) -> bool {
     let span = tag.above();
     span.is_borrowed_span() && span == tag.below() && tag.is_free()
 }
 
-/// Makes two tags neighbours.
-fn link(below: Tag, above: Tag) {
+/// Links two tags as neighbours.
+fn link(below: TagRef, above: TagRef) {
     below.next.set(above);
     above.prev.set(below);
 }
 
-/// Puts `new` into the address order above `tag`.
-fn insert_above(tag: Tag, new: Tag) {
+/// Inserts `new` into the address order above `tag`.
+fn insert_above(tag: TagRef, new: TagRef) {
     link(new, tag.above());
     link(tag, new);
 }

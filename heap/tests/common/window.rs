@@ -8,9 +8,7 @@ use std::sync::Mutex;
 use super::memory::all_are;
 use heap::source::ArenaSource;
 use heap::talc::TalcLock;
-use heap::vmem::lock::LockApi;
-use heap::vmem::tags::{Page, PageSupply, TagPool};
-use heap::vmem::{self, Arena, Error, Source};
+use heap::vmem::{self, Arena, Error, LockApi, Page, PageSupply, Source, TagPool};
 
 pub const PAGE: usize = 4096;
 pub type SpinLock = LockApi<spin::Mutex<()>>;
@@ -247,7 +245,7 @@ pub fn arena(window: &Window) -> PageArena<'_> {
     static TAGS: TagPool<SpinLock, Pages, 64> = TagPool::new(SpinLock::new(), Pages);
     Arena::create("pages", PAGE, Some(window), &TAGS)
         .unwrap()
-        .with_kept_spans(0)
+        .with_retained_spans(0)
 }
 
 pub fn heap<'a>(arena: &'a PageArena<'a>) -> Heap<'a> {
@@ -261,7 +259,10 @@ pub fn settled(window: &Window, arena: &PageArena<'_>, heap: &Heap<'_>) {
     let talc = heap.lock();
     assert_eq!(talc.check(), Ok(()));
     let heaps: Vec<_> = talc.arena_heaps().collect();
-    assert!(heaps.iter().all(|heap| heap.kept == heap.size), "{heaps:?}");
+    assert!(
+        heaps.iter().all(|heap| heap.retained == heap.size),
+        "{heaps:?}"
+    );
     let sum: usize = heaps.iter().map(|heap| heap.size).sum();
     assert_eq!(sum, talc.source.claimed());
     assert_eq!(sum, arena.allocated_space());

@@ -288,13 +288,13 @@ fn attack(kind: Attack) {
         {
             let middle = TestArena::create("middle", quanta[1], Some(&source), tags)
                 .unwrap()
-                .with_kept_spans(random.below(3))
+                .with_retained_spans(random.below(3))
                 .with_min_import(random.below(8) * quanta[1]);
             let chained = random.chance(2);
             let below: &dyn Source = if chained { &middle } else { &source };
             let arena = TestArena::create("bottom", quanta[0], Some(below), tags)
                 .unwrap()
-                .with_kept_spans(random.below(3))
+                .with_retained_spans(random.below(3))
                 .with_min_import(random.below(40) * quanta[0]);
             source
                 .arena

@@ -7,29 +7,29 @@ use core::ptr::NonNull;
 use lock_api::RawMutex;
 
 use super::ArenaSource;
-use super::record::{List, Record, State};
+use super::record::{HeapRecord, List, ReleaseState};
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::talc::sync::TalcLock;
-use crate::vmem::{Allocator, Arena, Error, Lock};
+use crate::vmem::{Arena, Error, Lock, TagSupply};
 
 /// Where one call of [`TalcLock::drain`] finds the record whose pages it is giving back. It lies on the stack
 /// of that call, and the record points to it:
 ///
 /// ```text
-///     drain on one CPU:      Slot ──> record of a heap      drainer ──> Slot
-///     drain in an interrupt: Slot ──> record of another     drainer ──> Slot
+///     drain on one CPU:      DrainSlot ──> record of a heap      drainer ──> DrainSlot
+///     drain in an interrupt: DrainSlot ──> record of another     drainer ──> DrainSlot
 /// ```
 ///
 /// When the heap changes meanwhile, its record moves, and the slot follows. So any number of ranges are given
 /// back at the same time. Slots are read and written with the heap's lock held only.
-pub(super) struct Slot {
-    record: Cell<Option<NonNull<Record>>>,
+pub(super) struct DrainSlot {
+    record: Cell<Option<NonNull<HeapRecord>>>,
 }
 
-impl Slot {
+impl DrainSlot {
     const fn new() -> Self {
-        Slot {
+        DrainSlot {
             record: Cell::new(None),
         }
     }
@@ -38,23 +38,23 @@ impl Slot {
     ///
     /// # Safety
     /// `moved` must be a live record, and the heap's lock be held.
-    pub(super) unsafe fn follow(moved: NonNull<Record>) {
+    pub(super) unsafe fn follow(moved: NonNull<HeapRecord>) {
         // SAFETY: the caller vouches for the record.
-        if let Some(slot) = unsafe { Record::sound(moved) }.and_then(|record| record.drainer) {
-            // SAFETY: a slot outlives the record's pointer to it: `drain` clears that before it returns.
+        if let Some(slot) = unsafe { HeapRecord::read(moved) }.and_then(|record| record.drainer) {
+            // SAFETY: a slot outlives the record's pointer to it: `drain` clears that before it release_queue.
             unsafe { slot.as_ref() }.record.set(Some(moved));
         }
     }
 }
 
 /// Pages that were taken from the queue and are being given back.
-struct Return {
+struct PendingRelease {
     /// Where the segment begins.
     base: usize,
     /// Bytes of the segment, mapped until this is done.
     size: usize,
     /// Bytes of it that stay; zero when all of it goes.
-    kept: usize,
+    retained: usize,
 }
 
 /// Why [`TalcLock::drain`] could not give everything back. What was refused stays in the queue.
@@ -78,7 +78,7 @@ impl fmt::Display for DrainError {
 
 impl core::error::Error for DrainError {}
 
-impl<'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource<'a, A, L>, B> {
+impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource<'a, A, L>, B> {
     /// Gives the pages that wait for it back to the arena, and returns how many bytes that were.
     ///
     /// ```text
@@ -98,35 +98,46 @@ impl<'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource
     pub fn drain(&self) -> Result<usize, DrainError> {
         let (mut drained, mut refused, mut error) = (0, 0, None);
         // It must stay where it is as long as a record points to it.
-        let slot = Slot::new();
+        let slot = DrainSlot::new();
         loop {
             let mut guard = self.lock();
             // SAFETY: allocator and source stay what they are.
-            let Talc { source, tie, .. } = unsafe { guard.as_mut() };
-            let Some(arena) = source.arena.filter(|_| source.bond.serves(tie)) else {
+            let Talc {
+                source,
+                owner_token,
+                ..
+            } = unsafe { guard.as_mut() };
+            let Some(arena) = source
+                .arena
+                .filter(|_| source.owner.is_bound_to(owner_token))
+            else {
                 break;
             };
             // Those that were refused are the last in the queue.
-            if refused >= source.returns.len() {
+            if refused >= source.release_queue.len() {
                 break;
             }
-            let Some(next) = source.take_return(&slot) else {
+            let Some(next) = source.take_pending(&slot) else {
                 break;
             };
-            let Return { base, size, kept } = next;
+            let PendingRelease {
+                base,
+                size,
+                retained,
+            } = next;
             let finish = Finish {
                 heap: self,
                 slot: &slot,
                 given: next,
             };
             drop(guard);
-            let result = match kept {
+            let result = match retained {
                 0 => arena.free_sized(base, size),
-                _ => arena.resize(base, kept),
+                _ => arena.resize(base, retained),
             };
             finish.finish(result.is_ok());
             match result {
-                Ok(()) => drained += size - kept,
+                Ok(()) => drained += size - retained,
                 Err(why) => {
                     refused += 1;
                     error.get_or_insert(why);
@@ -142,13 +153,13 @@ impl<'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource
 
 /// Parts a slot from its record when a range was given back, or not. If the arena unwinds, it is unknown
 /// what became of the range, which then stays marked as being drained for good.
-struct Finish<'h, 's, 'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> {
+struct Finish<'h, 's, 'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> {
     heap: &'h TalcLock<R, ArenaSource<'a, A, L>, B>,
-    slot: &'s Slot,
-    given: Return,
+    slot: &'s DrainSlot,
+    given: PendingRelease,
 }
 
-impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> Finish<'_, '_, '_, R, A, L, B> {
+impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Finish<'_, '_, '_, R, A, L, B> {
     fn finish(self, done: bool) {
         // If the lock unwinds, this is dropped, which parts the slot or aborts.
         let heap = self.heap;
@@ -156,109 +167,109 @@ impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> Finish<'_, '_, '_, R, A, L,
         let this = core::mem::ManuallyDrop::new(self);
         // SAFETY: the source stays that of this allocator.
         let source = unsafe { &mut guard.as_mut().source };
-        source.finish_return(&this.given, this.slot, done);
+        source.finish_release(&this.given, this.slot, done);
     }
 }
 
-impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> Drop for Finish<'_, '_, '_, R, A, L, B> {
+impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Drop for Finish<'_, '_, '_, R, A, L, B> {
     fn drop(&mut self) {
         let _guard = self.heap.lock();
         if let Some(record) = self.slot.record.take()
-            && self.given.kept != 0
+            && self.given.retained != 0
         {
             // SAFETY: the record of a heap that keeps something is live, and the lock is held.
-            unsafe { Record::update(record, |it| it.drainer = None) };
+            unsafe { HeapRecord::update(record, |it| it.drainer = None) };
         }
     }
 }
 
-impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
-    /// Takes the next range from the queue. [`finish_return`](Self::finish_return) must follow.
+impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
+    /// Takes the next range from the queue. [`finish_release`](Self::finish_release) must follow.
     ///
     /// The record of a heap that keeps something points to `slot`, and back. That of a deleted heap vanishes with
     /// its page, and nothing leads to it.
-    fn take_return(&mut self, slot: &Slot) -> Option<Return> {
-        let record = self.returns.first()?;
+    fn take_pending(&mut self, slot: &DrainSlot) -> Option<PendingRelease> {
+        let record = self.release_queue.first()?;
         // SAFETY: it is in the list.
-        unsafe { self.returns.remove(record) };
+        unsafe { self.release_queue.remove(record) };
         // SAFETY: a record that was in the list is live, and nobody else uses it.
-        let mut fields = unsafe { Record::sound(record) }?;
-        fields.state = State::DRAINING;
+        let mut fields = unsafe { HeapRecord::read(record) }?;
+        fields.state = ReleaseState::DRAINING;
         slot.record.set(Some(record));
-        if fields.kept != 0 {
+        if fields.retained != 0 {
             fields.drainer = Some(NonNull::from(slot));
         }
         // SAFETY: as above.
         unsafe { fields.write_to(record) };
-        Some(Return {
+        Some(PendingRelease {
             base: fields.base.addr().get(),
             size: fields.size,
-            kept: fields.kept,
+            retained: fields.retained,
         })
     }
 
     /// Records that a range was given back, or, if not `done`, queues it again as the last.
-    fn finish_return(&mut self, given: &Return, slot: &Slot, done: bool) {
+    fn finish_release(&mut self, given: &PendingRelease, slot: &DrainSlot, done: bool) {
         let Some(record) = slot.record.take() else {
             return;
         };
-        if done && given.kept == 0 {
+        if done && given.retained == 0 {
             // The record was in the segment that went.
             return;
         }
         // SAFETY: the record of a heap that is being drained stays live (if it moved, the slot followed it), and so
         // does that of a deleted heap which the arena did not take.
         unsafe {
-            Record::update(record, |it| {
+            HeapRecord::update(record, |it| {
                 it.drainer = None;
-                it.state = State::SETTLED;
+                it.state = ReleaseState::IDLE;
                 if done {
-                    it.size = given.kept;
+                    it.size = given.retained;
                 }
             });
         }
         // SAFETY: it is live and in no queue, as its state says.
-        unsafe { self.requeue(record, done) };
+        unsafe { self.update_queue(record, done) };
     }
 
-    /// Takes back the segment that was queued last, if all of it is there and it `suits` by base and size.
-    pub(super) fn take_back_heap(
+    /// Takes back the segment that was queued last, if all of it is there and it `fits` by base and size.
+    pub(super) fn reclaim_queued_heap(
         &mut self,
-        suits: impl FnOnce(usize, usize) -> bool,
+        fits: impl FnOnce(usize, usize) -> bool,
     ) -> Option<(NonNull<u8>, usize)> {
-        let record = self.returns.first()?;
+        let record = self.release_queue.first()?;
         // SAFETY: a record in the list is live.
-        let fields = unsafe { Record::sound(record) }?;
+        let fields = unsafe { HeapRecord::read(record) }?;
         let found = (fields.base, fields.size);
-        if fields.kept != 0 || !suits(found.0.addr().get(), found.1) {
+        if fields.retained != 0 || !fits(found.0.addr().get(), found.1) {
             return None;
         }
         // SAFETY: it is in the list.
-        unsafe { self.returns.remove(record) };
+        unsafe { self.release_queue.remove(record) };
         Some(found)
     }
 }
 
-impl<A: Allocator, L: Lock> Drop for ArenaSource<'_, A, L> {
+impl<A: TagSupply, L: Lock> Drop for ArenaSource<'_, A, L> {
     fn drop(&mut self) {
         let Some(arena) = self.arena else { return };
-        free_all(&self.returns, arena, |record| record.kept == 0);
-        if !self.bond.is_in_use() {
-            free_all(&self.heaps, arena, |_| true);
+        free_segments(&self.release_queue, arena, |record| record.retained == 0);
+        if !self.owner.is_owner_alive() {
+            free_segments(&self.heaps, arena, |_| true);
         }
     }
 }
 
 /// Frees the segments of a list that are `gone`. Nothing is written to records: heaps among them may be in use by
 /// an allocator that this source was taken from. What a damaged record would lead to stays allocated.
-fn free_all<const WHICH: usize, A: Allocator, L: Lock>(
+fn free_segments<const WHICH: usize, A: TagSupply, L: Lock>(
     list: &List<WHICH>,
     arena: &Arena<'_, '_, A, L>,
-    gone: impl Fn(&Record) -> bool,
+    gone: impl Fn(&HeapRecord) -> bool,
 ) {
     let mut next = list.first();
     // SAFETY: records in a list are live until their segments are freed, which is when they are left behind.
-    while let Some(record) = next.and_then(|at| unsafe { Record::sound(at) }) {
+    while let Some(record) = next.and_then(|at| unsafe { HeapRecord::read(at) }) {
         next = record.next(WHICH);
         if gone(&record) {
             let _ = arena.free(record.base.addr().get());

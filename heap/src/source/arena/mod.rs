@@ -8,25 +8,25 @@
 
 mod check;
 mod drain;
+mod growth;
 mod heaps;
 mod record;
-mod step;
 
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
 
 pub use self::drain::DrainError;
-use self::drain::Slot;
-use self::heaps::Growth;
-use self::record::{HEAPS, List, RECORD, RETURNS, Record, State};
-use self::step::Step;
-use super::Source;
-use super::tie::Bond;
+use self::drain::DrainSlot;
+use self::growth::GrowthPolicy;
+use self::heaps::GrowthResult;
+use self::record::{HEAPS, HeapRecord, List, RECORD_SIZE, RELEASE_QUEUE, ReleaseState};
 use crate::talc::Corruption;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
-use crate::vmem::{Allocator, Arena, ArenaView, Lock};
+use crate::talc::owner::OwnerRef;
+use crate::talc::source::Source;
+use crate::vmem::{Arena, ArenaView, Lock, TagSupply};
 
 #[cfg(doc)]
 use crate::talc::{TalcLock, base::CHUNK_UNIT};
@@ -66,9 +66,9 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 /// ```
 /// use std::alloc::{GlobalAlloc, Layout};
 ///
-/// use heap::talc::{TalcLock, source::ArenaSource};
-/// use heap::vmem::tags::{NoPages, TagPool};
-/// use heap::vmem::{Arena, lock::LockApi};
+/// use heap::source::ArenaSource;
+/// use heap::talc::TalcLock;
+/// use heap::vmem::{Arena, LockApi, NoPages, TagPool};
 ///
 /// type Lock = LockApi<spin::Mutex<()>>;
 /// static TAGS: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
@@ -87,7 +87,7 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 ///     assert!(claimed > 500 << 10 && arena.allocated_space() == claimed);
 ///     heap.dealloc(base, block);
 ///     // Pages wait in the queue. They are the arena's again when it is drained.
-///     assert!(heap.lock().source.has_returns() && arena.allocated_space() == claimed);
+///     assert!(heap.lock().source.has_pending_releases() && arena.allocated_space() == claimed);
 ///     let given = heap.drain()?;
 ///     assert_eq!(arena.allocated_space(), claimed - given);
 ///     assert_eq!(arena.allocated_space(), heap.lock().source.claimed());
@@ -95,7 +95,7 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 ///     heap.lock().trim();
 ///     heap.drain()?;
 ///     let left = heap.lock().arena_heaps().next().expect("the first heap stays");
-///     assert_eq!((left.kept, left.size), (4096, 4096));
+///     assert_eq!((left.retained, left.size), (4096, 4096));
 ///     assert_eq!(left.base.as_ptr(), memory);
 ///     drop(heap);
 ///     assert_eq!(arena.allocated_space(), 0);
@@ -103,24 +103,24 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 /// }
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
-pub struct ArenaSource<'a, A: Allocator, L: Lock> {
+pub struct ArenaSource<'a, A: TagSupply, L: Lock> {
     arena: Option<&'a Arena<'a, 'a, A, L>>,
     /// To the allocator with the heaps.
-    bond: Bond,
+    owner: OwnerRef,
     heaps: List<HEAPS>,
-    returns: List<RETURNS>,
-    step: Step,
+    release_queue: List<RELEASE_QUEUE>,
+    policy: GrowthPolicy,
     /// What the arena gives is zero.
     is_zeroed: bool,
     /// Bytes that all live heaps keep.
     claimed: usize,
     /// [`resize`](Source::resize) leaves a free top alone that is not larger than this.
-    threshold: usize,
+    trim_threshold: usize,
 }
 
 // SAFETY: the records that the lists lead to lie in memory that the arena allocated to this source alone.
 // A reference to the arena may go to another thread where the arena may be shared.
-unsafe impl<'a, A: Allocator, L: Lock> Send for ArenaSource<'a, A, L> where Arena<'a, 'a, A, L>: Sync
+unsafe impl<'a, A: TagSupply, L: Lock> Send for ArenaSource<'a, A, L> where Arena<'a, 'a, A, L>: Sync
 {}
 
 /// One heap of an [`ArenaSource`], as [`Talc::arena_heaps`] lists them.
@@ -141,23 +141,23 @@ pub struct ArenaHeap {
     /// Where Talc's part of it ends.
     pub end: NonNull<u8>,
     /// Bytes that the heap keeps: up to `end`, and the source's record. A multiple of the arena's quantum.
-    pub kept: usize,
+    pub retained: usize,
     /// Bytes of the segment. What exceeds `kept` is on its way back to the arena.
     pub size: usize,
 }
 
-impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
+impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     /// A source of no memory, until [`attach`](Self::attach) gives it an arena.
     pub const fn detached() -> Self {
         ArenaSource {
             arena: None,
-            bond: Bond::new(),
+            owner: OwnerRef::new(),
             heaps: List::new(),
-            returns: List::new(),
-            step: Step::new(),
+            release_queue: List::new(),
+            policy: GrowthPolicy::new(),
             is_zeroed: false,
             claimed: 0,
-            threshold: 2 * step::MIN_STEP,
+            trim_threshold: 2 * growth::MIN_GROWTH,
         }
     }
 
@@ -208,21 +208,21 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
 
     /// Whether pages wait to be given back by [`TalcLock::drain`]. O(1).
     #[inline]
-    pub fn has_returns(&self) -> bool {
-        self.returns.first().is_some()
+    pub fn has_pending_releases(&self) -> bool {
+        self.release_queue.first().is_some()
     }
 
     /// How many bytes to grow by.
     fn growth(&self, arena: &Arena<'a, 'a, A, L>) -> usize {
-        self.step
+        self.policy
             .growth(self.claimed)
             .next_multiple_of(arena.quantum())
     }
 
     /// Records that the heaps keep `added` more bytes and `removed` fewer.
-    fn account(&mut self, added: usize, removed: usize) {
+    fn update_claimed(&mut self, added: usize, removed: usize) {
         self.claimed = self.claimed + added - removed;
-        self.threshold = 2 * self.step.slack(self.claimed);
+        self.trim_threshold = 2 * self.policy.headroom(self.claimed);
     }
 
     /// Changes how much a heap keeps. Its record moves to the new end, and the segment is as large as
@@ -232,99 +232,104 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
     /// `old` must be a copy of a live record in [`HEAPS`]; `kept` must be a multiple of
     /// the quantum, at most `size`, and everything up to `size` be mapped. The bytes of the new record must
     /// belong to this source.
-    unsafe fn rekeep(&mut self, mut old: Record, kept: usize, size: usize) -> NonNull<Record> {
-        let queued = old.state == State::QUEUED;
-        let before = old.kept;
-        (old.kept, old.size) = (kept, size);
+    unsafe fn set_retained(
+        &mut self,
+        mut old: HeapRecord,
+        retained: usize,
+        size: usize,
+    ) -> NonNull<HeapRecord> {
+        let queued = old.state == ReleaseState::QUEUED;
+        let before = old.retained;
+        (old.retained, old.size) = (retained, size);
         // SAFETY: `kept` is within the segment, whose base `old.base` is.
-        let moved = unsafe { Record::place(old.base, kept) };
+        let moved = unsafe { HeapRecord::location(old.base, retained) };
         // SAFETY: the caller vouches that the place is ours; it is aligned since all sizes are.
         unsafe { old.write_to(moved) };
         // SAFETY: `moved` replaces `record` in the lists that it is in.
         unsafe { self.heaps.moved(moved) };
         if queued {
             // SAFETY: as above.
-            unsafe { self.returns.moved(moved) };
+            unsafe { self.release_queue.moved(moved) };
         }
         // SAFETY: whoever drains the pages above keeps the slot until the record is told.
-        unsafe { Slot::follow(moved) };
+        unsafe { DrainSlot::follow(moved) };
         // SAFETY: `moved` was written above.
-        unsafe { self.requeue(moved, true) };
-        self.account(kept, before);
+        unsafe { self.update_queue(moved, true) };
+        self.update_claimed(retained, before);
         moved
     }
 
     /// Puts `record` into the queue, as the `first` or the last, or takes it out, as `kept` and `size` say.
     ///
     /// # Safety
-    /// `record` must be live, and in [`RETURNS`] exactly if its state says so.
-    unsafe fn requeue(&mut self, record: NonNull<Record>, first: bool) {
+    /// `record` must be live, and in [`RELEASE_QUEUE`] exactly if its state says so.
+    unsafe fn update_queue(&mut self, record: NonNull<HeapRecord>, first: bool) {
         // SAFETY: the caller vouches for the record; nothing else holds a reference to it.
-        let Some(found) = (unsafe { Record::sound(record) }) else {
+        let Some(found) = (unsafe { HeapRecord::read(record) }) else {
             return;
         };
-        let (state, owes) = (found.state, found.kept < found.size);
+        let (state, owes) = (found.state, found.retained < found.size);
         let state = match (state, owes) {
-            (State::SETTLED, true) => {
+            (ReleaseState::IDLE, true) => {
                 // SAFETY: a settled record is not in the queue.
                 unsafe {
                     if first {
-                        self.returns.push(record);
+                        self.release_queue.push(record);
                     } else {
-                        self.returns.push_last(record);
+                        self.release_queue.push_last(record);
                     }
                 }
-                State::QUEUED
+                ReleaseState::QUEUED
             }
-            (State::QUEUED, false) => {
+            (ReleaseState::QUEUED, false) => {
                 // SAFETY: a queued record is in the queue.
-                unsafe { self.returns.remove(record) };
-                State::SETTLED
+                unsafe { self.release_queue.remove(record) };
+                ReleaseState::IDLE
             }
             (state, _) => state,
         };
         // SAFETY: as above.
-        unsafe { Record::update(record, |it| it.state = state) };
+        unsafe { HeapRecord::update(record, |it| it.state = state) };
     }
 
     /// Takes the heap of `record` out of the live heaps and queues all of its segment.
     ///
     /// # Safety
     /// `record` must be live and in [`HEAPS`], and Talc must have no use for its heap any more.
-    unsafe fn delete(&mut self, record: NonNull<Record>) {
+    unsafe fn delete_heap(&mut self, record: NonNull<HeapRecord>) {
         // SAFETY: the caller vouches for the record.
         unsafe { self.heaps.remove(record) };
-        let mut kept = 0;
+        let mut retained = 0;
         // SAFETY: as above; nothing else holds a reference to it.
-        unsafe { Record::update(record, |it| kept = core::mem::take(&mut it.kept)) };
+        unsafe { HeapRecord::update(record, |it| retained = core::mem::take(&mut it.retained)) };
         // SAFETY: it is live, and its state was not touched.
-        unsafe { self.requeue(record, true) };
-        self.account(0, kept);
+        unsafe { self.update_queue(record, true) };
+        self.update_claimed(0, retained);
     }
 }
 
 // SAFETY: the records are found and changed through the `Talc` alone that is passed; the arena, its source
 // and its tag supply allocate nothing from it, as `ArenaSource::new` demands by "used by nobody else".
-unsafe impl<A: Allocator, L: Lock> Source for ArenaSource<'_, A, L> {
+unsafe impl<A: TagSupply, L: Lock> Source for ArenaSource<'_, A, L> {
     const TRACK_HEAP_END: bool = true;
     const GRANTS_ZEROED: bool = true;
 
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         let arena = talc.source.arena.ok_or(())?;
-        if !talc.source.bond.serves(&talc.tie) {
+        if !talc.source.owner.is_bound_to(&talc.owner_token) {
             return Err(());
         }
         let grown = match talc.grow_in_place(arena, layout) {
-            Growth::Grown => true,
+            GrowthResult::Grown => true,
             // The allocator finds it when it searches all of its gaps.
-            Growth::Fits => false,
-            Growth::Refused => talc.claim_another(arena, layout),
+            GrowthResult::Fits => false,
+            GrowthResult::Refused => talc.claim_new_heap(arena, layout),
         };
         if !grown {
             return Err(());
         }
-        talc.source.step.grew();
-        talc.source.account(0, 0);
+        talc.source.policy.record_growth();
+        talc.source.update_claimed(0, 0);
         Ok(())
     }
 
@@ -340,22 +345,22 @@ unsafe impl<A: Allocator, L: Lock> Source for ArenaSource<'_, A, L> {
         is_heap_base: bool,
     ) -> *mut u8 {
         let free = heap_end.addr() - chunk_base.addr();
-        let may_stay = !is_heap_base || self.step.keeps_empty_heaps();
-        if may_stay && free <= self.threshold {
+        let may_stay = !is_heap_base || self.policy.retains_empty_heaps();
+        if may_stay && free <= self.trim_threshold {
             return heap_end;
         }
         // SAFETY: the caller passes the end of a heap with that much free below it.
-        unsafe { self.lower(chunk_base, heap_end, is_heap_base) }
+        unsafe { self.lower_end(chunk_base, heap_end, is_heap_base) }
     }
 }
 
-impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
+impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
     /// Lowers the end of a heap, or deletes it, and returns the new end.
     ///
     /// # Safety
     /// As for [`Source::resize`].
     #[cold]
-    unsafe fn lower(
+    unsafe fn lower_end(
         &mut self,
         chunk_base: *mut u8,
         heap_end: *mut u8,
@@ -364,46 +369,48 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
         // SAFETY: a record lies at the end of each heap.
         let (record, arena) = unsafe {
             (
-                NonNull::new_unchecked(heap_end).cast::<Record>(),
+                NonNull::new_unchecked(heap_end).cast::<HeapRecord>(),
                 self.arena,
             )
         };
         let Some(arena) = arena else { return heap_end };
         // SAFETY: the record is live, and nothing writes to it while it is copied.
-        let Some(old) = (unsafe { Record::sound(record) }) else {
+        let Some(old) = (unsafe { HeapRecord::read(record) }) else {
             return heap_end;
         };
-        if old.bond != self.bond {
+        if old.owner != self.owner {
             return heap_end;
         }
         if is_heap_base {
-            self.step.gave_back();
+            self.policy.record_release();
             // SAFETY: the record is live, and Talc forgets the heap when its base is returned.
-            unsafe { self.delete(record) };
+            unsafe { self.delete_heap(record) };
             return chunk_base;
         }
         let used = chunk_base.addr() - old.base.addr().get();
         let free = heap_end.addr() - chunk_base.addr();
-        let kept = (used + self.step.slack(self.claimed - free) + RECORD)
+        let retained = (used + self.policy.headroom(self.claimed - free) + RECORD_SIZE)
             .next_multiple_of(arena.quantum());
-        if kept >= old.kept {
+        if retained >= old.retained {
             return heap_end;
         }
-        self.step.gave_back();
+        self.policy.record_release();
         let size = old.size;
         // SAFETY: the record was copied. Its new place is above `chunk_base`, in memory that is free and
         // that belongs to this source once its address is returned.
-        unsafe { self.rekeep(old, kept, size) }.cast().as_ptr()
+        unsafe { self.set_retained(old, retained, size) }
+            .cast()
+            .as_ptr()
     }
 }
 
-impl<A: Allocator, L: Lock> fmt::Debug for ArenaSource<'_, A, L> {
+impl<A: TagSupply, L: Lock> fmt::Debug for ArenaSource<'_, A, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ArenaSource")
             .field("arena", &self.arena.map(|arena| arena.label()))
             .field("claimed", &self.claimed)
-            .field("step", &self.step)
-            .field("threshold", &self.threshold)
+            .field("policy", &self.policy)
+            .field("trim_threshold", &self.trim_threshold)
             .finish_non_exhaustive()
     }
 }

@@ -5,7 +5,7 @@
 //!
 //! ```text
 //! base                                  Talc's end       base + kept            base + size
-//! ├───────────── Talc's heap ───────────┼─── Record ─────┼──── to be given back ────┤ guard
+//! ├───────────── Talc's heap ───────────┼─── HeapRecord ─────┼──── to be given back ────┤ guard
 //! └── page boundary                                      └── page boundary          └── page boundary
 //! ```
 //!
@@ -19,17 +19,17 @@
 use core::mem::size_of;
 use core::ptr::NonNull;
 
-use super::drain::Slot;
-use crate::source::tie::Bond;
+use super::drain::DrainSlot;
 use crate::talc::base::CHUNK_UNIT;
+use crate::talc::owner::OwnerRef;
 
 /// Bytes between Talc's end and the end of the pages that a heap keeps.
-pub(super) const RECORD: usize = size_of::<Record>().next_multiple_of(CHUNK_UNIT);
+pub(super) const RECORD_SIZE: usize = size_of::<HeapRecord>().next_multiple_of(CHUNK_UNIT);
 
 /// The list of live heaps, the one to extend first.
 pub(super) const HEAPS: usize = 0;
 /// The queue of heaps that have pages to give back.
-pub(super) const RETURNS: usize = 1;
+pub(super) const RELEASE_QUEUE: usize = 1;
 
 /// With `hardened`, what the other words of a record are mixed to.
 #[cfg(feature = "hardened")]
@@ -40,20 +40,20 @@ type Seal = [usize; 0];
 /// What is known of one heap. All of its bytes are initialised.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct Record {
+pub(super) struct HeapRecord {
     /// Where the heap's segment of the arena begins.
     pub base: NonNull<u8>,
     /// Bytes of the arena's segment, all of them mapped. A multiple of the arena's quantum.
     pub size: usize,
     /// Bytes of it that the heap keeps, this record included. At most `size`, and a multiple of the
     /// quantum; zero once the heap is deleted.
-    pub kept: usize,
+    pub retained: usize,
     /// Where the pages from `kept` to `size` are on their way.
-    pub state: State,
+    pub state: ReleaseState,
     /// That of the source whose heap it is.
-    pub bond: Bond,
-    /// Whoever is giving the pages above `kept` back, in the state [`Draining`](State::DRAINING).
-    pub drainer: Option<NonNull<Slot>>,
+    pub owner: OwnerRef,
+    /// Whoever is giving the pages above `kept` back, in the state [`Draining`](ReleaseState::DRAINING).
+    pub drainer: Option<NonNull<DrainSlot>>,
     links: [Links; 2],
     seal: Seal,
 }
@@ -61,36 +61,36 @@ pub(super) struct Record {
 /// Where the pages between a record's `kept` and `size` are on their way back to the arena. Any word is a value
 /// of this type, so that a damaged one can be read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct State(usize);
+pub(super) struct ReleaseState(usize);
 
-impl State {
+impl ReleaseState {
     /// There are none: `kept == size`.
-    pub const SETTLED: State = State(0);
-    /// The record is in the list [`RETURNS`].
-    pub const QUEUED: State = State(1);
+    pub const IDLE: ReleaseState = ReleaseState(0);
+    /// The record is in the list [`RELEASE_QUEUE`].
+    pub const QUEUED: ReleaseState = ReleaseState(1);
     /// Somebody is giving them back just now, without the heap's lock. `size` stays until they are done.
-    pub const DRAINING: State = State(2);
+    pub const DRAINING: ReleaseState = ReleaseState(2);
 }
 
 #[derive(Clone, Copy)]
 struct Links {
-    prev: Option<NonNull<Record>>,
-    next: Option<NonNull<Record>>,
+    prev: Option<NonNull<HeapRecord>>,
+    next: Option<NonNull<HeapRecord>>,
 }
 
-impl Record {
+impl HeapRecord {
     /// A record that is in no list.
-    pub fn new(base: NonNull<u8>, size: usize, bond: Bond) -> Self {
+    pub fn new(base: NonNull<u8>, size: usize, owner: OwnerRef) -> Self {
         let links = [Links {
             prev: None,
             next: None,
         }; 2];
-        Record {
+        HeapRecord {
             base,
             size,
-            kept: size,
-            state: State::SETTLED,
-            bond,
+            retained: size,
+            state: ReleaseState::IDLE,
+            owner,
             drainer: None,
             links,
             seal: Seal::default(),
@@ -101,7 +101,7 @@ impl Record {
     ///
     /// # Safety
     /// A live record must be at `at`, damaged or not.
-    pub unsafe fn sound(at: NonNull<Record>) -> Option<Record> {
+    pub unsafe fn read(at: NonNull<HeapRecord>) -> Option<HeapRecord> {
         #[cfg(feature = "hardened")]
         {
             // SAFETY: a record consists of words, and any may be found there.
@@ -118,7 +118,7 @@ impl Record {
     ///
     /// # Safety
     /// The place must be valid for writes, aligned, and belong to the source.
-    pub unsafe fn write_to(self, at: NonNull<Record>) {
+    pub unsafe fn write_to(self, at: NonNull<HeapRecord>) {
         // SAFETY: the caller vouches for the place.
         unsafe { at.write(self) };
         #[cfg(feature = "hardened")]
@@ -130,13 +130,13 @@ impl Record {
         }
     }
 
-    /// Changes the record at `at`, unless it is [damaged](Self::sound): then nothing happens.
+    /// Changes the record at `at`, unless it is [damaged](Self::read): then nothing happens.
     ///
     /// # Safety
-    /// As for [`sound`](Self::sound), and nobody else may use the record.
-    pub unsafe fn update(at: NonNull<Record>, change: impl FnOnce(&mut Record)) {
+    /// As for [`read`](Self::read), and nobody else may use the record.
+    pub unsafe fn update(at: NonNull<HeapRecord>, change: impl FnOnce(&mut HeapRecord)) {
         // SAFETY: the caller vouches for the record.
-        if let Some(mut record) = unsafe { Record::sound(at) } {
+        if let Some(mut record) = unsafe { HeapRecord::read(at) } {
             change(&mut record);
             // SAFETY: the record is live, and nobody else uses it.
             unsafe { record.write_to(at) };
@@ -144,50 +144,51 @@ impl Record {
     }
 
     /// The record after this one in the list `which`.
-    pub fn next(&self, which: usize) -> Option<NonNull<Record>> {
+    pub fn next(&self, which: usize) -> Option<NonNull<HeapRecord>> {
         self.links[which].next
     }
 
     /// The record before this one in the list `which`.
-    pub fn previous(&self, which: usize) -> Option<NonNull<Record>> {
+    pub fn previous(&self, which: usize) -> Option<NonNull<HeapRecord>> {
         self.links[which].prev
     }
 
     /// Where the record of a heap that begins at `base` and keeps `kept` bytes lies; also Talc's end.
     ///
     /// # Safety
-    /// `base` to `base + kept` must lie in one mapped segment, and `kept` be at least [`RECORD`].
-    pub unsafe fn place(base: NonNull<u8>, kept: usize) -> NonNull<Record> {
+    /// `base` to `base + kept` must lie in one mapped segment, and `kept` be at least [`RECORD_SIZE`].
+    pub unsafe fn location(base: NonNull<u8>, retained: usize) -> NonNull<HeapRecord> {
         // SAFETY: the caller vouches that the offset stays inside the segment.
-        unsafe { base.byte_add(kept - RECORD) }.cast()
+        unsafe { base.byte_add(retained - RECORD_SIZE) }.cast()
     }
 }
 
 #[cfg(feature = "hardened")]
 mod seal {
-    use super::Record;
-    use crate::talc::hardened::mix;
+    use super::HeapRecord;
+    use crate::talc::hardened::checksum;
 
     /// The words of a record. The seal is the last.
-    pub(super) const WORDS: usize = size_of::<Record>() / size_of::<usize>();
+    pub(super) const WORDS: usize = size_of::<HeapRecord>() / size_of::<usize>();
     pub(super) type Words = [usize; WORDS];
 
     const _: () = assert!(
-        size_of::<Words>() == size_of::<Record>() && align_of::<Words>() == align_of::<Record>()
+        size_of::<Words>() == size_of::<HeapRecord>()
+            && align_of::<Words>() == align_of::<HeapRecord>()
     );
 
     /// The seal of a record at `address` with these words.
     pub(super) fn of(address: usize, words: &Words) -> usize {
         let mut sealed = *words;
         sealed[WORDS - 1] = address;
-        mix(&sealed)
+        checksum(&sealed)
     }
 }
 
 /// A doubly linked list through the links `WHICH` of records.
 pub(super) struct List<const WHICH: usize> {
-    first: Option<NonNull<Record>>,
-    last: Option<NonNull<Record>>,
+    first: Option<NonNull<HeapRecord>>,
+    last: Option<NonNull<HeapRecord>>,
     len: usize,
 }
 
@@ -200,7 +201,7 @@ impl<const WHICH: usize> List<WHICH> {
         }
     }
 
-    pub fn first(&self) -> Option<NonNull<Record>> {
+    pub fn first(&self) -> Option<NonNull<HeapRecord>> {
         self.first
     }
 
@@ -213,16 +214,16 @@ impl<const WHICH: usize> List<WHICH> {
     ///
     /// # Safety
     /// `record` must be in this list.
-    pub unsafe fn after(&self, record: NonNull<Record>) -> Option<NonNull<Record>> {
+    pub unsafe fn after(&self, record: NonNull<HeapRecord>) -> Option<NonNull<HeapRecord>> {
         // SAFETY: records in a list are live.
-        unsafe { Record::sound(record) }.and_then(|record| record.links[WHICH].next)
+        unsafe { HeapRecord::read(record) }.and_then(|record| record.links[WHICH].next)
     }
 
     /// Enters `record` as the first.
     ///
     /// # Safety
     /// `record` must be live, stay so while it is in the list, and not be in it yet.
-    pub unsafe fn push(&mut self, record: NonNull<Record>) {
+    pub unsafe fn push(&mut self, record: NonNull<HeapRecord>) {
         // SAFETY: the caller vouches for `record`, and the first of the list is in it.
         unsafe { self.insert(None, record, self.first) };
     }
@@ -231,7 +232,7 @@ impl<const WHICH: usize> List<WHICH> {
     ///
     /// # Safety
     /// As for [`push`](Self::push).
-    pub unsafe fn push_last(&mut self, record: NonNull<Record>) {
+    pub unsafe fn push_last(&mut self, record: NonNull<HeapRecord>) {
         // SAFETY: the caller vouches for `record`, and the last of the list is in it.
         unsafe { self.insert(self.last, record, None) };
     }
@@ -240,12 +241,12 @@ impl<const WHICH: usize> List<WHICH> {
     /// As for [`push`](Self::push); `prev` and `next` must be neighbours in this list.
     unsafe fn insert(
         &mut self,
-        prev: Option<NonNull<Record>>,
-        record: NonNull<Record>,
-        next: Option<NonNull<Record>>,
+        prev: Option<NonNull<HeapRecord>>,
+        record: NonNull<HeapRecord>,
+        next: Option<NonNull<HeapRecord>>,
     ) {
         // SAFETY: the caller vouches for `record`.
-        unsafe { Record::update(record, |it| it.links[WHICH] = Links { prev, next }) };
+        unsafe { HeapRecord::update(record, |it| it.links[WHICH] = Links { prev, next }) };
         // SAFETY: the neighbours are in the list.
         unsafe { self.join(prev, Some(record), next, Some(record)) };
         self.len += 1;
@@ -255,9 +256,9 @@ impl<const WHICH: usize> List<WHICH> {
     ///
     /// # Safety
     /// `record` must be in this list.
-    pub unsafe fn remove(&mut self, record: NonNull<Record>) {
+    pub unsafe fn remove(&mut self, record: NonNull<HeapRecord>) {
         // SAFETY: records in a list are live.
-        let Some(found) = (unsafe { Record::sound(record) }) else {
+        let Some(found) = (unsafe { HeapRecord::read(record) }) else {
             return;
         };
         let Links { prev, next } = found.links[WHICH];
@@ -270,9 +271,9 @@ impl<const WHICH: usize> List<WHICH> {
     ///
     /// # Safety
     /// `record` must be a copy of a record that is in this list, which it replaces.
-    pub unsafe fn moved(&mut self, record: NonNull<Record>) {
+    pub unsafe fn moved(&mut self, record: NonNull<HeapRecord>) {
         // SAFETY: the caller vouches for `record`.
-        let Some(found) = (unsafe { Record::sound(record) }) else {
+        let Some(found) = (unsafe { HeapRecord::read(record) }) else {
             return;
         };
         let Links { prev, next } = found.links[WHICH];
@@ -286,19 +287,21 @@ impl<const WHICH: usize> List<WHICH> {
     /// `prev` and `next` must be neighbours in this list, but for one record between them.
     unsafe fn join(
         &mut self,
-        prev: Option<NonNull<Record>>,
-        forwards: Option<NonNull<Record>>,
-        next: Option<NonNull<Record>>,
-        backwards: Option<NonNull<Record>>,
+        prev: Option<NonNull<HeapRecord>>,
+        forwards: Option<NonNull<HeapRecord>>,
+        next: Option<NonNull<HeapRecord>>,
+        backwards: Option<NonNull<HeapRecord>>,
     ) {
         match prev {
             // SAFETY: records in a list are live.
-            Some(prev) => unsafe { Record::update(prev, |it| it.links[WHICH].next = forwards) },
+            Some(prev) => unsafe { HeapRecord::update(prev, |it| it.links[WHICH].next = forwards) },
             None => self.first = forwards,
         }
         match next {
             // SAFETY: records in a list are live.
-            Some(next) => unsafe { Record::update(next, |it| it.links[WHICH].prev = backwards) },
+            Some(next) => unsafe {
+                HeapRecord::update(next, |it| it.links[WHICH].prev = backwards)
+            },
             None => self.last = backwards,
         }
     }

@@ -44,17 +44,17 @@ struct Change {
 }
 
 impl Change {
-    fn kept(&self) -> (usize, usize) {
-        let kept = |heap: Option<ArenaHeap>| heap.map_or(0, |heap| heap.kept);
-        (kept(self.before), kept(self.after))
+    fn retained(&self) -> (usize, usize) {
+        let retained = |heap: Option<ArenaHeap>| heap.map_or(0, |heap| heap.retained);
+        (retained(self.before), retained(self.after))
     }
 
     fn is_growth(&self) -> bool {
-        self.kept().0 < self.kept().1
+        self.retained().0 < self.retained().1
     }
 
     fn is_lower(&self) -> bool {
-        self.after.is_some() && self.kept().0 > self.kept().1
+        self.after.is_some() && self.retained().0 > self.retained().1
     }
 }
 
@@ -75,7 +75,7 @@ fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
 fn note_between(interrupted: Option<(Doing, Moment)>, changes: &[Change]) {
     let changed = changes
         .iter()
-        .any(|change| change.kept().0 != change.kept().1);
+        .any(|change| change.retained().0 != change.retained().1);
     if let Some((doing, moment)) = interrupted
         && moment.call == Call::Unlock
         && changed
@@ -167,7 +167,7 @@ impl Actor<'_, '_> {
         note_if(self.is_drain_at_tags() && !block.is_null(), TagAllocated);
         if let Some(base) = self.drained_heap(Call::Shrink, &before) {
             let heap = before.find(base).expect("it is a heap");
-            let is_in = (base..base + heap.kept).contains(&block.addr());
+            let is_in = (base..base + heap.retained).contains(&block.addr());
             note_if(is_in, DrainAllocated);
             note_if(grew, DrainClaimed);
         }
@@ -190,10 +190,10 @@ impl Actor<'_, '_> {
             note_if(change.after.is_none(), Deleted);
             note_if(is_drained && change.is_lower(), DrainLowered);
             note_if(is_drained && change.after.is_none(), DrainDeleted);
-            let is_in = change.base <= block && block < change.base + change.kept().0;
+            let is_in = change.base <= block && block < change.base + change.retained().0;
             note_if(is_drained && is_in, DrainFreed);
             note_if(
-                self.is_drain_at_tags() && change.kept().1 < change.kept().0,
+                self.is_drain_at_tags() && change.retained().1 < change.retained().0,
                 TagLowered,
             );
         }
@@ -212,7 +212,7 @@ impl Actor<'_, '_> {
         note_if(grown && moved != block.ptr, Moved);
         if let Some(base) = self.drained_heap(Call::Shrink, &before) {
             let heap = before.find(base).expect("it is a heap");
-            let is_in = (base..base + heap.kept).contains(&moved.addr());
+            let is_in = (base..base + heap.retained).contains(&moved.addr());
             note_if(grown && moved == block.ptr && is_in, DrainResized);
         }
     }
@@ -231,7 +231,7 @@ impl Actor<'_, '_> {
             note_if(is_drained && change.is_lower(), DrainTrimmed);
             note_if(is_drained && change.after.is_none(), DrainDeleted);
             note_if(
-                self.is_drain_at_tags() && change.kept().1 < change.kept().0,
+                self.is_drain_at_tags() && change.retained().1 < change.retained().0,
                 TagLowered,
             );
         }
@@ -263,7 +263,7 @@ impl Actor<'_, '_> {
         if result.is_err() {
             SITUATIONS.note(Requeued);
             for change in changes(&before, &after) {
-                let was_queued = change.before.is_some_and(|heap| heap.kept < heap.size);
+                let was_queued = change.before.is_some_and(|heap| heap.retained < heap.size);
                 note_if(was_queued && change.is_lower(), RequeuedMoved);
                 note_if(was_queued && change.after.is_none(), RequeuedDeleted);
             }
@@ -289,11 +289,11 @@ impl Actor<'_, '_> {
 
 fn note_growth(change: &Change, before: &Snapshot, after: &Snapshot) {
     match (&change.before, &change.after) {
-        (Some(old), Some(new)) if new.kept > old.kept => {
+        (Some(old), Some(new)) if new.retained > old.retained => {
             let is_larger = new.size > old.size;
             let by_demand = before.refused_extends < after.refused_extends;
             note_if(is_larger && by_demand, GrownByDemand);
-            SITUATIONS.note(match (is_larger, old.kept < old.size) {
+            SITUATIONS.note(match (is_larger, old.retained < old.size) {
                 (true, false) => Grown,
                 (true, true) => GrownPastQueue,
                 (false, _) => GrownFromQueue,

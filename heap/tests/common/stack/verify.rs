@@ -3,8 +3,8 @@
 use std::mem::size_of;
 
 use heap::Span;
+use heap::source::ArenaHeap;
 use heap::talc::base::CHUNK_UNIT;
-use heap::talc::source::ArenaHeap;
 use heap::vmem::SegmentKind;
 
 use super::actor::{Actor, is_pages};
@@ -42,13 +42,13 @@ fn check_heaps(stack: &Stack<'_, '_>) -> Vec<ArenaHeap> {
     let talc = stack.heap.lock();
     talc.check().unwrap();
     let heaps: Vec<_> = talc.arena_heaps().collect();
-    let kept: usize = heaps.iter().map(|heap| heap.kept).sum();
-    assert_eq!(kept, talc.source.claimed(), "{heaps:x?}");
+    let retained: usize = heaps.iter().map(|heap| heap.retained).sum();
+    assert_eq!(retained, talc.source.claimed(), "{heaps:x?}");
     for heap in &heaps {
         let base = heap.base.addr().get();
-        let record = base + heap.kept - heap.end.addr().get();
+        let record = base + heap.retained - heap.end.addr().get();
         assert!(
-            is_pages(base | heap.kept | heap.size) && heap.kept <= heap.size,
+            is_pages(base | heap.retained | heap.size) && heap.retained <= heap.size,
             "{heap:x?}"
         );
         assert!(
@@ -85,7 +85,7 @@ fn check_heaps(stack: &Stack<'_, '_>) -> Vec<ArenaHeap> {
 pub fn assert_settled(actor: &Actor<'_, '_>) {
     let heaps = check_heaps(actor.stack);
     assert!(
-        heaps.iter().all(|heap| heap.kept == heap.size),
+        heaps.iter().all(|heap| heap.retained == heap.size),
         "{heaps:x?}"
     );
     let sizes: usize = heaps.iter().map(|heap| heap.size).sum();

@@ -1,0 +1,265 @@
+//! `GlobalAlloc` and `Allocator` for the wrappers around a [`Talc`].
+
+use core::alloc::Layout;
+use core::ptr::{self, NonNull};
+
+use super::Talc;
+use super::binning::Binning;
+use super::source::Source;
+
+/// A [`Talc`] that is used through shared references.
+///
+/// `GlobalAlloc` and `Allocator` are implemented by these methods. Memory is copied and cleared
+/// while the allocator is not borrowed.
+pub(super) trait SharedTalc {
+    type Source: Source;
+    type Binning: Binning;
+
+    /// Lends the allocator exclusively to `work`. Afterwards, when the allocator is free again, it
+    /// reports misuse that `hardened` has found.
+    fn with<R>(&self, work: impl FnOnce(&mut Talc<Self::Source, Self::Binning>) -> R) -> R;
+
+    /// Allocates. Zero-sized requests always succeed.
+    #[inline]
+    fn allocate_block(&self, layout: Layout) -> Option<NonNull<u8>> {
+        match layout.align().try_into() {
+            Ok(align) if layout.size() == 0 => Some(NonNull::without_provenance(align)),
+            // SAFETY: an alignment is never zero, so the match falls through only for a size that
+            // is not.
+            _ => self.with(|talc| unsafe { talc.allocate(layout) }),
+        }
+    }
+
+    /// Allocates, and clears the bytes that are not known to be zero.
+    #[inline]
+    fn allocate_zeroed_block(&self, layout: Layout) -> Option<NonNull<u8>> {
+        if layout.size() == 0 {
+            return self.allocate_block(layout);
+        }
+        // SAFETY: the size is not zero.
+        let block = self.with(|talc| unsafe { talc.allocate_uncleared(layout) })?;
+        // SAFETY: the block was just allocated, and is not freed before it is returned.
+        Some(unsafe { block.clear() })
+    }
+
+    /// Frees a block. A zero-sized block takes no memory.
+    ///
+    /// # Safety
+    /// The block is a live allocation of this allocator, made with `layout` or last resized to it.
+    #[inline]
+    unsafe fn deallocate_block(&self, block: NonNull<u8>, layout: Layout) {
+        if layout.size() != 0 {
+            // SAFETY: the block is a live allocation of this layout.
+            self.with(|talc| unsafe { talc.deallocate(block.as_ptr(), layout) });
+        }
+    }
+
+    /// Resizes a block: in place if the new alignment and size allow that, or else by allocating
+    /// another, copying and freeing. Returns `None`, and changes nothing, if that fails.
+    ///
+    /// # Safety
+    /// The block is a live allocation of this allocator, made with `old` or last resized to it.
+    unsafe fn resize_block(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Option<NonNull<u8>> {
+        if cfg!(feature = "hardened")
+            && old.size() != 0
+            && !self.with(|talc| talc.validate_block(block.as_ptr(), old))
+        {
+            return None;
+        }
+        let is_aligned = block.addr().get() & (new.align() - 1) == 0;
+        if may_stay(old, new)
+            && is_aligned
+            // SAFETY: the block is live, and neither size is zero.
+            && self.with(|talc| unsafe {
+                let stays = talc.try_realloc_in_place(block.as_ptr(), old, new.size());
+                // The redzone records the alignment, which may have changed.
+                talc.write_redzone(stays.then_some(block), new);
+                stays
+            })
+        {
+            return Some(block);
+        }
+        let other = self.allocate_block(new)?;
+        // SAFETY: both blocks have this many bytes and do not overlap, because the other is new.
+        // The first is not used after this.
+        unsafe {
+            ptr::copy_nonoverlapping(block.as_ptr(), other.as_ptr(), old.size().min(new.size()));
+            self.deallocate_block(block, old);
+        }
+        Some(other)
+    }
+}
+
+/// Returns whether to try resizing in place. Zero-sized blocks have no place.
+#[inline]
+fn may_stay(old: Layout, new: Layout) -> bool {
+    let grows = new.size() > old.size();
+    old.size() != 0
+        && new.size() != 0
+        && !cfg!(feature = "disable-realloc-in-place")
+        && !(grows && cfg!(feature = "disable-grow-in-place"))
+}
+
+/// Aborts the program when it is dropped by unwinding, because a `GlobalAlloc` must not unwind. (A
+/// source or a hook that panics would cause that.)
+pub(super) struct AbortOnUnwind;
+
+impl AbortOnUnwind {
+    /// Runs `work`, and aborts if it unwinds.
+    #[inline]
+    pub(super) fn during<R>(work: impl FnOnce() -> R) -> R {
+        let guard = AbortOnUnwind;
+        let result = work();
+        core::mem::forget(guard);
+        result
+    }
+}
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        // A panic while another one unwinds aborts.
+        panic!("a global allocator must not unwind");
+    }
+}
+
+/// Implements `GlobalAlloc` for a type that implements [`SharedTalc`].
+macro_rules! global_alloc {
+    ([$($generics:tt)*] $type:ty) => {
+        // SAFETY: blocks are disjoint, fit their layouts, and stay in place until they are freed.
+        unsafe impl<$($generics)*> core::alloc::GlobalAlloc for $type {
+            #[inline]
+            unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {
+                let block = AbortOnUnwind::during(|| {
+                    // SAFETY: `GlobalAlloc` requires a size above zero.
+                    self.with(|talc| unsafe { talc.allocate(layout) })
+                });
+                block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)
+            }
+
+            #[inline]
+            unsafe fn dealloc(&self, ptr: *mut u8, layout: core::alloc::Layout) {
+                AbortOnUnwind::during(|| {
+                    // SAFETY: `GlobalAlloc` requires a live block and its layout.
+                    self.with(|talc| unsafe { talc.deallocate(ptr, layout) });
+                });
+            }
+
+            #[inline]
+            unsafe fn alloc_zeroed(&self, layout: core::alloc::Layout) -> *mut u8 {
+                let block = AbortOnUnwind::during(|| self.allocate_zeroed_block(layout));
+                block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)
+            }
+
+            unsafe fn realloc(
+                &self,
+                ptr: *mut u8,
+                layout: core::alloc::Layout,
+                new_size: usize,
+            ) -> *mut u8 {
+                // SAFETY: `GlobalAlloc` requires a live block, which is not null, its layout, and a
+                // new size that, rounded up to the alignment, is at most `isize::MAX`.
+                let block = AbortOnUnwind::during(|| unsafe {
+                    let align = layout.align();
+                    let new = core::alloc::Layout::from_size_align_unchecked(new_size, align);
+                    self.resize_block(core::ptr::NonNull::new_unchecked(ptr), layout, new)
+                });
+                block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)
+            }
+        }
+    };
+}
+
+/// Implements `Allocator` for a type that implements [`SharedTalc`]: the trait of `allocator-api2`
+/// and, with `nightly`, also that of `core`.
+macro_rules! allocators {
+    ([$($generics:tt)*] $type:ty) => {
+        $crate::talc::allocator_impls::allocator!(allocator_api2::alloc, [$($generics)*] $type);
+        #[cfg(feature = "nightly")]
+        $crate::talc::allocator_impls::allocator!(core::alloc, [$($generics)*] $type);
+    };
+}
+
+macro_rules! allocator {
+    ($($api:ident)::+, [$($generics:tt)*] $type:ty) => {
+        // SAFETY: blocks are disjoint, fit their layouts, and stay in place until they are freed,
+        // even when the allocator is moved.
+        unsafe impl<$($generics)*> $($api)::+::Allocator for $type {
+            #[inline]
+            fn allocate(
+                &self,
+                layout: core::alloc::Layout,
+            ) -> Result<core::ptr::NonNull<[u8]>, $($api)::+::AllocError> {
+                let block = self.allocate_block(layout).ok_or($($api)::+::AllocError)?;
+                Ok(core::ptr::NonNull::slice_from_raw_parts(block, layout.size()))
+            }
+
+            #[inline]
+            fn allocate_zeroed(
+                &self,
+                layout: core::alloc::Layout,
+            ) -> Result<core::ptr::NonNull<[u8]>, $($api)::+::AllocError> {
+                let block = self.allocate_zeroed_block(layout).ok_or($($api)::+::AllocError)?;
+                Ok(core::ptr::NonNull::slice_from_raw_parts(block, layout.size()))
+            }
+
+            #[inline]
+            unsafe fn deallocate(
+                &self,
+                block: core::ptr::NonNull<u8>,
+                layout: core::alloc::Layout,
+            ) {
+                // SAFETY: `Allocator` requires a live block and its layout.
+                unsafe { self.deallocate_block(block, layout) }
+            }
+
+            unsafe fn grow(
+                &self,
+                block: core::ptr::NonNull<u8>,
+                old: core::alloc::Layout,
+                new: core::alloc::Layout,
+            ) -> Result<core::ptr::NonNull<[u8]>, $($api)::+::AllocError> {
+                debug_assert!(new.size() >= old.size());
+                // SAFETY: `Allocator` requires a live block and its layout.
+                let block = unsafe { self.resize_block(block, old, new) };
+                let block = block.ok_or($($api)::+::AllocError)?;
+                Ok(core::ptr::NonNull::slice_from_raw_parts(block, new.size()))
+            }
+
+            unsafe fn grow_zeroed(
+                &self,
+                block: core::ptr::NonNull<u8>,
+                old: core::alloc::Layout,
+                new: core::alloc::Layout,
+            ) -> Result<core::ptr::NonNull<[u8]>, $($api)::+::AllocError> {
+                // SAFETY: `Allocator` requires a live block and its layout. The added bytes are in
+                // the block.
+                unsafe {
+                    let block = $($api)::+::Allocator::grow(self, block, old, new)?;
+                    let added = block.cast::<u8>().add(old.size());
+                    added.write_bytes(0, new.size() - old.size());
+                    Ok(block)
+                }
+            }
+
+            unsafe fn shrink(
+                &self,
+                block: core::ptr::NonNull<u8>,
+                old: core::alloc::Layout,
+                new: core::alloc::Layout,
+            ) -> Result<core::ptr::NonNull<[u8]>, $($api)::+::AllocError> {
+                debug_assert!(new.size() <= old.size());
+                // SAFETY: `Allocator` requires a live block and its layout.
+                let block = unsafe { self.resize_block(block, old, new) };
+                let block = block.ok_or($($api)::+::AllocError)?;
+                Ok(core::ptr::NonNull::slice_from_raw_parts(block, new.size()))
+            }
+        }
+    };
+}
+
+pub(super) use {allocator, allocators, global_alloc};

@@ -1,0 +1,162 @@
+//! The interrupt descriptor table: which handler each vector has.
+
+use core::arch::x86_64::__cpuid;
+
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::registers::control::{Cr2, Cr4, Cr4Flags};
+use x86_64::structures::idt::{InterruptDescriptorTable, InterruptStackFrame, PageFaultErrorCode};
+
+use super::fault::{Cause, Fault, PageFault};
+use super::timer;
+use crate::memory::stacks::InterruptStack;
+use crate::serial::println_unlocked;
+
+static TABLE: Once<InterruptDescriptorTable> = Once::new();
+
+pub(super) fn init() {
+    TABLE.call_once(table).load();
+    enable_machine_checks();
+}
+
+/// Makes the CPU raise an exception when it finds its own hardware broken. Without that it shuts down,
+/// and the machine resets without a word.
+fn enable_machine_checks() {
+    /// The bit of `cpuid`'s leaf 1, register EDX, that says that there is such an exception.
+    const MACHINE_CHECK: u32 = 1 << 7;
+
+    if __cpuid(1).edx & MACHINE_CHECK != 0 {
+        // SAFETY: the CPU knows the bit, and the vector has a handler by now.
+        unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION)) };
+    }
+}
+
+/// Handlers for exceptions that nothing here can repair.
+macro_rules! fatal {
+    ($($handler:ident = $name:literal;)*) => {$(
+        extern "x86-interrupt" fn $handler(frame: InterruptStackFrame) {
+            Fault { cause: Cause::Exception { name: $name, code: None }, frame: &frame }.die()
+        }
+    )*};
+}
+
+/// The same, for exceptions that come with an error code.
+macro_rules! fatal_with_code {
+    ($($handler:ident = $name:literal;)*) => {$(
+        extern "x86-interrupt" fn $handler(frame: InterruptStackFrame, code: u64) {
+            Fault { cause: Cause::Exception { name: $name, code: Some(code) }, frame: &frame }.die()
+        }
+    )*};
+}
+
+fatal! {
+    divide_error = "divide error";
+    debug = "debug exception";
+    non_maskable = "non-maskable interrupt";
+    overflow = "overflow";
+    bound_range = "bound range exceeded";
+    invalid_opcode = "invalid opcode";
+    no_device = "device not available";
+    x87 = "x87 floating-point exception";
+    simd = "SIMD floating-point exception";
+    virtualization = "virtualization exception";
+}
+
+fatal_with_code! {
+    invalid_task_state = "invalid TSS";
+    no_segment = "segment not present";
+    stack_segment = "stack-segment fault";
+    general_protection = "general protection fault";
+    alignment = "alignment check";
+}
+
+fn table() -> InterruptDescriptorTable {
+    let mut table = InterruptDescriptorTable::new();
+    table.divide_error.set_handler_fn(divide_error);
+    table.debug.set_handler_fn(debug);
+    table.breakpoint.set_handler_fn(breakpoint);
+    table.overflow.set_handler_fn(overflow);
+    table.bound_range_exceeded.set_handler_fn(bound_range);
+    table.invalid_opcode.set_handler_fn(invalid_opcode);
+    table.device_not_available.set_handler_fn(no_device);
+    table.invalid_tss.set_handler_fn(invalid_task_state);
+    table.segment_not_present.set_handler_fn(no_segment);
+    table.stack_segment_fault.set_handler_fn(stack_segment);
+    table
+        .general_protection_fault
+        .set_handler_fn(general_protection);
+    table.x87_floating_point.set_handler_fn(x87);
+    table.alignment_check.set_handler_fn(alignment);
+    table.simd_floating_point.set_handler_fn(simd);
+    table.virtualization.set_handler_fn(virtualization);
+    // SAFETY: each stack is in the loaded task state segment, and no other vector uses it.
+    unsafe {
+        table
+            .double_fault
+            .set_handler_fn(double_fault)
+            .set_stack_index(InterruptStack::DoubleFault.index());
+        table
+            .page_fault
+            .set_handler_fn(page_fault)
+            .set_stack_index(InterruptStack::PageFault.index());
+        table
+            .non_maskable_interrupt
+            .set_handler_fn(non_maskable)
+            .set_stack_index(InterruptStack::NonMaskable.index());
+        table
+            .machine_check
+            .set_handler_fn(machine_check)
+            .set_stack_index(InterruptStack::MachineCheck.index());
+    }
+    table[timer::VECTOR].set_handler_fn(tick);
+    for vector in timer::SPURIOUS_VECTORS {
+        table[vector].set_handler_fn(spurious);
+    }
+    table
+}
+
+extern "x86-interrupt" fn tick(_frame: InterruptStackFrame) {
+    timer::tick();
+}
+
+extern "x86-interrupt" fn spurious(_frame: InterruptStackFrame) {}
+
+/// A breakpoint is not an error: it is reported, and the program goes on. It may be in code that
+/// prints.
+extern "x86-interrupt" fn breakpoint(frame: InterruptStackFrame) {
+    println_unlocked!("breakpoint at {:#x}", frame.instruction_pointer);
+}
+
+extern "x86-interrupt" fn double_fault(frame: InterruptStackFrame, code: u64) -> ! {
+    let cause = Cause::Exception {
+        name: "double fault",
+        code: Some(code),
+    };
+    Fault {
+        cause,
+        frame: &frame,
+    }
+    .die()
+}
+
+extern "x86-interrupt" fn machine_check(frame: InterruptStackFrame) -> ! {
+    let cause = Cause::Exception {
+        name: "machine check",
+        code: None,
+    };
+    Fault {
+        cause,
+        frame: &frame,
+    }
+    .die()
+}
+
+extern "x86-interrupt" fn page_fault(frame: InterruptStackFrame, code: PageFaultErrorCode) {
+    let address = Cr2::read().unwrap_or_else(|invalid| VirtAddr::new_truncate(invalid.0));
+    let cause = Cause::Page(PageFault { address, code });
+    Fault {
+        cause,
+        frame: &frame,
+    }
+    .die()
+}

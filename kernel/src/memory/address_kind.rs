@@ -1,0 +1,178 @@
+//! What an address belongs to, for reports of faults. Locks are only tried here.
+
+use core::fmt;
+use core::ops::Range;
+
+use bootloader_api::BootInfo;
+use heap::vmem::SegmentKind;
+use spin::Once;
+use x86_64::VirtAddr;
+use x86_64::structures::paging::{Page, Size4KiB};
+
+use super::recently_unmapped::{self, UnmappedRange};
+use super::stacks::InterruptStack;
+use super::{PAGE_SIZE, arenas, kernel_addresses, physical};
+
+/// Where the boot stack is.
+static BOOT_STACK: Once<Range<usize>> = Once::new();
+
+/// What an address belongs to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum AddressKind {
+    /// The first page, which is where null pointers with an offset lead.
+    Null,
+    /// The kernel's own code and data.
+    Image,
+    /// The stack that the kernel runs on.
+    BootStack,
+    /// The guard page below the stack that the kernel runs on.
+    BootStackGuard,
+    /// The guard page below the stack for some exceptions.
+    InterruptStackGuard(InterruptStack),
+    /// The window of addresses for the heap.
+    Heap {
+        /// What is there now.
+        now: HeapAddressKind,
+        /// What was there before, when that was given back lately and nothing is there now.
+        before: Option<UnmappedRange>,
+    },
+    /// The mapping of physical memory.
+    PhysicalMemory,
+    /// None of these.
+    Unknown,
+}
+
+/// What an address in the window for the heap is used for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum HeapAddressKind {
+    /// A span of the heap: mapped pages.
+    Span {
+        /// The first address of the span.
+        base: usize,
+        /// The first address that is not mapped any more.
+        end: usize,
+    },
+    /// The guard page of a span.
+    Guard {
+        /// The first address of the span.
+        base: usize,
+        /// Where the guard page begins.
+        end: usize,
+    },
+    /// The page that the window begins with, which is never mapped.
+    LeadingGuard,
+    /// Nothing.
+    Unused,
+    /// It is being changed just now.
+    Locked,
+}
+
+unsafe extern "C" {
+    /// Where the kernel's image begins; the linker defines it.
+    static __executable_start: u8;
+    /// Where it ends.
+    static _end: u8;
+}
+
+/// The addresses of the kernel's image.
+pub(super) fn image() -> Range<usize> {
+    (&raw const __executable_start).addr()..(&raw const _end).addr()
+}
+
+pub(super) fn init(boot_info: &BootInfo) {
+    BOOT_STACK.call_once(|| {
+        let bottom = boot_info.kernel_stack_bottom as usize;
+        bottom..bottom + boot_info.kernel_stack_len as usize
+    });
+}
+
+/// What `address` belongs to.
+pub fn kind_of(address: VirtAddr) -> AddressKind {
+    let page = Page::<Size4KiB>::containing_address(address);
+    let window = arenas::window().filter(|window| window.level_4_entry() == page.p4_index());
+    if let Some(window) = window {
+        let address = address.as_u64() as usize;
+        let now = if window.leading_guard().contains(&address) {
+            HeapAddressKind::LeadingGuard
+        } else {
+            heap_kind_of(address)
+        };
+        let before = match now {
+            HeapAddressKind::Span { .. } => None,
+            _ => recently_unmapped::try_find(address),
+        };
+        return AddressKind::Heap { now, before };
+    }
+    for stack in InterruptStack::ALL {
+        if stack.guard() == page {
+            return AddressKind::InterruptStackGuard(stack);
+        }
+    }
+    let page = page.start_address().as_u64() as usize;
+    match BOOT_STACK.get() {
+        _ if page == 0 => AddressKind::Null,
+        _ if image().contains(&page) => AddressKind::Image,
+        _ if physical::is_mapping(address) => AddressKind::PhysicalMemory,
+        Some(stack) if stack.contains(&page) => AddressKind::BootStack,
+        Some(stack) if stack.contains(&(page + PAGE_SIZE)) => AddressKind::BootStackGuard,
+        _ => AddressKind::Unknown,
+    }
+}
+
+fn heap_kind_of(address: usize) -> HeapAddressKind {
+    match kernel_addresses().try_segment_of(address) {
+        None => HeapAddressKind::Locked,
+        Some(Some(segment)) if segment.kind == SegmentKind::Allocated => {
+            let (base, end) = (segment.base, segment.last + 1 - PAGE_SIZE);
+            if address < end {
+                HeapAddressKind::Span { base, end }
+            } else {
+                HeapAddressKind::Guard { base, end }
+            }
+        }
+        Some(_) => HeapAddressKind::Unused,
+    }
+}
+
+impl fmt::Display for AddressKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Null => f.write_str("in the page at address 0"),
+            Self::Image => f.write_str("in the kernel's own code or data"),
+            Self::BootStack => f.write_str("in the kernel's stack"),
+            Self::BootStackGuard => f.write_str("in the guard page below the kernel's stack"),
+            Self::InterruptStackGuard(stack) => {
+                write!(f, "in the guard page below the stack for {stack:?}")
+            }
+            Self::Heap { now, before: None } => now.fmt(f),
+            Self::Heap {
+                now,
+                before: Some(UnmappedRange { base, size, range }),
+            } => write!(
+                f,
+                "in a page of the heap that was given back: {base:#x} to {:#x} of the span at \
+                 {range:#x}; now {now}",
+                base + size
+            ),
+            Self::PhysicalMemory => f.write_str("in the mapping of physical memory"),
+            Self::Unknown => f.write_str("nothing that the kernel knows of"),
+        }
+    }
+}
+
+impl fmt::Display for HeapAddressKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Span { base, end } => {
+                write!(f, "in the span of the heap from {base:#x} to {end:#x}")
+            }
+            Self::Guard { base, end } => write!(
+                f,
+                "in the guard page of the span of the heap from {base:#x} to {end:#x}"
+            ),
+            Self::LeadingGuard => f.write_str("in the page below the heap's first span"),
+            Self::Unused => f.write_str("in unused addresses of the heap's window"),
+            Self::Locked => f.write_str("in the heap's window, which is being changed"),
+        }
+    }
+}

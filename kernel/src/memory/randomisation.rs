@@ -1,0 +1,146 @@
+//! Where the heap's window of addresses lies: at random, so that the addresses of the heap cannot be
+//! told beforehand.
+//!
+//! ```text
+//! 63      48 47      39 38      30 29           0
+//! ┌─────────┬──────────┬──────────┬──────────────┐
+//! │ 1 … 1   │ 1xxxxxxx │ 0xxxxxxx │ 0 …        0 │   the first address of the window, 256 GiB long
+//! └─────────┴──────────┴──────────┴──────────────┘
+//!            level 4    level 3: 0 to 255
+//!            entry: one that maps nothing
+//! ```
+//!
+//! The steps of 1 GiB have their price, fewer places, and their reason: wherever the window lies, the heap needs
+//! the same page tables, so that two runs can be compared to the last frame and instruction.
+
+use core::fmt;
+use core::ops::Range;
+
+use x86_64::structures::paging::{Page, PageTableIndex};
+
+use super::PAGE_SIZE;
+use crate::entropy::Seed;
+
+/// The size of the window: half of what one level 4 entry covers, so that there is room to move it.
+pub const SIZE: usize = 1 << 38;
+
+/// The first level 4 entry of the higher half.
+const HIGHER_HALF: u16 = 256;
+
+/// The level 3 entries that the window may begin at.
+const STARTS: u64 = 256;
+
+/// The heap's window of addresses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Window {
+    /// Its first page.
+    start: Page,
+    /// What the place was chosen from.
+    pub seed: Seed,
+}
+
+impl Window {
+    /// Chooses a place under a level 4 entry of the higher half that is unused. `None` if none is.
+    pub fn choose(seed: Seed, is_unused: impl Fn(PageTableIndex) -> bool) -> Option<Self> {
+        let unused = || {
+            (HIGHER_HALF..512)
+                .map(PageTableIndex::new)
+                .filter(|&index| is_unused(index))
+        };
+        let (random, count) = (seed.mixed(), unused().count() as u64);
+        // Different bits for either, and none if there is nothing to choose from.
+        let upper = unused().nth((random >> 32).checked_rem(count)? as usize)?;
+        let lower = PageTableIndex::new((random % STARTS) as u16);
+        let zero = PageTableIndex::new(0);
+        Some(Self {
+            start: Page::from_page_table_indices(upper, lower, zero, zero),
+            seed,
+        })
+    }
+
+    /// The addresses.
+    pub fn addresses(&self) -> Range<usize> {
+        let start = self.start.start_address().as_u64() as usize;
+        start..start + SIZE
+    }
+
+    /// Its first page, which is allocated for good and never mapped: what runs off the bottom of the lowest range
+    /// of pages faults there. Below every other range lies the guard page of another.
+    pub fn leading_guard(&self) -> Range<usize> {
+        let start = self.addresses().start;
+        start..start + PAGE_SIZE
+    }
+
+    /// The level 4 entry that covers it, and nothing else.
+    pub fn level_4_entry(&self) -> PageTableIndex {
+        self.start.p4_index()
+    }
+}
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Range { start, end } = self.addresses();
+        write!(f, "{start:#x} to {end:#x}, chosen by seed {}", self.seed)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    fn choose(seed: u64, is_unused: impl Fn(u16) -> bool) -> Option<Window> {
+        Window::choose(Seed::of_host(seed), |index| is_unused(index.into()))
+    }
+
+    #[test]
+    fn every_entry_that_is_unused_is_chosen_now_and_then_and_no_other() {
+        let is_unused = |index: u16| index.is_multiple_of(3);
+        let chosen: BTreeSet<u16> = (0..5000)
+            .filter_map(|seed| choose(seed, is_unused))
+            .map(|window| window.level_4_entry().into())
+            .collect();
+        assert!(
+            chosen
+                .iter()
+                .copied()
+                .eq((256..512).filter(|&index| is_unused(index)))
+        );
+    }
+
+    #[test]
+    fn a_window_is_aligned_and_under_one_entry_alone() {
+        let places: BTreeSet<usize> = (0..10_000)
+            .filter_map(|seed| choose(seed, |_| true))
+            .map(|window| {
+                let Range { start, end } = window.addresses();
+                assert_eq!(start % (1 << 30), 0);
+                assert_eq!(end - start, SIZE);
+                assert_eq!(start >> 39, (end - 1) >> 39);
+                assert!(
+                    start >> 47 == 0x1_ffff,
+                    "not in the higher half: {start:#x}"
+                );
+                start
+            })
+            .collect();
+        // Of 65,536 places, each as likely as the other, 10,000 draws meet about 9,274.
+        assert!(
+            (9_200..9_350).contains(&places.len()),
+            "{} places",
+            places.len()
+        );
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_place_each_time() {
+        assert_eq!(choose(7, |_| true), choose(7, |_| true));
+        assert_ne!(choose(7, |_| true), choose(8, |_| true));
+    }
+
+    #[test]
+    fn without_an_unused_entry_there_is_no_place() {
+        assert_eq!(choose(1, |_| false), None);
+    }
+}
