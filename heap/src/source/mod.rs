@@ -9,6 +9,7 @@
 
 mod allocator;
 mod arena;
+mod block_source;
 mod blocks;
 mod claim;
 mod global_alloc;
