@@ -30,7 +30,7 @@ pub enum Disagreement {
         /// The label of the arena.
         label: &'static str,
         /// Which invariant, and where.
-        fault: vmem::Fault,
+        fault: vmem::Corruption,
     },
     /// The frames do not agree among themselves.
     Frames(&'static str),

@@ -20,7 +20,7 @@ pub fn run(data: &[u8]) {
     {
         let above = TestArena::create("above", 2 * quantum, Some(&books), &TAGS)
             .unwrap()
-            .with_kept_spans(input.below(2));
+            .with_retained_spans(input.below(2));
         let arena = match input.below(3) {
             0 => TestArena::create("own", quantum, None, &TAGS),
             1 => TestArena::create("borrowing", quantum, Some(&books), &TAGS),
@@ -28,7 +28,7 @@ pub fn run(data: &[u8]) {
         };
         let arena = arena
             .unwrap()
-            .with_kept_spans(input.below(3))
+            .with_retained_spans(input.below(3))
             .with_min_import(input.below(40) * quantum);
         for span in 0..input.below(4) {
             let len = (1 + input.below(64)) * quantum;

@@ -7,8 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 use heap::source::ArenaSource;
 use heap::talc::TalcLock;
-use heap::vmem::Arena;
-use heap::vmem::tags::{Page, PageSupply, TagPool};
+use heap::vmem::{Arena, Page, PageSupply, TagPool};
 
 use crate::common::shadow::Shadow;
 use crate::common::window::{PAGE, Pages, SpinLock, Window};
@@ -52,7 +51,7 @@ pub fn run(data: &[u8]) {
         {
             let arena = Arena::<_, SpinLock>::create("pages", PAGE, Some(&window), &tags)
                 .unwrap()
-                .with_kept_spans(0);
+                .with_retained_spans(0);
             program(&mut input, &window, &pages, &arena);
             assert_eq!(arena.total_space(), 0);
         }

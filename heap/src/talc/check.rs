@@ -164,11 +164,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         )?;
         while let Some(at) = link {
             let address = at.addr().get();
-            ensure(
-                address.is_multiple_of(CHUNK_UNIT),
-                address,
-                Rule::Misaligned,
-            )?;
+            ensure(address % CHUNK_UNIT == 0, address, Rule::Misaligned)?;
             // SAFETY: what a list leads to is the header of a gap, or the heap is damaged beyond
             // what can be told.
             let header = unsafe { at.read() };

@@ -205,7 +205,7 @@ impl<B: Binning> FreeLists<B> {
             match next {
                 Some(next) => (*next.as_ptr()).referrer = head,
                 None => {
-                    let bin = head.offset_from_unsigned(self.heads) as u32;
+                    let bin = head.offset_from(self.heads) as u32;
                     hint::assert_unchecked(bin < B::BIN_COUNT);
                     self.available.clear_bit(bin);
                 }

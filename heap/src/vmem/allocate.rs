@@ -1,15 +1,15 @@
 //! Allocation: which free segment, and where in it.
 
-use super::fit::{self, Fit};
-use super::freelist::{FreeLists, members};
-use super::segment::Tag;
+use super::boundary_tag::TagRef;
+use super::free_lists::{FreeLists, members};
+use super::request::{Request, round_up};
 use super::state::State;
-use super::{AllocPolicy, Allocator, Arena, Error, Layout, Lock, Result, Source};
+use super::{AllocPolicy, Arena, Error, Layout, Lock, Result, Source, TagSupply};
 
 /// How many segments that may or may not fit are looked at before the arena imports.
-const LOOKS: usize = 16;
+const MAX_PROBES: usize = 16;
 
-impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
+impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// Allocates a segment of `size`, and returns its base.
     ///
     /// The size is rounded up to the quantum, and comes from the front of a free segment. If no
@@ -23,7 +23,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -40,35 +40,35 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     #[inline]
     pub fn alloc(&self, size: usize, policy: AllocPolicy) -> Result<usize> {
         match policy {
-            AllocPolicy::InstantFit => self.alloc_by(policy, size, FreeLists::at_least),
-            AllocPolicy::BestFit => self.alloc_by(policy, size, FreeLists::smallest_at_least),
-            AllocPolicy::NextFit => self.alloc_with_care(policy, size),
+            AllocPolicy::InstantFit => self.alloc_fast(policy, size, FreeLists::instant_fit),
+            AllocPolicy::BestFit => self.alloc_fast(policy, size, FreeLists::best_fit),
+            AllocPolicy::NextFit => self.alloc_slow(policy, size),
         }
     }
 
     /// The common case: there is a segment, and what it takes to divide it is in hand.
-    fn alloc_by(
+    fn alloc_fast(
         &self,
         policy: AllocPolicy,
         size: usize,
-        find: impl FnOnce(&FreeLists, usize) -> Option<(usize, Tag)>,
+        find: impl FnOnce(&FreeLists, usize) -> Option<(usize, TagRef)>,
     ) -> Result<usize> {
-        let space = fit::round_up(size, self.quantum)?;
+        let space = round_up(size, self.quantum)?;
         let mut state = self.lock();
-        if state.is_ready()
-            && let Some((list, segment)) = find(&state.free, space)
-        {
-            let base = segment.start.get();
-            state.carve_front(segment, list, space);
-            return Ok(base);
+        if state.is_ready() {
+            if let Some((list, segment)) = find(&state.free_lists, space) {
+                let base = segment.start.get();
+                state.carve_front(segment, list, space);
+                return Ok(base);
+            }
         }
         drop(state);
-        self.alloc_with_care(policy, size)
+        self.alloc_slow(policy, size)
     }
 
     #[inline(never)]
-    fn alloc_with_care(&self, policy: AllocPolicy, size: usize) -> Result<usize> {
-        self.allocate(&Fit::plain(size, self.quantum)?, policy)
+    fn alloc_slow(&self, policy: AllocPolicy, size: usize) -> Result<usize> {
+        self.allocate(&Request::plain(size, self.quantum)?, policy)
     }
 
     /// Allocates a segment that satisfies `layout`, and returns its base. Of a free segment it
@@ -83,7 +83,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -98,7 +98,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// As [`alloc`](Self::alloc), and [`Error::Unsatisfiable`] if no address satisfies the layout in
     /// an arena of this quantum.
     pub fn xalloc(&self, layout: Layout, policy: AllocPolicy) -> Result<usize> {
-        self.allocate(&Fit::new(&layout, self.quantum)?, policy)
+        self.allocate(&Request::new(&layout, self.quantum)?, policy)
     }
 
     /// Allocates exactly the range of `size` at `base`, rounded up to the quantum. Never imports.
@@ -112,7 +112,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -129,8 +129,8 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// [`Error::UnalignedBase`], [`Error::AllocZeroSize`], [`Error::SizeOverflow`],
     /// [`Error::AllocatorError`].
     pub fn xalloc_at(&self, base: usize, size: usize) -> Result<()> {
-        let space = fit::round_up(size, self.quantum)?;
-        if !base.is_multiple_of(self.quantum) {
+        let space = round_up(size, self.quantum)?;
+        if base % self.quantum != 0 {
             return Err(Error::UnalignedBase {
                 base,
                 quantum: self.quantum,
@@ -139,7 +139,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         let last = base
             .checked_add(space - 1)
             .ok_or(Error::SizeOverflow { size })?;
-        let mut state = self.secure()?;
+        let mut state = self.lock_with_tags()?;
         let segment = state
             .segment_containing(base)
             .filter(|segment| segment.is_free() && segment.contains(last))
@@ -150,9 +150,9 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     }
 
     #[inline]
-    fn allocate(&self, fit: &Fit, policy: AllocPolicy) -> Result<usize> {
-        match self.try_allocate(fit, policy) {
-            Err(error) => self.allocate_after_reclaim(fit, policy, error),
+    fn allocate(&self, request: &Request, policy: AllocPolicy) -> Result<usize> {
+        match self.try_allocate(request, policy) {
+            Err(error) => self.allocate_after_reclaim(request, policy, error),
             allocated => allocated,
         }
     }
@@ -161,96 +161,107 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     #[cold]
     fn allocate_after_reclaim(
         &self,
-        fit: &Fit,
+        request: &Request,
         policy: AllocPolicy,
         error: Error,
     ) -> Result<usize> {
         match self.reclaim {
-            Some(reclaim) if error != Error::AllocatorError && reclaim(fit.space) => {
-                self.try_allocate(fit, policy)
+            Some(reclaim) if error != Error::AllocatorError && reclaim(request.rounded_size) => {
+                self.try_allocate(request, policy)
             }
             _ => Err(error),
         }
     }
 
     #[inline]
-    fn try_allocate(&self, fit: &Fit, policy: AllocPolicy) -> Result<usize> {
-        let mut state = self.secure()?;
-        let looks = match self.source {
-            Some(_) => LOOKS,
+    fn try_allocate(&self, request: &Request, policy: AllocPolicy) -> Result<usize> {
+        let mut state = self.lock_with_tags()?;
+        let probes = match self.source {
+            Some(_) => MAX_PROBES,
             None => usize::MAX,
         };
-        if let Some((segment, base)) = state.search(fit, policy, looks) {
-            state.allocate(segment, base, fit, policy);
+        if let Some((segment, base)) = state.search(request, policy, probes) {
+            state.allocate(segment, base, request, policy);
             return Ok(base);
         }
         match self.source {
             Some(source) => {
                 drop(state);
-                self.allocate_from(source, fit, policy)
+                self.allocate_by_import(source, request, policy)
             }
-            None => Err(Error::Empty { size: fit.size }),
+            None => Err(Error::Empty { size: request.size }),
         }
     }
 
     /// Allocates from a new span of the source, or, if there is none to be had, from whatever fits.
     #[cold]
-    fn allocate_from(
+    fn allocate_by_import(
         &self,
         source: &'src dyn Source,
-        fit: &Fit,
+        request: &Request,
         policy: AllocPolicy,
     ) -> Result<usize> {
-        let error = match self.borrow_for(source, fit) {
+        let error = match self.import_for(source, request) {
             Ok((mut state, segment, base)) => {
-                state.allocate(segment, base, fit, policy);
+                state.allocate(segment, base, request, policy);
                 self.finish(state);
                 return Ok(base);
             }
             Err(error) => error,
         };
-        let mut state = self.secure()?;
-        let (segment, base) = state.search(fit, policy, usize::MAX).ok_or(error)?;
-        state.allocate(segment, base, fit, policy);
+        let mut state = self.lock_with_tags()?;
+        let (segment, base) = state.search(request, policy, usize::MAX).ok_or(error)?;
+        state.allocate(segment, base, request, policy);
         self.finish(state);
         Ok(base)
     }
 }
 
 impl State {
-    fn allocate(&mut self, segment: Tag, base: usize, fit: &Fit, policy: AllocPolicy) {
-        let tag = self.carve(segment, base, fit.space);
+    fn allocate(&mut self, segment: TagRef, base: usize, request: &Request, policy: AllocPolicy) {
+        let tag = self.carve(segment, base, request.rounded_size);
         if policy == AllocPolicy::NextFit {
             // Past the last address, this is the lowest again.
-            self.cursor.address = base.wrapping_add(fit.space);
+            self.cursor.address = base.wrapping_add(request.rounded_size);
             self.cursor.near = Some(tag);
         }
     }
 
     /// A free segment into which the request fits, and where. Among segments that may or may not
-    /// fit, `looks` limits how many are looked at.
+    /// fit, `probes` limits how many are looked at.
     #[inline]
-    fn search(&self, fit: &Fit, policy: AllocPolicy, looks: usize) -> Option<(Tag, usize)> {
+    fn search(
+        &self,
+        request: &Request,
+        policy: AllocPolicy,
+        probes: usize,
+    ) -> Option<(TagRef, usize)> {
         match policy {
-            AllocPolicy::InstantFit => self.instant_fit(fit, looks),
-            AllocPolicy::BestFit => self.best_fit(fit),
-            AllocPolicy::NextFit => self.next_fit(fit),
+            AllocPolicy::InstantFit => self.instant_fit(request, probes),
+            AllocPolicy::BestFit => self.best_fit(request),
+            AllocPolicy::NextFit => self.next_fit(request),
         }
     }
 
     #[inline]
-    fn instant_fit(&self, fit: &Fit, looks: usize) -> Option<(Tag, usize)> {
-        let sure = fit.sure_size().map(|size| self.free.list_at_least(size));
-        if let Some((_, segment)) = sure.and_then(|sure| self.free.first_from(sure)) {
-            return position(fit, segment);
+    fn instant_fit(&self, request: &Request, probes: usize) -> Option<(TagRef, usize)> {
+        let sure = request
+            .guaranteed_size()
+            .map(|size| self.free_lists.first_sufficient_list(size));
+        if let Some((_, segment)) = sure.and_then(|sure| self.free_lists.first_nonempty_from(sure))
+        {
+            return position(request, segment);
         }
         // From here on, no list at or above `sure` has members.
-        let mut looks = looks;
-        for (_, first) in self.free.lists_from(self.free.list_of(fit.space)) {
+        let mut probes = probes;
+        for (_, first) in self
+            .free_lists
+            .nonempty_lists_from(self.free_lists.list_of(request.rounded_size))
+        {
             for segment in members(Some(first)) {
-                let found = position(fit, segment);
-                looks -= 1;
-                if found.is_some() || looks == 0 {
+                let found = position(request, segment);
+                probes -= 1;
+                if found.is_some() || probes == 0 {
                     return found;
                 }
             }
@@ -258,12 +269,13 @@ impl State {
         None
     }
 
-    fn best_fit(&self, fit: &Fit) -> Option<(Tag, usize)> {
+    fn best_fit(&self, request: &Request) -> Option<(TagRef, usize)> {
         // All members of a list are smaller than those of the next.
-        self.free
-            .lists_from(self.free.list_of(fit.space))
+        self.free_lists
+            .nonempty_lists_from(self.free_lists.list_of(request.rounded_size))
             .find_map(|(list, first)| {
-                let mut fitting = members(Some(first)).filter_map(|segment| position(fit, segment));
+                let mut fitting =
+                    members(Some(first)).filter_map(|segment| position(request, segment));
                 if FreeLists::has_one_size(list) {
                     fitting.next()
                 } else {
@@ -272,19 +284,20 @@ impl State {
             })
     }
 
-    fn next_fit(&self, fit: &Fit) -> Option<(Tag, usize)> {
+    fn next_fit(&self, request: &Request) -> Option<(TagRef, usize)> {
         // Spare the walk if nothing is large enough.
-        self.free.first_from(self.free.list_of(fit.space))?;
-        let position_if_free = |segment: Tag, fit: &Fit| {
+        self.free_lists
+            .first_nonempty_from(self.free_lists.list_of(request.rounded_size))?;
+        let position_if_free = |segment: TagRef, request: &Request| {
             let free = segment.is_free();
-            free.then(|| position(fit, segment)).flatten()
+            free.then(|| position(request, segment)).flatten()
         };
         // From the cursor on, once around, and last what lies below it in its segment.
         let start = self.segment_at_cursor()?;
         let here = if start.contains(self.cursor.address) {
-            fit.above(self.cursor.address)
+            request.above(self.cursor.address)
         } else {
-            *fit
+            *request
         };
         if let Some(found) = position_if_free(start, &here) {
             return Some(found);
@@ -292,7 +305,7 @@ impl State {
         let mut segment = start;
         loop {
             segment = self.segment_after(segment)?;
-            if let Some(found) = position_if_free(segment, fit) {
+            if let Some(found) = position_if_free(segment, request) {
                 return Some(found);
             }
             if segment == start {
@@ -302,7 +315,7 @@ impl State {
     }
 
     /// The segment that contains the cursor's address, or else the next one, or the first.
-    fn segment_at_cursor(&self) -> Option<Tag> {
+    fn segment_at_cursor(&self) -> Option<TagRef> {
         let address = self.cursor.address;
         if let Some(mut segment) = self.cursor.near {
             while segment.start.get() > address && !segment.below().is_span() {
@@ -322,7 +335,7 @@ impl State {
     }
 
     /// The next segment in address order; after the last one, the first.
-    fn segment_after(&self, segment: Tag) -> Option<Tag> {
+    fn segment_after(&self, segment: TagRef) -> Option<TagRef> {
         let above = segment.above();
         if !above.is_span() {
             return Some(above);
@@ -332,7 +345,7 @@ impl State {
     }
 
     /// The segment that contains `address`.
-    pub(super) fn segment_containing(&self, address: usize) -> Option<Tag> {
+    pub(super) fn segment_containing(&self, address: usize) -> Option<TagRef> {
         let mut segment = self.spans.containing(address)?.above();
         while segment.last.get() < address {
             segment = segment.above();
@@ -343,7 +356,7 @@ impl State {
 
 /// A free segment and where in it the request fits, if it does.
 #[inline]
-fn position(fit: &Fit, segment: Tag) -> Option<(Tag, usize)> {
-    let base = fit.position(segment.start.get(), segment.last.get())?;
+fn position(request: &Request, segment: TagRef) -> Option<(TagRef, usize)> {
+    let base = request.position(segment.start.get(), segment.last.get())?;
     Some((segment, base))
 }

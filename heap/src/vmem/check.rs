@@ -2,15 +2,15 @@
 
 use core::fmt;
 
-use super::freelist::members;
-use super::segment::{Kind, Tag};
-use super::spans;
+use super::boundary_tag::{Kind, TagRef};
+use super::free_lists::members;
+use super::span_tree;
 use super::state::{State, is_idle};
-use super::{Allocator, Arena, Lock};
+use super::{Arena, Lock, TagSupply};
 
 /// A broken invariant: which one, and where. [`Arena::check`] finds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Fault {
+pub struct Corruption {
     /// The rule that does not hold.
     pub rule: Rule,
     /// The base of the span or segment for which it does not; 0 for the arena as a whole.
@@ -22,8 +22,8 @@ pub struct Fault {
 /// ```text
 ///  SpanTree, SpansDisjoint            in a tree
 ///  Ring, SegmentsFillSpan,       ┌──▶ span ◀──▶ free ◀──▶ allocated ◀──▶ free ◀──┐
-///  FreeMerged, Alignment         └───────────────────────────────────────────────┘
-///  FreeLists, FreeBits                          in a list                in a list
+///  Coalesced, Alignment         └───────────────────────────────────────────────┘
+///  FreeLists, FreeBitmap                          in a list                in a list
 ///  Index                                                  in a bucket
 ///  IdleSpans                     queue of the borrowed spans that are one free segment
 ///  Counters, Cursor              total, allocated, borrowed; where NextFit goes on
@@ -41,11 +41,11 @@ pub enum Rule {
     /// Neighbours know each other.
     Ring,
     /// Two free segments are never neighbours.
-    FreeMerged,
+    Coalesced,
     /// Each free segment is in the list for its size, and nothing else is there.
     FreeLists,
     /// The bit maps say which free lists have members.
-    FreeBits,
+    FreeBitmap,
     /// Each allocated segment is in the index, in the bucket for its base, and nothing else is.
     Index,
     /// Each borrowed span that is entirely free is in the queue of such spans, and no other is.
@@ -56,7 +56,7 @@ pub enum Rule {
     Cursor,
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for Corruption {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let rule = match self.rule {
             Rule::SpanTree => "the tree of spans is out of order",
@@ -64,9 +64,9 @@ impl fmt::Display for Fault {
             Rule::Alignment => "not aligned to the quantum",
             Rule::SegmentsFillSpan => "the segments do not fill the span",
             Rule::Ring => "neighbours do not know each other",
-            Rule::FreeMerged => "free neighbours have not merged",
+            Rule::Coalesced => "free neighbours have not merged",
             Rule::FreeLists => "a free segment is not where it belongs",
-            Rule::FreeBits => "the bit maps of the free lists are wrong",
+            Rule::FreeBitmap => "the bit maps of the free lists are wrong",
             Rule::Index => "an allocated segment is not where it belongs",
             Rule::IdleSpans => "a free borrowed span is not where it belongs",
             Rule::Counters => "a counter is wrong",
@@ -76,16 +76,16 @@ impl fmt::Display for Fault {
     }
 }
 
-impl core::error::Error for Fault {}
+impl core::error::Error for Corruption {}
 
-type Checked = core::result::Result<(), Fault>;
+type Checked = core::result::Result<(), Corruption>;
 
-impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
+impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     /// Walks over everything, with the arena locked, and returns the first rule that is broken.
     /// Expected O(segments + spans · log spans).
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -104,7 +104,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
 
 /// What the walk in address order found.
 #[derive(Default)]
-struct Census {
+struct Totals {
     total: usize,
     borrowed: usize,
     allocated: usize,
@@ -118,47 +118,47 @@ fn require(holds: bool, rule: Rule, address: usize) -> Checked {
     if holds {
         Ok(())
     } else {
-        Err(Fault { rule, address })
+        Err(Corruption { rule, address })
     }
 }
 
 impl State {
     fn check(&self, quantum: usize) -> Checked {
         check_tree(self.spans.root(), 0, usize::MAX)?;
-        let mut census = Census::default();
-        let mut previous: Option<Tag> = None;
+        let mut totals = Totals::default();
+        let mut previous: Option<TagRef> = None;
         let mut next = self.spans.at_or_above(0);
         while let Some(span) = next {
             let start = span.start.get();
             let disjoint = previous.is_none_or(|previous| previous.last.get() < start);
             require(disjoint, Rule::SpansDisjoint, start)?;
-            self.check_span(span, quantum, &mut census)?;
+            self.check_span(span, quantum, &mut totals)?;
             previous = Some(span);
             // Not from its end, which may be wrong.
             next = start
                 .checked_add(1)
                 .and_then(|above| self.spans.at_or_above(above));
         }
-        self.check_free_lists(&census)?;
-        self.check_index(&census)?;
+        self.check_free_lists(&totals)?;
+        self.check_index(&totals)?;
         let mut idle_spans = 0;
         for span in self.idle.iter() {
             idle_spans += 1;
             // More than there are would be a circle.
-            let right = is_idle(span.above()) && idle_spans <= census.idle_spans;
+            let right = is_idle(span.above()) && idle_spans <= totals.idle_spans;
             require(right, Rule::IdleSpans, span.start.get())?;
         }
-        require(idle_spans == census.idle_spans, Rule::IdleSpans, 0)?;
-        let counters = census.total == self.total
-            && census.borrowed == self.borrowed
-            && census.allocated == self.allocated
-            && census.idle_spans == self.idle.len();
+        require(idle_spans == totals.idle_spans, Rule::IdleSpans, 0)?;
+        let counters = totals.total == self.total
+            && totals.borrowed == self.borrowed
+            && totals.allocated == self.allocated
+            && totals.idle_spans == self.idle.len();
         require(counters, Rule::Counters, 0)?;
-        let cursor = self.cursor.near.is_none() || census.cursor_found;
+        let cursor = self.cursor.near.is_none() || totals.cursor_found;
         require(cursor, Rule::Cursor, self.cursor.address)
     }
 
-    fn check_span(&self, span: Tag, quantum: usize, census: &mut Census) -> Checked {
+    fn check_span(&self, span: TagRef, quantum: usize, totals: &mut Totals) -> Checked {
         let mut expected = Some(span.start.get());
         let mut below = span;
         loop {
@@ -171,19 +171,18 @@ impl State {
             require(!segment.is_span(), Rule::Ring, start)?;
             let follows = expected == Some(start) && start <= last;
             require(follows, Rule::SegmentsFillSpan, start)?;
-            let aligned =
-                start.is_multiple_of(quantum) && last.wrapping_add(1).is_multiple_of(quantum);
+            let aligned = start % quantum == 0 && last.wrapping_add(1) % quantum == 0;
             require(aligned, Rule::Alignment, start)?;
             let merged = !(segment.is_free() && below.is_free());
-            require(merged, Rule::FreeMerged, start)?;
+            require(merged, Rule::Coalesced, start)?;
 
-            census.cursor_found |= self.cursor.near == Some(segment);
+            totals.cursor_found |= self.cursor.near == Some(segment);
             if segment.is_free() {
-                census.free_segments += 1;
-                census.idle_spans += usize::from(is_idle(segment));
+                totals.free_segments += 1;
+                totals.idle_spans += usize::from(is_idle(segment));
             } else {
-                census.allocated_segments += 1;
-                census.allocated += segment.size();
+                totals.allocated_segments += 1;
+                totals.allocated += segment.size();
                 let found = self.index.find(start) == Some(segment);
                 require(found, Rule::Index, start)?;
             }
@@ -192,21 +191,21 @@ impl State {
         }
         let fills = below != span && below.last.get() == span.last.get();
         require(fills, Rule::SegmentsFillSpan, span.start.get())?;
-        census.total += span.size();
+        totals.total += span.size();
         if span.kind.get() == (Kind::Span { borrowed: true }) {
-            census.borrowed += span.size();
+            totals.borrowed += span.size();
         }
         Ok(())
     }
 
-    fn check_free_lists(&self, census: &Census) -> Checked {
-        require(self.free.bits_agree(), Rule::FreeBits, 0)?;
+    fn check_free_lists(&self, totals: &Totals) -> Checked {
+        require(self.free_lists.bitmap_agrees(), Rule::FreeBitmap, 0)?;
         let mut count = 0;
-        for (list, first) in self.free.lists_from(0) {
+        for (list, first) in self.free_lists.nonempty_lists_from(0) {
             let mut before = None;
             for segment in members(Some(first)) {
                 let right = segment.is_free()
-                    && self.free.list_of(segment.size()) == list
+                    && self.free_lists.list_of(segment.size()) == list
                     && segment.left.get() == before
                     && segment.below().above() == segment;
                 require(right, Rule::FreeLists, segment.start.get())?;
@@ -214,33 +213,33 @@ impl State {
                 count += 1;
             }
         }
-        require(count == census.free_segments, Rule::FreeLists, 0)
+        require(count == totals.free_segments, Rule::FreeLists, 0)
     }
 
-    fn check_index(&self, census: &Census) -> Checked {
+    fn check_index(&self, totals: &Totals) -> Checked {
         let mut count = 0;
         for (bucket, first) in self.index.heads() {
             for segment in members(Some(first)) {
                 let right = segment.is_allocated()
                     && self.index.bucket_of(segment.start.get()) == bucket
-                    && count < census.allocated_segments;
+                    && count < totals.allocated_segments;
                 require(right, Rule::Index, segment.start.get())?;
                 count += 1;
             }
         }
-        let right = count == census.allocated_segments && count == self.index.len();
+        let right = count == totals.allocated_segments && count == self.index.len();
         require(right, Rule::Index, 0)
     }
 }
 
 /// Checks that a tree is a heap, with bases from `low` to `high`, inclusive.
-fn check_tree(tree: Option<Tag>, low: usize, high: usize) -> Checked {
+fn check_tree(tree: Option<TagRef>, low: usize, high: usize) -> Checked {
     let Some(top) = tree else { return Ok(()) };
     let base = top.start.get();
     let heap = [top.left.get(), top.right.get()]
         .into_iter()
         .flatten()
-        .all(|child| spans::priority(child) <= spans::priority(top));
+        .all(|child| span_tree::priority(child) <= span_tree::priority(top));
     require(top.is_span() && heap, Rule::SpanTree, base)?;
     require(low <= base && base <= high, Rule::SpanTree, base)?;
     // A span at 0 has nothing below it, one at the last address nothing above.
@@ -256,9 +255,7 @@ fn check_tree(tree: Option<Tag>, low: usize, high: usize) -> Checked {
 
 #[cfg(test)]
 mod tests {
-    use super::super::lock::LockApi;
-    use super::super::tags::{NoPages, TagPool};
-    use super::super::{AllocPolicy, Layout, Result, Source};
+    use super::super::{AllocPolicy, Layout, LockApi, NoPages, Result, Source, TagPool};
     use super::*;
 
     type Lock = LockApi<spin::Mutex<()>>;
@@ -301,7 +298,7 @@ mod tests {
         core::mem::forget(pool);
     }
 
-    fn at(state: &State, address: usize) -> Tag {
+    fn at(state: &State, address: usize) -> TagRef {
         state.segment_containing(address).unwrap()
     }
 
@@ -354,7 +351,7 @@ mod tests {
 
     #[test]
     fn free_neighbours_are_found() {
-        finds(Rule::FreeMerged, |state| {
+        finds(Rule::Coalesced, |state| {
             at(state, 0x1010).kind.set(Kind::Free)
         });
     }
@@ -363,7 +360,7 @@ mod tests {
     fn a_free_segment_in_no_list_is_found() {
         finds(Rule::FreeLists, |state| {
             let segment = at(state, 0x1020);
-            state.free.remove(segment);
+            state.free_lists.remove(segment);
         });
     }
 
@@ -371,16 +368,16 @@ mod tests {
     fn a_free_segment_in_the_wrong_list_is_found() {
         finds(Rule::FreeLists, |state| {
             let segment = at(state, 0x1020);
-            state.free.remove(segment);
+            state.free_lists.remove(segment);
             segment.last.set(0x102f);
-            state.free.insert(segment);
+            state.free_lists.insert(segment);
             segment.last.set(0x103f);
         });
     }
 
     #[test]
     fn a_wrong_bit_is_found() {
-        finds(Rule::FreeBits, |state| state.free.flip_bit(100));
+        finds(Rule::FreeBitmap, |state| state.free_lists.flip_bit(100));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! Freeing.
 
-use super::segment::Tag;
+use super::boundary_tag::TagRef;
+use super::request::round_up;
 use super::state::{State, is_idle};
-use super::{Allocator, Arena, Error, Lock, Result, fit};
+use super::{Arena, Error, Lock, Result, TagSupply};
 
-impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
+impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     /// Frees the segment that was allocated at `base`. It merges with free segments below and above
     /// it in its span, and takes no tag: a merger gives up to two back.
     ///
@@ -15,7 +16,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -43,7 +44,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// `base`.
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -59,7 +60,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// As [`free`](Self::free); [`Error::WrongSize`] if the segment has another size;
     /// [`Error::AllocZeroSize`] and [`Error::SizeOverflow`] for sizes that none has.
     pub fn free_sized(&self, base: usize, size: usize) -> Result<()> {
-        let space = fit::round_up(size, self.quantum)?;
+        let space = round_up(size, self.quantum)?;
         self.free_if(base, |segment| {
             if segment.size() == space {
                 Ok(())
@@ -74,7 +75,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     }
 
     #[inline]
-    fn free_if(&self, base: usize, check: impl FnOnce(Tag) -> Result<()>) -> Result<()> {
+    fn free_if(&self, base: usize, check: impl FnOnce(TagRef) -> Result<()>) -> Result<()> {
         let mut state = self.lock();
         let segment = state.index.take(base, |segment| {
             if segment.busy.get() {
@@ -82,13 +83,13 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
             }
             check(segment)
         })?;
-        let merged = state.release(segment);
+        let merged = state.free_and_coalesce(segment);
         let above = merged.above();
         if above.is_borrowed_span() {
             if is_idle(merged) {
                 state.idle.push(above);
             }
-            self.give_back(state, above, self.kept_spans);
+            self.release_idle_spans(state, above, self.retained_spans);
         } else {
             self.finish(state);
         }
@@ -98,7 +99,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
 
 impl State {
     /// The allocated segment that starts at `base`, unless another operation on it is under way.
-    pub(super) fn allocated_at(&self, base: usize) -> Result<Tag> {
+    pub(super) fn allocated_at(&self, base: usize) -> Result<TagRef> {
         let segment = self
             .index
             .find(base)

@@ -1,12 +1,12 @@
 //! Spans: added, borrowed from the source, and given back.
 
-use super::fit::Fit;
-use super::restock::PER_OPERATION;
-use super::segment::Tag;
+use super::boundary_tag::TagRef;
+use super::request::Request;
 use super::state::{State, is_idle};
-use super::{Allocator, Arena, Error, Layout, Lock, Locked, Result, Source};
+use super::tag_refill::TAGS_PER_OPERATION;
+use super::{Arena, Error, Layout, Lock, Locked, Result, Source, TagSupply};
 
-impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
+impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// Adds a span that is not borrowed from anybody: the addresses from `base` on, `len` of them.
     /// All of it is free. It stays until the arena is dropped, and never merges with another span.
     /// O(log spans).
@@ -18,7 +18,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -34,10 +34,10 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// [`Error::SizeOverflow`] if all spans together are more than the largest number,
     /// [`Error::AllocatorError`].
     pub fn add_span(&self, base: usize, len: usize) -> Result<()> {
-        let mut state = self.secure()?;
+        let mut state = self.lock_with_tags()?;
         let last = self.check_span(&state, base, len)?;
         state.reserve(len, self.limit)?;
-        state.settle(len);
+        state.end_reservation(len);
         state.add_span(base, last, false);
         self.finish(state);
         Ok(())
@@ -55,7 +55,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
@@ -72,8 +72,8 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// [`Error::AllocatorError`], and those of [`xalloc`](Self::xalloc) about the layout.
     pub fn import(&self, layout: Layout) -> Result<()> {
         let source = self.source.ok_or(Error::NoSource)?;
-        let fit = Fit::new(&layout, self.quantum)?;
-        let (state, ..) = self.borrow_needed(source, &fit)?;
+        let request = Request::new(&layout, self.quantum)?;
+        let (state, ..) = self.import_exact(source, &request)?;
         self.finish(state);
         Ok(())
     }
@@ -81,58 +81,58 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// Borrows a span in which there is room for a request, and at least the minimum import if possible.
     /// Returns its segment and where in it the request fits, with the arena locked and tags in hand for
     /// a split.
-    pub(super) fn borrow_for(
+    pub(super) fn import_for(
         &self,
         source: &'src dyn Source,
-        fit: &Fit,
-    ) -> Result<(Locked<'_, L>, Tag, usize)> {
-        if self.min_import > fit.space {
-            let layout = fit.to_import(self.import_quantum, self.min_import)?;
-            let borrowed = self.borrow(source, fit, layout);
+        request: &Request,
+    ) -> Result<(Locked<'_, L>, TagRef, usize)> {
+        if self.min_import > request.rounded_size {
+            let layout = request.import_layout(self.import_quantum, self.min_import)?;
+            let borrowed = self.import_span(source, request, layout);
             if borrowed.is_ok() {
                 return borrowed;
             }
         }
-        self.borrow_needed(source, fit)
+        self.import_exact(source, request)
     }
 
-    /// As [`borrow_for`](Self::borrow_for), without a minimum.
+    /// As [`import_for`](Self::import_for), without a minimum.
     #[inline]
-    fn borrow_needed(
+    fn import_exact(
         &self,
         source: &'src dyn Source,
-        fit: &Fit,
-    ) -> Result<(Locked<'_, L>, Tag, usize)> {
-        let layout = fit.to_import(self.import_quantum, 0)?;
-        let borrowed = self.borrow(source, fit, layout);
-        if borrowed.is_err()
-            && let Some(layout) = fit.to_import_at_min(self.import_quantum)
-        {
-            return self.borrow(source, fit, layout).or(borrowed);
+        request: &Request,
+    ) -> Result<(Locked<'_, L>, TagRef, usize)> {
+        let layout = request.import_layout(self.import_quantum, 0)?;
+        let borrowed = self.import_span(source, request, layout);
+        if borrowed.is_err() {
+            if let Some(layout) = request.import_layout_at_min(self.import_quantum) {
+                return self.import_span(source, request, layout).or(borrowed);
+            }
         }
         borrowed
     }
 
-    fn borrow(
+    fn import_span(
         &self,
         source: &'src dyn Source,
-        fit: &Fit,
+        request: &Request,
         layout: Layout,
-    ) -> Result<(Locked<'_, L>, Tag, usize)> {
+    ) -> Result<(Locked<'_, L>, TagRef, usize)> {
         let size = layout.size();
-        let mut state = self.secure()?;
+        let mut state = self.lock_with_tags()?;
         state.reserve(size, self.limit)?;
-        let tags = state.stash.split(PER_OPERATION);
+        let tags = state.tag_cache.split(TAGS_PER_OPERATION);
         drop(state);
 
         let lent = source.import(layout);
 
         let mut state = self.lock();
-        state.stash.append(tags);
-        state.settle(size);
+        state.tag_cache.append(tags);
+        state.end_reservation(size);
         let base = lent?;
         let place = self.check_span(&state, base, size).and_then(|last| {
-            let position = fit.position(base, last).ok_or(Error::Other(
+            let position = request.position(base, last).ok_or(Error::Other(
                 "the source lent a range that does not satisfy the layout",
             ))?;
             Ok((last, position))
@@ -158,7 +158,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
         if len == 0 {
             return Err(Error::AllocZeroSize);
         }
-        if !(base | len).is_multiple_of(quantum) {
+        if (base | len) % quantum != 0 {
             return Err(Error::UnalignedSpan { base, len, quantum });
         }
         let last = base
@@ -185,7 +185,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
@@ -208,7 +208,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
                 break;
             };
             from = span.last.get().checked_add(1);
-            given_back += self.give_back(state, span, 0);
+            given_back += self.release_idle_spans(state, span, 0);
         }
         given_back
     }
@@ -217,32 +217,33 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     /// more than `keep` free spans; if none is to be kept, also the free end of this span. Returns
     /// how much the source took.
     #[inline(never)]
-    pub(super) fn give_back<'a>(
+    pub(super) fn release_idle_spans<'a>(
         &'a self,
         mut state: Locked<'a, L>,
-        span: Tag,
+        span: TagRef,
         keep: usize,
     ) -> usize {
         let Some(source) = self.source else { return 0 };
         let mut given_back = 0;
         if keep == 0 {
-            (state, given_back) = self.give_back_tail(state, source, span);
+            (state, given_back) = self.release_free_tail(state, source, span);
         }
-        while state.idle.len() > keep
-            && let Some(span) = state.idle.oldest_at_rest()
-        {
+        while state.idle.len() > keep {
+            let Some(span) = state.idle.oldest_not_busy() else {
+                break;
+            };
             let (base, last, size) = (span.start.get(), span.last.get(), span.size());
             // Out of the arena first: once the source has it, it may come back in an import.
             state.remove_span(span);
-            state.hold(size);
-            let tags = state.stash.split(2);
+            state.reserve_for_release(size);
+            let tags = state.tag_cache.split(2);
             drop(state);
             // SAFETY: the source lent this span, it has this size, and the arena does not know it
             // any more.
             let released = unsafe { source.release(base, size) };
             state = self.lock();
-            state.stash.append(tags);
-            state.settle(size);
+            state.tag_cache.append(tags);
+            state.end_reservation(size);
             if released.is_err() {
                 // Somebody may have added the range meanwhile, against all rules.
                 if state.spans.overlapping(base, last).is_none() {
@@ -257,11 +258,11 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     }
 
     /// Offers the free end of a span to the source, unless the whole span is free.
-    fn give_back_tail<'a>(
+    fn release_free_tail<'a>(
         &'a self,
         mut state: Locked<'a, L>,
         source: &dyn Source,
-        span: Tag,
+        span: TagRef,
     ) -> (Locked<'a, L>, usize) {
         let mut given_back = 0;
         // More may become free while the source is called.
@@ -269,25 +270,25 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
             && span.below().is_free()
             && !is_idle(span.below())
             && !span.busy.get()
-            && !state.keeps_tails
+            && !state.source_cannot_shrink
         {
             let (base, size) = (span.start.get(), span.size());
             let Some(last) = state.cut_tail(span, self.import_quantum) else {
                 break;
             };
             let new_size = span.size();
-            state.hold(size - new_size);
-            let tags = state.stash.split(1);
+            state.reserve_for_release(size - new_size);
+            let tags = state.tag_cache.split(1);
             span.busy.set(true);
             drop(state);
             // SAFETY: the source lent this span, it had this size, what was cut off was free, and
             // the mark keeps others away from the end of the span, and the span in the arena.
             let shrunk = unsafe { source.shrink(base, size, new_size) };
             state = self.lock();
-            state.stash.append(tags);
-            state.settle(size - new_size);
+            state.tag_cache.append(tags);
+            state.end_reservation(size - new_size);
             if let Err(error) = shrunk {
-                state.keeps_tails |= error == Error::NotSupported;
+                state.source_cannot_shrink |= error == Error::NotSupported;
                 // Somebody may have added the range meanwhile, against all rules. Then the span stays
                 // busy and is never given back, for the source has lent more than the arena knows.
                 if state.spans.overlapping(base + new_size, last).is_none() {
@@ -303,7 +304,7 @@ impl<'src, A: Allocator, L: Lock> Arena<'_, 'src, A, L> {
     }
 }
 
-impl<A: Allocator + Sync, L: Lock + Sync> Source for Arena<'_, '_, A, L> {
+impl<A: TagSupply + Sync, L: Lock + Sync> Source for Arena<'_, '_, A, L> {
     fn quantum(&self) -> usize {
         self.quantum
     }

@@ -11,13 +11,13 @@
 //! The first 64 lie in the arena itself while there is no page 0.
 //!
 //! Without pages the table stays as it is, and its buckets get longer. A page that was refused is asked
-//! for again after `RETRY` insertions which would have used it.
+//! for again after `RETRY_INSERTIONS` insertions which would have used it.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
 
-use super::segment::Tag;
-use super::tags::{PAGE_SIZE, Page};
+use super::boundary_tag::TagRef;
+use super::tag_supply::{PAGE_SIZE, Page};
 use super::{Error, Result};
 
 /// How many buckets need no page; a power of two.
@@ -30,11 +30,11 @@ const DIRECT: usize = 64;
 const DIRECTORIES: usize = 16;
 /// After how many insertions a refused page is asked for again: as many as its buckets are for, so that
 /// asking costs little for each, and however large the table once was.
-const RETRY: usize = PER_PAGE;
+const RETRY_INSERTIONS: usize = PER_PAGE;
 const MAX_BUCKETS: usize = (DIRECT + DIRECTORIES * PER_PAGE) * PER_PAGE;
 
 /// The members of a bucket are linked by `right`.
-type Bucket = Cell<Option<Tag>>;
+type Bucket = Cell<Option<TagRef>>;
 type Leaf = [Bucket; PER_PAGE];
 type Directory = [Cell<Option<NonNull<Leaf>>>; PER_PAGE];
 
@@ -61,12 +61,12 @@ pub(super) struct Index {
     /// With fewer segments than this, the table is sparse: see `set_buckets`.
     sparse_below: usize,
     /// Whether the next bucket is due, and wants a page that nobody has asked for yet.
-    hungry: bool,
+    growth_due: bool,
     /// Whether somebody is asking for a page.
-    asking: bool,
+    request_in_flight: bool,
     /// How many more insertions that want a page go without asking, because the supply has refused
     /// one.
-    patience: usize,
+    retry_in: usize,
 }
 
 impl Index {
@@ -82,9 +82,9 @@ impl Index {
             top: INLINE / 2,
             len: 0,
             sparse_below: 0,
-            hungry: false,
-            asking: false,
-            patience: 0,
+            growth_due: false,
+            request_in_flight: false,
+            retry_in: 0,
         }
     }
 
@@ -100,7 +100,7 @@ impl Index {
     }
 
     /// The allocated segment that starts at `base`.
-    pub(super) fn find(&self, base: usize) -> Option<Tag> {
+    pub(super) fn find(&self, base: usize) -> Option<TagRef> {
         let mut member = self.bucket(self.bucket_of(base)).get();
         while let Some(tag) = member {
             if tag.start.get() == base {
@@ -113,7 +113,7 @@ impl Index {
 
     /// Adds a segment.
     #[inline]
-    pub(super) fn insert(&mut self, tag: Tag) {
+    pub(super) fn insert(&mut self, tag: TagRef) {
         push(self.bucket(self.bucket_of(tag.start.get())), tag);
         self.len += 1;
         if self.len > self.buckets {
@@ -126,8 +126,8 @@ impl Index {
     pub(super) fn take(
         &mut self,
         base: usize,
-        check: impl FnOnce(Tag) -> Result<()>,
-    ) -> Result<Tag> {
+        check: impl FnOnce(TagRef) -> Result<()>,
+    ) -> Result<TagRef> {
         let bucket = self.bucket(self.bucket_of(base));
         let mut before = None;
         let mut member = bucket.get();
@@ -149,7 +149,7 @@ impl Index {
     }
 
     /// The first member of each bucket, with the number of the bucket.
-    pub(super) fn heads(&self) -> impl Iterator<Item = (usize, Tag)> {
+    pub(super) fn heads(&self) -> impl Iterator<Item = (usize, TagRef)> {
         (0..self.buckets).filter_map(|number| Some((number, self.bucket(number).get()?)))
     }
 
@@ -175,7 +175,7 @@ impl Index {
                 debug_assert!(number < INLINE, "pages cover the other buckets");
                 return &self.inline[number % INLINE];
             }
-            None => self.far_leaf(page - DIRECT),
+            None => self.leaf_in_directory(page - DIRECT),
         };
         // SAFETY: a page of buckets stays valid while it belongs to the index, was initialised when
         // it was installed, and is changed through cells only.
@@ -185,7 +185,7 @@ impl Index {
 
     /// A page of buckets beyond the first `DIRECT`.
     #[inline]
-    fn far_leaf(&self, page: usize) -> NonNull<Leaf> {
+    fn leaf_in_directory(&self, page: usize) -> NonNull<Leaf> {
         self.directory(page / PER_PAGE)
             .and_then(|directory| directory[page % PER_PAGE].get())
             .expect("pages cover the buckets")
@@ -207,8 +207,8 @@ impl Index {
                 return;
             }
             if self.buckets >= self.leaves * PER_PAGE {
-                self.hungry = !self.asking && self.patience == 0;
-                self.patience = self.patience.saturating_sub(1);
+                self.growth_due = !self.request_in_flight && self.retry_in == 0;
+                self.retry_in = self.retry_in.saturating_sub(1);
                 return;
             }
             self.split();
@@ -264,14 +264,14 @@ impl Index {
 
     /// Whether the table would grow if it had a page.
     #[inline]
-    pub(super) fn wants_page(&self) -> bool {
-        self.hungry
+    pub(super) fn is_growth_due(&self) -> bool {
+        self.growth_due
     }
 
-    /// Whether the caller shall ask the supply for a page, and tell the answer to `supply_page`.
-    pub(super) fn ask_page(&mut self) -> bool {
-        let ask = core::mem::take(&mut self.hungry);
-        self.asking |= ask;
+    /// Whether the caller shall ask the supply for a page, and tell the answer to `finish_page_request`.
+    pub(super) fn begin_page_request(&mut self) -> bool {
+        let ask = core::mem::take(&mut self.growth_due);
+        self.request_in_flight |= ask;
         ask
     }
 
@@ -279,10 +279,10 @@ impl Index {
     ///
     /// # Safety
     /// The page comes from the arena's supply, and nobody else uses it until `take_page` returns it.
-    pub(super) unsafe fn supply_page(&mut self, page: Option<NonNull<Page>>) {
-        self.asking = false;
+    pub(super) unsafe fn finish_page_request(&mut self, page: Option<NonNull<Page>>) {
+        self.request_in_flight = false;
         let Some(page) = page else {
-            self.patience = RETRY;
+            self.retry_in = RETRY_INSERTIONS;
             return;
         };
         // Nobody else asked meanwhile, so the place is as vacant as it was then.
@@ -333,7 +333,7 @@ impl Index {
     }
 
     /// Empties the first buckets, and returns what was in them.
-    fn take_first(&self) -> [Option<Tag>; INLINE] {
+    fn take_first(&self) -> [Option<TagRef>; INLINE] {
         core::array::from_fn(|number| self.bucket(number).take())
     }
 
@@ -379,7 +379,7 @@ fn hash(base: usize) -> usize {
 }
 
 #[inline]
-fn push(bucket: &Bucket, tag: Tag) {
+fn push(bucket: &Bucket, tag: TagRef) {
     tag.right.set(bucket.replace(Some(tag)));
 }
 

@@ -1,10 +1,10 @@
 //! A general allocator of ranges of numbers: addresses, page frames, process ids.
 //!
-//! After Bonwick and Adams, "Magazines and Vmem: Extending the Slab Allocator to Many CPUs and
+//! After Bonwick and Adams, "Magazines and Vmem: Extending the Slab TagSupply to Many CPUs and
 //! Arbitrary Resources" (USENIX 2001). An [`Arena`] has *spans*, which were added to it or which it
 //! borrowed from its [`Source`], and in them *segments*, free or allocated, that are multiples of
-//! its *quantum*. It never touches what its numbers stand for: a [*boundary tag*](Bt) describes each
-//! span and each segment, and these come from a [tag supply](Allocator).
+//! its *quantum*. It never touches what its numbers stand for: a [*boundary tag*](BoundaryTag) describes each
+//! span and each segment, and these come from a [tag supply](TagSupply).
 //!
 //! ```text
 //!              import ──▶               alloc ──▶
@@ -14,13 +14,13 @@
 //!   └────────┘            └─────┬─────┘              │ arena whose source this is │
 //!              ◀── release    tags      ◀── free     └────────────────────────────┘
 //!              ◀── shrink ┌─────┴─────┐
-//!                         │ Allocator │
+//!                         │ TagSupply │
 //!                         └───────────┘
 //! ```
 //!
 //! ```
-//! use heap::vmem::tags::{NoPages, TagPool};
-//! use heap::vmem::{AllocPolicy, Arena, lock::LockApi};
+//! use heap::vmem::{NoPages, TagPool};
+//! use heap::vmem::{AllocPolicy, Arena, LockApi};
 //!
 //! type Lock = LockApi<spin::Mutex<()>>;
 //! static TAGS: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
@@ -39,52 +39,51 @@
 //! one that calls it.
 
 mod allocate;
+mod arena_error;
+mod arena_lock;
+mod boundary_tag;
 mod check;
-pub mod error;
-mod fit;
+mod compat;
+mod constraints;
+#[cfg(test)]
+mod cost_tests;
 mod free;
-mod freelist;
-mod idle;
+mod free_lists;
+mod idle_spans;
 mod import;
 mod index;
-pub mod layout;
-pub mod lock;
+mod inspect;
 mod policy;
-mod pool;
+mod request;
 mod resize;
-mod restock;
-mod segment;
-mod segments;
 mod source;
-mod spans;
-mod stash;
+mod span_tree;
 mod state;
-#[cfg(test)]
-mod steps;
-pub mod tags;
+mod tag_cache;
+mod tag_pool;
+mod tag_refill;
+mod tag_supply;
 mod view;
 
 use core::cell::UnsafeCell;
 use core::fmt;
 use core::ops::{Deref, DerefMut};
 
-pub use check::{Fault, Rule};
-pub use error::{Error, Result};
-pub use layout::Layout;
-pub use lock::Lock;
+pub use arena_error::{Error, Result};
+pub use arena_lock::{Lock, LockApi};
+pub use boundary_tag::BoundaryTag;
+pub use check::{Corruption, Rule};
+pub use compat::{Allocator, Bt, alloc, error, layout, lock};
+pub use constraints::Layout;
+pub use inspect::{Segment, SegmentKind, Segments, SpanExtent};
 pub use policy::AllocPolicy;
-pub use segment::Bt;
-pub use segments::{Segment, SegmentKind, Segments, SpanExtent};
 pub use source::Source;
-pub use tags::Allocator;
+pub use tag_pool::{NoPages, TagCounts, TagPool};
+pub use tag_supply::{PAGE_SIZE, Page, PageSupply, TagSupply};
 pub use view::ArenaView;
 
+use request::round_up;
 use state::State;
-
-/// Traits for the supply of boundary tags.
-pub mod alloc {
-    pub use super::tags::Allocator;
-}
 
 /// An arena: a set of spans, divided into free and allocated segments.
 ///
@@ -112,7 +111,7 @@ pub mod alloc {
 /// ```
 ///
 /// ```
-/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # use heap::vmem::*;
 /// # type Lock = LockApi<spin::Mutex<()>>;
 /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
 /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
@@ -126,7 +125,7 @@ pub mod alloc {
 /// assert_eq!((arena.allocated_space(), arena.free_space()), (0x7000, 0x3000));
 /// # Ok::<(), Error>(())
 /// ```
-pub struct Arena<'label, 'src, A: Allocator, L: Lock> {
+pub struct Arena<'label, 'src, A: TagSupply, L: Lock> {
     label: &'label str,
     quantum: usize,
     /// In multiples of this spans are borrowed and given back: the source's quantum, if that is coarser.
@@ -135,7 +134,7 @@ pub struct Arena<'label, 'src, A: Allocator, L: Lock> {
     /// rest of what is lent.
     resize_tags: usize,
     source: Option<&'src dyn Source>,
-    kept_spans: usize,
+    retained_spans: usize,
     min_import: usize,
     limit: usize,
     reclaim: Option<&'src Reclaim<'src>>,
@@ -164,11 +163,11 @@ pub type Reclaim<'a> = dyn Fn(usize) -> bool + Sync + 'a;
 pub type LeakHook = fn(label: &str, allocated: usize);
 
 // SAFETY: the state consists of boundary tags that belong to the arena, and moves with it.
-unsafe impl<A: Allocator + Send, L: Lock + Send> Send for Arena<'_, '_, A, L> {}
+unsafe impl<A: TagSupply + Send, L: Lock + Send> Send for Arena<'_, '_, A, L> {}
 // SAFETY: the lock guards the state.
-unsafe impl<A: Allocator + Sync, L: Lock + Sync> Sync for Arena<'_, '_, A, L> {}
+unsafe impl<A: TagSupply + Sync, L: Lock + Sync> Sync for Arena<'_, '_, A, L> {}
 
-impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
+impl<'label, 'src, A: TagSupply, L: Lock> Arena<'label, 'src, A, L> {
     /// Creates an arena without spans. Takes no tag; [`add_span`](Self::add_span) and the source
     /// make of it what the [diagram](Self) shows.
     ///
@@ -195,12 +194,12 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
             quantum,
             import_quantum: quantum.max(source_quantum),
             resize_tags: if source_quantum > quantum {
-                restock::RESERVE + 1
+                tag_refill::SHRINK_RESERVE + 1
             } else {
                 1
             },
             source,
-            kept_spans: 1,
+            retained_spans: 1,
             min_import: 0,
             limit: usize::MAX,
             reclaim: None,
@@ -226,22 +225,22 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
     /// # source.add_span(0x8_0000, 0x2000)?;
     /// for kept in [0, 1] {
     ///     let arena = Arena::<_, Lock>::create("addresses", 0x1000, Some(&source), &tags)?;
-    ///     let arena = arena.with_kept_spans(kept);
+    ///     let arena = arena.with_retained_spans(kept);
     ///     arena.free(arena.alloc(0x1000, AllocPolicy::InstantFit)?)?;
     ///     assert_eq!(source.allocated_space(), kept * 0x1000);
     /// }
     /// # Ok::<(), Error>(())
     /// ```
     #[must_use]
-    pub fn with_kept_spans(mut self, spans: usize) -> Self {
-        self.kept_spans = spans;
+    pub fn with_retained_spans(mut self, spans: usize) -> Self {
+        self.retained_spans = spans;
         self
     }
 
@@ -260,7 +259,7 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
@@ -273,7 +272,7 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     /// ```
     #[must_use]
     pub fn with_min_import(mut self, size: usize) -> Self {
-        self.min_import = fit::round_up(size, self.import_quantum).unwrap_or(0);
+        self.min_import = round_up(size, self.import_quantum).unwrap_or(0);
         self
     }
 
@@ -294,7 +293,7 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     ///
     /// ```
     /// # use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// let asked = AtomicUsize::new(0);
@@ -327,7 +326,7 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     ///
     /// ```
     /// # use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// static LEAKED: AtomicUsize = AtomicUsize::new(0);
@@ -415,25 +414,21 @@ impl<L: Lock> DerefMut for Locked<'_, L> {
     }
 }
 
-impl<A: Allocator, L: Lock> Drop for Arena<'_, '_, A, L> {
+impl<A: TagSupply, L: Lock> Drop for Arena<'_, '_, A, L> {
     /// Gives free borrowed spans back to the source, and all tags and index pages to their supply.
     ///
     /// A span with live allocations stays with whoever uses them: see
     /// [`with_leak_hook`](Arena::with_leak_hook). O(segments).
     fn drop(&mut self) {
-        if let Some(hook) = self.on_leak
-            && self.state.get_mut().allocated != 0
-        {
-            hook(self.label, self.state.get_mut().allocated);
-        }
         let state = self.state.get_mut();
+        if let Some(hook) = self.on_leak.filter(|_| state.allocated != 0) {
+            hook(self.label, state.allocated);
+        }
         while let Some(span) = state.spans.root() {
             // About the extent of a busy span the source and the arena may disagree: a call about it
             // has panicked, or was answered against all rules.
-            if state::is_idle(span.above())
-                && !span.busy.get()
-                && let Some(source) = self.source
-            {
+            let is_whole = state::is_idle(span.above()) && !span.busy.get();
+            if let Some(source) = self.source.filter(|_| is_whole) {
                 // SAFETY: the source lent this span, nothing of it is allocated, and the arena
                 // forgets it. If the source does not take it, there is nobody left to keep it.
                 let _ = unsafe { source.release(span.start.get(), span.size()) };
@@ -442,24 +437,24 @@ impl<A: Allocator, L: Lock> Drop for Arena<'_, '_, A, L> {
             let mut segment = span.above();
             while segment != span {
                 let above = segment.above();
-                state.stash.put(segment);
+                state.tag_cache.put(segment);
                 segment = above;
             }
-            state.stash.put(span);
+            state.tag_cache.put(span);
         }
         state.index.clear();
-        let tags = core::mem::take(&mut state.stash);
+        let tags = core::mem::take(&mut state.tag_cache);
         let mut pages = core::iter::from_fn(|| self.state.get_mut().index.take_page());
         let page = pages.next();
         for page in pages {
             // SAFETY: the page came from the supply, and the index has given it up.
             unsafe { self.allocator.deallocate_page(page) };
         }
-        self.give_back_memory(tags, page);
+        self.return_to_supply(tags, page);
     }
 }
 
-impl<A: Allocator, L: Lock> fmt::Debug for Arena<'_, '_, A, L> {
+impl<A: TagSupply, L: Lock> fmt::Debug for Arena<'_, '_, A, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (total, allocated, borrowed) = {
             let state = self.lock();

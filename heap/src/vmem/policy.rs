@@ -18,7 +18,7 @@
 /// ```
 ///
 /// ```
-/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # use heap::vmem::*;
 /// # type Lock = LockApi<spin::Mutex<()>>;
 /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
 /// let arena = Arena::<_, Lock>::create("numbers", 1, None, &tags)?;

@@ -2,11 +2,12 @@
 
 use core::cmp::Ordering;
 
-use super::restock::RESERVE;
-use super::segment::Tag;
-use super::{Allocator, Arena, Error, Lock, Locked, Result, fit};
+use super::boundary_tag::TagRef;
+use super::request::round_up;
+use super::tag_refill::SHRINK_RESERVE;
+use super::{Arena, Error, Lock, Locked, Result, TagSupply};
 
-impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
+impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     /// Changes the size of the segment that was allocated at `base` to `new_size`, rounded up to the
     /// quantum, without moving it.
     ///
@@ -27,7 +28,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
@@ -58,13 +59,15 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     /// reserved for this have been used up; and when a source with a coarser quantum would have to lend
     /// more than is missing, and there is no tag for the rest.
     pub fn resize(&self, base: usize, new_size: usize) -> Result<()> {
-        let space = fit::round_up(new_size, self.quantum)?;
+        let space = round_up(new_size, self.quantum)?;
         let mut state = self.lock();
         // What follows may need a tag: when shrinking, or for what a source with a coarser quantum lends
         // beyond need. If there is none, it may still turn out that it does not.
         let wanted = self.resize_tags;
-        if state.stash.len() < wanted {
-            state = self.restock(state, wanted).unwrap_or_else(|_| self.lock());
+        if state.tag_cache.len() < wanted {
+            state = self
+                .refill_tags(state, wanted)
+                .unwrap_or_else(|_| self.lock());
         }
         let segment = state.allocated_at(base)?;
         let last = base
@@ -77,21 +80,21 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
         }
     }
 
-    fn shrink<'a>(&'a self, mut state: Locked<'a, L>, segment: Tag, last: usize) -> Result<()> {
-        if state.stash.len() == 0 && !segment.above().is_free() {
+    fn shrink<'a>(&'a self, mut state: Locked<'a, L>, segment: TagRef, last: usize) -> Result<()> {
+        if state.tag_cache.len() == 0 && !segment.above().is_free() {
             return Err(Error::AllocatorError);
         }
         state.shrink(segment, last);
         let above = segment.above().above();
         if above.is_borrowed_span() {
-            self.give_back(state, above, self.kept_spans);
+            self.release_idle_spans(state, above, self.retained_spans);
         } else {
             self.finish(state);
         }
         Ok(())
     }
 
-    fn grow<'a>(&'a self, mut state: Locked<'a, L>, segment: Tag, last: usize) -> Result<()> {
+    fn grow<'a>(&'a self, mut state: Locked<'a, L>, segment: TagRef, last: usize) -> Result<()> {
         let above = segment.above();
         let (room, end) = if above.is_free() {
             (above.last.get(), above.above())
@@ -122,8 +125,8 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
     fn extend<'a>(
         &'a self,
         mut state: Locked<'a, L>,
-        segment: Tag,
-        span: Tag,
+        segment: TagRef,
+        span: TagRef,
         last: usize,
     ) -> Result<()> {
         let base = segment.start.get();
@@ -136,7 +139,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
         let (span_base, end, size) = (span.start.get(), span.last.get(), span.size());
         let new_last = (last - span_base)
             .checked_add(1)
-            .and_then(|new_size| fit::round_up(new_size, self.import_quantum).ok())
+            .and_then(|new_size| round_up(new_size, self.import_quantum).ok())
             .and_then(|new_size| span_base.checked_add(new_size - 1))
             .ok_or(Error::SizeOverflow {
                 size: last - base + 1,
@@ -149,7 +152,8 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
         if state.spans.overlapping(end + 1, new_last).is_some() {
             return Err(occupied);
         }
-        if new_last != last && segment.last.get() == end && state.stash.len() <= RESERVE {
+        if new_last != last && segment.last.get() == end && state.tag_cache.len() <= SHRINK_RESERVE
+        {
             return Err(Error::AllocatorError);
         }
         state.reserve(more, self.limit)?;
@@ -160,7 +164,7 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
         if before != end {
             state.grow(segment, end);
         }
-        let tags = state.stash.split(1);
+        let tags = state.tag_cache.split(1);
         segment.busy.set(true);
         span.busy.set(true);
         drop(state);
@@ -179,8 +183,8 @@ impl<A: Allocator, L: Lock> Arena<'_, '_, A, L> {
             state = self.lock();
         }
 
-        state.stash.append(tags);
-        state.settle(more);
+        state.tag_cache.append(tags);
+        state.end_reservation(more);
         segment.busy.set(false);
         // If the source did not take back what overlaps another span, the span stays busy and is never
         // given back, for the source has lent more than the arena knows.

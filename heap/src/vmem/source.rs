@@ -24,7 +24,7 @@ use super::{Error, Layout, Result};
 /// An arena is a source itself:
 ///
 /// ```
-/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # use heap::vmem::*;
 /// # type Lock = LockApi<spin::Mutex<()>>;
 /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
 /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
@@ -57,7 +57,7 @@ pub trait Source: Sync {
     /// ```
     ///
     /// ```
-    /// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+    /// # use heap::vmem::*;
     /// # type Lock = LockApi<spin::Mutex<()>>;
     /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
     /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;

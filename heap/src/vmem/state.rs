@@ -3,22 +3,22 @@
 //! No step here can fail: the tags that it takes were made sure of before, and what it may do was
 //! decided by its caller.
 
-use super::fit::round_up;
-use super::freelist::FreeLists;
-use super::idle::IdleSpans;
+use super::boundary_tag::{Kind, TagRef};
+use super::free_lists::FreeLists;
+use super::idle_spans::IdleSpans;
 use super::index::Index;
-use super::restock::{PER_OPERATION, RESERVE};
-use super::segment::{Kind, Tag};
-use super::spans::Spans;
-use super::stash::Stash;
+use super::request::round_up;
+use super::span_tree::SpanTree;
+use super::tag_cache::TagCache;
+use super::tag_refill::{SHRINK_RESERVE, TAGS_PER_OPERATION};
 use super::{Error, Result};
 
 /// The structures of an arena.
 pub(super) struct State {
-    pub(super) spans: Spans,
-    pub(super) free: FreeLists,
+    pub(super) spans: SpanTree,
+    pub(super) free_lists: FreeLists,
     pub(super) index: Index,
-    pub(super) stash: Stash,
+    pub(super) tag_cache: TagCache,
     pub(super) cursor: Cursor,
     /// Bytes in all spans.
     pub(super) total: usize,
@@ -27,11 +27,11 @@ pub(super) struct State {
     /// Bytes in all borrowed spans.
     pub(super) borrowed: usize,
     /// How much `total` may yet grow by operations that are waiting for the source.
-    pending: usize,
+    reserved: usize,
     /// The borrowed spans that are entirely free.
     pub(super) idle: IdleSpans,
     /// Whether the source has said that it does not take parts of spans.
-    pub(super) keeps_tails: bool,
+    pub(super) source_cannot_shrink: bool,
     /// Goes up whenever a tag leaves the address order, so that whoever remembers a tag knows
     /// whether it is still there.
     pub(super) generation: u64,
@@ -43,23 +43,23 @@ pub(super) struct Cursor {
     /// The first address to be considered.
     pub(super) address: usize,
     /// A segment near it.
-    pub(super) near: Option<Tag>,
+    pub(super) near: Option<TagRef>,
 }
 
 impl State {
     pub(super) fn new(shift: u32) -> Self {
         Self {
-            spans: Spans::default(),
-            free: FreeLists::new(shift),
+            spans: SpanTree::default(),
+            free_lists: FreeLists::new(shift),
             index: Index::new(),
-            stash: Stash::new(),
+            tag_cache: TagCache::new(),
             cursor: Cursor::default(),
             total: 0,
             allocated: 0,
             borrowed: 0,
-            pending: 0,
+            reserved: 0,
             idle: IdleSpans::default(),
-            keeps_tails: false,
+            source_cannot_shrink: false,
             generation: 0,
         }
     }
@@ -67,41 +67,41 @@ impl State {
     /// Whether there are tags in hand for any operation, and the index needs nothing.
     #[inline]
     pub(super) fn is_ready(&self) -> bool {
-        self.stash.len() >= PER_OPERATION + RESERVE && !self.index.wants_page()
+        self.tag_cache.len() >= TAGS_PER_OPERATION + SHRINK_RESERVE && !self.index.is_growth_due()
     }
 
-    /// Reserves room for `size` more bytes below the limit, until [`State::settle`].
+    /// Reserves room for `size` more bytes below the limit, until [`State::end_reservation`].
     pub(super) fn reserve(&mut self, size: usize, limit: usize) -> Result<()> {
-        let total = (self.total + self.pending)
+        let total = (self.total + self.reserved)
             .checked_add(size)
             .ok_or(Error::SizeOverflow { size })?;
         if total > limit {
             return Err(Error::LimitReached { limit, total });
         }
-        self.pending += size;
+        self.reserved += size;
         Ok(())
     }
 
     /// Reserves room for bytes that are going to the source, which may not take them.
-    pub(super) fn hold(&mut self, size: usize) {
-        self.pending += size;
+    pub(super) fn reserve_for_release(&mut self, size: usize) {
+        self.reserved += size;
     }
 
     /// Ends a reservation: the bytes are about to be added, or never will be.
-    pub(super) fn settle(&mut self, size: usize) {
-        self.pending -= size;
+    pub(super) fn end_reservation(&mut self, size: usize) {
+        self.reserved -= size;
     }
 
     /// Adds a span with one free segment, and returns the segment. It overlaps no other span. Takes
     /// two tags.
-    pub(super) fn add_span(&mut self, base: usize, last: usize, borrowed: bool) -> Tag {
-        let (span, segment) = (self.stash.take(), self.stash.take());
+    pub(super) fn add_span(&mut self, base: usize, last: usize, borrowed: bool) -> TagRef {
+        let (span, segment) = (self.tag_cache.take(), self.tag_cache.take());
         span.set(Kind::Span { borrowed }, base, last);
         segment.set(Kind::Free, base, last);
         link(span, segment);
         link(segment, span);
         self.spans.insert(span);
-        self.free.insert(segment);
+        self.free_lists.insert(segment);
         self.total += span.size();
         if borrowed {
             self.borrowed += span.size();
@@ -111,75 +111,75 @@ impl State {
     }
 
     /// Removes a borrowed span that is entirely free. Puts back two tags.
-    pub(super) fn remove_span(&mut self, span: Tag) {
+    pub(super) fn remove_span(&mut self, span: TagRef) {
         let segment = span.above();
         debug_assert!(is_idle(segment) && !span.busy.get());
         self.idle.remove(span);
-        self.free.remove(segment);
+        self.free_lists.remove(segment);
         self.spans.remove(span);
         self.total -= span.size();
         self.borrowed -= span.size();
-        self.retire(segment, None);
-        self.stash.put(span);
+        self.remove_tag(segment, None);
+        self.tag_cache.put(span);
     }
 
     /// Allocates `size` bytes at `base` of a free segment, and returns the allocated segment. Takes
     /// up to two tags.
-    pub(super) fn carve(&mut self, free: Tag, base: usize, size: usize) -> Tag {
+    pub(super) fn carve(&mut self, free: TagRef, base: usize, size: usize) -> TagRef {
         let (start, last) = (free.start.get(), free.last.get());
         if base == start {
-            return self.carve_front(free, self.free.list_of(free.size()), size);
+            return self.carve_front(free, self.free_lists.list_of(free.size()), size);
         }
-        self.wake(free);
+        self.leave_idle_queue(free);
         let end = base + (size - 1);
-        let allocated = self.stash.take();
+        let allocated = self.tag_cache.take();
         // The larger part most likely stays in its list.
         if base - start < last - end {
-            let front = self.stash.take();
+            let front = self.tag_cache.take();
             link(free.below(), front);
             link(front, allocated);
             link(allocated, free);
             front.set(Kind::Free, start, base - 1);
-            self.free.insert(front);
+            self.free_lists.insert(front);
             free.start.set(end + 1);
-            self.free.resized(free, last - start + 1);
+            self.free_lists.relist(free, last - start + 1);
         } else {
             insert_above(free, allocated);
             free.last.set(base - 1);
-            self.free.resized(free, last - start + 1);
+            self.free_lists.relist(free, last - start + 1);
             if end != last {
-                let rest = self.stash.take();
+                let rest = self.tag_cache.take();
                 insert_above(allocated, rest);
                 rest.set(Kind::Free, end + 1, last);
-                self.free.insert(rest);
+                self.free_lists.insert(rest);
             }
         }
-        self.enter(allocated, base, size)
+        self.register_allocated(allocated, base, size)
     }
 
     /// Allocates the first `size` bytes of a free segment in that list, and returns the allocated
     /// segment. Takes up to one tag.
     #[inline(always)]
-    pub(super) fn carve_front(&mut self, free: Tag, list: usize, size: usize) -> Tag {
-        self.wake(free);
+    pub(super) fn carve_front(&mut self, free: TagRef, list: usize, size: usize) -> TagRef {
+        self.leave_idle_queue(free);
         let (base, last) = (free.start.get(), free.last.get());
         let end = base + (size - 1);
         let allocated = if end == last {
-            self.free.unlink(free, list);
+            self.free_lists.unlink(free, list);
             free
         } else {
-            let allocated = self.stash.take();
+            let allocated = self.tag_cache.take();
             insert_above(free.below(), allocated);
             free.start.set(end + 1);
-            self.free.resized_in(free, last - base + 1, list);
+            self.free_lists.relist_from(free, last - base + 1, list);
             allocated
         };
-        self.enter(allocated, base, size)
+        self.register_allocated(allocated, base, size)
     }
 
     /// Makes of a tag, which is at the right place in the address order, an allocated segment.
     #[inline]
-    fn enter(&mut self, tag: Tag, base: usize, size: usize) -> Tag {
+    fn register_allocated(&mut self, tag: TagRef, base: usize, size: usize) -> TagRef {
         tag.set(Kind::Allocated, base, base + (size - 1));
         self.allocated += size;
         self.index.insert(tag);
@@ -188,7 +188,7 @@ impl State {
 
     /// Takes the span of a segment that is about to be divided or allocated from the idle ones.
     #[inline]
-    fn wake(&mut self, free: Tag) {
+    fn leave_idle_queue(&mut self, free: TagRef) {
         if is_idle(free) {
             self.idle.remove(free.below());
         }
@@ -197,7 +197,7 @@ impl State {
     /// Frees an allocated segment, which has left the index, and returns the free segment of which
     /// it is now a part. If that is idle, the caller adds its span to the idle ones.
     #[inline(always)]
-    pub(super) fn release(&mut self, tag: Tag) -> Tag {
+    pub(super) fn free_and_coalesce(&mut self, tag: TagRef) -> TagRef {
         let (start, last) = (tag.start.get(), tag.last.get());
         self.allocated -= last - start + 1;
         let (below, above) = (tag.below(), tag.above());
@@ -205,16 +205,16 @@ impl State {
         match (below.is_free(), above.is_free()) {
             (false, false) => {
                 tag.kind.set(Kind::Free);
-                self.free.insert(tag);
+                self.free_lists.insert(tag);
                 tag
             }
             (true, false) => {
-                self.retire(tag, Some(below));
+                self.remove_tag(tag, Some(below));
                 self.set_bounds(below, below.start.get(), last);
                 below
             }
             (false, true) => {
-                self.retire(tag, Some(above));
+                self.remove_tag(tag, Some(above));
                 self.set_bounds(above, start, above.last.get());
                 above
             }
@@ -226,9 +226,9 @@ impl State {
                 } else {
                     (below, above)
                 };
-                self.free.remove(gone);
-                self.retire(tag, Some(kept));
-                self.retire(gone, Some(kept));
+                self.free_lists.remove(gone);
+                self.remove_tag(tag, Some(kept));
+                self.remove_tag(gone, Some(kept));
                 self.set_bounds(kept, start, last);
                 kept
             }
@@ -237,14 +237,14 @@ impl State {
 
     /// Moves the end of an allocated segment up to `last`, which is free or the last address of the
     /// free segment above. May put back a tag.
-    pub(super) fn grow(&mut self, tag: Tag, last: usize) {
+    pub(super) fn grow(&mut self, tag: TagRef, last: usize) {
         let above = tag.above();
         debug_assert!(tag.is_allocated() && above.is_free() && above.contains(last));
         self.allocated += last - tag.last.get();
         tag.last.set(last);
         if above.last.get() == last {
-            self.free.remove(above);
-            self.retire(above, Some(tag));
+            self.free_lists.remove(above);
+            self.remove_tag(above, Some(tag));
         } else {
             self.set_bounds(above, last + 1, above.last.get());
         }
@@ -252,7 +252,7 @@ impl State {
 
     /// Moves the end of an allocated segment down to `last`; what was above becomes free. Takes a
     /// tag if no free segment lies above.
-    pub(super) fn shrink(&mut self, tag: Tag, last: usize) {
+    pub(super) fn shrink(&mut self, tag: TagRef, last: usize) {
         let (above, end) = (tag.above(), tag.last.get());
         debug_assert!(tag.is_allocated() && tag.contains(last) && last != end);
         self.allocated -= end - last;
@@ -260,15 +260,15 @@ impl State {
         if above.is_free() {
             self.set_bounds(above, last + 1, above.last.get());
         } else {
-            let rest = self.stash.take();
+            let rest = self.tag_cache.take();
             rest.set(Kind::Free, last + 1, end);
             insert_above(tag, rest);
-            self.free.insert(rest);
+            self.free_lists.insert(rest);
         }
     }
 
     /// Moves the end of a borrowed span, and of the allocated segment at its end, up to `last`.
-    pub(super) fn extend(&mut self, span: Tag, last: usize) {
+    pub(super) fn extend(&mut self, span: TagRef, last: usize) {
         let tag = span.below();
         debug_assert!(tag.is_allocated());
         let size = last - span.last.get();
@@ -282,16 +282,16 @@ impl State {
     /// Cuts off the end of a borrowed span what is free of it in whole multiples of `quantum`, counted
     /// from its base, and returns the last address of that. Leaves a tag in hand, by which it can be
     /// [restored](Self::restore_tail).
-    pub(super) fn cut_tail(&mut self, span: Tag, quantum: usize) -> Option<usize> {
+    pub(super) fn cut_tail(&mut self, span: TagRef, quantum: usize) -> Option<usize> {
         let tail = span.below();
         debug_assert!(tail.is_free() && !is_idle(tail));
         let (base, start, last) = (span.start.get(), tail.start.get(), tail.last.get());
         let kept = round_up(start - base, quantum).ok()?;
         let size = span.size().checked_sub(kept).filter(|&size| size != 0)?;
         if base + kept == start {
-            self.free.remove(tail);
-            self.retire(tail, None);
-        } else if self.stash.len() != 0 {
+            self.free_lists.remove(tail);
+            self.remove_tag(tail, None);
+        } else if self.tag_cache.len() != 0 {
             self.set_bounds(tail, start, base + kept - 1);
         } else {
             return None;
@@ -303,15 +303,15 @@ impl State {
     }
 
     /// Adds free space up to `last` to the end of a borrowed span. May take a tag.
-    pub(super) fn restore_tail(&mut self, span: Tag, last: usize) {
+    pub(super) fn restore_tail(&mut self, span: TagRef, last: usize) {
         let (below, end) = (span.below(), span.last.get());
         if below.is_free() {
             self.set_bounds(below, below.start.get(), last);
         } else {
-            let tail = self.stash.take();
+            let tail = self.tag_cache.take();
             tail.set(Kind::Free, end + 1, last);
             insert_above(below, tail);
-            self.free.insert(tail);
+            self.free_lists.insert(tail);
         }
         span.last.set(last);
         self.total += last - end;
@@ -320,40 +320,40 @@ impl State {
 
     /// Changes the bounds of a free segment.
     #[inline]
-    fn set_bounds(&mut self, tag: Tag, start: usize, last: usize) {
+    fn set_bounds(&mut self, tag: TagRef, start: usize, last: usize) {
         let before = tag.size();
         tag.start.set(start);
         tag.last.set(last);
-        self.free.resized(tag, before);
+        self.free_lists.relist(tag, before);
     }
 
-    /// Takes a tag out of the address order. What it described belongs to `heir` from now on.
+    /// Takes a tag out of the address order. What it described belongs to `replacement` from now on.
     #[inline]
-    fn retire(&mut self, tag: Tag, heir: Option<Tag>) {
+    fn remove_tag(&mut self, tag: TagRef, replacement: Option<TagRef>) {
         link(tag.below(), tag.above());
         if self.cursor.near == Some(tag) {
-            self.cursor.near = heir;
+            self.cursor.near = replacement;
         }
         self.generation += 1;
-        self.stash.put(tag);
+        self.tag_cache.put(tag);
     }
 }
 
 /// Whether this segment is free and all of a borrowed span.
 #[inline]
-pub(super) fn is_idle(tag: Tag) -> bool {
+pub(super) fn is_idle(tag: TagRef) -> bool {
     let span = tag.above();
     span.is_borrowed_span() && span == tag.below() && tag.is_free()
 }
 
 /// Makes two tags neighbours.
-fn link(below: Tag, above: Tag) {
+fn link(below: TagRef, above: TagRef) {
     below.next.set(above);
     above.prev.set(below);
 }
 
 /// Puts `new` into the address order above `tag`.
-fn insert_above(tag: Tag, new: Tag) {
+fn insert_above(tag: TagRef, new: TagRef) {
     link(new, tag.above());
     link(tag, new);
 }

@@ -2,7 +2,7 @@
 
 use core::fmt;
 
-use super::{Allocator, Arena, Fault, Lock, Segment, Segments};
+use super::{Arena, Corruption, Lock, Segment, Segments, TagSupply};
 
 /// A read-only view of an [`Arena`].
 ///
@@ -15,7 +15,7 @@ use super::{Allocator, Arena, Fault, Lock, Segment, Segments};
 /// for the same time, and takes none if that one takes none.
 ///
 /// ```
-/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # use heap::vmem::*;
 /// # type Lock = LockApi<spin::Mutex<()>>;
 /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
 /// let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -30,7 +30,7 @@ use super::{Allocator, Arena, Fault, Lock, Segment, Segments};
 /// What was allocated by others cannot be freed through a view:
 ///
 /// ```compile_fail,E0599
-/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # use heap::vmem::*;
 /// # type Lock = LockApi<spin::Mutex<()>>;
 /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
 /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -39,11 +39,11 @@ use super::{Allocator, Arena, Fault, Lock, Segment, Segments};
 /// arena.view().free(base)?;
 /// # Ok::<(), Error>(())
 /// ```
-pub struct ArenaView<'arena, 'label, 'src, A: Allocator, L: Lock> {
+pub struct ArenaView<'arena, 'label, 'src, A: TagSupply, L: Lock> {
     arena: &'arena Arena<'label, 'src, A, L>,
 }
 
-impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
+impl<'label, 'src, A: TagSupply, L: Lock> Arena<'label, 'src, A, L> {
     /// Returns a read-only view of this arena. Constant time, takes no lock.
     #[inline]
     pub fn view(&self) -> ArenaView<'_, 'label, 'src, A, L> {
@@ -51,7 +51,7 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     }
 }
 
-impl<'arena, 'label, 'src, A: Allocator, L: Lock> ArenaView<'arena, 'label, 'src, A, L> {
+impl<'arena, 'label, 'src, A: TagSupply, L: Lock> ArenaView<'arena, 'label, 'src, A, L> {
     /// Returns the arena's label.
     pub fn label(self) -> &'label str {
         self.arena.label()
@@ -111,21 +111,21 @@ impl<'arena, 'label, 'src, A: Allocator, L: Lock> ArenaView<'arena, 'label, 'src
     ///
     /// # Errors
     /// The rule, and the address.
-    pub fn check(self) -> Result<(), Fault> {
+    pub fn check(self) -> Result<(), Corruption> {
         self.arena.check()
     }
 }
 
 // Not derived: the parameters need not be `Copy`.
-impl<A: Allocator, L: Lock> Clone for ArenaView<'_, '_, '_, A, L> {
+impl<A: TagSupply, L: Lock> Clone for ArenaView<'_, '_, '_, A, L> {
     fn clone(&self) -> Self {
         *self
     }
 }
 
-impl<A: Allocator, L: Lock> Copy for ArenaView<'_, '_, '_, A, L> {}
+impl<A: TagSupply, L: Lock> Copy for ArenaView<'_, '_, '_, A, L> {}
 
-impl<A: Allocator, L: Lock> fmt::Debug for ArenaView<'_, '_, '_, A, L> {
+impl<A: TagSupply, L: Lock> fmt::Debug for ArenaView<'_, '_, '_, A, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.arena.fmt(f)
     }

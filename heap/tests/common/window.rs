@@ -8,9 +8,7 @@ use std::sync::Mutex;
 use super::memory::all_are;
 use heap::source::ArenaSource;
 use heap::talc::TalcLock;
-use heap::vmem::lock::LockApi;
-use heap::vmem::tags::{Page, PageSupply, TagPool};
-use heap::vmem::{self, Arena, Error, Source};
+use heap::vmem::{self, Arena, Error, LockApi, Page, PageSupply, Source, TagPool};
 
 pub const PAGE: usize = 4096;
 pub type SpinLock = LockApi<spin::Mutex<()>>;
@@ -164,10 +162,10 @@ impl Window {
 
 /// Calls a hook, unless it is being called.
 fn call(hook: &Mutex<Option<Box<dyn FnMut() + Send>>>) {
-    if let Ok(mut hook) = hook.try_lock()
-        && let Some(hook) = &mut *hook
-    {
-        hook();
+    if let Ok(mut hook) = hook.try_lock() {
+        if let Some(hook) = &mut *hook {
+            hook();
+        }
     }
 }
 
@@ -189,11 +187,11 @@ impl Source for Window {
     }
 
     fn import(&self, layout: vmem::Layout) -> vmem::Result<usize> {
-        assert!(layout.size().is_multiple_of(PAGE) && layout.align() >= PAGE);
+        assert!(layout.size() % PAGE == 0 && layout.align() >= PAGE);
         let phase = layout.phase().unwrap_or(0);
         let is_placed = |from: usize| {
             let base = self.base.addr().get() + from * PAGE;
-            base.wrapping_sub(phase).is_multiple_of(layout.align())
+            base.wrapping_sub(phase) % layout.align() == 0
         };
         let run = layout.size() / PAGE + 1;
         let mut state = self.state.lock().unwrap();
@@ -247,7 +245,7 @@ pub fn arena(window: &Window) -> PageArena<'_> {
     static TAGS: TagPool<SpinLock, Pages, 64> = TagPool::new(SpinLock::new(), Pages);
     Arena::create("pages", PAGE, Some(window), &TAGS)
         .unwrap()
-        .with_kept_spans(0)
+        .with_retained_spans(0)
 }
 
 pub fn heap<'a>(arena: &'a PageArena<'a>) -> Heap<'a> {

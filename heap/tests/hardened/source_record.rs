@@ -5,9 +5,7 @@ use std::alloc::GlobalAlloc;
 use heap::source::ArenaSource;
 use heap::talc::hardened::{Misuse, Report};
 use heap::talc::{Corruption, Rule, TalcLock};
-use heap::vmem::lock::LockApi;
-use heap::vmem::tags::{NoPages, TagPool};
-use heap::vmem::{AllocPolicy, Arena};
+use heap::vmem::{AllocPolicy, Arena, LockApi, NoPages, TagPool};
 
 use super::{WORD, at, damage, layout, note, reports};
 use crate::common::guarded::Guarded;

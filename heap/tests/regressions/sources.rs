@@ -11,9 +11,7 @@ use heap::talc::base::binning::Binning;
 use heap::talc::source::{AllocatorSource, Source};
 use heap::talc::{DefaultBinning, TalcCell};
 use heap::vmem::AllocPolicy::InstantFit;
-use heap::vmem::lock::LockApi;
-use heap::vmem::tags::{NoPages, TagPool};
-use heap::vmem::{self, Arena};
+use heap::vmem::{self, Arena, LockApi, NoPages, TagPool};
 
 use super::{MIN, layout};
 use crate::common::memory::Memory;

@@ -138,9 +138,8 @@ struct World<'a> {
 
 impl World<'_> {
     fn refused(&self, layout: &Layout, error: Error) {
-        if let Some(chain) = &self.chain
-            && error != Error::AllocatorError
-        {
+        let chain = self.chain.as_ref();
+        if let Some(chain) = chain.filter(|_| error != Error::AllocatorError) {
             let wrong = chain.serves(layout, self.low, self.space);
             assert!(!wrong, "{layout:?} is refused: {error}");
         }
@@ -288,13 +287,13 @@ fn attack(kind: Attack) {
         {
             let middle = TestArena::create("middle", quanta[1], Some(&source), tags)
                 .unwrap()
-                .with_kept_spans(random.below(3))
+                .with_retained_spans(random.below(3))
                 .with_min_import(random.below(8) * quanta[1]);
             let chained = random.chance(2);
             let below: &dyn Source = if chained { &middle } else { &source };
             let arena = TestArena::create("bottom", quanta[0], Some(below), tags)
                 .unwrap()
-                .with_kept_spans(random.below(3))
+                .with_retained_spans(random.below(3))
                 .with_min_import(random.below(40) * quanta[0]);
             source
                 .arena

@@ -11,7 +11,7 @@ fn possible(arena: &TestArena<'_>, layout: &Layout) -> bool {
         .filter(|segment| segment.kind == SegmentKind::Free)
         .any(|segment| {
             (segment.base..=segment.last)
-                .filter(|base| base.is_multiple_of(arena.quantum()))
+                .filter(|base| base % arena.quantum() == 0)
                 .any(|base| satisfies(layout, base) && base + layout.size() - 1 <= segment.last)
         })
 }

@@ -14,7 +14,7 @@ fn layout(size: usize, align: usize) -> Layout {
 fn defect_01_neighbours_freed_in_any_order_merge() {
     let top = arena(0x1000);
     top.add_span(0x10_0000, 0x1000 * 512).unwrap();
-    let child = borrower(0x1000, &top).with_kept_spans(0);
+    let child = borrower(0x1000, &top).with_retained_spans(0);
     let pages = [0; 4].map(|_| top.alloc(0x1000, InstantFit).unwrap());
     for page in [0, 2, 3, 1] {
         top.free(pages[page]).unwrap();
@@ -134,7 +134,7 @@ fn defect_08_a_freed_tag_is_not_read_again_and_the_size_released_is_right() {
     // `Tags` overwrites what comes back, `Books` verifies each size.
     let books = Books::new(0x10_0000, 0xff_ffff);
     let arena = borrower(0x1000, &books)
-        .with_kept_spans(0)
+        .with_retained_spans(0)
         .with_min_import(0x10_000);
     let mut random = Random::new(8);
     for _ in 0..200 {
@@ -154,7 +154,7 @@ fn defect_08_a_freed_tag_is_not_read_again_and_the_size_released_is_right() {
 #[test]
 fn defect_09_the_cursor_of_next_fit_survives_its_span() {
     let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_kept_spans(0);
+    let arena = borrower(0x1000, &books).with_retained_spans(0);
     for _ in 0..10 {
         let base = arena.alloc(0x3000, NextFit).unwrap();
         arena.free(base).unwrap();
@@ -444,7 +444,7 @@ fn defect_23_the_source_s_error_is_handed_on_by_constrained_allocations() {
 
     // A range that the source does not take back stays in the arena …
     books.budget.store(1, SeqCst);
-    let arena = arena.with_kept_spans(0);
+    let arena = arena.with_retained_spans(0);
     let base = arena.alloc(0x3000, InstantFit).unwrap();
     arena.free(base).unwrap();
     assert_eq!(books.lent_space(), 0x3000);

@@ -62,7 +62,7 @@ fn a_panic_of_the_source_leaves_a_sound_arena() {
             armed: AtomicBool::new(false),
         };
         {
-            let arena = borrower(0x1000, &source).with_kept_spans(0);
+            let arena = borrower(0x1000, &source).with_retained_spans(0);
             let base = arena.alloc(0x3000, InstantFit).unwrap();
             source.armed.store(true, SeqCst);
             let panicked = catch_unwind(AssertUnwindSafe(|| operation(&arena, base)));
@@ -126,7 +126,7 @@ fn disputed() -> (&'static Disputed, &'static TestArena<'static>) {
         arena: OnceLock::new(),
     }));
     let arena: &'static TestArena<'static> =
-        Box::leak(Box::new(borrower(0x1000, source).with_kept_spans(0)));
+        Box::leak(Box::new(borrower(0x1000, source).with_retained_spans(0)));
     assert!(source.arena.set(arena).is_ok());
     (source, arena)
 }

@@ -52,7 +52,7 @@ fn random_programs_on_borrowed_spans() {
             {
                 let arena = TestArena::create("model", quantum, Some(&books), tags)
                     .unwrap()
-                    .with_kept_spans(random.below(3))
+                    .with_retained_spans(random.below(3))
                     .with_min_import(random.below(40) * quantum);
                 if random.chance(2) {
                     arena.add_span(0, 64 * quantum).unwrap();
@@ -78,7 +78,7 @@ fn random_programs_with_a_source_and_a_supply_that_fail_now_and_then() {
             let kept = random.below(2);
             let arena = TestArena::create("model", quantum, Some(&books), tags)
                 .unwrap()
-                .with_kept_spans(kept);
+                .with_retained_spans(kept);
             let mut steps = program.steps();
             while steps.len() > 0 {
                 tags.budget.store(random.below(60), SeqCst);
@@ -106,11 +106,11 @@ fn random_programs_on_a_chain_of_arenas() {
             {
                 let middle = TestArena::create("middle", quantum * 2, Some(&top), tags)
                     .unwrap()
-                    .with_kept_spans(random.below(2))
+                    .with_retained_spans(random.below(2))
                     .with_min_import(random.below(3) * 16 * quantum);
                 let bottom = TestArena::create("bottom", quantum, Some(&middle), tags)
                     .unwrap()
-                    .with_kept_spans(random.below(2));
+                    .with_retained_spans(random.below(2));
                 run(&bottom, program.steps(), space, space);
                 middle.check().unwrap();
                 top.check().unwrap();
@@ -187,23 +187,23 @@ struct TagsAndPages {
 }
 
 // SAFETY: as for the two supplies.
-unsafe impl heap::vmem::Allocator for TagsAndPages {
-    fn allocate(&self) -> Option<std::ptr::NonNull<heap::vmem::Bt>> {
+unsafe impl heap::vmem::TagSupply for TagsAndPages {
+    fn allocate(&self) -> Option<std::ptr::NonNull<heap::vmem::BoundaryTag>> {
         self.tags.allocate()
     }
 
-    unsafe fn deallocate(&self, tag: std::ptr::NonNull<heap::vmem::Bt>) {
+    unsafe fn deallocate(&self, tag: std::ptr::NonNull<heap::vmem::BoundaryTag>) {
         // SAFETY: it came from there.
         unsafe { self.tags.deallocate(tag) };
     }
 
-    fn allocate_page(&self) -> Option<std::ptr::NonNull<heap::vmem::tags::Page>> {
-        heap::vmem::tags::PageSupply::allocate_page(&self.pages)
+    fn allocate_page(&self) -> Option<std::ptr::NonNull<heap::vmem::Page>> {
+        heap::vmem::PageSupply::allocate_page(&self.pages)
     }
 
-    unsafe fn deallocate_page(&self, page: std::ptr::NonNull<heap::vmem::tags::Page>) {
+    unsafe fn deallocate_page(&self, page: std::ptr::NonNull<heap::vmem::Page>) {
         // SAFETY: it came from there.
-        unsafe { heap::vmem::tags::PageSupply::deallocate_page(&self.pages, page) };
+        unsafe { heap::vmem::PageSupply::deallocate_page(&self.pages, page) };
     }
 }
 
@@ -230,7 +230,7 @@ fn a_source_fails_at_every_call_of_a_program_in_turn() {
         loop {
             let books = Books::new(0x10_0000, 0x1f_ffff);
             books.budget.store(call, SeqCst);
-            let arena = super::support::borrower(0x1000, &books).with_kept_spans(kept);
+            let arena = super::support::borrower(0x1000, &books).with_retained_spans(kept);
             let live = program(&arena);
             arena
                 .check()

@@ -72,7 +72,7 @@ fn a_bound_inside_a_page_takes_that_page_only() {
 #[test]
 fn an_extension_is_in_quanta_of_the_source_and_leaves_a_rest() {
     let books = pages(4);
-    let small = borrower(16, &books).with_kept_spans(0);
+    let small = borrower(16, &books).with_retained_spans(0);
     let base = small.alloc(PAGE, InstantFit).unwrap();
     small.resize(base, PAGE + 0x20).unwrap();
     assert_eq!(books.lent(), [(base, 2 * PAGE)]);

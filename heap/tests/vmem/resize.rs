@@ -75,7 +75,7 @@ fn a_bad_resize_is_an_error_and_changes_nothing() {
 #[test]
 fn a_borrowed_span_is_extended_in_place_and_shrunk_again() {
     let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_kept_spans(0);
+    let arena = borrower(0x1000, &books).with_retained_spans(0);
     let a = arena.alloc(0x1000, InstantFit).unwrap();
     arena.resize(a, 0x1_0000).unwrap();
     assert_eq!(books.lent(), [(a, 0x1_0000)]);
@@ -161,7 +161,7 @@ fn a_tail_that_the_source_does_not_take_becomes_free_space() {
     for resizable in [true, false] {
         let mut books = Books::new(0x10_0000, 0x1f_ffff);
         books.resizable = resizable;
-        let arena = borrower(0x1000, &books).with_kept_spans(0);
+        let arena = borrower(0x1000, &books).with_retained_spans(0);
         let a = arena.alloc(0x5000, InstantFit).unwrap();
         books.budget.store(0, SeqCst);
         arena.resize(a, 0x2000).unwrap();
@@ -185,7 +185,7 @@ fn a_free_end_of_a_borrowed_span_goes_back_when_nothing_is_kept() {
     let books = Books::new(0x10_0000, 0x1f_ffff);
     let arena = borrower(0x1000, &books)
         .with_min_import(0x8000)
-        .with_kept_spans(0);
+        .with_retained_spans(0);
     let blocks: Vec<_> = (0..4)
         .map(|_| arena.alloc(0x2000, InstantFit).unwrap())
         .collect();
@@ -223,7 +223,7 @@ fn shrinking_works_when_no_tag_is_to_be_had() {
     let tags: &'static Tags = Box::leak(Box::new(Tags::new()));
     let arena = TestArena::create("test", 0x1000, Some(&books), tags)
         .unwrap()
-        .with_kept_spans(0);
+        .with_retained_spans(0);
     let a = arena.alloc(0x8_0000, InstantFit).unwrap();
     tags.budget.store(0, SeqCst);
     let mut others = Vec::new();
@@ -266,7 +266,7 @@ impl Meanwhile {
     }
 
     fn arena(&'static self, kept: usize) -> &'static TestArena<'static> {
-        let arena = Box::leak(Box::new(borrower(0x1000, self).with_kept_spans(kept)));
+        let arena = Box::leak(Box::new(borrower(0x1000, self).with_retained_spans(kept)));
         assert!(self.arena.set(arena).is_ok());
         arena
     }
@@ -401,7 +401,7 @@ fn an_extension_that_comes_too_late_goes_back_to_the_source() {
         books: Books::new(BASE, BASE + 0xf_ffff),
         arena: OnceLock::new(),
     }));
-    let arena = Box::leak(Box::new(borrower(0x1000, source).with_kept_spans(0)));
+    let arena = Box::leak(Box::new(borrower(0x1000, source).with_retained_spans(0)));
     assert!(source.arena.set(arena).is_ok());
     let a = arena.alloc(0x2000, InstantFit).unwrap();
     let occupied = Error::Occupied {

@@ -43,7 +43,7 @@ fn one_free_span_is_kept_and_used_again() {
 #[test]
 fn an_arena_that_keeps_nothing_gives_back_at_once() {
     let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_kept_spans(0);
+    let arena = borrower(0x1000, &books).with_retained_spans(0);
     let a = arena.alloc(0x3000, InstantFit).unwrap();
     let b = arena.alloc(0x1000, InstantFit).unwrap();
     arena.free(a).unwrap();
@@ -153,8 +153,8 @@ fn an_explicit_import_is_there_for_later() {
 fn three_arenas_deep_everything_comes_and_goes_through_all() {
     let top = arena(0x1_0000);
     top.add_span(0x100_0000, 0x100_0000).unwrap();
-    let middle = borrower(0x1000, &top).with_kept_spans(0);
-    let bottom = borrower(0x10, &middle).with_kept_spans(0);
+    let middle = borrower(0x1000, &top).with_retained_spans(0);
+    let bottom = borrower(0x10, &middle).with_retained_spans(0);
     let spaces = || {
         let borrowed = [&bottom, &middle].map(|arena| arena.borrowed_space());
         assert_eq!(borrowed, [middle.allocated_space(), top.allocated_space()]);
@@ -193,7 +193,7 @@ fn a_failing_source_is_reported_and_what_fits_is_used_first() {
 #[test]
 fn a_release_that_fails_loses_nothing() {
     let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_kept_spans(0);
+    let arena = borrower(0x1000, &books).with_retained_spans(0);
     let a = arena.alloc(0x3000, InstantFit).unwrap();
     books.budget.store(0, SeqCst);
     arena.free(a).unwrap();
@@ -279,7 +279,7 @@ impl Source for CallsBack {
 fn a_source_may_call_back_into_the_arena() {
     static SOURCE: CallsBack = CallsBack(OnceLock::new());
     let arena: &'static TestArena<'static> =
-        Box::leak(Box::new(borrower(0x1000, &SOURCE).with_kept_spans(0)));
+        Box::leak(Box::new(borrower(0x1000, &SOURCE).with_retained_spans(0)));
     assert!(SOURCE.0.set(arena).is_ok());
     let base = arena.alloc(0x5000, InstantFit).unwrap();
     assert_eq!(base, 0x10_5000);

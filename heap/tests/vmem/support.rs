@@ -9,12 +9,12 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
 pub use crate::common::random::{Choices, Random};
-use heap::vmem::lock::LockApi;
-use heap::vmem::tags::{Page, PageSupply};
-use heap::vmem::{Allocator, Arena, Bt, Error, Layout, Result, Source};
+use heap::vmem::{
+    Arena, BoundaryTag, Error, Layout, LockApi, Page, PageSupply, Result, Source, TagSupply,
+};
 
 /// So many tags are in a page of the pool, whose own data takes the place of one.
-pub const TAGS_IN_PAGE: usize = size_of::<Page>() / size_of::<Bt>() - 1;
+pub const TAGS_IN_PAGE: usize = size_of::<Page>() / size_of::<BoundaryTag>() - 1;
 /// So many words are in a page of the index.
 pub const SLOTS_IN_PAGE: usize = size_of::<Page>() / size_of::<usize>();
 
@@ -70,8 +70,8 @@ impl Tags {
 }
 
 // SAFETY: memory of the host.
-unsafe impl Allocator for &Tags {
-    fn allocate(&self) -> Option<NonNull<Bt>> {
+unsafe impl TagSupply for &Tags {
+    fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
         self.calls.fetch_add(1, SeqCst);
         self.budget
             .fetch_update(SeqCst, SeqCst, |budget| budget.checked_sub(1))
@@ -80,7 +80,7 @@ unsafe impl Allocator for &Tags {
         host_allocate()
     }
 
-    unsafe fn deallocate(&self, tag: NonNull<Bt>) {
+    unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
         self.out.fetch_sub(1, SeqCst);
         self.budget.fetch_add(1, SeqCst);
         // SAFETY: it came from `allocate`.
@@ -226,8 +226,8 @@ impl Source for Books {
     }
 
     fn import(&self, layout: Layout) -> Result<usize> {
-        assert!(layout.size().is_multiple_of(self.quantum) && layout.align() >= self.quantum);
-        assert!(layout.phase().unwrap_or(0).is_multiple_of(self.quantum));
+        assert!(layout.size() % self.quantum == 0 && layout.align() >= self.quantum);
+        assert!(layout.phase().unwrap_or(0) % self.quantum == 0);
         self.spend()?;
         let mut state = self.state.lock().unwrap();
         // Lowest first: candidates are where the window and each hole begin, and what alignment and
@@ -283,7 +283,7 @@ impl Source for Books {
         if !self.resizable {
             return Err(Error::NotSupported);
         }
-        assert!(size < new_size && new_size.is_multiple_of(self.quantum));
+        assert!(size < new_size && new_size % self.quantum == 0);
         self.spend()?;
         let mut state = self.state.lock().unwrap();
         assert_eq!(state.lent.get(&base), Some(&size), "extended at {base:#x}");
@@ -305,7 +305,7 @@ impl Source for Books {
         if !self.resizable {
             return Err(Error::NotSupported);
         }
-        assert!(0 < new_size && new_size < size && new_size.is_multiple_of(self.quantum));
+        assert!(0 < new_size && new_size < size && new_size % self.quantum == 0);
         self.spend()?;
         let mut state = self.state.lock().unwrap();
         assert_eq!(state.lent.get(&base), Some(&size), "shrunk at {base:#x}");

@@ -7,8 +7,7 @@ use std::thread;
 
 use super::support::{Choices, Random, SLOTS_IN_PAGE, TAGS_IN_PAGE, Tags, TestLock};
 use heap::vmem::AllocPolicy::InstantFit;
-use heap::vmem::tags::{NoPages, Page, PageSupply, TagCounts, TagPool};
-use heap::vmem::{Allocator, Arena, Error};
+use heap::vmem::{Arena, Error, NoPages, Page, PageSupply, TagCounts, TagPool, TagSupply};
 
 type HostPool = TagPool<TestLock, &'static Tags>;
 
@@ -67,12 +66,12 @@ fn without_pages_the_reserve_runs_out_cleanly() {
 fn tags_do_not_overlap_and_hold_what_is_written() {
     let (pool, pages) = host_pool(100);
     let mut random = Random::new(7);
-    let mut live: Vec<(NonNull<heap::vmem::Bt>, u8)> = Vec::new();
-    let size = size_of::<heap::vmem::Bt>();
+    let mut live: Vec<(NonNull<heap::vmem::BoundaryTag>, u8)> = Vec::new();
+    let size = size_of::<heap::vmem::BoundaryTag>();
     for step in 0..20_000usize {
         if random.below(1000) < 550 - step / 40 {
-            if let Some(tag) = Allocator::allocate(&pool) {
-                assert_eq!(tag.addr().get() % align_of::<heap::vmem::Bt>(), 0);
+            if let Some(tag) = TagSupply::allocate(&pool) {
+                assert_eq!(tag.addr().get() % align_of::<heap::vmem::BoundaryTag>(), 0);
                 // SAFETY: the tag is ours.
                 unsafe { tag.cast::<u8>().write_bytes(step as u8, size) };
                 live.push((tag, step as u8));
@@ -111,15 +110,15 @@ trait Done {
 
 impl Done for HostPool {
     fn done_for_test(&self) {
-        Allocator::done(&self);
+        TagSupply::done(&self);
     }
 }
 
 /// # Safety
-/// As for `Allocator::deallocate`.
-unsafe fn pool_deallocate(pool: &HostPool, tag: NonNull<heap::vmem::Bt>) {
+/// As for `TagSupply::deallocate`.
+unsafe fn pool_deallocate(pool: &HostPool, tag: NonNull<heap::vmem::BoundaryTag>) {
     // SAFETY: the caller promises it.
-    unsafe { Allocator::deallocate(&pool, tag) };
+    unsafe { TagSupply::deallocate(&pool, tag) };
 }
 
 #[test]
@@ -330,7 +329,7 @@ fn a_pool_that_moved_hands_out_tags_where_it_is() {
     let pool = places[1].as_ref().unwrap();
     let start = std::ptr::from_ref(pool).addr();
     let within = start..start + size_of::<Small>();
-    let tags: Vec<_> = std::iter::from_fn(|| Allocator::allocate(&pool)).collect();
+    let tags: Vec<_> = std::iter::from_fn(|| TagSupply::allocate(&pool)).collect();
     assert_eq!(tags.len(), 48);
     for tag in tags {
         assert!(
@@ -338,6 +337,6 @@ fn a_pool_that_moved_hands_out_tags_where_it_is() {
             "a tag where the pool was"
         );
         // SAFETY: the tag came from this pool.
-        unsafe { Allocator::deallocate(&pool, tag) };
+        unsafe { TagSupply::deallocate(&pool, tag) };
     }
 }

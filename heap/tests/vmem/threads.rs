@@ -5,8 +5,7 @@ use std::thread;
 
 use super::support::{Books, Choices, Random, Tags, TestLock};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
-use heap::vmem::tags::TagPool;
-use heap::vmem::{Arena, Error};
+use heap::vmem::{Arena, Error, TagPool};
 
 const THREADS: u64 = 4;
 const QUANTUM: usize = 0x1000;
@@ -42,7 +41,7 @@ fn threads_share_a_chain_of_arenas_and_a_pool() {
         {
             let shared = Arena::<_, TestLock>::create("shared", QUANTUM, Some(&top), pool)
                 .unwrap()
-                .with_kept_spans(kept);
+                .with_retained_spans(kept);
             let done = AtomicUsize::new(0);
             thread::scope(|scope| {
                 for thread in 1..=THREADS {
@@ -128,7 +127,7 @@ fn work(arena: &Shared<'_>, owners: &Owners, thread: u64) {
 #[test]
 fn threads_that_free_and_resize_the_same_segment_get_errors_and_do_no_harm() {
     let books = Books::new(0x100_0000, 0x1ff_ffff);
-    let arena = super::support::borrower(QUANTUM, &books).with_kept_spans(0);
+    let arena = super::support::borrower(QUANTUM, &books).with_retained_spans(0);
     for round in 0..200 {
         let base = arena.alloc(4 * QUANTUM, InstantFit).unwrap();
         let freed = AtomicUsize::new(0);

@@ -1,7 +1,6 @@
 //! The two arenas: the addresses that the heap may use, and the pages that are mapped there.
 
-use heap::vmem::lock::LockApi;
-use heap::vmem::{Arena, ArenaView, Source};
+use heap::vmem::{Arena, ArenaView, LockApi, Source};
 use spin::Once;
 
 use super::mapped_pages::MAPPED_PAGES;
@@ -90,7 +89,7 @@ pub(super) fn init(seed: Seed) -> Result<(), InitError> {
         .add_span(window.addresses().start, placement::SIZE)
         .and_then(|()| addresses.xalloc_at(fence.start, fence.len()))
         .map_err(InitError::Arena)?;
-    let pages = arena("heap pages", Some(&MAPPED_PAGES))?.with_kept_spans(0);
+    let pages = arena("heap pages", Some(&MAPPED_PAGES))?.with_retained_spans(0);
     KERNEL_ADDRESSES.call_once(|| addresses);
     HEAP_PAGES.call_once(|| pages);
     WINDOW.call_once(|| window);

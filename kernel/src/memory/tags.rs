@@ -3,7 +3,7 @@
 
 use core::ptr::NonNull;
 
-use heap::vmem::tags::{Page, PageSupply, TagPool};
+use heap::vmem::{Page, PageSupply, TagPool};
 
 use super::frames::{self, Purpose};
 use super::{PageLock, physical};

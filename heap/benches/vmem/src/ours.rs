@@ -3,8 +3,7 @@
 use std::alloc::Layout as HostLayout;
 use std::ptr::NonNull;
 
-use heap::vmem::tags::{Page, PageSupply, TagPool};
-use heap::vmem::{AllocPolicy, Arena, Layout, Lock};
+use heap::vmem::{AllocPolicy, Arena, Layout, Lock, Page, PageSupply, TagPool};
 
 use crate::subject::{PAGE, Subject};
 

@@ -5,8 +5,7 @@ use std::fmt::Write;
 use std::ptr::NonNull;
 use std::sync::Mutex;
 
-use heap::vmem::tags::{Page, PageSupply, TagPool};
-use heap::vmem::{Arena, SegmentKind, Source};
+use heap::vmem::{Arena, Page, PageSupply, SegmentKind, Source, TagPool};
 
 use crate::command::{COMMANDS, Command};
 use crate::draw;

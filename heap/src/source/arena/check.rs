@@ -8,9 +8,9 @@ use crate::span::Span;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::talc::{Corruption, Rule};
-use crate::vmem::{Allocator, Arena, Lock, Segment, SegmentKind};
+use crate::vmem::{Arena, Lock, Segment, SegmentKind, TagSupply};
 
-impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
+impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     /// Compares each record with Talc's end of its heap and with the arena's segment, walks the heap, and then
     /// the queue of what is to be given back.
     ///
@@ -61,7 +61,7 @@ fn damaged_record(address: usize) -> Corruption {
 }
 
 /// Visits each record of a list, whose links agree in both directions and with its length.
-fn walk<const WHICH: usize, A: Allocator, L: Lock>(
+fn walk<const WHICH: usize, A: TagSupply, L: Lock>(
     list: &List<WHICH>,
     arena: &Arena<'_, '_, A, L>,
     mut visit: impl FnMut(NonNull<HeapRecord>, &HeapRecord) -> Result<(), Corruption>,
@@ -97,14 +97,14 @@ fn walk<const WHICH: usize, A: Allocator, L: Lock>(
 
 /// The record lies where its sizes say, its state is what they say, and the arena has allocated the segment.
 /// (While the end of that is given back, the arena is ahead.)
-fn check_sizes<A: Allocator, L: Lock>(
+fn check_sizes<A: TagSupply, L: Lock>(
     at: NonNull<HeapRecord>,
     record: &HeapRecord,
     arena: &Arena<'_, '_, A, L>,
 ) -> Result<(), Corruption> {
     let (base, size, retained) = (record.base.addr().get(), record.size, record.retained);
     let quantum = arena.quantum();
-    let is_whole = retained.is_multiple_of(quantum) && size.is_multiple_of(quantum);
+    let is_whole = retained % quantum == 0 && size % quantum == 0;
     ensure(at, is_whole && retained <= size, "its sizes")?;
     // The record of a deleted heap stays where it was.
     let end = base

@@ -11,7 +11,7 @@ use super::record::{HeapRecord, List, ReleaseState};
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::talc::sync::TalcLock;
-use crate::vmem::{Allocator, Arena, Error, Lock};
+use crate::vmem::{Arena, Error, Lock, TagSupply};
 
 /// Where one call of [`TalcLock::drain`] finds the record whose pages it is giving back. It lies on the stack
 /// of that call, and the record points to it:
@@ -78,7 +78,7 @@ impl fmt::Display for DrainError {
 
 impl core::error::Error for DrainError {}
 
-impl<'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource<'a, A, L>, B> {
+impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource<'a, A, L>, B> {
     /// Gives the pages that wait for it back to the arena, and returns how many bytes that were.
     ///
     /// ```text
@@ -153,13 +153,13 @@ impl<'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcLock<R, ArenaSource
 
 /// Parts a slot from its record when a range was given back, or not. If the arena unwinds, it is unknown
 /// what became of the range, which then stays marked as being drained for good.
-struct Finish<'h, 's, 'a, R: RawMutex, A: Allocator, L: Lock, B: Binning> {
+struct Finish<'h, 's, 'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> {
     heap: &'h TalcLock<R, ArenaSource<'a, A, L>, B>,
     slot: &'s DrainSlot,
     given: PendingRelease,
 }
 
-impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> Finish<'_, '_, '_, R, A, L, B> {
+impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Finish<'_, '_, '_, R, A, L, B> {
     fn finish(self, done: bool) {
         // If the lock unwinds, this is dropped, which parts the slot or aborts.
         let heap = self.heap;
@@ -171,19 +171,19 @@ impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> Finish<'_, '_, '_, R, A, L,
     }
 }
 
-impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> Drop for Finish<'_, '_, '_, R, A, L, B> {
+impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Drop for Finish<'_, '_, '_, R, A, L, B> {
     fn drop(&mut self) {
         let _guard = self.heap.lock();
-        if let Some(record) = self.slot.record.take()
-            && self.given.retained != 0
-        {
-            // SAFETY: the record of a heap that keeps something is live, and the lock is held.
-            unsafe { HeapRecord::update(record, |it| it.drainer = None) };
+        if let Some(record) = self.slot.record.take() {
+            if self.given.retained != 0 {
+                // SAFETY: the record of a heap that keeps something is live, and the lock is held.
+                unsafe { HeapRecord::update(record, |it| it.drainer = None) };
+            }
         }
     }
 }
 
-impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
+impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
     /// Takes the next range from the queue. [`finish_release`](Self::finish_release) must follow.
     ///
     /// The record of a heap that keeps something points to `slot`, and back. That of a deleted heap vanishes with
@@ -250,7 +250,7 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
     }
 }
 
-impl<A: Allocator, L: Lock> Drop for ArenaSource<'_, A, L> {
+impl<A: TagSupply, L: Lock> Drop for ArenaSource<'_, A, L> {
     fn drop(&mut self) {
         let Some(arena) = self.arena else { return };
         free_segments(&self.release_queue, arena, |record| record.retained == 0);
@@ -262,7 +262,7 @@ impl<A: Allocator, L: Lock> Drop for ArenaSource<'_, A, L> {
 
 /// Frees the segments of a list that are `gone`. Nothing is written to records: heaps among them may be in use by
 /// an allocator that this source was taken from. What a damaged record would lead to stays allocated.
-fn free_segments<const WHICH: usize, A: Allocator, L: Lock>(
+fn free_segments<const WHICH: usize, A: TagSupply, L: Lock>(
     list: &List<WHICH>,
     arena: &Arena<'_, '_, A, L>,
     gone: impl Fn(&HeapRecord) -> bool,

@@ -12,12 +12,12 @@ use crate::talc::MAX_GAP;
 use crate::talc::base::binning::Binning;
 use crate::talc::base::{CHUNK_UNIT, Footprint, Reserved, Talc};
 use crate::talc::sync::TalcGuard;
-use crate::vmem::{self, AllocPolicy, Allocator, Arena, Lock};
+use crate::vmem::{self, AllocPolicy, Arena, Lock, TagSupply};
 
 #[cfg(doc)]
 use crate::talc::TalcLock;
 
-impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
+impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     /// Grows the heap that was claimed last in place, so that `layout` fits in at its top.
     ///
     /// Growth only ever raises a heap's end: below it lies memory that the allocator uses.
@@ -235,7 +235,7 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     }
 }
 
-impl<R: RawMutex, A: Allocator, L: Lock, B: Binning> TalcGuard<'_, R, ArenaSource<'_, A, L>, B> {
+impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcGuard<'_, R, ArenaSource<'_, A, L>, B> {
     /// Queues all that is free at the tops of heaps. See [`Talc::trim`].
     pub fn trim(&mut self) {
         // SAFETY: the allocator and its source stay what they are.
@@ -255,7 +255,7 @@ pub(super) enum GrowthResult {
 
 /// Allocates a segment of `size` bytes whose address `first` bytes above its base, or the first multiple of
 /// the quantum from there on, is a multiple of `align`.
-fn segment<A: Allocator, L: Lock>(
+fn segment<A: TagSupply, L: Lock>(
     arena: &Arena<'_, '_, A, L>,
     size: usize,
     align: usize,

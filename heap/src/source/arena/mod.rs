@@ -26,7 +26,7 @@ use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::talc::owner::OwnerRef;
 use crate::talc::source::Source;
-use crate::vmem::{Allocator, Arena, ArenaView, Lock};
+use crate::vmem::{Arena, ArenaView, Lock, TagSupply};
 
 #[cfg(doc)]
 use crate::talc::{TalcLock, base::CHUNK_UNIT};
@@ -68,8 +68,7 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 ///
 /// use heap::source::ArenaSource;
 /// use heap::talc::TalcLock;
-/// use heap::vmem::tags::{NoPages, TagPool};
-/// use heap::vmem::{Arena, lock::LockApi};
+/// use heap::vmem::{Arena, LockApi, NoPages, TagPool};
 ///
 /// type Lock = LockApi<spin::Mutex<()>>;
 /// static TAGS: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
@@ -104,7 +103,7 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 /// }
 /// # Ok::<(), Box<dyn core::error::Error>>(())
 /// ```
-pub struct ArenaSource<'a, A: Allocator, L: Lock> {
+pub struct ArenaSource<'a, A: TagSupply, L: Lock> {
     arena: Option<&'a Arena<'a, 'a, A, L>>,
     /// To the allocator with the heaps.
     owner: OwnerRef,
@@ -121,7 +120,7 @@ pub struct ArenaSource<'a, A: Allocator, L: Lock> {
 
 // SAFETY: the records that the lists lead to lie in memory that the arena allocated to this source alone.
 // A reference to the arena may go to another thread where the arena may be shared.
-unsafe impl<'a, A: Allocator, L: Lock> Send for ArenaSource<'a, A, L> where Arena<'a, 'a, A, L>: Sync
+unsafe impl<'a, A: TagSupply, L: Lock> Send for ArenaSource<'a, A, L> where Arena<'a, 'a, A, L>: Sync
 {}
 
 /// One heap of an [`ArenaSource`], as [`Talc::arena_heaps`] lists them.
@@ -147,7 +146,7 @@ pub struct ArenaHeap {
     pub size: usize,
 }
 
-impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
+impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     /// A source of no memory, until [`attach`](Self::attach) gives it an arena.
     pub const fn detached() -> Self {
         ArenaSource {
@@ -311,7 +310,7 @@ impl<'a, A: Allocator, L: Lock> ArenaSource<'a, A, L> {
 
 // SAFETY: the records are found and changed through the `Talc` alone that is passed; the arena, its source
 // and its tag supply allocate nothing from it, as `ArenaSource::new` demands by "used by nobody else".
-unsafe impl<A: Allocator, L: Lock> Source for ArenaSource<'_, A, L> {
+unsafe impl<A: TagSupply, L: Lock> Source for ArenaSource<'_, A, L> {
     const TRACK_HEAP_END: bool = true;
     const GRANTS_ZEROED: bool = true;
 
@@ -355,7 +354,7 @@ unsafe impl<A: Allocator, L: Lock> Source for ArenaSource<'_, A, L> {
     }
 }
 
-impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
+impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
     /// Lowers the end of a heap, or deletes it, and returns the new end.
     ///
     /// # Safety
@@ -405,7 +404,7 @@ impl<A: Allocator, L: Lock> ArenaSource<'_, A, L> {
     }
 }
 
-impl<A: Allocator, L: Lock> fmt::Debug for ArenaSource<'_, A, L> {
+impl<A: TagSupply, L: Lock> fmt::Debug for ArenaSource<'_, A, L> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ArenaSource")
             .field("arena", &self.arena.map(|arena| arena.label()))

@@ -29,7 +29,7 @@ impl<B: Binning> FreeLists<B> {
         let address = header.addr().get();
         let heap = self.heap_of(address)?;
         let has_room = heap.end.addr().get() - address >= MIN_CHUNK;
-        (has_room && address.is_multiple_of(CHUNK_UNIT)).then_some(heap)
+        (has_room && address % CHUNK_UNIT == 0).then_some(heap)
     }
 
     /// Whether a gap's referrer leads to it, and what comes next in the list names it.
@@ -79,10 +79,9 @@ impl<B: Binning> FreeLists<B> {
             let field = &raw const (*gap.header().as_ptr()).referrer;
             (field.addr(), field.read())
         };
-        if let Some(bin) = self.bin_of_head(found)
-            && bin == Self::expected_bin(gap.size())
-            && let Err(report) = self.verify_head(bin)
-        {
+        let bin = self.bin_of_head(found);
+        let bin = bin.filter(|&bin| bin == Self::expected_bin(gap.size()));
+        if let Some(Err(report)) = bin.map(|bin| self.verify_head(bin)) {
             return report;
         }
         let misuse = Misuse::DamagedGap {
@@ -137,12 +136,13 @@ impl<B: Binning> FreeLists<B> {
     /// `link` is a list head, or in a gap that was [verified](Self::verify).
     pub(super) unsafe fn verify_link(&self, link: *mut Link) -> Result<Option<Gap>, Report> {
         // SAFETY: a list head, or the link of a verified gap, is memory of a heap.
-        if let Some(header) = unsafe { link.read() }
-            && let Some(heap) = self.heap_for(header)
-            // SAFETY: it is a word of a heap.
-            && unsafe { (*header.as_ptr()).referrer } == link
-        {
-            return self.verify_in(heap, header.cast(), Some(link)).map(Some);
+        if let Some(header) = unsafe { link.read() } {
+            if let Some(heap) = self.heap_for(header) {
+                // SAFETY: it is a word of a heap.
+                if unsafe { (*header.as_ptr()).referrer } == link {
+                    return self.verify_in(heap, header.cast(), Some(link)).map(Some);
+                }
+            }
         }
         // SAFETY: the link is a list head or in a gap that was verified.
         unsafe { self.unfollowed(link) }

@@ -56,10 +56,10 @@ pub(super) unsafe fn check_poison(
     // follows the rules.
     let words = unsafe { core::slice::from_raw_parts(first.as_ptr(), count) };
     // Many at once, which the machine can do; then the one.
-    let (chunks, rest) = words.as_chunks::<16>();
+    let mut chunks = words.chunks_exact(16);
     let is_changed =
-        |words: &&[usize; 16]| words.iter().fold(0, |all, word| all | (word ^ POISON)) != 0;
-    let words = chunks.iter().find(is_changed).map_or(rest, |chunk| chunk);
+        |words: &&[usize]| words.iter().fold(0, |all, word| all | (word ^ POISON)) != 0;
+    let words = chunks.find(is_changed).unwrap_or(chunks.remainder());
     match words.iter().find(|&&word| word != POISON) {
         None => Ok(()),
         Some(word) => Err(Report {

@@ -30,8 +30,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use heap::source::ArenaSource;
 use heap::talc::TalcLock;
-use heap::vmem::Arena;
-use heap::vmem::lock::LockApi;
+use heap::vmem::{Arena, LockApi};
 
 pub use self::actor::Actor;
 pub use self::situations::Situations;
@@ -112,10 +111,10 @@ fn with_stack<C: Choices>(
     let supply = Supply::new(&window.injection);
     // A layer that is damaged must not be dropped: the panic that says so ends here.
     let arena = PageArena::create("pages", PAGE, Some(&window), &supply).unwrap();
-    let mut arena = arena.with_kept_spans(0);
+    let mut arena = arena.with_retained_spans(0);
     if short_of_tags || !zeroed && set_up.chance(3) {
         // Then spans are larger than what is allocated of them, and free memory is kept.
-        arena = arena.with_kept_spans(set_up.below(3));
+        arena = arena.with_retained_spans(set_up.below(3));
         arena = arena.with_min_import(set_up.below(17) * PAGE);
         if short_of_tags || set_up.chance(2) {
             let pages = 1 + set_up.below(window.pages() / 2);

@@ -4,8 +4,7 @@ use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use heap::vmem::tags::Page;
-use heap::vmem::{Allocator, Bt};
+use heap::vmem::{BoundaryTag, Page, TagSupply};
 
 use super::injection::{Call, Injection};
 use super::interrupt::interrupt;
@@ -56,12 +55,12 @@ impl<'a> Supply<'a> {
 }
 
 // SAFETY: each tag and each page is an allocation of the host of its own.
-unsafe impl Allocator for &Supply<'_> {
-    fn allocate(&self) -> Option<NonNull<Bt>> {
+unsafe impl TagSupply for &Supply<'_> {
+    fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
         self.take()
     }
 
-    unsafe fn deallocate(&self, tag: NonNull<Bt>) {
+    unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
         // SAFETY: the caller gives back what it got.
         unsafe { self.put(tag) };
     }

@@ -28,32 +28,32 @@ use core::ptr::NonNull;
 /// ```
 ///
 /// ```
-/// use heap::vmem::Bt;
+/// use heap::vmem::BoundaryTag;
 ///
 /// #[cfg(target_pointer_width = "64")]
-/// assert_eq!((size_of::<Bt>(), align_of::<Bt>()), (64, 64));
+/// assert_eq!((size_of::<BoundaryTag>(), align_of::<BoundaryTag>()), (64, 64));
 /// ```
 #[repr(C)]
 #[cfg_attr(target_pointer_width = "64", repr(align(64)))]
-pub struct Bt {
+pub struct BoundaryTag {
     /// The first address.
     pub(super) start: Cell<usize>,
     /// The last address, so that a range may end where the address space ends. At least `start`.
     pub(super) last: Cell<usize>,
     /// The neighbour below; for a span, its last segment. A ring: the tag itself to begin with.
-    pub(super) prev: Cell<Tag>,
+    pub(super) prev: Cell<TagRef>,
     /// The neighbour above; for a span, its first segment.
-    pub(super) next: Cell<Tag>,
-    pub(super) left: Cell<Option<Tag>>,
-    pub(super) right: Cell<Option<Tag>>,
+    pub(super) next: Cell<TagRef>,
+    pub(super) left: Cell<Option<TagRef>>,
+    pub(super) right: Cell<Option<TagRef>>,
     /// Links in the queue of idle spans: see there.
-    pub(super) idle: Cell<Option<Tag>>,
+    pub(super) idle: Cell<Option<TagRef>>,
     pub(super) kind: Cell<Kind>,
     /// The source is being called about the end of this span, or of the span of this segment.
     pub(super) busy: Cell<bool>,
 }
 
-const _: () = assert!(size_of::<Bt>() <= 64);
+const _: () = assert!(size_of::<BoundaryTag>() <= 64);
 
 /// What a boundary tag describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -71,16 +71,16 @@ pub(super) enum Kind {
 /// It derefs to the tag, whose fields are cells: lists, trees and callers may all hold the same tag,
 /// and nobody ever has a `&mut` to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Tag(NonNull<Bt>);
+pub(super) struct TagRef(NonNull<BoundaryTag>);
 
-impl Tag {
+impl TagRef {
     /// Makes a tag of raw memory.
     ///
     /// # Safety
     /// The memory comes from the arena's tag supply. The value and its copies are not used after
     /// the memory has been given back, and only under the arena's lock.
-    pub(super) unsafe fn new(memory: NonNull<Bt>) -> Self {
-        let tag = Bt {
+    pub(super) unsafe fn new(memory: NonNull<BoundaryTag>) -> Self {
+        let tag = BoundaryTag {
             start: Cell::new(0),
             last: Cell::new(0),
             prev: Cell::new(Self(memory)),
@@ -97,7 +97,7 @@ impl Tag {
     }
 
     /// The memory, to be given back to the supply.
-    pub(super) fn into_memory(self) -> NonNull<Bt> {
+    pub(super) fn into_memory(self) -> NonNull<BoundaryTag> {
         self.0
     }
 
@@ -117,13 +117,13 @@ impl Tag {
 
     /// The neighbour below: a segment, or the span.
     #[inline]
-    pub(super) fn below(self) -> Tag {
+    pub(super) fn below(self) -> TagRef {
         self.prev.get()
     }
 
     /// The neighbour above: a segment, or the span.
     #[inline]
-    pub(super) fn above(self) -> Tag {
+    pub(super) fn above(self) -> TagRef {
         self.next.get()
     }
 
@@ -148,12 +148,12 @@ impl Tag {
     }
 }
 
-impl Deref for Tag {
-    type Target = Bt;
+impl Deref for TagRef {
+    type Target = BoundaryTag;
 
-    fn deref(&self) -> &Bt {
+    fn deref(&self) -> &BoundaryTag {
         #[cfg(test)]
-        super::steps::count();
+        super::cost_tests::count_probe();
         // SAFETY: `new` was promised that the memory is valid for as long as the tag is used, and
         // that the arena's lock keeps other threads away. It has been initialised, and is only
         // changed through cells.
@@ -161,8 +161,8 @@ impl Deref for Tag {
     }
 }
 
-impl fmt::Debug for Bt {
+impl fmt::Debug for BoundaryTag {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Bt")
+        f.write_str("BoundaryTag")
     }
 }

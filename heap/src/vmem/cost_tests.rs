@@ -8,24 +8,25 @@ use std::boxed::Box;
 use std::vec::Vec;
 
 use super::AllocPolicy::{self, BestFit, InstantFit};
-use super::tags::{Page, PageSupply, TagPool};
-use super::{Allocator, Arena, Bt, Error, Layout, Result, Source};
+use super::{
+    Arena, BoundaryTag, Error, Layout, Page, PageSupply, Result, Source, TagPool, TagSupply,
+};
 use crate::test_random::Random;
 
 std::thread_local! {
-    static LOOKS: Cell<usize> = const { Cell::new(0) };
+    static PROBES: Cell<usize> = const { Cell::new(0) };
 }
 
 /// Called at each look at a boundary tag.
-pub(super) fn count() {
-    LOOKS.set(LOOKS.get() + 1);
+pub(super) fn count_probe() {
+    PROBES.set(PROBES.get() + 1);
 }
 
 /// How many looks it takes.
-fn looks(work: impl FnOnce()) -> usize {
-    let before = LOOKS.get();
+fn probes(work: impl FnOnce()) -> usize {
+    let before = PROBES.get();
     work();
-    LOOKS.get() - before
+    PROBES.get() - before
 }
 
 /// Pages of the host, until there are none for the index.
@@ -80,7 +81,7 @@ fn pairs(live: usize, policy: AllocPolicy) -> usize {
     let pool = pool();
     let (arena, mut blocks) = filled(&pool, live);
     let mut random = Random::new(24);
-    looks(|| {
+    probes(|| {
         for _ in 0..2000 {
             let block = random.below(live);
             arena.free(blocks[block]).unwrap();
@@ -119,7 +120,7 @@ fn no_single_operation_pays_for_the_growth_of_the_index() {
     arena.add_span(QUANTUM, 100_000 * QUANTUM).unwrap();
     let mut worst = (0, 0);
     for number in 0..100_000 {
-        let cost = looks(|| {
+        let cost = probes(|| {
             arena.alloc(QUANTUM, InstantFit).unwrap();
         });
         worst = worst.max((cost, number));
@@ -128,7 +129,7 @@ fn no_single_operation_pays_for_the_growth_of_the_index() {
     assert!(worst.0 < 150, "{worst:?}");
     let mut worst = (0, 0);
     for number in 0..100_000 {
-        let cost = looks(|| arena.free((1 + number) * QUANTUM).unwrap());
+        let cost = probes(|| arena.free((1 + number) * QUANTUM).unwrap());
         worst = worst.max((cost, number));
     }
     assert!(worst.0 < 150, "{worst:?}");
@@ -138,14 +139,14 @@ fn no_single_operation_pays_for_the_growth_of_the_index() {
 struct HostTags(HostPages);
 
 // SAFETY: memory of the host.
-unsafe impl Allocator for &HostTags {
-    fn allocate(&self) -> Option<NonNull<Bt>> {
-        let tag = Box::new(core::mem::MaybeUninit::<Bt>::uninit());
+unsafe impl TagSupply for &HostTags {
+    fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
+        let tag = Box::new(core::mem::MaybeUninit::<BoundaryTag>::uninit());
         Some(NonNull::from(Box::leak(tag)).cast())
     }
 
-    unsafe fn deallocate(&self, tag: NonNull<Bt>) {
-        let tag = tag.cast::<core::mem::MaybeUninit<Bt>>();
+    unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
+        let tag = tag.cast::<core::mem::MaybeUninit<BoundaryTag>>();
         // SAFETY: it came from `allocate`.
         drop(unsafe { Box::from_raw(tag.as_ptr()) });
     }
@@ -163,7 +164,7 @@ unsafe impl Allocator for &HostTags {
 /// The looks of 2,000 pairs in an arena of one-quantum segments, `live` of them.
 fn uniform_pairs(arena: &Arena<'_, '_, &HostTags, Lock>, live: usize) -> usize {
     let mut random = Random::new(25);
-    looks(|| {
+    probes(|| {
         for _ in 0..2000 {
             arena.free((1 + random.below(live)) * QUANTUM).unwrap();
             arena.alloc(QUANTUM, InstantFit).unwrap();
@@ -227,12 +228,12 @@ fn a_table_that_waited_for_pages_recovers_without_growing() {
 fn a_supply_without_pages_is_seldom_asked() {
     struct Counts(HostTags, core::sync::atomic::AtomicUsize);
     // SAFETY: the memory is that of another supply.
-    unsafe impl Allocator for &Counts {
-        fn allocate(&self) -> Option<NonNull<Bt>> {
+    unsafe impl TagSupply for &Counts {
+        fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
             (&self.0).allocate()
         }
 
-        unsafe fn deallocate(&self, tag: NonNull<Bt>) {
+        unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
             // SAFETY: the tag came from there.
             unsafe { (&self.0).deallocate(tag) };
         }
@@ -260,7 +261,7 @@ fn resizing_takes_no_more_looks_with_more_segments() {
         // What lies above the last is free.
         let last = blocks[live - 1];
         arena.resize(last, QUANTUM).unwrap();
-        looks(|| {
+        probes(|| {
             for number in 0..300 {
                 arena.resize(last, (1 + number % 4) * QUANTUM).unwrap();
             }
@@ -283,12 +284,12 @@ fn defect_25_adding_spans_takes_a_logarithm_of_looks_and_asking_for_space_none()
             next += 1;
         }
     };
-    let few = looks(|| add(1000));
+    let few = probes(|| add(1000));
     add(29_000);
-    let many = looks(|| add(1000));
+    let many = probes(|| add(1000));
     // From below 10 to 15 levels of a tree that is not perfectly balanced.
     assert!(many <= 3 * few, "{few}, then {many}");
-    let space = looks(|| {
+    let space = probes(|| {
         assert_eq!(arena.total_space(), 31_000 * 5 * QUANTUM);
         assert_eq!(arena.free_space(), arena.total_space());
         assert_eq!(arena.allocated_space() + arena.borrowed_space(), 0);
@@ -333,7 +334,7 @@ fn instant_fit_looks_at_a_bounded_number_of_segments_before_it_asks_the_source()
             let base = (1 + 40 * hole) * QUANTUM;
             arena.add_span(base, 33 * QUANTUM).unwrap();
         }
-        looks(|| {
+        probes(|| {
             let _ = arena.alloc(35 * QUANTUM, InstantFit);
         })
     };
@@ -354,7 +355,7 @@ fn the_worst_case_of_best_fit_is_one_look_for_each_segment_of_a_class() {
         }
         let large = (1 + 40 * holes) * QUANTUM;
         arena.add_span(large, 35 * QUANTUM).unwrap();
-        looks(|| assert_eq!(arena.alloc(34 * QUANTUM, BestFit), Ok(large)))
+        probes(|| assert_eq!(arena.alloc(34 * QUANTUM, BestFit), Ok(large)))
     };
     let (few, many) = (cost(100), cost(1000));
     let for_each = (many - few) / 900;

@@ -1,8 +1,8 @@
 //! Looking at an arena: which segment an address lies in, and all of them in order.
 
-use super::segment::Tag;
+use super::boundary_tag::TagRef;
 use super::state::State;
-use super::{Allocator, Arena, Lock};
+use super::{Arena, Lock, TagSupply};
 
 /// A segment of an arena, as it was when it was looked at.
 ///
@@ -14,7 +14,7 @@ use super::{Allocator, Arena, Lock};
 /// ```
 ///
 /// ```
-/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # use heap::vmem::*;
 /// # type Lock = LockApi<spin::Mutex<()>>;
 /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
 /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;
@@ -59,7 +59,7 @@ pub struct SpanExtent {
 }
 
 impl Segment {
-    fn new(tag: Tag, span: Tag) -> Self {
+    fn new(tag: TagRef, span: TagRef) -> Self {
         Self {
             base: tag.start.get(),
             last: tag.last.get(),
@@ -77,7 +77,7 @@ impl Segment {
     }
 }
 
-impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
+impl<'label, 'src, A: TagSupply, L: Lock> Arena<'label, 'src, A, L> {
     /// Whether `address` lies in a span of this arena, free or allocated. O(log spans).
     ///
     /// ```text
@@ -110,7 +110,12 @@ impl<'label, 'src, A: Allocator, L: Lock> Arena<'label, 'src, A, L> {
     /// ```
     pub fn largest_free(&self) -> usize {
         let state = self.lock();
-        state.free.largest().map(Tag::size).max().unwrap_or(0)
+        state
+            .free_lists
+            .largest()
+            .map(TagRef::size)
+            .max()
+            .unwrap_or(0)
     }
 
     /// The segments in address order.
@@ -153,7 +158,7 @@ const BATCH: usize = 16;
 /// ```
 ///
 /// ```
-/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # use heap::vmem::*;
 /// # type Lock = LockApi<spin::Mutex<()>>;
 /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
 /// let arena = Arena::<_, Lock>::create("numbers", 1, None, &tags)?;
@@ -169,17 +174,17 @@ const BATCH: usize = 16;
 /// assert_eq!((next.base, next.last, next.kind), (16, 16, SegmentKind::Free));
 /// # Ok::<(), Error>(())
 /// ```
-pub struct Segments<'arena, 'label, 'src, A: Allocator, L: Lock> {
+pub struct Segments<'arena, 'label, 'src, A: TagSupply, L: Lock> {
     arena: &'arena Arena<'label, 'src, A, L>,
     /// The address at which to go on, if there is any left.
     from: Option<usize>,
     /// The segment and the span that contained this address, and the generation in which they did.
-    near: Option<(Tag, Tag, u64)>,
+    near: Option<(TagRef, TagRef, u64)>,
     /// The segments taken and not yet handed out, in reverse.
     batch: [Option<Segment>; BATCH],
 }
 
-impl<A: Allocator, L: Lock> Segments<'_, '_, '_, A, L> {
+impl<A: TagSupply, L: Lock> Segments<'_, '_, '_, A, L> {
     fn take_batch(&mut self) {
         let Some(from) = self.from else { return };
         let state = self.arena.lock();
@@ -190,7 +195,7 @@ impl<A: Allocator, L: Lock> Segments<'_, '_, '_, A, L> {
             {
                 Some((segment, span))
             }
-            _ => state.place_at_or_above(from),
+            _ => state.segment_at_or_above(from),
         };
         for slot in self.batch.iter_mut().rev() {
             let Some((segment, span)) = place else {
@@ -219,7 +224,7 @@ impl<A: Allocator, L: Lock> Segments<'_, '_, '_, A, L> {
 
 impl State {
     /// The segment, and its span, that contains `address`, or else the next one.
-    fn place_at_or_above(&self, address: usize) -> Option<(Tag, Tag)> {
+    fn segment_at_or_above(&self, address: usize) -> Option<(TagRef, TagRef)> {
         match self.spans.containing(address) {
             Some(span) => Some((self.segment_containing(address)?, span)),
             None => self
@@ -230,7 +235,7 @@ impl State {
     }
 }
 
-impl<A: Allocator, L: Lock> Iterator for Segments<'_, '_, '_, A, L> {
+impl<A: TagSupply, L: Lock> Iterator for Segments<'_, '_, '_, A, L> {
     type Item = Segment;
 
     fn next(&mut self) -> Option<Segment> {

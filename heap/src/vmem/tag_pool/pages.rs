@@ -14,11 +14,11 @@
 
 use core::ptr::NonNull;
 
-use super::super::Bt;
-use super::super::tags::{PAGE_SIZE, Page};
+use super::super::BoundaryTag;
+use super::super::tag_supply::{PAGE_SIZE, Page};
 
 /// How many tags a page holds.
-pub(super) const PER_PAGE: usize = (PAGE_SIZE - size_of::<Header>()) / size_of::<Bt>();
+pub(super) const PER_PAGE: usize = (PAGE_SIZE - size_of::<Header>()) / size_of::<BoundaryTag>();
 
 /// What a page of tags begins with.
 #[repr(C)]
@@ -31,26 +31,26 @@ pub(super) struct Header {
     after: Option<NonNull<Header>>,
 }
 
-const _: () = assert!(size_of::<Header>().is_multiple_of(align_of::<Bt>()));
+const _: () = assert!(size_of::<Header>() % align_of::<BoundaryTag>() == 0);
 
 /// Free tags; the memory of each holds a pointer to the next.
-struct FreeTags(Option<NonNull<Bt>>);
+struct FreeTags(Option<NonNull<BoundaryTag>>);
 
 impl FreeTags {
     /// Adds a tag.
     ///
     /// # Safety
     /// The memory of the tag is valid, and nobody else uses it until it is popped.
-    unsafe fn push(&mut self, tag: NonNull<Bt>) {
+    unsafe fn push(&mut self, tag: NonNull<BoundaryTag>) {
         // SAFETY: the caller gives us the memory, which is larger than a pointer and aligned.
-        unsafe { tag.cast::<Option<NonNull<Bt>>>().write(self.0) };
+        unsafe { tag.cast::<Option<NonNull<BoundaryTag>>>().write(self.0) };
         self.0 = Some(tag);
     }
 
-    fn pop(&mut self) -> Option<NonNull<Bt>> {
+    fn pop(&mut self) -> Option<NonNull<BoundaryTag>> {
         let tag = self.0?;
         // SAFETY: `push` wrote the pointer, and the memory has been ours since.
-        self.0 = unsafe { tag.cast::<Option<NonNull<Bt>>>().read() };
+        self.0 = unsafe { tag.cast::<Option<NonNull<BoundaryTag>>>().read() };
         Some(tag)
     }
 }
@@ -80,7 +80,7 @@ impl TagPages {
     }
 
     /// Takes a tag, from a page in use if there is one.
-    pub(super) fn allocate(&mut self) -> Option<NonNull<Bt>> {
+    pub(super) fn allocate(&mut self) -> Option<NonNull<BoundaryTag>> {
         let mut page = self.first?;
         // SAFETY: the page is listed, so its header is valid.
         let header = unsafe { page.as_mut() };
@@ -96,7 +96,7 @@ impl TagPages {
     ///
     /// # Safety
     /// It came from [`allocate`](Self::allocate), and nobody uses it any more.
-    pub(super) unsafe fn deallocate(&mut self, tag: NonNull<Bt>) {
+    pub(super) unsafe fn deallocate(&mut self, tag: NonNull<BoundaryTag>) {
         let mut page = page_of(tag);
         // SAFETY: the page of a tag in use is valid, and its header reached from here only.
         let header = unsafe { page.as_mut() };
@@ -185,7 +185,12 @@ pub(super) unsafe fn format(page: NonNull<Page>) -> NonNull<Header> {
     for number in (0..PER_PAGE).rev() {
         // SAFETY: the header is a multiple of the alignment of a tag, and there is room in the page
         // for this many after it.
-        let tag = unsafe { page.cast::<Header>().add(1).cast::<Bt>().add(number) };
+        let tag = unsafe {
+            page.cast::<Header>()
+                .add(1)
+                .cast::<BoundaryTag>()
+                .add(number)
+        };
         // SAFETY: the page is ours, and this part of it was nobody's.
         unsafe { free.push(tag) };
     }
@@ -203,7 +208,7 @@ pub(super) unsafe fn format(page: NonNull<Page>) -> NonNull<Header> {
 }
 
 /// The page of a tag that lies in one.
-fn page_of(tag: NonNull<Bt>) -> NonNull<Header> {
+fn page_of(tag: NonNull<BoundaryTag>) -> NonNull<Header> {
     let offset = tag.addr().get() % PAGE_SIZE;
     // SAFETY: a page starts at a multiple of its size, and the tag lies behind its header.
     unsafe { tag.byte_sub(offset) }.cast()

@@ -7,8 +7,8 @@ use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use super::tags::{Page, PageSupply};
-use super::{Allocator, Bt, Lock};
+use super::tag_supply::{Page, PageSupply};
+use super::{BoundaryTag, Lock, TagSupply};
 use pages::{PER_PAGE, TagPages};
 use reserve::FreeReserve;
 
@@ -18,10 +18,10 @@ const LOW_WATER: usize = 48;
 const HIGH_WATER: usize = LOW_WATER + 2 * PER_PAGE;
 /// How many free tags are only handed out while the pool takes another page: to arenas from which
 /// that page comes.
-const FOR_RESTOCKING: usize = 16;
+const KEPT_FOR_REFILL: usize = 16;
 
 /// A pool of boundary tags, made to be a `static` that arenas share: `&TagPool` is an
-/// [`Allocator`].
+/// [`TagSupply`].
 ///
 /// It begins with a reserve of its own. When an arena has called it and is done, and few tags are
 /// free, it takes a page from its [`PageSupply`]; when many are free, it gives entirely free pages
@@ -40,7 +40,7 @@ const FOR_RESTOCKING: usize = 16;
 /// tags the pool begins with: more than 16, or else it does not compile.
 ///
 /// ```
-/// use heap::vmem::{Arena, lock::LockApi, tags::{NoPages, TagCounts, TagPool}};
+/// use heap::vmem::{Arena, LockApi, NoPages, TagCounts, TagPool};
 /// type Lock = LockApi<spin::Mutex<()>>;
 ///
 /// let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
@@ -63,7 +63,7 @@ const FOR_RESTOCKING: usize = 16;
 pub struct TagPool<L: Lock, P: PageSupply, const RESERVE: usize = 64> {
     lock: L,
     pages: P,
-    reserve: UnsafeCell<[MaybeUninit<Bt>; RESERVE]>,
+    reserve: UnsafeCell<[MaybeUninit<BoundaryTag>; RESERVE]>,
     /// Only reached with the lock held.
     state: UnsafeCell<State>,
 }
@@ -85,7 +85,7 @@ struct State {
     reserve: FreeReserve,
     pages: TagPages,
     /// Whether somebody is taking a page.
-    restocking: bool,
+    refilling: bool,
     counts: TagCounts,
 }
 
@@ -103,7 +103,7 @@ unsafe impl<L: Lock + Sync, P: PageSupply + Sync, const RESERVE: usize> Sync
 impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
     /// A pool with a reserve of `RESERVE` tags, all of them free, and no page yet.
     pub const fn new(lock: L, pages: P) -> Self {
-        const { assert!(RESERVE > FOR_RESTOCKING) };
+        const { assert!(RESERVE > KEPT_FOR_REFILL) };
         Self {
             lock,
             pages,
@@ -111,7 +111,7 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
             state: UnsafeCell::new(State {
                 reserve: FreeReserve::new(),
                 pages: TagPages::new(),
-                restocking: false,
+                refilling: false,
                 counts: TagCounts {
                     in_use: 0,
                     free: RESERVE,
@@ -133,22 +133,22 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
         change(unsafe { &mut *self.state.get() })
     }
 
-    fn reserve_start(&self) -> NonNull<Bt> {
+    fn reserve_start(&self) -> NonNull<BoundaryTag> {
         // SAFETY: a reference is never null.
         unsafe { NonNull::new_unchecked(self.reserve.get()) }.cast()
     }
 
     /// Whether a tag is one of the reserve.
-    fn is_reserve(&self, tag: NonNull<Bt>) -> bool {
+    fn is_reserve(&self, tag: NonNull<BoundaryTag>) -> bool {
         let start = self.reserve_start().addr().get();
-        (start..start + size_of::<[Bt; RESERVE]>()).contains(&tag.addr().get())
+        (start..start + size_of::<[BoundaryTag; RESERVE]>()).contains(&tag.addr().get())
     }
 
     /// Takes a page, if few tags are free and nobody is at it already.
-    fn restock(&self) {
+    fn refill(&self) {
         let wanted = self.locked(|state| {
-            let wanted = state.counts.free < LOW_WATER && !state.restocking;
-            state.restocking |= wanted;
+            let wanted = state.counts.free < LOW_WATER && !state.refilling;
+            state.refilling |= wanted;
             wanted
         });
         if !wanted {
@@ -159,7 +159,7 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
             unsafe { pages::format(page) }
         });
         self.locked(|state| {
-            state.restocking = false;
+            state.refilling = false;
             if let Some(page) = page {
                 state.counts.tag_pages += 1;
                 state.counts.free += PER_PAGE;
@@ -170,7 +170,7 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
     }
 
     /// Gives back pages without tags in use, if many tags are free.
-    fn give_back(&self) {
+    fn release_empty_pages(&self) {
         while let Some(page) = self.locked(State::take_surplus) {
             // SAFETY: the page came from this supply, and none of its tags is in use.
             unsafe { self.pages.deallocate_page(page) };
@@ -183,8 +183,12 @@ impl State {
     ///
     /// # Safety
     /// `reserve` is where the pool's reserve of `size` tags lies.
-    unsafe fn allocate(&mut self, reserve: NonNull<Bt>, size: usize) -> Option<NonNull<Bt>> {
-        if self.counts.free <= FOR_RESTOCKING && !self.restocking {
+    unsafe fn allocate(
+        &mut self,
+        reserve: NonNull<BoundaryTag>,
+        size: usize,
+    ) -> Option<NonNull<BoundaryTag>> {
+        if self.counts.free <= KEPT_FOR_REFILL && !self.refilling {
             return None;
         }
         let tag = self
@@ -216,13 +220,13 @@ impl State {
 
 // SAFETY: a tag is either one of the reserve, which stays in place while the pool is borrowed, or
 // lies in a page of the supply; and it is in no list of free tags until it is given back.
-unsafe impl<L: Lock, P: PageSupply, const RESERVE: usize> Allocator for &TagPool<L, P, RESERVE> {
-    fn allocate(&self) -> Option<NonNull<Bt>> {
+unsafe impl<L: Lock, P: PageSupply, const RESERVE: usize> TagSupply for &TagPool<L, P, RESERVE> {
+    fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
         // SAFETY: that is where this pool's reserve lies.
         self.locked(|state| unsafe { state.allocate(self.reserve_start(), RESERVE) })
     }
 
-    unsafe fn deallocate(&self, tag: NonNull<Bt>) {
+    unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
         self.locked(|state| {
             if self.is_reserve(tag) {
                 // SAFETY: the caller gives back a tag of this reserve, which has stayed in place:
@@ -238,8 +242,8 @@ unsafe impl<L: Lock, P: PageSupply, const RESERVE: usize> Allocator for &TagPool
     }
 
     fn done(&self) {
-        self.restock();
-        self.give_back();
+        self.refill();
+        self.release_empty_pages();
     }
 
     fn allocate_page(&self) -> Option<NonNull<Page>> {

@@ -2,14 +2,14 @@
 //!
 //! The oldest is given back first, so that a span which is allocated and freed again and again stays.
 
-use super::segment::Tag;
+use super::boundary_tag::TagRef;
 
 /// A queue of spans, linked both ways: by the field `idle` of each span to the next, and by that of
 /// its only segment to the one before.
 #[derive(Default)]
 pub(super) struct IdleSpans {
-    oldest: Option<Tag>,
-    newest: Option<Tag>,
+    oldest: Option<TagRef>,
+    newest: Option<TagRef>,
     len: usize,
 }
 
@@ -19,13 +19,13 @@ impl IdleSpans {
     }
 
     /// Returns the oldest about which the source is not being called. O(those about which it is).
-    pub(super) fn oldest_at_rest(&self) -> Option<Tag> {
+    pub(super) fn oldest_not_busy(&self) -> Option<TagRef> {
         self.iter().find(|span| !span.busy.get())
     }
 
     /// Adds a span that has become free.
     #[inline(never)]
-    pub(super) fn push(&mut self, span: Tag) {
+    pub(super) fn push(&mut self, span: TagRef) {
         let before = self.newest.replace(span);
         span.idle.set(None);
         span.above().idle.set(before);
@@ -38,7 +38,7 @@ impl IdleSpans {
 
     /// Removes a span while it is still entirely free.
     #[inline(never)]
-    pub(super) fn remove(&mut self, span: Tag) {
+    pub(super) fn remove(&mut self, span: TagRef) {
         let (before, after) = (span.above().idle.get(), span.idle.get());
         match before {
             Some(before) => before.idle.set(after),
@@ -52,7 +52,7 @@ impl IdleSpans {
     }
 
     /// All of them, the oldest first.
-    pub(super) fn iter(&self) -> impl Iterator<Item = Tag> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = TagRef> {
         core::iter::successors(self.oldest, |span| span.idle.get())
     }
 }

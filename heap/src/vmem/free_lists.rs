@@ -10,7 +10,7 @@
 
 use core::num::NonZero;
 
-use super::segment::Tag;
+use super::boundary_tag::TagRef;
 
 /// How many sizes have a list of their own.
 const EXACT: usize = 1 << EXACT_LOG2;
@@ -22,30 +22,29 @@ const LISTS: usize = EXACT + (usize::BITS as usize - EXACT_LOG2) * CLASSES;
 /// How many words of bits there are, and places for lists: powers of two, so that a remainder takes
 /// the place of every check of a bound, and more places than lists, so that the list after the last
 /// one is never found to have members.
-const WORDS: usize = usize::BITS as usize * CLASSES / 64;
-const PLACES: usize = WORDS * 64;
-
-const _: () = assert!(LISTS < PLACES && PLACES.is_power_of_two());
+const BITMAP_WORDS: usize = usize::BITS as usize * CLASSES / 64;
+const LIST_SLOTS: usize = BITMAP_WORDS * 64;
 
 /// The free segments of an arena.
 pub(super) struct FreeLists {
     /// The first member of each list; members are linked both ways by `left` and `right`.
-    heads: [Option<Tag>; PLACES],
+    heads: [Option<TagRef>; LIST_SLOTS],
     /// A bit for each list that has members.
-    words: [u64; WORDS],
+    bitmap: [u64; BITMAP_WORDS],
     /// A power of two, from which on sizes with the same highest four bits share a list.
-    large: usize,
+    coarse_from: usize,
     /// log₂ of the quantum.
     shift: u32,
 }
 
 impl FreeLists {
     pub(super) const fn new(shift: u32) -> Self {
+        const { assert!(LISTS < LIST_SLOTS && LIST_SLOTS.is_power_of_two()) };
         Self {
-            heads: [None; PLACES],
-            words: [0; WORDS],
+            heads: [None; LIST_SLOTS],
+            bitmap: [0; BITMAP_WORDS],
             // With an absurd quantum, no size is this large.
-            large: (2 * EXACT).saturating_mul(1 << shift),
+            coarse_from: (2 * EXACT).saturating_mul(1 << shift),
             shift,
         }
     }
@@ -68,7 +67,7 @@ impl FreeLists {
 
     /// The first list all of whose members, and those of the lists above, have at least this size.
     #[inline]
-    pub(super) fn list_at_least(&self, size: usize) -> usize {
+    pub(super) fn first_sufficient_list(&self, size: usize) -> usize {
         let quanta_less_one = (size - 1) >> self.shift;
         // One more than the list for the next smaller size.
         if quanta_less_one <= EXACT {
@@ -80,20 +79,20 @@ impl FreeLists {
 
     /// A segment of at least this size, found at once, and its list; there may be others.
     #[inline]
-    pub(super) fn at_least(&self, size: usize) -> Option<(usize, Tag)> {
-        self.first_from(self.list_at_least(size))
+    pub(super) fn instant_fit(&self, size: usize) -> Option<(usize, TagRef)> {
+        self.first_nonempty_from(self.first_sufficient_list(size))
     }
 
     /// A segment than which no other of at least this size is smaller, and its list.
     #[inline]
-    pub(super) fn smallest_at_least(&self, size: usize) -> Option<(usize, Tag)> {
-        let (list, first) = self.first_from(self.list_of(size))?;
+    pub(super) fn best_fit(&self, size: usize) -> Option<(usize, TagRef)> {
+        let (list, first) = self.first_nonempty_from(self.list_of(size))?;
         if Self::has_one_size(list) {
             Some((list, first))
         } else {
             // The class may turn out to have only smaller ones; all in the next class are larger.
             smallest_in(list, first, size).or_else(|| {
-                let (list, first) = self.first_from(list + 1)?;
+                let (list, first) = self.first_nonempty_from(list + 1)?;
                 smallest_in(list, first, size)
             })
         }
@@ -101,67 +100,66 @@ impl FreeLists {
 
     /// The first list at or after `list` that has members, and the first of these.
     #[inline]
-    pub(super) fn first_from(&self, list: usize) -> Option<(usize, Tag)> {
-        let mut word = list / 64 % WORDS;
-        let mut bits = NonZero::new(self.words[word] & (!0 << (list % 64)));
+    pub(super) fn first_nonempty_from(&self, list: usize) -> Option<(usize, TagRef)> {
+        let mut word = list / 64 % BITMAP_WORDS;
+        let mut bits = NonZero::new(self.bitmap[word] & (!0 << (list % 64)));
         while bits.is_none() {
             word += 1;
-            bits = NonZero::new(*self.words.get(word)?);
+            bits = NonZero::new(*self.bitmap.get(word)?);
         }
-        let list = (word * 64 + bits?.trailing_zeros() as usize) % PLACES;
+        let list = (word * 64 + bits?.trailing_zeros() as usize) % LIST_SLOTS;
         Some((list, self.heads[list]?))
     }
 
     /// The members of the last list that has any.
-    pub(super) fn largest(&self) -> impl Iterator<Item = Tag> {
-        let mut words = self.words.iter().enumerate().rev();
-        let list = words.find_map(|(word, bits)| Some(word * 64 + bits.checked_ilog2()? as usize));
+    pub(super) fn largest(&self) -> impl Iterator<Item = TagRef> {
+        let mut bitmap = self.bitmap.iter().enumerate().rev();
+        let list = bitmap.find_map(|(word, bits)| Some(word * 64 + bits.checked_ilog2()? as usize));
         members(list.and_then(|list| self.heads[list]))
     }
 
     /// The lists at or after `list` that have members, with the first of each.
-    pub(super) fn lists_from(&self, list: usize) -> impl Iterator<Item = (usize, Tag)> {
+    pub(super) fn nonempty_lists_from(&self, list: usize) -> impl Iterator<Item = (usize, TagRef)> {
         let mut next = list;
         core::iter::from_fn(move || {
-            let (list, first) = self.first_from(next)?;
+            let (list, first) = self.first_nonempty_from(next)?;
             next = list + 1;
             Some((list, first))
         })
     }
 
     /// Whether the bit map agrees with the lists.
-    pub(super) fn bits_agree(&self) -> bool {
-        self.heads
-            .iter()
-            .enumerate()
-            .all(|(list, first)| first.is_some() == (self.words[list / 64] >> (list % 64) & 1 != 0))
+    pub(super) fn bitmap_agrees(&self) -> bool {
+        self.heads.iter().enumerate().all(|(list, first)| {
+            first.is_some() == (self.bitmap[list / 64] >> (list % 64) & 1 != 0)
+        })
     }
 
     /// Adds a free segment.
     #[inline]
-    pub(super) fn insert(&mut self, tag: Tag) {
+    pub(super) fn insert(&mut self, tag: TagRef) {
         self.push(tag, self.list_of(tag.size()));
     }
 
     /// Removes a free segment.
     #[inline]
-    pub(super) fn remove(&mut self, tag: Tag) {
+    pub(super) fn remove(&mut self, tag: TagRef) {
         self.unlink(tag, self.list_of(tag.size()));
     }
 
     /// Moves a free segment, which had size `before`, to the list for the size that it has now.
     #[inline]
-    pub(super) fn resized(&mut self, tag: Tag, before: usize) {
+    pub(super) fn relist(&mut self, tag: TagRef, before: usize) {
         if !self.same_list(before, tag.size()) {
-            self.change_list(tag, self.list_of(before));
+            self.move_between_lists(tag, self.list_of(before));
         }
     }
 
     /// Moves a free segment from this list, which was for its size `before`.
     #[inline]
-    pub(super) fn resized_in(&mut self, tag: Tag, before: usize, list: usize) {
+    pub(super) fn relist_from(&mut self, tag: TagRef, before: usize, list: usize) {
         if !self.same_list(before, tag.size()) {
-            self.change_list(tag, list);
+            self.move_between_lists(tag, list);
         }
     }
 
@@ -170,12 +168,12 @@ impl FreeLists {
     #[inline]
     fn same_list(&self, one: usize, other: usize) -> bool {
         // So it is if they differ in less than the highest four bits.
-        one >= self.large && (one ^ other) <= one >> (CLASSES_LOG2 + 1)
+        one >= self.coarse_from && (one ^ other) <= one >> (CLASSES_LOG2 + 1)
     }
 
     /// Moves a free segment from this list to the one for its size.
     #[inline(never)]
-    fn change_list(&mut self, tag: Tag, from: usize) {
+    fn move_between_lists(&mut self, tag: TagRef, from: usize) {
         let to = self.list_of(tag.size());
         if from != to {
             self.unlink(tag, from);
@@ -186,23 +184,23 @@ impl FreeLists {
     /// Damages the bit maps, for a test of `check`.
     #[cfg(test)]
     pub(super) fn flip_bit(&mut self, list: usize) {
-        self.words[list / 64] ^= 1 << (list % 64);
+        self.bitmap[list / 64] ^= 1 << (list % 64);
     }
 
     #[inline]
-    fn push(&mut self, tag: Tag, list: usize) {
-        let after = self.heads[list % PLACES].replace(tag);
+    fn push(&mut self, tag: TagRef, list: usize) {
+        let after = self.heads[list % LIST_SLOTS].replace(tag);
         tag.left.set(None);
         tag.right.set(after);
         match after {
             Some(after) => after.left.set(Some(tag)),
-            None => self.words[list / 64 % WORDS] |= 1 << (list % 64),
+            None => self.bitmap[list / 64 % BITMAP_WORDS] |= 1 << (list % 64),
         }
     }
 
     /// Removes a free segment from its list, which is this one.
     #[inline]
-    pub(super) fn unlink(&mut self, tag: Tag, list: usize) {
+    pub(super) fn unlink(&mut self, tag: TagRef, list: usize) {
         let (before, after) = (tag.left.get(), tag.right.get());
         if let Some(after) = after {
             after.left.set(before);
@@ -211,9 +209,9 @@ impl FreeLists {
             before.right.set(after);
             return;
         }
-        self.heads[list % PLACES] = after;
+        self.heads[list % LIST_SLOTS] = after;
         if after.is_none() {
-            self.words[list / 64 % WORDS] &= !(1 << (list % 64));
+            self.bitmap[list / 64 % BITMAP_WORDS] &= !(1 << (list % 64));
         }
     }
 }
@@ -229,13 +227,13 @@ fn class_of(quanta: usize) -> usize {
 
 /// The smallest of at least this size in a list, given its first member.
 #[inline(never)]
-fn smallest_in(list: usize, first: Tag, size: usize) -> Option<(usize, Tag)> {
+fn smallest_in(list: usize, first: TagRef, size: usize) -> Option<(usize, TagRef)> {
     let large_enough = members(Some(first)).filter(|segment| segment.size() >= size);
     Some((list, large_enough.min_by_key(|segment| segment.size())?))
 }
 
 /// A list from one of its members on.
-pub(super) fn members(first: Option<Tag>) -> impl Iterator<Item = Tag> {
+pub(super) fn members(first: Option<TagRef>) -> impl Iterator<Item = TagRef> {
     core::iter::successors(first, |tag| tag.right.get())
 }
 
@@ -291,7 +289,7 @@ mod tests {
     fn the_list_at_least_holds_nothing_smaller_and_leaves_out_one_list_at_most() {
         let lists = FreeLists::new(0);
         for size in sizes() {
-            let sure = lists.list_at_least(size);
+            let sure = lists.first_sufficient_list(size);
             if size > 1 {
                 assert!(lists.list_of(size - 1) < sure, "{size}");
             }

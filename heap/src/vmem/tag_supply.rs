@@ -5,8 +5,7 @@ use core::alloc::Layout;
 use core::mem::MaybeUninit;
 use core::ptr::NonNull;
 
-use super::Bt;
-pub use super::pool::{NoPages, TagCounts, TagPool};
+use super::BoundaryTag;
 
 /// The size of a [`Page`]: 4 KiB.
 pub const PAGE_SIZE: usize = 4096;
@@ -25,7 +24,7 @@ pub const PAGE_SIZE: usize = 4096;
 /// ```
 ///
 /// ```
-/// use heap::vmem::tags::{PAGE_SIZE, Page};
+/// use heap::vmem::{PAGE_SIZE, Page};
 ///
 /// assert_eq!((size_of::<Page>(), align_of::<Page>()), (PAGE_SIZE, PAGE_SIZE));
 /// ```
@@ -49,21 +48,21 @@ pub struct Page([MaybeUninit<u8>; PAGE_SIZE]);
 /// Freeing takes none. If the supply is exhausted, six in hand are enough to go on.
 ///
 /// # Safety
-/// Memory that `allocate` returned is valid for reads and writes of a [`Bt`], is aligned for it and
+/// Memory that `allocate` returned is valid for reads and writes of a [`BoundaryTag`], is aligned for it and
 /// is not used by anybody else until it is given to `deallocate` or the supply's lifetime ends,
 /// wherever the supply is moved in the meantime. The same holds for pages. A supply whose memory lies in
 /// itself must therefore be a reference to it, as [`&TagPool`](TagPool) is.
-pub unsafe trait Allocator {
+pub unsafe trait TagSupply {
     /// Returns memory for one boundary tag; what it contains does not matter. On `None` the caller's
     /// operation fails with [`Error::AllocatorError`](super::Error::AllocatorError), unless the arena
     /// has enough tags in hand.
-    fn allocate(&self) -> Option<NonNull<Bt>>;
+    fn allocate(&self) -> Option<NonNull<BoundaryTag>>;
 
     /// Takes back the memory of a boundary tag.
     ///
     /// # Safety
     /// `tag` came from `allocate` of this supply and is not used any more.
-    unsafe fn deallocate(&self, tag: NonNull<Bt>);
+    unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>);
 
     /// Tells the supply that the arena has asked for all that it wants for now, and perhaps got it,
     /// or has given back all that it can spare. This is the time to restock: an arena that got
@@ -88,15 +87,15 @@ pub unsafe trait Allocator {
 #[cfg(feature = "nightly")]
 // SAFETY: an allocator's memory fits the layout, is nobody else's, and stays where it is while the
 // allocator is moved.
-unsafe impl<T: core::alloc::Allocator> Allocator for T {
-    fn allocate(&self) -> Option<NonNull<Bt>> {
-        let memory = self.allocate(Layout::new::<Bt>()).ok()?;
+unsafe impl<T: core::alloc::Allocator> TagSupply for T {
+    fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
+        let memory = self.allocate(Layout::new::<BoundaryTag>()).ok()?;
         Some(memory.cast())
     }
 
-    unsafe fn deallocate(&self, tag: NonNull<Bt>) {
+    unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
         // SAFETY: the caller says that the tag came from `allocate`, and gives it back.
-        unsafe { self.deallocate(tag.cast(), Layout::new::<Bt>()) };
+        unsafe { self.deallocate(tag.cast(), Layout::new::<BoundaryTag>()) };
     }
 
     fn allocate_page(&self) -> Option<NonNull<Page>> {
@@ -119,7 +118,7 @@ unsafe impl<T: core::alloc::Allocator> Allocator for T {
 ///
 /// ```
 /// use core::{mem::MaybeUninit, ptr::NonNull};
-/// use heap::vmem::{Arena, lock::LockApi, tags::{Page, PageSupply, TagPool}};
+/// use heap::vmem::{Arena, LockApi, Page, PageSupply, TagPool};
 /// type Lock = LockApi<spin::Mutex<()>>;
 ///
 /// struct Host;

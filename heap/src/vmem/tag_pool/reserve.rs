@@ -12,7 +12,7 @@
 
 use core::ptr::NonNull;
 
-use super::super::Bt;
+use super::super::BoundaryTag;
 
 /// Says that no free tag follows.
 const NONE: usize = usize::MAX;
@@ -40,9 +40,9 @@ impl FreeReserve {
     /// it. Its free tags are not used by anybody else.
     pub(super) unsafe fn allocate(
         &mut self,
-        start: NonNull<Bt>,
+        start: NonNull<BoundaryTag>,
         size: usize,
-    ) -> Option<NonNull<Bt>> {
+    ) -> Option<NonNull<BoundaryTag>> {
         let number = if self.first != NONE {
             self.first
         } else if self.touched < size {
@@ -65,7 +65,11 @@ impl FreeReserve {
     /// # Safety
     /// As for [`allocate`](Self::allocate), from which `tag` came. It is not used any more, and the
     /// reserve has not been moved since.
-    pub(super) unsafe fn deallocate(&mut self, start: NonNull<Bt>, tag: NonNull<Bt>) {
+    pub(super) unsafe fn deallocate(
+        &mut self,
+        start: NonNull<BoundaryTag>,
+        tag: NonNull<BoundaryTag>,
+    ) {
         // SAFETY: both lie in the reserve, a whole number of tags apart.
         let number = unsafe { tag.offset_from(start) }.unsigned_abs();
         // SAFETY: the memory of a tag is valid, aligned for a number, and ours again.

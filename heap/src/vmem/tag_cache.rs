@@ -1,15 +1,15 @@
 //! Boundary tags in hand.
 
-use super::segment::Tag;
+use super::boundary_tag::TagRef;
 
 /// Boundary tags that describe nothing, linked by `right`.
 #[derive(Default)]
-pub(super) struct Stash {
-    first: Option<Tag>,
+pub(super) struct TagCache {
+    first: Option<TagRef>,
     len: usize,
 }
 
-impl Stash {
+impl TagCache {
     pub(super) const fn new() -> Self {
         Self {
             first: None,
@@ -23,13 +23,13 @@ impl Stash {
     }
 
     #[inline]
-    pub(super) fn put(&mut self, tag: Tag) {
+    pub(super) fn put(&mut self, tag: TagRef) {
         tag.right.set(self.first.replace(tag));
         self.len += 1;
     }
 
     #[inline]
-    pub(super) fn pop(&mut self) -> Option<Tag> {
+    pub(super) fn pop(&mut self) -> Option<TagRef> {
         let tag = self.first?;
         self.first = tag.right.get();
         self.len -= 1;
@@ -38,7 +38,7 @@ impl Stash {
 
     /// A tag that the operation has made sure of before it began.
     #[inline]
-    pub(super) fn take(&mut self) -> Tag {
+    pub(super) fn take(&mut self) -> TagRef {
         self.pop()
             .expect("tags are secured before an operation begins")
     }
@@ -46,9 +46,8 @@ impl Stash {
     /// Takes `count` tags, or as many as there are.
     pub(super) fn split(&mut self, count: usize) -> Self {
         let mut taken = Self::new();
-        while taken.len < count
-            && let Some(tag) = self.pop()
-        {
+        while taken.len < count {
+            let Some(tag) = self.pop() else { break };
             taken.put(tag);
         }
         taken

@@ -21,7 +21,7 @@ pub type Result<T> = core::result::Result<T, Error>;
 /// ```
 ///
 /// ```
-/// # use heap::vmem::{*, lock::LockApi, tags::{NoPages, TagPool}};
+/// # use heap::vmem::*;
 /// # type Lock = LockApi<spin::Mutex<()>>;
 /// # let tags: TagPool<Lock, NoPages> = TagPool::new(Lock::new(), NoPages);
 /// # let arena = Arena::<_, Lock>::create("addresses", 0x1000, None, &tags)?;

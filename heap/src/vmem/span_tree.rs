@@ -4,17 +4,17 @@
 //! spans had been added in random order. The priority is a hash of the span's base, so that it need
 //! not be stored. (Seidel and Aragon, "Randomized search trees", Algorithmica 1996.)
 
-use super::segment::Tag;
+use super::boundary_tag::TagRef;
 
 /// The spans, which do not overlap.
 #[derive(Default)]
-pub(super) struct Spans {
-    root: Option<Tag>,
+pub(super) struct SpanTree {
+    root: Option<TagRef>,
 }
 
-impl Spans {
+impl SpanTree {
     /// The span with the highest base that is at most `address`.
-    pub(super) fn at_or_below(&self, address: usize) -> Option<Tag> {
+    pub(super) fn at_or_below(&self, address: usize) -> Option<TagRef> {
         let mut found = None;
         let mut tree = self.root;
         while let Some(span) = tree {
@@ -29,7 +29,7 @@ impl Spans {
     }
 
     /// The span with the lowest base that is at least `address`.
-    pub(super) fn at_or_above(&self, address: usize) -> Option<Tag> {
+    pub(super) fn at_or_above(&self, address: usize) -> Option<TagRef> {
         let mut found = None;
         let mut tree = self.root;
         while let Some(span) = tree {
@@ -44,40 +44,40 @@ impl Spans {
     }
 
     /// The span after this one.
-    pub(super) fn after(&self, span: Tag) -> Option<Tag> {
+    pub(super) fn after(&self, span: TagRef) -> Option<TagRef> {
         self.at_or_above(span.last.get().checked_add(1)?)
     }
 
     /// The span that contains `address`.
-    pub(super) fn containing(&self, address: usize) -> Option<Tag> {
+    pub(super) fn containing(&self, address: usize) -> Option<TagRef> {
         self.at_or_below(address)
             .filter(|span| span.contains(address))
     }
 
     /// A span that shares an address with the range from `start` to `last`.
-    pub(super) fn overlapping(&self, start: usize, last: usize) -> Option<Tag> {
+    pub(super) fn overlapping(&self, start: usize, last: usize) -> Option<TagRef> {
         self.at_or_below(last)
             .filter(|span| span.last.get() >= start)
     }
 
     /// Adds a span, which overlaps none.
-    pub(super) fn insert(&mut self, span: Tag) {
+    pub(super) fn insert(&mut self, span: TagRef) {
         self.root = Some(insert(self.root, span));
     }
 
     /// Removes a span.
-    pub(super) fn remove(&mut self, span: Tag) {
+    pub(super) fn remove(&mut self, span: TagRef) {
         self.root = remove(self.root, span);
     }
 
     /// The highest span of the tree, for `check`.
-    pub(super) fn root(&self) -> Option<Tag> {
+    pub(super) fn root(&self) -> Option<TagRef> {
         self.root
     }
 }
 
 /// The tree with `span` in it. Recursive, like what follows: the depth is logarithmic.
-fn insert(tree: Option<Tag>, span: Tag) -> Tag {
+fn insert(tree: Option<TagRef>, span: TagRef) -> TagRef {
     match tree {
         Some(top) if priority(top) >= priority(span) => {
             let side = if span.start.get() < top.start.get() {
@@ -98,7 +98,7 @@ fn insert(tree: Option<Tag>, span: Tag) -> Tag {
 }
 
 /// The tree without `span`.
-fn remove(tree: Option<Tag>, span: Tag) -> Option<Tag> {
+fn remove(tree: Option<TagRef>, span: TagRef) -> Option<TagRef> {
     let top = tree?;
     if top == span {
         return join(span.left.get(), span.right.get());
@@ -113,7 +113,7 @@ fn remove(tree: Option<Tag>, span: Tag) -> Option<Tag> {
 }
 
 /// The spans of a tree below `address`, and those at or above it.
-fn split(tree: Option<Tag>, address: usize) -> (Option<Tag>, Option<Tag>) {
+fn split(tree: Option<TagRef>, address: usize) -> (Option<TagRef>, Option<TagRef>) {
     let Some(top) = tree else {
         return (None, None);
     };
@@ -129,7 +129,7 @@ fn split(tree: Option<Tag>, address: usize) -> (Option<Tag>, Option<Tag>) {
 }
 
 /// One tree of two, all spans of the first being below those of the second.
-fn join(low: Option<Tag>, high: Option<Tag>) -> Option<Tag> {
+fn join(low: Option<TagRef>, high: Option<TagRef>) -> Option<TagRef> {
     match (low, high) {
         (Some(below), Some(above)) => {
             if priority(below) >= priority(above) {
@@ -145,7 +145,7 @@ fn join(low: Option<Tag>, high: Option<Tag>) -> Option<Tag> {
 }
 
 /// The base, mixed until neighbouring bases have unrelated values (the finaliser of SplitMix64).
-pub(super) fn priority(span: Tag) -> u64 {
+pub(super) fn priority(span: TagRef) -> u64 {
     let mut bits = span.start.get() as u64;
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);

@@ -7,11 +7,11 @@ use super::{Error, Layout, Result};
 /// The base is a multiple of the quantum, so that a segment which has room for `size` at some base
 /// has room for `space` there, too.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Fit {
+pub(super) struct Request {
     /// The size as asked for; not zero.
     pub(super) size: usize,
     /// The size rounded up to the quantum.
-    pub(super) space: usize,
+    pub(super) rounded_size: usize,
     quantum: usize,
     /// At least the quantum.
     align: usize,
@@ -36,13 +36,13 @@ pub(super) fn round_up(size: usize, quantum: usize) -> Result<usize> {
     }
 }
 
-impl Fit {
+impl Request {
     /// A request without constraints.
     #[inline]
     pub(super) fn plain(size: usize, quantum: usize) -> Result<Self> {
         Ok(Self {
             size,
-            space: round_up(size, quantum)?,
+            rounded_size: round_up(size, quantum)?,
             quantum,
             align: quantum,
             phase: 0,
@@ -55,7 +55,7 @@ impl Fit {
     /// A request with constraints, refused if no address can satisfy them.
     pub(super) fn new(layout: &Layout, quantum: usize) -> Result<Self> {
         let size = layout.size();
-        let mut fit = Self::plain(size, quantum)?;
+        let mut request = Self::plain(size, quantum)?;
         let unsatisfiable = Err(Error::Unsatisfiable { size });
 
         // A base is a multiple of the quantum, whatever the alignment; that leaves no choice of
@@ -64,8 +64,8 @@ impl Fit {
         if phase & (quantum - 1) != 0 {
             return unsatisfiable;
         }
-        fit.align = layout.align().max(quantum);
-        fit.phase = phase;
+        request.align = layout.align().max(quantum);
+        request.phase = phase;
 
         // Below the quantum, nothing that starts at a multiple of it crosses.
         if let Some(nocross) = layout.nocross().filter(|&nocross| nocross >= quantum) {
@@ -74,15 +74,15 @@ impl Fit {
             if nocross - offset < size {
                 return unsatisfiable;
             }
-            fit.nocross = Some(nocross);
+            request.nocross = Some(nocross);
         }
 
-        fit.min = layout.min().unwrap_or(0);
-        fit.max = layout.max().unwrap_or(usize::MAX);
-        if fit.min > fit.max || fit.max - fit.min < size - 1 {
+        request.min = layout.min().unwrap_or(0);
+        request.max = layout.max().unwrap_or(usize::MAX);
+        if request.min > request.max || request.max - request.min < size - 1 {
             return unsatisfiable;
         }
-        Ok(fit)
+        Ok(request)
     }
 
     /// The same request at or above `min`.
@@ -129,12 +129,12 @@ impl Fit {
 
     /// A size such that the request fits into every segment of it, if there is one.
     #[inline]
-    pub(super) fn sure_size(&self) -> Option<usize> {
+    pub(super) fn guaranteed_size(&self) -> Option<usize> {
         if !self.is_unbounded() {
             return None;
         }
         let slack = self.align - self.quantum;
-        let once = self.space.checked_add(slack)?;
+        let once = self.rounded_size.checked_add(slack)?;
         match self.nocross {
             None => Some(once),
             // In the worst case the first aligned base crosses with its last quantum.
@@ -158,7 +158,7 @@ impl Fit {
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
-    pub(super) fn to_import(self, quantum: usize, minimum: usize) -> Result<Layout> {
+    pub(super) fn import_layout(self, quantum: usize, minimum: usize) -> Result<Layout> {
         let size = self.size;
         let ahead = self.phase & (quantum - 1);
         let end = ahead
@@ -190,7 +190,7 @@ impl Fit {
         Ok(layout)
     }
 
-    /// Returns what else to ask that source for when it has refused [`to_import`](Self::to_import): the
+    /// Returns what else to ask that source for when it has refused [`import_layout`](Self::import_layout): the
     /// range around the lowest base of all, if a lower bound has moved that up from where it is usually.
     ///
     /// ```text
@@ -199,7 +199,7 @@ impl Fit {
     ///  the request                             ├─── self.size ────┤
     ///                                          └ at or above self.min
     /// ```
-    pub(super) fn to_import_at_min(self, quantum: usize) -> Option<Layout> {
+    pub(super) fn import_layout_at_min(self, quantum: usize) -> Option<Layout> {
         if self.align >= quantum || self.min == 0 {
             return None;
         }
@@ -225,16 +225,14 @@ mod tests {
             let Some(end) = base.checked_add(layout.size() - 1) else {
                 return false;
             };
-            base.is_multiple_of(quantum)
+            base % quantum == 0
                 && end <= last
                 && base % layout.align() == layout.phase().unwrap_or(0) % layout.align()
                 && base >= layout.min().unwrap_or(0)
                 && end <= layout.max().unwrap_or(usize::MAX)
-                && layout.nocross().is_none_or(|nocross| {
-                    (base..=end)
-                        .skip(1)
-                        .all(|inside| !inside.is_multiple_of(nocross))
-                })
+                && layout
+                    .nocross()
+                    .is_none_or(|nocross| (base..=end).skip(1).all(|inside| inside % nocross != 0))
         })
     }
 
@@ -283,9 +281,9 @@ mod tests {
             for quantum in [1, 2, 4] {
                 for start in (0..48).step_by(quantum) {
                     for last in (start + quantum - 1..48).step_by(quantum) {
-                        let found = Fit::new(&layout, quantum)
+                        let found = Request::new(&layout, quantum)
                             .ok()
-                            .and_then(|fit| fit.position(start, last));
+                            .and_then(|request| request.position(start, last));
                         let expected = brute_force(&layout, quantum, start, last);
                         assert_eq!(
                             found, expected,
@@ -302,9 +300,9 @@ mod tests {
         const TOP: usize = usize::MAX - 47;
         for layout in layouts().filter(|layout| layout.max().is_none()) {
             for start in TOP..=usize::MAX {
-                let found = Fit::new(&layout, 1)
+                let found = Request::new(&layout, 1)
                     .ok()
-                    .and_then(|fit| fit.position(start, usize::MAX));
+                    .and_then(|request| request.position(start, usize::MAX));
                 assert_eq!(
                     found,
                     brute_force(&layout, 1, start, usize::MAX),
@@ -318,7 +316,7 @@ mod tests {
     fn a_layout_is_refused_exactly_when_no_address_satisfies_it() {
         for layout in layouts() {
             for quantum in [1, 2, 4] {
-                let refused = Fit::new(&layout, quantum).is_err();
+                let refused = Request::new(&layout, quantum).is_err();
                 let nowhere = brute_force(&layout, quantum, 0, 127).is_none();
                 // A bound that excludes every aligned base is found only by looking.
                 if refused || layout.min().is_none() && layout.max().is_none() {
@@ -332,15 +330,15 @@ mod tests {
     fn a_segment_of_the_sure_size_always_has_room() {
         for layout in layouts() {
             for quantum in [1, 2, 4] {
-                let Ok(fit) = Fit::new(&layout, quantum) else {
+                let Ok(request) = Request::new(&layout, quantum) else {
                     continue;
                 };
-                let Some(sure) = fit.sure_size() else {
+                let Some(sure) = request.guaranteed_size() else {
                     continue;
                 };
                 for start in (0..64).step_by(quantum) {
                     assert!(
-                        fit.position(start, start + sure - 1).is_some(),
+                        request.position(start, start + sure - 1).is_some(),
                         "{layout:?}"
                     );
                 }
@@ -352,15 +350,21 @@ mod tests {
     fn every_range_that_may_be_lent_has_room_for_the_request() {
         for layout in layouts() {
             for (quantum, source) in [(1, 1), (2, 2), (4, 4), (1, 4), (2, 8), (1, 16), (4, 32)] {
-                let Ok(fit) = Fit::new(&layout, quantum) else {
+                let Ok(request) = Request::new(&layout, quantum) else {
                     continue;
                 };
-                let imports = [fit.to_import(source, 0).ok(), fit.to_import_at_min(source)];
+                let imports = [
+                    request.import_layout(source, 0).ok(),
+                    request.import_layout_at_min(source),
+                ];
                 for import in imports.into_iter().flatten() {
                     for base in (0..128).step_by(source) {
                         let last = base + import.size() - 1;
                         if brute_force(&import, source, base, last) == Some(base) {
-                            assert!(fit.position(base, last).is_some(), "{layout:?} {import:?}");
+                            assert!(
+                                request.position(base, last).is_some(),
+                                "{layout:?} {import:?}"
+                            );
                         }
                     }
                 }
@@ -372,16 +376,19 @@ mod tests {
     fn a_request_is_imported_from_wherever_there_is_room() {
         for layout in layouts() {
             for (quantum, source) in [(1, 4), (2, 8), (1, 16), (4, 32)] {
-                let Ok(fit) = Fit::new(&layout, quantum) else {
+                let Ok(request) = Request::new(&layout, quantum) else {
                     continue;
                 };
-                let imports = [fit.to_import(source, 0).ok(), fit.to_import_at_min(source)];
+                let imports = [
+                    request.import_layout(source, 0).ok(),
+                    request.import_layout_at_min(source),
+                ];
                 // All that a source may have is the range that the request needs, if it lies here.
-                for base in
-                    (0..96).filter(|&base| fit.position(base, base + fit.space - 1) == Some(base))
-                {
+                for base in (0..96).filter(|&base| {
+                    request.position(base, base + request.rounded_size - 1) == Some(base)
+                }) {
                     let first = base - base % source;
-                    let last = (base + fit.size).next_multiple_of(source) - 1;
+                    let last = (base + request.size).next_multiple_of(source) - 1;
                     let lent = |import: &Layout| brute_force(import, source, first, last).is_some();
                     assert!(
                         imports.iter().flatten().any(lent),

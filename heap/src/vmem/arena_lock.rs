@@ -34,7 +34,7 @@ pub unsafe trait Lock: Default {
 /// A [`Lock`] made of any raw mutex of [`lock_api`].
 ///
 /// ```
-/// use heap::vmem::{Lock, lock::LockApi};
+/// use heap::vmem::{Lock, LockApi};
 ///
 /// let lock = LockApi::<spin::Mutex<()>>::new();
 /// let guard = lock.lock();
