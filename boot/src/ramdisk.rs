@@ -60,11 +60,11 @@ impl Config {
             Self::Soak { seed } => {
                 line("mode", "soak");
                 line("seed", &seed.to_string());
-                line("placement-seed", TEST_PLACEMENT);
+                line("randomisation-seed", TEST_PLACEMENT);
             }
             Self::Test { filter, after } => {
                 line("mode", "test");
-                line("placement-seed", TEST_PLACEMENT);
+                line("randomisation-seed", TEST_PLACEMENT);
                 for (key, value) in [("filter", filter), ("after", after)] {
                     if let Some(value) = value {
                         line(key, value);
@@ -140,7 +140,7 @@ mod tests {
     #[test]
     fn a_soak_says_where_it_begins() {
         let config = Config::Soak { seed: 9 };
-        assert_eq!(config.text(), "mode=soak\nseed=9\nplacement-seed=1\n");
+        assert_eq!(config.text(), "mode=soak\nseed=9\nrandomisation-seed=1\n");
     }
 
     #[test]
@@ -152,10 +152,10 @@ mod tests {
             }
             .text()
         };
-        assert_eq!(text(None, None), "mode=test\nplacement-seed=1\n");
+        assert_eq!(text(None, None), "mode=test\nrandomisation-seed=1\n");
         assert_eq!(
             text(Some("grow::"), Some("grow::a")),
-            "mode=test\nplacement-seed=1\nfilter=grow::\nafter=grow::a\n"
+            "mode=test\nrandomisation-seed=1\nfilter=grow::\nafter=grow::a\n"
         );
     }
 }

@@ -75,7 +75,7 @@ pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> 
     let text = ramdisk.text("config").map_err(InitError::Ramdisk)?;
     let config = Config::parse(text).map_err(InitError::Config)?;
     let seed = config
-        .placement_seed
+        .randomisation_seed
         .map_or_else(Seed::gather, Seed::of_host);
     // SAFETY: by the caller's promise.
     unsafe { memory::init(boot_info, seed) }.map_err(InitError::Memory)?;

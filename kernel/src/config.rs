@@ -38,8 +38,8 @@ pub struct Config<'a> {
     pub ticks_per_instruction: Option<NonZero<u64>>,
     /// `seed=N`: what random programs start from; 0 if absent.
     pub seed: u64,
-    /// `placement-seed=N`: what chooses where the heap lies; if absent, nobody can tell beforehand.
-    pub placement_seed: Option<u64>,
+    /// `randomisation-seed=N`: what chooses where the heap lies; if absent, nobody can tell beforehand.
+    pub randomisation_seed: Option<u64>,
 }
 
 impl Default for Config<'_> {
@@ -53,7 +53,7 @@ impl Default for Config<'_> {
             jobs: true,
             ticks_per_instruction: None,
             seed: 0,
-            placement_seed: None,
+            randomisation_seed: None,
         }
     }
 }
@@ -107,7 +107,7 @@ const KEYS: [&str; 9] = [
     "jobs",
     "ticks-per-instruction",
     "seed",
-    "placement-seed",
+    "randomisation-seed",
 ];
 
 impl<'a> Config<'a> {
@@ -156,7 +156,7 @@ impl<'a> Config<'a> {
             "jobs" => self.jobs = yes_or_no(value)?,
             "ticks-per-instruction" => self.ticks_per_instruction = Some(value.parse().ok()?),
             "seed" => self.seed = value.parse().ok()?,
-            "placement-seed" => self.placement_seed = Some(value.parse().ok()?),
+            "randomisation-seed" => self.randomisation_seed = Some(value.parse().ok()?),
             _ => return None,
         }
         Some(())
@@ -179,7 +179,7 @@ mod tests {
     fn every_key_is_read() {
         let text = "# of the host\nmode=test\nfilter=grow::\nafter=grow::in_place\n\n\
                     trace=git\nmonitor=yes\njobs=no\n\
-                    ticks-per-instruction=32\nseed=18446744073709551615\nplacement-seed=3\n";
+                    ticks-per-instruction=32\nseed=18446744073709551615\nrandomisation-seed=3\n";
         let expected = Config {
             mode: Mode::Test,
             filter: Some("grow::"),
@@ -189,7 +189,7 @@ mod tests {
             jobs: false,
             ticks_per_instruction: NonZero::new(32),
             seed: u64::MAX,
-            placement_seed: Some(3),
+            randomisation_seed: Some(3),
         };
         assert_eq!(Config::parse(text), Ok(expected));
     }

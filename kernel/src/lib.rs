@@ -19,7 +19,7 @@
 
 extern crate alloc;
 
-pub mod accounts;
+pub mod audit;
 mod boot;
 pub mod config;
 pub mod entropy;

@@ -1,57 +1,88 @@
-//! What happens when the kernel panics, or dies of a fault.
+//! How the kernel crashes: by a panic, or by an exception that no handler repairs.
+//!
+//! A crash takes no lock and allocates nothing: the interrupted code may hold any lock.
 
 use core::fmt;
 use core::panic::PanicInfo;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
+use spin::Once;
+
 use crate::exit::{ExitCode, exit};
 use crate::serial::println_unlocked;
-use crate::testing::{self, Death};
 
-/// How often the kernel has begun to die.
-static DEATHS: AtomicUsize = AtomicUsize::new(0);
+/// What made the kernel crash.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Crash {
+    /// A panic.
+    Panic,
+    /// An exception of the CPU.
+    Fault,
+}
+
+/// A function that learns of a crash and its reason.
+///
+/// It may neither wait for a lock nor allocate.
+pub type CrashHook = fn(Crash, &dyn fmt::Display);
+
+static HOOK: Once<CrashHook> = Once::new();
+
+/// The number of crashes so far: a report of a crash may crash in turn.
+static CRASHES: AtomicUsize = AtomicUsize::new(0);
+
+/// Sets the function that is called after a crash was reported. Only the first call has an effect.
+pub(crate) fn set_crash_hook(hook: CrashHook) {
+    HOOK.call_once(|| hook);
+}
+
+/// Calls the crash hook, if one was set.
+pub(crate) fn call_crash_hook(crash: Crash, reason: &dyn fmt::Display) {
+    if let Some(hook) = HOOK.get() {
+        hook(crash, reason);
+    }
+}
 
 /// Reports a panic and ends the kernel. Waits for no lock and allocates nothing.
 pub fn panicked(info: &PanicInfo) -> ! {
-    begin_to_die(Death::Panic, &Reason(info));
+    begin_crash(Crash::Panic, &Reason(info));
     println_unlocked!("{info}");
-    testing::died(Death::Panic, &Reason(info));
+    call_crash_hook(Crash::Panic, &Reason(info));
     exit(ExitCode::Panicked)
 }
 
-/// Masks interrupts, and returns if this is the kernel's first death. To be called before anything is
-/// looked up or printed for a report: that may fail again.
+/// Masks interrupts, and returns if this is the first crash.
 ///
-/// The second death ends the kernel here, with one line about `cause`. The third ends it without a
-/// word: then it was printing `cause` that failed.
-pub(crate) fn begin_to_die(death: Death, cause: &dyn fmt::Display) {
+/// Code that reports a crash calls this function before it looks up or prints anything: either may
+/// crash again. The second crash ends the kernel here, after one line about its `reason`. The third
+/// crash comes from printing that line, and ends the kernel without a word.
+pub(crate) fn begin_crash(crash: Crash, reason: &dyn fmt::Display) {
     x86_64::instructions::interrupts::disable();
-    match DEATHS.fetch_add(1, Ordering::Relaxed) {
+    match CRASHES.fetch_add(1, Ordering::Relaxed) {
         0 => return,
         1 => {
-            let again = DiedAgain(cause);
-            // The report of the first death may have ended within a line.
+            let again = CrashedAgain(reason);
+            // The report of the first crash may have ended within a line.
             println_unlocked!("\n{again}");
-            testing::died(death, &again);
+            call_crash_hook(crash, &again);
         }
         _ => {}
     }
-    exit(match death {
-        Death::Panic => ExitCode::Panicked,
-        Death::Fault => ExitCode::Faulted,
+    exit(match crash {
+        Crash::Panic => ExitCode::Panicked,
+        Crash::Fault => ExitCode::Faulted,
     })
 }
 
-/// What the second death is called.
-struct DiedAgain<'a>(&'a dyn fmt::Display);
+/// The reason of the second crash.
+struct CrashedAgain<'a>(&'a dyn fmt::Display);
 
-impl fmt::Display for DiedAgain<'_> {
+impl fmt::Display for CrashedAgain<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "died again while reporting why: {}", self.0)
+        write!(f, "crashed again while reporting a crash: {}", self.0)
     }
 }
 
-/// The message and where it comes from, in one line.
+/// The message of a panic and its location, in one line.
 struct Reason<'a>(&'a PanicInfo<'a>);
 
 impl fmt::Display for Reason<'_> {

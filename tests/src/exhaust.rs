@@ -4,7 +4,7 @@ use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
 
-use kernel::accounts;
+use kernel::audit;
 use kernel::heap::HEAP;
 use kernel::kernel_test;
 use kernel::memory::PAGE_SIZE;
@@ -169,14 +169,14 @@ kernel_test! {
             assert!(left <= 2, "round {round}: {left} frames are left");
             // What is there is nearly all in use: pages hold the blocks, and the rest is page tables.
             assert!(chain.bytes / PAGE_SIZE + chain.bytes / PAGE_SIZE / 100 + 16 > frames::usage().heap);
-            assert_eq!(accounts::check(), Ok(()), "round {round}, all in use");
+            assert_eq!(audit::check(), Ok(()), "round {round}, all in use");
             if round % 2 == 1 {
                 let mut other = chain.split();
                 while other.pop() {}
             }
             while chain.pop() {}
             assert_eq!(Snapshot::take(), before, "round {round}");
-            assert_eq!(accounts::check(), Ok(()), "round {round}, all free");
+            assert_eq!(audit::check(), Ok(()), "round {round}, all free");
         }
         drop(limit);
     }

@@ -4,10 +4,10 @@
 use core::alloc::Layout;
 
 use heap::vmem::AllocPolicy;
-use kernel::accounts;
+use kernel::audit;
 use kernel::kernel_test;
 use kernel::memory::PAGE_SIZE;
-use kernel::memory::injection::{FRAMES, Injection, MAPPINGS};
+use kernel::memory::fault_injection::{FRAMES, FailPoint, MAPPINGS};
 
 use crate::support::{Blocks, Random, Snapshot, heap_pages_arena, kernel_addresses_arena};
 
@@ -60,7 +60,7 @@ fn program() -> usize {
 
 /// Runs the program with every call at `place` failing in turn, until it makes no more calls. Returns how many it makes,
 /// and how often it was refused something.
-fn fail_each(place: &Injection, fail: fn(&Injection, usize)) -> (usize, usize) {
+fn fail_each(place: &FailPoint, fail: fn(&FailPoint, usize)) -> (usize, usize) {
     let before = Snapshot::take();
     let mut refusals = 0;
     for calls in 0.. {
@@ -68,7 +68,7 @@ fn fail_each(place: &Injection, fail: fn(&Injection, usize)) -> (usize, usize) {
         let refused = program();
         let failed = place.fail_never();
         assert_eq!(Snapshot::take(), before, "after {calls} calls");
-        assert_eq!(accounts::check(), Ok(()), "after {calls} calls");
+        assert_eq!(audit::check(), Ok(()), "after {calls} calls");
         if failed == 0 {
             assert_eq!(refused, 0, "nothing failed");
             return (calls, refusals);
@@ -80,7 +80,7 @@ fn fail_each(place: &Injection, fail: fn(&Injection, usize)) -> (usize, usize) {
 
 kernel_test! {
     fn each_frame_that_cannot_be_had_is_survived(deadline = 240) {
-        let (calls, refusals) = fail_each(&FRAMES, Injection::fail_once);
+        let (calls, refusals) = fail_each(&FRAMES, FailPoint::fail_once);
         // A single failure is made good by the second try or the smaller step, but for those of the arena's own users.
         assert!(calls > 100 && refusals > 10, "{refusals} refusals in {calls}");
     }
@@ -88,21 +88,21 @@ kernel_test! {
 
 kernel_test! {
     fn no_frame_at_all_from_any_point_on_is_survived(deadline = 240) {
-        let (calls, refusals) = fail_each(&FRAMES, Injection::fail_from);
+        let (calls, refusals) = fail_each(&FRAMES, FailPoint::fail_from);
         assert!(calls > 100 && refusals > calls / 2, "{refusals} refusals in {calls}");
     }
 }
 
 kernel_test! {
     fn each_page_that_cannot_be_mapped_is_survived(deadline = 240) {
-        let (calls, refusals) = fail_each(&MAPPINGS, Injection::fail_once);
+        let (calls, refusals) = fail_each(&MAPPINGS, FailPoint::fail_once);
         assert!(calls > 100 && refusals > 10, "{refusals} refusals in {calls}");
     }
 }
 
 kernel_test! {
     fn no_page_mapped_from_any_point_on_is_survived(deadline = 240) {
-        let (calls, refusals) = fail_each(&MAPPINGS, Injection::fail_from);
+        let (calls, refusals) = fail_each(&MAPPINGS, FailPoint::fail_from);
         assert!(calls > 100 && refusals > calls / 2, "{refusals} refusals in {calls}");
     }
 }

@@ -6,8 +6,8 @@ use core::hint::black_box;
 use core::ptr;
 
 use heap::vmem::AllocPolicy;
-use kernel::interrupts::segments::InterruptStack;
 use kernel::kernel_test;
+use kernel::memory::stacks::InterruptStack;
 use kernel::memory::tags::TAGS;
 use kernel::memory::{PAGE_SIZE, arenas, kernel_addresses, page_table};
 use x86_64::VirtAddr;
@@ -28,7 +28,7 @@ kernel_test! {
 
 kernel_test! {
     /// Constants are mapped read-only.
-    fn constants_cannot_be_written(should_fault = "mapped, but not for that; in the kernel's own code or data") {
+    fn constants_cannot_be_written(should_fault = "mapped, but not for this access; in the kernel's own code or data") {
         static CONSTANT: u64 = 1;
         let pointer = black_box(&raw const CONSTANT).cast_mut();
         // SAFETY: it is not: this is what the test shows.
@@ -111,7 +111,7 @@ kernel_test! {
 kernel_test! {
     /// Nor does what lies below the lowest of them.
     fn the_fence_below_all_spans_cannot_be_touched(should_fault = "in the page below the heap's first span") {
-        let fence = arenas::window().expect("memory is set up").fence();
+        let fence = arenas::window().expect("memory is set up").leading_guard();
         let segment = kernel_addresses().segment_of(fence.start).expect("it is in the window");
         assert_eq!((segment.base, segment.last), (fence.start, fence.end - 1));
         // SAFETY: it is not: this is what the test shows.
@@ -133,7 +133,7 @@ kernel_test! {
     /// With boundary tags that lead nowhere, looking up what an address belongs to faults in its turn. By then the
     /// first line is printed; the second says what happened, and the kernel ends.
     fn a_fault_with_damaged_boundary_tags_is_reported(
-        should_fault = "died again while reporting why: page fault: cannot read from 0x2",
+        should_fault = "crashed again while reporting a crash: page fault: cannot read from 0x2",
     ) {
         /// Nothing is mapped there.
         const NOWHERE: usize = 0x2000;
@@ -152,7 +152,7 @@ kernel_test! {
 
 kernel_test! {
     /// A page of the heap that was made read-only is.
-    fn a_protected_page_cannot_be_written(should_fault = "mapped, but not for that; in the span of the heap") {
+    fn a_protected_page_cannot_be_written(should_fault = "mapped, but not for this access; in the span of the heap") {
         let base = heap_pages_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("there is memory");
         let page = Page::containing_address(VirtAddr::new(base as u64));
         let flags = PageTableFlags::PRESENT | PageTableFlags::NO_EXECUTE;

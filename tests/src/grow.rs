@@ -5,10 +5,10 @@ use core::alloc::{GlobalAlloc, Layout};
 
 use heap::source::{ArenaHeap, ArenaSource};
 use heap::talc::TalcLock;
-use kernel::accounts;
+use kernel::audit;
 use kernel::heap::HEAP;
 use kernel::kernel_test;
-use kernel::memory::injection::FRAMES;
+use kernel::memory::fault_injection::FRAMES;
 use kernel::memory::{PAGE_SIZE, frames, heap_pages, kernel_addresses, mapped_pages};
 use kernel::sync::InterruptLock;
 
@@ -144,7 +144,7 @@ kernel_test! {
         drop(blocks);
         HEAP.reap();
         assert_eq!(HEAP.stats(), before);
-        assert_eq!(accounts::check(), Ok(()));
+        assert_eq!(audit::check(), Ok(()));
         let again = fill_memory(64 * KIB);
         assert!(again.len() + 1 >= count, "{} blocks after {count}", again.len());
     }
@@ -191,7 +191,7 @@ kernel_test! {
             }
             assert_eq!(HEAP.stats(), before, "frame {frame}");
             assert_eq!((heap_pages().allocated_space(), kernel_addresses().allocated_space()), arena);
-            assert_eq!(accounts::check(), Ok(()));
+            assert_eq!(audit::check(), Ok(()));
             // SAFETY: as above.
             unsafe {
                 let block = HEAP.alloc(layout);

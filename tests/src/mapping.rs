@@ -5,8 +5,8 @@ use core::ptr::{self, NonNull};
 
 use heap::vmem::AllocPolicy;
 use kernel::kernel_test;
+use kernel::memory::fault_injection::FRAMES;
 use kernel::memory::frames::{self, Purpose, Usage};
-use kernel::memory::injection::FRAMES;
 use kernel::memory::{PAGE_SIZE, heap_pages, kernel_addresses, mapped_pages, physical};
 
 use crate::support::heap_pages_arena;

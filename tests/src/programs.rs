@@ -3,7 +3,7 @@
 
 use core::alloc::Layout;
 
-use kernel::accounts;
+use kernel::audit;
 use kernel::heap::HEAP;
 use kernel::interrupts::timer;
 use kernel::kernel_test;
@@ -55,7 +55,7 @@ pub fn run(seed: u64, operations: usize) {
 fn compare_accounts(operation: usize) {
     let result = interrupts::without_interrupts(|| {
         HEAP.drain();
-        accounts::check()
+        audit::check()
     });
     if let Err(disagreement) = result {
         panic!("operation {operation}: accounts disagree: {disagreement}");

@@ -6,7 +6,7 @@ use core::alloc::{GlobalAlloc, Layout};
 use core::hint::black_box;
 
 use heap::vmem::AllocPolicy;
-use kernel::accounts;
+use kernel::audit;
 use kernel::heap::HEAP;
 use kernel::kernel_test;
 use kernel::memory::frames;
@@ -54,7 +54,7 @@ kernel_test! {
                 let address = VirtAddr::new((top + page * PAGE_SIZE) as u64);
                 assert_eq!(mapping_at(address), None, "{left} frames are free");
             }
-            assert_eq!(accounts::check(), Ok(()));
+            assert_eq!(audit::check(), Ok(()));
         }
         taken.clear();
         assert_eq!(Snapshot::take(), before);

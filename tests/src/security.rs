@@ -9,8 +9,8 @@ use kernel::entropy::{Origin, Seed};
 use kernel::kernel_test;
 use kernel::memory::frames::{self, Purpose};
 use kernel::memory::page_table::{self, for_each_mapping, mapping_at};
-use kernel::memory::placement::Window;
-use kernel::memory::protection::{self, Violation};
+use kernel::memory::protection::{self, Mismatch};
+use kernel::memory::randomisation::Window;
 use kernel::memory::{PAGE_SIZE, arenas, mapped_pages, physical};
 use x86_64::VirtAddr;
 use x86_64::instructions::random::RdRand;
@@ -63,7 +63,7 @@ kernel_test! {
 
 kernel_test! {
     fn code_cannot_be_written_through_physical_memory(
-        should_fault = "mapped, but not for that; in the mapping of physical memory",
+        should_fault = "mapped, but not for this access; in the mapping of physical memory",
     ) {
         rewrite(alias(code()));
     }
@@ -71,7 +71,7 @@ kernel_test! {
 
 kernel_test! {
     fn constants_cannot_be_written_through_physical_memory(
-        should_fault = "mapped, but not for that; in the mapping of physical memory",
+        should_fault = "mapped, but not for this access; in the mapping of physical memory",
     ) {
         rewrite(alias(constant()));
     }
@@ -80,7 +80,7 @@ kernel_test! {
 kernel_test! {
     /// A table of functions is written once, when the image is relocated.
     fn tables_of_functions_cannot_be_written_through_physical_memory(
-        should_fault = "mapped, but not for that; in the mapping of physical memory",
+        should_fault = "mapped, but not for this access; in the mapping of physical memory",
     ) {
         static FUNCTIONS: [fn() -> *mut u8; 2] = [code, constant];
         rewrite(alias(black_box(&raw const FUNCTIONS).cast_mut().cast()));
@@ -89,7 +89,7 @@ kernel_test! {
 
 kernel_test! {
     fn physical_memory_cannot_be_executed(
-        should_fault = "mapped, but not for that; in the mapping of physical memory",
+        should_fault = "mapped, but not for this access; in the mapping of physical memory",
     ) {
         let frame = frames::allocate(Purpose::Other).expect("there is memory");
         let memory = physical::pointer::<u8>(frame.start_address()).as_ptr();
@@ -102,28 +102,28 @@ kernel_test! {
 kernel_test! {
     /// The code itself, where it is mapped a second time.
     fn code_cannot_be_executed_through_physical_memory(
-        should_fault = "mapped, but not for that; in the mapping of physical memory",
+        should_fault = "mapped, but not for this access; in the mapping of physical memory",
     ) {
         execute(alias(code()));
     }
 }
 
 kernel_test! {
-    fn the_heap_cannot_be_executed(should_fault = "mapped, but not for that; in the span of the heap") {
+    fn the_heap_cannot_be_executed(should_fault = "mapped, but not for this access; in the span of the heap") {
         let code = black_box(Box::new([RETURN; 16]));
         execute(code.as_ptr());
     }
 }
 
 kernel_test! {
-    fn the_stack_cannot_be_executed(should_fault = "mapped, but not for that; in the kernel's stack") {
+    fn the_stack_cannot_be_executed(should_fault = "mapped, but not for this access; in the kernel's stack") {
         let code = black_box([RETURN; 16]);
         execute(code.as_ptr());
     }
 }
 
 kernel_test! {
-    fn variables_cannot_be_executed(should_fault = "mapped, but not for that; in the kernel's own code or data") {
+    fn variables_cannot_be_executed(should_fault = "mapped, but not for this access; in the kernel's own code or data") {
         static mut VARIABLE: [u8; 16] = [RETURN; 16];
         execute((&raw const VARIABLE).cast());
     }
@@ -146,8 +146,8 @@ kernel_test! {
         let heap = block.as_mut_ptr();
         let page = |pointer: *mut u8| VirtAddr::from_ptr(pointer).align_down(PAGE_SIZE as u64);
         let cases = [
-            (code(), EXECUTE | PageTableFlags::WRITABLE, EXECUTE, Violation::WritableCode { address: page(code()) }),
-            (heap, EXECUTE, WRITE, Violation::Executable { address: page(heap) }),
+            (code(), EXECUTE | PageTableFlags::WRITABLE, EXECUTE, Mismatch::WritableCode { address: page(code()) }),
+            (heap, EXECUTE, WRITE, Mismatch::Executable { address: page(heap) }),
         ];
         assert_eq!(protection::check(), Ok(()));
         for (pointer, bad, good, violation) in cases {
@@ -162,11 +162,11 @@ kernel_test! {
             protect(alias(image), WRITE);
             let by_alias = protection::check();
             protect(alias(image), READ);
-            assert_eq!(by_alias, Err(Violation::WritableAlias { address: page(image), frame }));
+            assert_eq!(by_alias, Err(Mismatch::WritableAlias { address: page(image), frame }));
             protect(image, WRITE);
             let by_itself = protection::check();
             protect(image, good);
-            assert_eq!(by_itself, Err(Violation::WritableAlias { address: page(image), frame }));
+            assert_eq!(by_itself, Err(Mismatch::WritableAlias { address: page(image), frame }));
         }
         assert_eq!(protection::check(), Ok(()));
     }

@@ -6,10 +6,10 @@ use kernel::config::Config;
 use kernel::println;
 use kernel::trace::Trace;
 
-use super::figure::{Bytes, Count};
-use super::mix::{Mix, SLOTS};
-use super::player::Player;
-use super::subject::{KernelHeap, Region, Subject, linked_list, talc};
+use super::contender::{Contender, KernelHeap, Region, linked_list, talc};
+use super::format::{Bytes, Count};
+use super::replayer::Replayer;
+use super::workload::{Mix, SLOTS};
 
 /// Operations of the synthetic mix.
 const MIX_OPERATIONS: usize = 20_000;
@@ -82,9 +82,9 @@ struct Measured {
 }
 
 /// Plays `workload` on `subject`. `None` when there is no memory for the table of its slots.
-fn measure<S: Subject>(subject: &S, workload: &Workload<'_>) -> Option<Measured> {
+fn measure<S: Contender>(subject: &S, workload: &Workload<'_>) -> Option<Measured> {
     let mut measured = Measured::default();
-    let mut player = Player::<_, false>::new(subject, workload.slots())?;
+    let mut player = Replayer::<_, false>::new(subject, workload.slots())?;
     subject.start();
     let operations = workload.operations();
     let mut mix = Mix::new(match workload {

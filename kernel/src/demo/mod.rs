@@ -1,13 +1,13 @@
 //! The demonstration: a recorded program on the kernel heap, the comparison with other allocators, the monitor.
 
 mod compare;
-mod figure;
-mod mix;
+mod contender;
+mod format;
 mod monitor;
-mod player;
 mod replay;
-mod subject;
+mod replayer;
 mod trace;
+mod workload;
 
 use kernel::config::Config;
 use kernel::exit::ExitCode;

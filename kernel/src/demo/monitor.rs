@@ -8,7 +8,7 @@ use kernel::memory::{arenas, frames, heap_pages, kernel_addresses};
 use kernel::ramdisk::Ramdisk;
 use kernel::{print, println, serial};
 
-use super::figure::{Bytes, Count};
+use super::format::{Bytes, Count};
 use super::{compare, replay, trace};
 
 const HELP: &str = "\
@@ -126,7 +126,7 @@ fn map() {
         return;
     };
     println!("  The heap's window of addresses, {window}:");
-    let fence = window.fence();
+    let fence = window.leading_guard();
     for (shown, segment) in kernel_addresses().segments().enumerate() {
         if shown == MOST_SEGMENTS {
             println!("  ... and more");

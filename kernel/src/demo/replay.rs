@@ -6,8 +6,8 @@ use kernel::heap::HEAP;
 use kernel::println;
 use kernel::trace::Trace;
 
-use super::figure::{Bar, Bytes, Count};
-use super::player::Player;
+use super::format::{Bar, Bytes, Count};
+use super::replayer::Replayer;
 
 /// Lines drawn while the operations are replayed, and while what is left is freed.
 const STAGES: (usize, usize) = (20, 8);
@@ -51,7 +51,7 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
     };
 
     let mut order = Vec::new();
-    let player = Player::<_, true>::new(&HEAP, trace.slots());
+    let player = Replayer::<_, true>::new(&HEAP, trace.slots());
     let (Some(mut player), Ok(())) = (player, order.try_reserve_exact(trace.slots())) else {
         println!(
             "  there is no memory for its {} slots",

@@ -7,7 +7,7 @@ use kernel::println;
 use kernel::ramdisk::{Ramdisk, trace_name};
 use kernel::trace::{Trace, TraceError};
 
-use super::figure::{Bytes, Count};
+use super::format::{Bytes, Count};
 
 /// Why a recorded program cannot be replayed.
 pub enum LoadError<'a> {

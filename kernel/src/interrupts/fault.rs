@@ -1,4 +1,4 @@
-//! What is said about an exception that ends the kernel.
+//! Reports of the exceptions that end the kernel.
 
 use core::fmt;
 
@@ -6,18 +6,17 @@ use x86_64::VirtAddr;
 use x86_64::structures::idt::{InterruptStackFrame, PageFaultErrorCode};
 
 use crate::exit::{ExitCode, exit};
-use crate::memory::place::{Place, place_of};
-use crate::panic::begin_to_die;
+use crate::memory::address_kind::{AddressKind, kind_of};
+use crate::panic::{Crash, begin_crash, call_crash_hook};
 use crate::serial::{print_unlocked, println_unlocked};
-use crate::testing::{self, Death};
 
-/// An exception that nothing repairs.
+/// An exception that no handler repairs.
 pub(super) struct Fault<'a> {
     pub cause: Cause,
     pub frame: &'a InterruptStackFrame,
 }
 
-/// Which exception it was.
+/// The kind of exception.
 pub(super) enum Cause {
     Page(PageFault),
     Exception {
@@ -35,56 +34,56 @@ pub(super) struct PageFault {
 impl Fault<'_> {
     /// Reports the fault and ends the kernel. Waits for no lock and allocates nothing.
     pub fn die(self) -> ! {
-        begin_to_die(Death::Fault, &self.cause);
-        // What the CPU says comes first. Looking up what the address belongs to reads the tables of the
-        // kernel, and damage to them may be what it dies of.
+        begin_crash(Crash::Fault, &self.cause);
+        // The facts from the CPU come first. The kind of address is looked up in tables of the
+        // kernel, and damaged tables may be the cause of the fault.
         print_unlocked(format_args!("{}", self.cause));
-        let place = self.cause.place();
+        let address_kind = self.cause.address_kind();
         let report = Report {
             cause: &self.cause,
-            place,
+            address_kind,
         };
-        println_unlocked!("{}", AtPlace(place));
+        println_unlocked!("{}", Suffix(address_kind));
         println_unlocked!(
             "  instruction {:#x}, stack {:#x}, flags {:?}",
             self.frame.instruction_pointer,
             self.frame.stack_pointer,
             self.frame.cpu_flags
         );
-        testing::died(Death::Fault, &report);
+        call_crash_hook(Crash::Fault, &report);
         exit(ExitCode::Faulted)
     }
 }
 
 impl Cause {
-    /// What the address of a page fault belongs to.
-    fn place(&self) -> Option<Place> {
+    /// Looks up what the address of a page fault belongs to. Other exceptions have no address.
+    fn address_kind(&self) -> Option<AddressKind> {
         match self {
-            Self::Page(fault) => Some(place_of(fault.address)),
+            Self::Page(fault) => Some(kind_of(fault.address)),
             Self::Exception { .. } => None,
         }
     }
 }
 
-/// A cause, with what the address belongs to.
+/// A cause together with the kind of its address.
 struct Report<'a> {
     cause: &'a Cause,
-    place: Option<Place>,
+    address_kind: Option<AddressKind>,
 }
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}{}", self.cause, AtPlace(self.place))
+        write!(f, "{}{}", self.cause, Suffix(self.address_kind))
     }
 }
 
-/// The end of a report: the place, if there is one.
-struct AtPlace(Option<Place>);
+/// The end of a report: the kind of the address, if the fault has an address.
+struct Suffix(Option<AddressKind>);
 
-impl fmt::Display for AtPlace {
+impl fmt::Display for Suffix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {
-            Some(place) => write!(f, "; {place}"),
+            Some(kind) => write!(f, "; {kind}"),
             None => Ok(()),
         }
     }
@@ -115,7 +114,7 @@ impl fmt::Display for PageFault {
         let reason = if self.code.contains(PageFaultErrorCode::MALFORMED_TABLE) {
             "reserved bits are set in its page table entry"
         } else if self.code.contains(PageFaultErrorCode::PROTECTION_VIOLATION) {
-            "mapped, but not for that"
+            "mapped, but not for this access"
         } else {
             "not mapped"
         };

@@ -1,21 +1,21 @@
 //! Interrupts and exceptions of the one CPU that runs.
 //!
 //! What belongs to a CPU is in three places only: the descriptor tables and stacks in
-//! [`segments`], and the programmable interrupt controller behind [`timer`]. Another CPU needs its
+//! [`gdt`], and the programmable interrupt controller behind [`timer`]. Another CPU needs its
 //! own of the first two and its local APIC for the third.
 
 #[cfg(target_os = "none")]
 mod fault;
-pub mod segments;
-pub mod timer;
+pub mod gdt;
 #[cfg(target_os = "none")]
-mod vectors;
+mod idt;
+pub mod timer;
 
 /// Loads the descriptor tables: from here on exceptions are reported. Interrupts stay masked.
 pub(crate) fn init() {
-    segments::init();
+    gdt::init();
     #[cfg(target_os = "none")]
-    vectors::init();
+    idt::init();
     timer::init();
 }
 

@@ -4,7 +4,7 @@ use heap::vmem::{Arena, ArenaView, LockApi, Source};
 use spin::Once;
 
 use super::mapped_pages::MAPPED_PAGES;
-use super::placement::{self, Window};
+use super::randomisation::{self, Window};
 use super::tags::{TAGS, Tags};
 use super::{InitError, PAGE_SIZE, page_table};
 use crate::entropy::Seed;
@@ -24,7 +24,7 @@ static KERNEL_ADDRESSES: Once<HeapArena> = Once::new();
 static HEAP_PAGES: Once<HeapArena> = Once::new();
 
 /// Returns a view of the addresses that the heap may use: a window of 256 GiB in which nothing else is
-/// mapped. Its first page is the [fence](Window::fence).
+/// mapped. Its first page is the [fence](Window::leading_guard).
 ///
 /// # Panics
 /// Before memory was set up.
@@ -84,9 +84,9 @@ pub(super) fn init(seed: Seed) -> Result<(), InitError> {
     let window =
         Window::choose(seed, page_table::is_level_4_entry_unused).ok_or(InitError::NoAddresses)?;
     let addresses = arena("kernel addresses", None)?;
-    let fence = window.fence();
+    let fence = window.leading_guard();
     addresses
-        .add_span(window.addresses().start, placement::SIZE)
+        .add_span(window.addresses().start, randomisation::SIZE)
         .and_then(|()| addresses.xalloc_at(fence.start, fence.len()))
         .map_err(InitError::Arena)?;
     let pages = arena("heap pages", Some(&MAPPED_PAGES))?.with_retained_spans(0);

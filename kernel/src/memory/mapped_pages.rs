@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The guard page is reserved and never mapped; below `base` lies the guard of another range or the
-//! [fence](super::placement::Window::fence) that the window begins with. So no range touches another.
+//! [fence](super::randomisation::Window::leading_guard) that the window begins with. So no range touches another.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -18,7 +18,7 @@ use x86_64::structures::paging::{Page, PageTableFlags};
 use super::frame_list::FrameList;
 use super::frames::{self, Purpose};
 use super::page_table::{self, BATCH, MapError};
-use super::releases::{self, Release};
+use super::recently_unmapped::{self, UnmappedRange};
 use super::{HeapArena, PAGE_SIZE, kernel_addresses_arena, physical};
 
 /// The source of the arena "heap pages".
@@ -80,7 +80,7 @@ impl Source for MappedPages {
     }
 
     unsafe fn release(&self, base: usize, size: usize) -> Result<()> {
-        releases::remember(Release::new(base, size, base));
+        recently_unmapped::record(UnmappedRange::new(base, size, base));
         // SAFETY: all of it was lent, and the caller does not use it any more.
         unsafe { self.unmap(base, size) };
         self.ranges.fetch_sub(1, Ordering::Relaxed);
@@ -99,7 +99,7 @@ impl Source for MappedPages {
 
     unsafe fn shrink(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         let (tail, tail_size) = (base + new_size, size - new_size);
-        releases::remember(Release::new(tail, tail_size, base));
+        recently_unmapped::record(UnmappedRange::new(tail, tail_size, base));
         // SAFETY: all of it was lent, and the caller does not use what lies above `new_size`.
         unsafe { self.unmap(tail, tail_size) };
         or_keep(addresses().resize(base, guarded(new_size)?));

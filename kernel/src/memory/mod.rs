@@ -8,26 +8,27 @@
 //! | [`walk`] | what they map |
 //! | [`protection`] | what can be written and what can be executed |
 //! | [`arenas`] | the addresses for the heap, and the pages at them |
-//! | [`placement`] | where in the address space those lie |
+//! | [`randomisation`] | where in the address space those lie |
 //! | [`mapped_pages`] | how the one arena borrows from the other: frames are mapped |
-//! | [`releases`] | which pages were given back lately |
-//! | [`injection`] | failures on purpose |
-//! | [`place`] | what an address belongs to, for reports of faults |
+//! | [`recently_unmapped`] | which pages were given back lately |
+//! | [`fault_injection`] | failures on purpose |
+//! | [`address_kind`] | what an address belongs to, for reports of faults |
 //!
 //! Nothing here allocates from the kernel heap. Locks are taken in this order, each only after the
 //! one before was released unless it says otherwise: an arena; page tables; within them, frames.
 
+pub mod address_kind;
 pub mod arenas;
+pub mod fault_injection;
 mod frame_list;
 pub mod frames;
-pub mod injection;
 pub mod mapped_pages;
 pub mod page_table;
 pub mod physical;
-pub mod place;
-pub mod placement;
 pub mod protection;
-pub mod releases;
+pub mod randomisation;
+pub mod recently_unmapped;
+pub mod stacks;
 pub mod tags;
 pub mod walk;
 
@@ -38,7 +39,7 @@ use x86_64::VirtAddr;
 use x86_64::structures::paging::PageTableFlags;
 
 use crate::entropy::Seed;
-use crate::interrupts::segments::InterruptStack;
+use stacks::InterruptStack;
 
 pub use arenas::{
     HeapArena, HeapArenaView, PageLock, heap_pages, heap_pages_arena, kernel_addresses,
@@ -103,7 +104,7 @@ pub(crate) unsafe fn init(boot_info: &BootInfo, seed: Seed) -> Result<(), InitEr
     unsafe { frames::install(frames) };
     // SAFETY: the same; and nobody changes page tables before us.
     unsafe { page_table::init() };
-    place::init(boot_info);
+    address_kind::init(boot_info);
     guard_interrupt_stacks();
     // SAFETY: the bootloader was told to put everything into the higher half, and nothing but memory and devices below
     // 4 GiB is used through the mapping of physical memory.

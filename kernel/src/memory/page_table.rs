@@ -20,7 +20,7 @@ use x86_64::structures::paging::{
 use super::frame_list::FrameList;
 use super::frames::{self, Purpose};
 use super::walk::{self, Mapping};
-use super::{injection, physical};
+use super::{fault_injection, physical};
 use crate::sync::InterruptMutex;
 
 /// How many pages are mapped or unmapped while the lock is held once.
@@ -123,7 +123,7 @@ pub(super) unsafe fn map(
     let mut tables = page_tables().lock();
     for (index, &frame) in frames.iter().enumerate() {
         let page = first + index as u64;
-        let mapped = if injection::MAPPINGS.fails() {
+        let mapped = if fault_injection::MAPPINGS.fails() {
             Err(MapToError::FrameAllocationFailed)
         } else {
             // SAFETY: by the caller's promise.

@@ -20,11 +20,11 @@ use x86_64::{PhysAddr, VirtAddr};
 use super::frames::{self, Purpose};
 use super::page_table::page_tables;
 use super::walk::{for_each_mapping, mapping_at};
-use super::{InitError, PAGE_SIZE, physical, place};
+use super::{InitError, PAGE_SIZE, address_kind, physical};
 
 /// A rule that is broken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Violation {
+pub enum Mismatch {
     /// What is mapped there is executable, and is not the kernel's code.
     Executable {
         /// The first address.
@@ -44,7 +44,7 @@ pub enum Violation {
     },
 }
 
-impl fmt::Display for Violation {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Executable { address } => write!(
@@ -63,7 +63,7 @@ impl fmt::Display for Violation {
     }
 }
 
-impl core::error::Error for Violation {}
+impl core::error::Error for Mismatch {}
 
 /// How many tables large pages were split into.
 static TABLES: AtomicUsize = AtomicUsize::new(0);
@@ -102,7 +102,7 @@ pub(super) unsafe fn init() -> Result<(), InitError> {
 
 /// The pages of the kernel's image.
 fn image() -> impl Iterator<Item = VirtAddr> {
-    place::image()
+    address_kind::image()
         .step_by(PAGE_SIZE)
         .map(|address| VirtAddr::new(address as u64))
 }
@@ -180,18 +180,18 @@ fn split(entry: &mut PageTableEntry, below: PageTableLevel) -> Result<(), InitEr
 ///
 /// # Errors
 /// The first rule that is broken.
-pub fn check() -> Result<(), Violation> {
+pub fn check() -> Result<(), Mismatch> {
     let tables = page_tables().lock();
     let table = tables.level_4_table();
-    let image = place::image();
+    let image = address_kind::image();
     for_each_mapping(table, &mut |mapping| {
         let address = mapping.start;
         let in_image = image.contains(&(address.as_u64() as usize));
         if mapping.executable && !in_image {
-            return Err(Violation::Executable { address });
+            return Err(Mismatch::Executable { address });
         }
         if mapping.executable && mapping.writable {
-            return Err(Violation::WritableCode { address });
+            return Err(Mismatch::WritableCode { address });
         }
         if physical::address(mapping.physical) == address || !(in_image || mapping.writable) {
             return Ok(());
@@ -200,7 +200,7 @@ pub fn check() -> Result<(), Violation> {
             let frame = mapping.physical + offset;
             if is_protected(table, frame) == mapping.writable {
                 let address = address + offset;
-                return Err(Violation::WritableAlias { address, frame });
+                return Err(Mismatch::WritableAlias { address, frame });
             }
         }
         Ok(())

@@ -14,16 +14,15 @@ use core::hint::black_box;
 
 use linkme::distributed_slice;
 
-use crate::accounts;
+use crate::audit;
 use crate::config::Config;
 use crate::exit::ExitCode;
 use crate::memory::frames::{self, Usage};
 use crate::memory::{arenas, protection};
+use crate::panic::set_crash_hook;
 use crate::println;
 use crate::serial::{self, print_on_fresh_line};
 use running::Outcome;
-
-pub use running::{Death, died};
 
 /// What must happen for a test to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -105,6 +104,7 @@ impl Test {
 
 /// Runs the tests that `config` selects, and tells the host about them.
 pub fn run(config: &Config) -> ExitCode {
+    set_crash_hook(running::died);
     let selected = || TESTS.iter().filter(|test| test.is_selected(config));
     print_on_fresh_line(format_args!("@tests {}\n", selected().count()));
     if let Some(window) = arenas::window() {
@@ -167,7 +167,7 @@ pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
 /// there from the beginning.
 fn baseline() -> Usage {
     drop(black_box(Box::new(0_u64)));
-    accounts::settle();
+    audit::quiesce();
     frames::usage()
 }
 
@@ -198,9 +198,9 @@ fn run_one(test: &'static Test, baseline: &Usage) -> bool {
 
 /// What a test has left behind that it should not.
 fn disagreement(baseline: &Usage) -> Option<Failure> {
-    accounts::settle();
-    if let Err(disagreement) = accounts::check() {
-        return Some(Failure::Accounts(disagreement));
+    audit::quiesce();
+    if let Err(disagreement) = audit::check() {
+        return Some(Failure::Audit(disagreement));
     }
     if let Err(violation) = protection::check() {
         return Some(Failure::Protection(violation));
@@ -228,8 +228,8 @@ const SPARE_TAG_PAGES: usize = 4;
 enum Failure {
     DidNotPanic,
     DidNotFault,
-    Accounts(accounts::Disagreement),
-    Protection(protection::Violation),
+    Audit(audit::Mismatch),
+    Protection(protection::Mismatch),
     Frames {
         what: &'static str,
         before: usize,
@@ -242,7 +242,7 @@ impl fmt::Display for Failure {
         match self {
             Self::DidNotPanic => f.write_str("it did not panic"),
             Self::DidNotFault => f.write_str("it did not fault"),
-            Self::Accounts(disagreement) => write!(f, "accounts disagree: {disagreement}"),
+            Self::Audit(disagreement) => write!(f, "accounts disagree: {disagreement}"),
             Self::Protection(violation) => write!(f, "memory is not protected: {violation}"),
             Self::Frames {
                 what,

@@ -9,6 +9,7 @@ use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
 
 use super::{Expectation, Test};
 use crate::memory::frames;
+use crate::panic::Crash;
 use crate::serial::println_unlocked;
 use crate::text::Line;
 
@@ -40,15 +41,6 @@ impl Outcome {
             Self::Faulted => "faulted",
         }
     }
-}
-
-/// How the kernel dies.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Death {
-    /// By a panic.
-    Panic,
-    /// By an exception of the CPU.
-    Fault,
 }
 
 /// A test that has ended, and what it took.
@@ -88,13 +80,13 @@ pub(super) fn end() -> Option<Ended> {
 
 /// Tells the host how the test that runs has ended, if one runs, when the kernel dies for `reason`.
 /// Waits for no lock.
-pub fn died(death: Death, reason: &dyn fmt::Display) {
+pub(super) fn died(crash: Crash, reason: &dyn fmt::Display) {
     let Some(ended) = end() else { return };
-    let (unexpected, expected) = match (death, ended.test.expectation) {
-        (Death::Panic, Expectation::Panics(text)) => (Outcome::Panicked, Some(text)),
-        (Death::Panic, _) => (Outcome::Panicked, None),
-        (Death::Fault, Expectation::Faults(text)) => (Outcome::Faulted, Some(text)),
-        (Death::Fault, _) => (Outcome::Faulted, None),
+    let (unexpected, expected) = match (crash, ended.test.expectation) {
+        (Crash::Panic, Expectation::Panics(text)) => (Outcome::Panicked, Some(text)),
+        (Crash::Panic, _) => (Outcome::Panicked, None),
+        (Crash::Fault, Expectation::Faults(text)) => (Outcome::Faulted, Some(text)),
+        (Crash::Fault, _) => (Outcome::Faulted, None),
     };
     let as_expected =
         expected.is_some_and(|text| Line::<REASON>::of(reason).as_str().contains(text));

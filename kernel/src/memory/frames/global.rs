@@ -4,7 +4,7 @@ use spin::Once;
 use x86_64::structures::paging::{PhysFrame, Size2MiB};
 
 use super::{FRAME_SIZE, FrameError, Frames, Purpose, Usage};
-use crate::memory::injection;
+use crate::memory::fault_injection;
 use crate::sync::{InterruptMutex, InterruptMutexGuard};
 
 static FRAMES: Once<InterruptMutex<Frames<'static>>> = Once::new();
@@ -32,7 +32,7 @@ fn frames() -> InterruptMutexGuard<'static, Frames<'static>> {
 
 /// A frame for `purpose`, with whatever is in it.
 pub fn allocate(purpose: Purpose) -> Option<PhysFrame> {
-    if injection::FRAMES.fails() {
+    if fault_injection::FRAMES.fails() {
         return None;
     }
     frames().allocate(purpose)
@@ -40,7 +40,7 @@ pub fn allocate(purpose: Purpose) -> Option<PhysFrame> {
 
 /// A frame of 2 MiB for `purpose`, with whatever is in it.
 pub fn allocate_2mib(purpose: Purpose) -> Option<PhysFrame<Size2MiB>> {
-    if injection::FRAMES.fails() {
+    if fault_injection::FRAMES.fails() {
         return None;
     }
     frames().allocate_2mib(purpose)

@@ -8,8 +8,8 @@ use x86_64::registers::control::{Cr2, Cr4, Cr4Flags};
 use x86_64::structures::idt::{InterruptDescriptorTable, InterruptStackFrame, PageFaultErrorCode};
 
 use super::fault::{Cause, Fault, PageFault};
-use super::segments::InterruptStack;
 use super::timer;
+use crate::memory::stacks::InterruptStack;
 use crate::serial::println_unlocked;
 
 static TABLE: Once<InterruptDescriptorTable> = Once::new();

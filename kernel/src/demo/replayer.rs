@@ -10,7 +10,7 @@ use kernel::trace::Operation;
 ///
 /// With `VERIFY` every block is filled with a pattern of its slot, which is read back when the block is freed
 /// or reallocated; otherwise only its first byte is written, as a program would at least.
-pub struct Player<'h, H: GlobalAlloc, const VERIFY: bool> {
+pub struct Replayer<'h, H: GlobalAlloc, const VERIFY: bool> {
     heap: &'h H,
     slots: Vec<Block>,
     /// Bytes in live blocks.
@@ -35,13 +35,13 @@ const EMPTY: Block = Block {
     layout: Layout::new::<()>(),
 };
 
-impl<'h, H: GlobalAlloc, const VERIFY: bool> Player<'h, H, VERIFY> {
+impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
     /// A workload that uses `slots` slots, all of them empty. `None` when there is no memory for their table.
     pub fn new(heap: &'h H, slots: usize) -> Option<Self> {
         let mut table = Vec::new();
         table.try_reserve_exact(slots).ok()?;
         table.resize(slots, EMPTY);
-        Some(Player {
+        Some(Replayer {
             heap,
             slots: table,
             live: 0,
@@ -150,7 +150,7 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Player<'h, H, VERIFY> {
     }
 }
 
-impl<H: GlobalAlloc, const VERIFY: bool> Drop for Player<'_, H, VERIFY> {
+impl<H: GlobalAlloc, const VERIFY: bool> Drop for Replayer<'_, H, VERIFY> {
     fn drop(&mut self) {
         for slot in 0..self.slots.len() {
             self.free(slot);

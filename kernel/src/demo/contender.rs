@@ -10,7 +10,7 @@ use kernel::sync::InterruptLock;
 use lock_api::Mutex;
 
 /// An allocator with a name whose use of memory can be read.
-pub trait Subject: GlobalAlloc {
+pub trait Contender: GlobalAlloc {
     /// Called when the workload is about to begin.
     fn start(&self) {}
     /// Bytes of memory that it holds just now for the workload, free or not.
@@ -42,7 +42,7 @@ unsafe impl GlobalAlloc for KernelHeap {
     }
 }
 
-impl Subject for KernelHeap {
+impl Contender for KernelHeap {
     fn start(&self) {
         HEAP.reap();
         self.before.store(HEAP.stats().mapped, Ordering::Relaxed);
@@ -159,7 +159,7 @@ unsafe impl<E: Extend> GlobalAlloc for Growing<'_, E> {
     }
 }
 
-impl<E: Extend> Subject for Growing<'_, E> {
+impl<E: Extend> Contender for Growing<'_, E> {
     fn footprint(&self) -> usize {
         self.heap.lock().1
     }

@@ -8,7 +8,7 @@ const COUNT: usize = 32;
 
 /// Pages that were given back.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Release {
+pub struct UnmappedRange {
     /// The first address.
     pub base: usize,
     /// The size in bytes.
@@ -17,7 +17,7 @@ pub struct Release {
     pub range: usize,
 }
 
-impl Release {
+impl UnmappedRange {
     pub(super) const fn new(base: usize, size: usize, range: usize) -> Self {
         Self { base, size, range }
     }
@@ -30,32 +30,32 @@ impl Release {
 }
 
 struct Ring {
-    releases: [Release; COUNT],
+    releases: [UnmappedRange; COUNT],
     /// Where the next one is written: over the oldest.
     next: usize,
 }
 
 static RING: InterruptMutex<Ring> = InterruptMutex::new(Ring {
-    releases: [Release::new(0, 0, 0); COUNT],
+    releases: [UnmappedRange::new(0, 0, 0); COUNT],
     next: 0,
 });
 
-pub(super) fn remember(release: Release) {
+pub(super) fn record(release: UnmappedRange) {
     RING.lock().push(release);
 }
 
 /// The latest release with that address. `None` also when the answer would mean to wait.
-pub fn try_find(address: usize) -> Option<Release> {
+pub fn try_find(address: usize) -> Option<UnmappedRange> {
     RING.try_lock()?.find(address)
 }
 
 impl Ring {
-    fn push(&mut self, release: Release) {
+    fn push(&mut self, release: UnmappedRange) {
         self.releases[self.next] = release;
         self.next = (self.next + 1) % COUNT;
     }
 
-    fn find(&self, address: usize) -> Option<Release> {
+    fn find(&self, address: usize) -> Option<UnmappedRange> {
         let (newer, older) = self.releases.split_at(self.next);
         newer
             .iter()
@@ -68,23 +68,29 @@ impl Ring {
 
 #[cfg(test)]
 mod tests {
-    use super::{COUNT, Release, Ring};
+    use super::{COUNT, Ring, UnmappedRange};
 
     #[test]
     fn the_latest_release_of_an_address_is_found() {
         let mut ring = Ring {
-            releases: [Release::new(0, 0, 0); COUNT],
+            releases: [UnmappedRange::new(0, 0, 0); COUNT],
             next: 0,
         };
         assert_eq!(ring.find(0), None);
         for index in 0..COUNT + 3 {
-            ring.push(Release::new(0x1000 * index, 0x2000, 0));
+            ring.push(UnmappedRange::new(0x1000 * index, 0x2000, 0));
         }
         assert_eq!(ring.find(0x2fff), None, "overwritten");
-        assert_eq!(ring.find(0x3000), Some(Release::new(0x3000, 0x2000, 0)));
-        assert_eq!(ring.find(0x4000), Some(Release::new(0x4000, 0x2000, 0)));
+        assert_eq!(
+            ring.find(0x3000),
+            Some(UnmappedRange::new(0x3000, 0x2000, 0))
+        );
+        assert_eq!(
+            ring.find(0x4000),
+            Some(UnmappedRange::new(0x4000, 0x2000, 0))
+        );
         let last = 0x1000 * (COUNT + 2);
-        assert_eq!(ring.find(last), Some(Release::new(last, 0x2000, 0)));
+        assert_eq!(ring.find(last), Some(UnmappedRange::new(last, 0x2000, 0)));
         assert_eq!(ring.find(last + 0x2000), None);
     }
 }

@@ -66,7 +66,7 @@ impl Window {
 
     /// Its first page, which is allocated for good and never mapped: what runs off the bottom of the lowest range
     /// of pages faults there. Below every other range lies the guard page of another.
-    pub fn fence(&self) -> Range<usize> {
+    pub fn leading_guard(&self) -> Range<usize> {
         let start = self.addresses().start;
         start..start + PAGE_SIZE
     }

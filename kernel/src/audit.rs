@@ -1,4 +1,4 @@
-//! Do the layers agree on who has how much?
+//! The audit: compares what each layer of memory management says about the layers below it.
 
 use core::fmt;
 
@@ -11,16 +11,16 @@ use crate::memory::{
     page_table, protection, tags::TAGS,
 };
 
-/// The first disagreement that was found.
+/// The first mismatch that an audit found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Disagreement {
-    /// Two accounts of the same thing differ.
+pub enum Mismatch {
+    /// Two layers count the same thing differently.
     Differ {
-        /// What it is, and in which unit.
+        /// What is counted, and in which unit.
         what: &'static str,
-        /// What the upper layer says.
+        /// The count of the upper layer.
         upper: usize,
-        /// What the lower layer says.
+        /// The count of the lower layer.
         lower: usize,
     },
     /// An invariant of the heap is broken.
@@ -29,16 +29,16 @@ pub enum Disagreement {
     Arena {
         /// The label of the arena.
         label: &'static str,
-        /// Which invariant, and where.
+        /// The broken invariant and its location.
         fault: vmem::Corruption,
     },
-    /// The frames do not agree among themselves.
+    /// The counts of frames differ from the table of frames.
     Frames(&'static str),
-    /// A page table that maps nothing was not freed.
+    /// An empty page table was not freed.
     EmptyPageTable,
 }
 
-impl fmt::Display for Disagreement {
+impl fmt::Display for Mismatch {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Differ { what, upper, lower } => {
@@ -47,40 +47,42 @@ impl fmt::Display for Disagreement {
             Self::Heap(corruption) => write!(f, "the heap: {corruption}"),
             Self::Arena { label, fault } => write!(f, "the arena \"{label}\": {fault}"),
             Self::Frames(what) => f.write_str(what),
-            Self::EmptyPageTable => f.write_str("a page table that maps nothing was not freed"),
+            Self::EmptyPageTable => f.write_str("an empty page table was not freed"),
         }
     }
 }
 
-impl core::error::Error for Disagreement {}
+impl core::error::Error for Mismatch {}
 
-/// Gives back everything that the heap keeps only to be fast.
-pub fn settle() {
+/// Makes the heap give back all memory that it retains for speed, as [`check`] requires.
+pub fn quiesce() {
     HEAP.reap();
 }
 
-/// Compares the accounts of all layers. They agree when nothing else is going on, the heap is
-/// [settled](settle), and it alone has pages.
+/// Compares the counts of all layers.
+///
+/// The counts match while the heap is [quiescent](quiesce), no other code changes memory, and all
+/// pages of "heap pages" belong to the heap. O(all heaps, arenas, frames and page tables).
 ///
 /// # Errors
-/// The first disagreement.
-pub fn check() -> Result<(), Disagreement> {
+/// Returns the first mismatch.
+pub fn check() -> Result<(), Mismatch> {
     let claimed = {
         let talc = HEAP.core().lock();
-        talc.check().map_err(Disagreement::Heap)?;
+        talc.check().map_err(Mismatch::Heap)?;
         talc.source.claimed()
     };
     let (pages, addresses) = (heap_pages(), kernel_addresses());
     check_arena(pages)?;
     check_arena(addresses)?;
-    frames::check().map_err(Disagreement::Frames)?;
+    frames::check().map_err(Mismatch::Frames)?;
 
     let mapped = mapped_pages::mapped();
     let usage = frames::usage();
     let tags = TAGS.counts();
-    let (fence, tables, empty) = arenas::window().map_or((0, 0, false), |window| {
+    let (leading_guard, tables, empty) = arenas::window().map_or((0, 0, false), |window| {
         let (tables, empty) = page_table::tables_below(window.level_4_entry());
-        (window.fence().len(), tables, empty)
+        (window.leading_guard().len(), tables, empty)
     });
     for (what, upper, lower) in [
         (
@@ -99,8 +101,8 @@ pub fn check() -> Result<(), Disagreement> {
             mapped * PAGE_SIZE,
         ),
         (
-            "mapped pages, guard pages and the fence",
-            (mapped + mapped_pages::ranges()) * PAGE_SIZE + fence,
+            "mapped pages, guard pages and the leading guard",
+            (mapped + mapped_pages::ranges()) * PAGE_SIZE + leading_guard,
             addresses.allocated_space(),
         ),
         ("mapped pages and frames", mapped, usage.heap),
@@ -116,18 +118,18 @@ pub fn check() -> Result<(), Disagreement> {
         ),
     ] {
         if upper != lower {
-            return Err(Disagreement::Differ { what, upper, lower });
+            return Err(Mismatch::Differ { what, upper, lower });
         }
     }
     if empty {
-        return Err(Disagreement::EmptyPageTable);
+        return Err(Mismatch::EmptyPageTable);
     }
     Ok(())
 }
 
-fn check_arena(arena: HeapArenaView) -> Result<(), Disagreement> {
+fn check_arena(arena: HeapArenaView) -> Result<(), Mismatch> {
     let label = arena.label();
     arena
         .check()
-        .map_err(|fault| Disagreement::Arena { label, fault })
+        .map_err(|fault| Mismatch::Arena { label, fault })
 }

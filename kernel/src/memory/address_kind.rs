@@ -9,16 +9,16 @@ use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, Size4KiB};
 
-use super::releases::{self, Release};
+use super::recently_unmapped::{self, UnmappedRange};
+use super::stacks::InterruptStack;
 use super::{PAGE_SIZE, arenas, kernel_addresses, physical};
-use crate::interrupts::segments::InterruptStack;
 
 /// Where the boot stack is.
 static BOOT_STACK: Once<Range<usize>> = Once::new();
 
 /// What an address belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Place {
+pub enum AddressKind {
     /// The first page, which is where null pointers with an offset lead.
     Null,
     /// The kernel's own code and data.
@@ -32,9 +32,9 @@ pub enum Place {
     /// The window of addresses for the heap.
     Heap {
         /// What is there now.
-        now: HeapPlace,
+        now: HeapAddressKind,
         /// What was there before, when that was given back lately and nothing is there now.
-        before: Option<Release>,
+        before: Option<UnmappedRange>,
     },
     /// The mapping of physical memory.
     PhysicalMemory,
@@ -44,7 +44,7 @@ pub enum Place {
 
 /// What an address in the window for the heap is used for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum HeapPlace {
+pub enum HeapAddressKind {
     /// A span of the heap: mapped pages.
     Span {
         /// The first address of the span.
@@ -60,7 +60,7 @@ pub enum HeapPlace {
         end: usize,
     },
     /// The page that the window begins with, which is never mapped.
-    Fence,
+    LeadingGuard,
     /// Nothing.
     Unused,
     /// It is being changed just now.
@@ -87,54 +87,54 @@ pub(super) fn init(boot_info: &BootInfo) {
 }
 
 /// What `address` belongs to.
-pub fn place_of(address: VirtAddr) -> Place {
+pub fn kind_of(address: VirtAddr) -> AddressKind {
     let page = Page::<Size4KiB>::containing_address(address);
     let window = arenas::window().filter(|window| window.level_4_entry() == page.p4_index());
     if let Some(window) = window {
         let address = address.as_u64() as usize;
-        let now = if window.fence().contains(&address) {
-            HeapPlace::Fence
+        let now = if window.leading_guard().contains(&address) {
+            HeapAddressKind::LeadingGuard
         } else {
-            heap_place_of(address)
+            heap_kind_of(address)
         };
         let before = match now {
-            HeapPlace::Span { .. } => None,
-            _ => releases::try_find(address),
+            HeapAddressKind::Span { .. } => None,
+            _ => recently_unmapped::try_find(address),
         };
-        return Place::Heap { now, before };
+        return AddressKind::Heap { now, before };
     }
     for stack in InterruptStack::ALL {
         if stack.guard() == page {
-            return Place::InterruptStackGuard(stack);
+            return AddressKind::InterruptStackGuard(stack);
         }
     }
     let page = page.start_address().as_u64() as usize;
     match BOOT_STACK.get() {
-        _ if page == 0 => Place::Null,
-        _ if image().contains(&page) => Place::Image,
-        _ if physical::is_mapping(address) => Place::PhysicalMemory,
-        Some(stack) if stack.contains(&page) => Place::BootStack,
-        Some(stack) if stack.contains(&(page + PAGE_SIZE)) => Place::BootStackGuard,
-        _ => Place::Unknown,
+        _ if page == 0 => AddressKind::Null,
+        _ if image().contains(&page) => AddressKind::Image,
+        _ if physical::is_mapping(address) => AddressKind::PhysicalMemory,
+        Some(stack) if stack.contains(&page) => AddressKind::BootStack,
+        Some(stack) if stack.contains(&(page + PAGE_SIZE)) => AddressKind::BootStackGuard,
+        _ => AddressKind::Unknown,
     }
 }
 
-fn heap_place_of(address: usize) -> HeapPlace {
+fn heap_kind_of(address: usize) -> HeapAddressKind {
     match kernel_addresses().try_segment_of(address) {
-        None => HeapPlace::Locked,
+        None => HeapAddressKind::Locked,
         Some(Some(segment)) if segment.kind == SegmentKind::Allocated => {
             let (base, end) = (segment.base, segment.last + 1 - PAGE_SIZE);
             if address < end {
-                HeapPlace::Span { base, end }
+                HeapAddressKind::Span { base, end }
             } else {
-                HeapPlace::Guard { base, end }
+                HeapAddressKind::Guard { base, end }
             }
         }
-        Some(_) => HeapPlace::Unused,
+        Some(_) => HeapAddressKind::Unused,
     }
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for AddressKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Null => f.write_str("in the page at address 0"),
@@ -147,7 +147,7 @@ impl fmt::Display for Place {
             Self::Heap { now, before: None } => now.fmt(f),
             Self::Heap {
                 now,
-                before: Some(Release { base, size, range }),
+                before: Some(UnmappedRange { base, size, range }),
             } => write!(
                 f,
                 "in a page of the heap that was given back: {base:#x} to {:#x} of the span at \
@@ -160,7 +160,7 @@ impl fmt::Display for Place {
     }
 }
 
-impl fmt::Display for HeapPlace {
+impl fmt::Display for HeapAddressKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Span { base, end } => {
@@ -170,7 +170,7 @@ impl fmt::Display for HeapPlace {
                 f,
                 "in the guard page of the span of the heap from {base:#x} to {end:#x}"
             ),
-            Self::Fence => f.write_str("in the page below the heap's first span"),
+            Self::LeadingGuard => f.write_str("in the page below the heap's first span"),
             Self::Unused => f.write_str("in unused addresses of the heap's window"),
             Self::Locked => f.write_str("in the heap's window, which is being changed"),
         }

@@ -4,7 +4,7 @@ use core::alloc::{GlobalAlloc, Layout};
 
 use kernel::trace::Operation;
 
-use super::player::Player;
+use super::replayer::Replayer;
 
 /// How many blocks live at most.
 pub const SLOTS: usize = 2_000;
@@ -29,7 +29,7 @@ impl Mix {
     /// reallocation. Sizes are 1 to 2,048 bytes, small ones far more often; alignments 1 to 16.
     pub fn operation<H: GlobalAlloc, const V: bool>(
         &mut self,
-        player: &Player<'_, H, V>,
+        player: &Replayer<'_, H, V>,
     ) -> Operation {
         let slot = self.next() % player.slots();
         let most = 8 << (self.next() % 9);

@@ -3,14 +3,14 @@
 use crate::sync::InterruptMutex;
 
 /// Allocations of frames, for whatever purpose.
-pub static FRAMES: Injection = Injection::new();
+pub static FRAMES: FailPoint = FailPoint::new();
 
 /// Pages that are mapped.
-pub static MAPPINGS: Injection = Injection::new();
+pub static MAPPINGS: FailPoint = FailPoint::new();
 
 /// A place where calls can be made to fail. Without the feature `fault-injection` none does.
 #[derive(Debug)]
-pub struct Injection {
+pub struct FailPoint {
     state: InterruptMutex<State>,
 }
 
@@ -23,7 +23,7 @@ struct State {
     failed: usize,
 }
 
-impl Injection {
+impl FailPoint {
     const fn new() -> Self {
         Self {
             state: InterruptMutex::new(State::NONE),
@@ -38,7 +38,7 @@ impl Injection {
 }
 
 #[cfg(any(test, feature = "fault-injection"))]
-impl Injection {
+impl FailPoint {
     /// Lets one call fail, after `calls` that succeed.
     pub fn fail_once(&self, calls: usize) {
         self.set(calls, false);
@@ -91,7 +91,7 @@ mod tests {
 
     #[test]
     fn one_call_fails_when_told_to() {
-        let calls = Injection::new();
+        let calls = FailPoint::new();
         calls.fail_once(1);
         assert_eq!([(); 4].map(|()| calls.fails()), [false, true, false, false]);
         assert_eq!(calls.fail_never(), 1);
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn all_calls_fail_until_told_otherwise() {
-        let calls = Injection::new();
+        let calls = FailPoint::new();
         calls.fail_from(2);
         assert_eq!([(); 4].map(|()| calls.fails()), [false, false, true, true]);
         assert_eq!(calls.fail_never(), 2);
@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn a_failure_that_was_not_met_is_not_counted() {
-        let calls = Injection::new();
+        let calls = FailPoint::new();
         calls.fail_once(1);
         assert!(!calls.fails());
         assert_eq!(calls.fail_never(), 0);
