@@ -2,7 +2,8 @@
 //! [`AllocatorSource`](super::AllocatorSource).
 
 /// Defines a source whose heaps lie in blocks of another allocator: the type, its constructors and
-/// its [`Source`]. The documentation that is given comes first; what all such sources share follows.
+/// its [`Source`]. The documentation that is given comes first; what all such sources share
+/// follows.
 macro_rules! block_source {
     (
         $(#[$documentation:meta])*
@@ -13,8 +14,8 @@ macro_rules! block_source {
         $(#[$documentation])*
         ///
         /// # Blocks
-        /// Each block is one heap with a record above it. The first block also holds the allocator's
-        /// metadata.
+        /// Each block is one heap with a record above it. The first block also holds the
+        /// allocator's metadata.
         ///
         /// ```text
         ///     on a 64-bit machine; the first block: 64 KiB            another: 128 KiB
@@ -43,8 +44,8 @@ macro_rules! block_source {
         /// [`Talc::resize`]) is forbidden with this source: it relies on its record at the end of
         /// each heap.
         ///
-        /// A source serves one allocator. In another allocator it provides nothing. A source that is
-        /// dropped while its allocator still exists leaks the blocks.
+        /// A source serves one allocator. In another allocator it provides nothing. A source that
+        /// is dropped while its allocator still exists leaks the blocks.
         #[derive(Debug)]
         pub struct $name<$allocator: $bound> {
             blocks: Blocks<$backing>,
@@ -57,8 +58,8 @@ macro_rules! block_source {
                 Self::with_block_size(allocator, DEFAULT_BLOCK_SIZE)
             }
 
-            /// Creates a source of blocks of `block_size` bytes, or of a multiple of `block_size` for
-            /// larger allocations. A `block_size` below
+            /// Creates a source of blocks of `block_size` bytes, or of a multiple of `block_size`
+            /// for larger allocations. A `block_size` below
             /// [`CHUNK_UNIT`](crate::talc::base::CHUNK_UNIT) counts as that.
             ///
             /// # Panics
@@ -90,8 +91,8 @@ macro_rules! block_source {
                 heap_end: *mut u8,
                 is_heap_base: bool,
             ) -> *mut u8 {
-                // SAFETY: the caller meets the conditions of `Source::resize`, and all heaps of this
-                // allocator were claimed by `acquire`.
+                // SAFETY: the caller meets the conditions of `Source::resize`, and all heaps of
+                // this allocator were claimed by `acquire`.
                 unsafe { self.blocks.resize(chunk_base, heap_end, is_heap_base) }
             }
         }

@@ -9,9 +9,9 @@
 //!      base tag
 //! ```
 //!
-//! A block is one heap while anything in it is in use. Talc tells a source only where a heap ends, so
-//! the record of the block begins exactly there. The first block holds the allocator's metadata, and
-//! is freed last.
+//! A block is one heap while anything in it is in use. Talc tells a source only where a heap ends,
+//! so the record of the block begins exactly there. The first block holds the allocator's metadata,
+//! and is freed last.
 
 use core::alloc::Layout;
 use core::mem::ManuallyDrop;
@@ -76,8 +76,8 @@ pub(super) struct Blocks<A: BackingAllocator> {
     owner: OwnerRef,
     /// The first block of the doubly linked list of all blocks that are heaps.
     first: Option<NonNull<BlockRecord>>,
-    /// The block that was a heap and became empty last. It stays until another becomes empty, so that
-    /// one allocation more and one less do not allocate and free a block each time.
+    /// The block that was a heap and became empty last. It stays until another becomes empty, so
+    /// that one allocation more and one less do not allocate and free a block each time.
     spare: Option<NonNull<BlockRecord>>,
     /// A power of two. The size of each block is a multiple of it.
     block_size: usize,
@@ -181,8 +181,8 @@ impl<A: BackingAllocator> Blocks<A> {
     /// # Safety
     /// `record` is the valid record of a block, and neither is used afterwards.
     unsafe fn free_block(&self, record: NonNull<BlockRecord>) {
-        // SAFETY: the caller vouches for the record, and `block_of` returns the block and the layout
-        // that `take_block` allocated.
+        // SAFETY: the caller vouches for the record, and `block_of` returns the block and the
+        // layout that `take_block` allocated.
         unsafe {
             let (block, layout) = block_of(record);
             self.backing.deallocate(block, layout);

@@ -73,7 +73,8 @@ impl Claim {
         matches!(self.0, State::Ready { .. })
     }
 
-    /// Takes the end of the heap that was claimed, so that the caller can extend or truncate the heap.
+    /// Takes the end of the heap that was claimed, so that the caller can extend or truncate the
+    /// heap.
     ///
     /// Returns `None` before the first allocation, after the first `Some`, and if the range was too
     /// small.
@@ -104,15 +105,15 @@ impl Claim {
     }
 }
 
-// SAFETY: `acquire` uses only the `Talc` that it is called with. The range stays where it is when the
-// source is moved. `resize` keeps the heap as it is.
+// SAFETY: `acquire` uses only the `Talc` that it is called with. The range stays where it is when
+// the source is moved. `resize` keeps the heap as it is.
 unsafe impl Source for Claim {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _layout: Layout) -> Result<(), ()> {
         let State::Ready { base, size } = talc.source.0 else {
             return Err(());
         };
-        // SAFETY: the caller of `new` promised that the range meets the conditions of `Talc::claim`,
-        // and `Standby` below keeps it from being claimed again.
+        // SAFETY: the caller of `new` promised that the range meets the conditions of
+        // `Talc::claim`, and `Standby` below keeps it from being claimed again.
         let heap_end = unsafe { talc.claim(base, size) };
         talc.source.0 = State::Standby { heap_end };
         heap_end.map(|_| ()).ok_or(())

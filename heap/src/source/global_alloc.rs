@@ -41,8 +41,8 @@ block_source! {
 ///
 /// The allocators of this crate and, with the feature `std`, `std::alloc::System` implement it.
 ///
-/// A [`Bump`](crate::bump::Bump) has its memory inside, so it cannot implement this trait. A type that
-/// refers to a static `Bump` can:
+/// A [`Bump`](crate::bump::Bump) has its memory inside, so it cannot implement this trait. A type
+/// that refers to a static `Bump` can:
 ///
 /// ```
 /// use std::alloc::{GlobalAlloc, Layout};

@@ -12,8 +12,8 @@ use crate::talc::{Corruption, Rule};
 use crate::vmem::{Arena, Lock, Segment, SegmentKind, TagSupply};
 
 impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
-    /// Compares each record with Talc's heap and with the arena's segment, and checks the heap. Then
-    /// checks the release queue and the sum of the retained bytes.
+    /// Compares each record with Talc's heap and with the arena's segment, and checks the heap.
+    /// Then checks the release queue and the sum of the retained bytes.
     ///
     /// A link is followed only to an address in a segment that the arena has allocated.
     pub(super) fn check_records(&self) -> Result<(), Corruption> {
@@ -58,7 +58,8 @@ fn damaged_record(address: usize) -> Corruption {
     Corruption { address, rule }
 }
 
-/// Visits each record of a list. Checks that the links agree in both directions, and with the length.
+/// Visits each record of a list. Checks that the links agree in both directions, and with the
+/// length.
 fn walk<const WHICH: usize, A: TagSupply, L: Lock>(
     list: &RecordList<WHICH>,
     arena: &Arena<'_, '_, A, L>,

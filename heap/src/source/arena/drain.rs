@@ -81,7 +81,8 @@ impl fmt::Display for DrainError {
 impl core::error::Error for DrainError {}
 
 impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource<'a, A, L>, B> {
-    /// Gives the pages in the release queue back to the arena, and returns how many bytes went back.
+    /// Gives the pages in the release queue back to the arena, and returns how many bytes went
+    /// back.
     ///
     /// ```text
     ///     in the release queue            to the arena                    returned
@@ -91,9 +92,9 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
     /// ```
     ///
     /// For each range the lock is held for a constant time, twice. The arena and its source (which
-    /// unmap, flush and free) are called without the lock, and with interrupts as the caller has them.
-    /// Several calls can run at once, on other CPUs or in an interrupt: each range is given back by
-    /// one of them.
+    /// unmap, flush and free) are called without the lock, and with interrupts as the caller has
+    /// them. Several calls can run at once, on other CPUs or in an interrupt: each range is given
+    /// back by one of them.
     ///
     /// # Errors
     /// Returns the arena's error for the first range that it refused. All other ranges go back.
@@ -191,8 +192,8 @@ impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
     /// Takes the next range from the release queue. [`finish_release`](Self::finish_release) must
     /// follow.
     ///
-    /// The slot and the record of a live heap point to each other. Nothing points to the record of a
-    /// deleted heap, which vanishes with its page.
+    /// The slot and the record of a live heap point to each other. Nothing points to the record of
+    /// a deleted heap, which vanishes with its page.
     fn take_pending(&mut self, slot: &DrainSlot) -> Option<PendingRelease> {
         let record = self.release_queue.first()?;
         // SAFETY: the record is in the list.
@@ -213,8 +214,8 @@ impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
         })
     }
 
-    /// Records that a range was given back, or, unless `is_released`, enters it in the queue again as
-    /// the last.
+    /// Records that a range was given back, or, unless `is_released`, enters it in the queue again
+    /// as the last.
     fn finish_release(&mut self, pending: &PendingRelease, slot: &DrainSlot, is_released: bool) {
         let Some(record) = slot.record.take() else {
             return;
@@ -223,8 +224,8 @@ impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
             // The record was in the segment that went back.
             return;
         }
-        // SAFETY: the record is live. A heap that is drained keeps its record, and the slot followed
-        // it; a deleted heap keeps its record if the arena refused the segment.
+        // SAFETY: the record is live. A heap that is drained keeps its record, and the slot
+        // followed it; a deleted heap keeps its record if the arena refused the segment.
         unsafe {
             HeapRecord::update(record, |it| {
                 it.drainer = None;
@@ -268,8 +269,8 @@ impl<A: TagSupply, L: Lock> Drop for ArenaSource<'_, A, L> {
     }
 }
 
-/// Frees the segments of those records in a list that `is_unused` accepts. The walk ends at a damaged
-/// record, and the segments after it are leaked.
+/// Frees the segments of those records in a list that `is_unused` accepts. The walk ends at a
+/// damaged record, and the segments after it are leaked.
 ///
 /// No record is written: an allocator that this source was taken from may use the other heaps.
 fn free_segments<const WHICH: usize, A: TagSupply, L: Lock>(

@@ -1,8 +1,8 @@
 //! How much to grow by, and how much free memory stays at the top of a heap: its *headroom*.
 //!
-//! The arena source grows by an eighth of what is claimed, within 64 KiB and 2 MiB. It gives pages back
-//! when the free top of a heap exceeds twice the headroom, and leaves one headroom. The difference is
-//! hysteresis: allocating and freeing one block across a boundary moves no pages.
+//! The arena source grows by an eighth of what is claimed, within 64 KiB and 2 MiB. It gives pages
+//! back when the free top of a heap exceeds twice the headroom, and leaves one headroom. The
+//! difference is hysteresis: allocating and freeing one block across a boundary moves no pages.
 //!
 //! ```text
 //!     free bytes at the top of a heap
@@ -10,9 +10,9 @@
 //!     ├─ nothing changes ─┼─ all but one headroom goes back ───>
 //! ```
 //!
-//! The headroom is at least one growth. Blocks larger than it could still make pages *bounce*: go back
-//! and come again at once. Each bounce doubles the headroom, up to 2 MiB. Giving pages back twice
-//! without growth between halves it.
+//! The headroom is at least one growth. Blocks larger than it could still make pages *bounce*: go
+//! back and come again at once. Each bounce doubles the headroom, up to 2 MiB. Giving pages back
+//! twice without growth between halves it.
 
 /// The smallest growth, in bytes.
 pub(super) const MIN_GROWTH: usize = 64 << 10;
@@ -49,7 +49,8 @@ impl GrowthPolicy {
         self.growth(claimed).max(MIN_GROWTH << self.bounces)
     }
 
-    /// Returns whether empty heaps stay: pages have bounced, so they are probably needed again soon.
+    /// Returns whether empty heaps stay: pages have bounced, so they are probably needed again
+    /// soon.
     pub(super) fn retains_empty_heaps(&self) -> bool {
         self.bounces > 0
     }

@@ -246,9 +246,9 @@ impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcGuard<'_, R, ArenaSourc
     }
 }
 
-/// Allocates a segment of `size` bytes for a block of alignment `align` that lies `first` bytes above
-/// the base of the segment. If `align` exceeds the quantum, the block is at the next multiple of the
-/// quantum from there.
+/// Allocates a segment of `size` bytes for a block of alignment `align` that lies `first` bytes
+/// above the base of the segment. If `align` exceeds the quantum, the block is at the next multiple
+/// of the quantum from there.
 fn allocate_segment<A: TagSupply, L: Lock>(
     arena: &Arena<'_, '_, A, L>,
     size: usize,

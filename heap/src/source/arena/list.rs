@@ -71,7 +71,8 @@ impl<const WHICH: usize> RecordList<WHICH> {
     /// Enters `record` between `previous` and `next`.
     ///
     /// # Safety
-    /// As for [`push_front`](Self::push_front); `previous` and `next` must be neighbours in this list.
+    /// As for [`push_front`](Self::push_front); `previous` and `next` must be neighbours in this
+    /// list.
     unsafe fn insert(
         &mut self,
         previous: Option<NonNull<HeapRecord>>,

@@ -2,9 +2,9 @@
 //!
 //! Each Talc heap is one allocated segment of the arena, and so lies in one span of what the arena
 //! imports from. [`acquire`](Source::acquire) extends the heap that was claimed last in place, or
-//! claims another. [`resize`](Source::resize) lowers the end of a heap with enough free memory at its
-//! top. It runs inside `deallocate`, under the lock of the heap, so it only enters the pages in the
-//! *release queue*. [`TalcLock::drain`] gives them to the arena while the lock is released.
+//! claims another. [`resize`](Source::resize) lowers the end of a heap with enough free memory at
+//! its top. It runs inside `deallocate`, under the lock of the heap, so it only enters the pages in
+//! the *release queue*. [`TalcLock::drain`] gives them to the arena while the lock is released.
 //!
 //! | file | subject |
 //! |---|---|
@@ -53,22 +53,23 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 ///     ├─ in use ────────┬─ free: 64 KiB ─┼─ 136 KiB, in the queue ──┤    64 KiB stay, to a quantum
 /// ```
 ///
-/// The arena's ranges must be memory: mapped and writable while they are allocated, zero or not, and
-/// used by nothing else. The arena's quantum must be at least twice [`CHUNK_UNIT`]. Heaps grow and
-/// shrink by multiples of it (a page, in a kernel).
+/// The arena's ranges must be memory: mapped and writable while they are allocated, zero or not,
+/// and used by nothing else. The arena's quantum must be at least twice [`CHUNK_UNIT`]. Heaps grow
+/// and shrink by multiples of it (a page, in a kernel).
 ///
 /// * **Growth**: a heap grows by an eighth of what is claimed, within 64 KiB and 2 MiB, or by what
-///   the layout requires if that is more. If the arena refuses, it grows by what the layout requires.
+///   the layout requires if that is more. If the arena refuses, it grows by what the layout
+///   requires.
 /// * **Shrinking**: when the free top of a heap exceeds two growths, all but one goes back. Empty
 ///   heaps go back whole, except the first, which holds Talc's metadata. [`Talc::trim`] gives back
 ///   all that is free at the tops.
 /// * **Hysteresis**: each time that growth directly follows giving back, the least that stays is
-///   doubled, up to 2 MiB, and empty heaps may stay. It is halved each time that pages go back twice
-///   without growth between.
+///   doubled, up to 2 MiB, and empty heaps may stay. It is halved each time that pages go back
+///   twice without growth between.
 ///
-/// A source serves one allocator. In another allocator it provides nothing. A source that is dropped
-/// with or after its allocator frees all heaps. One that is dropped while its allocator still exists
-/// leaks them.
+/// A source serves one allocator. In another allocator it provides nothing. A source that is
+/// dropped with or after its allocator frees all heaps. One that is dropped while its allocator
+/// still exists leaks them.
 ///
 /// Manual heap management ([`Talc::claim`], [`Talc::extend`], [`Talc::truncate`], [`Talc::resize`])
 /// is forbidden with this source: it relies on its record at the end of each heap.
@@ -188,8 +189,8 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     /// it.
     ///
     /// # Safety
-    /// All that the arena allocates, or extends an allocation by, is zero. This includes memory that
-    /// was given back to the arena before.
+    /// All that the arena allocates, or extends an allocation by, is zero. This includes memory
+    /// that was given back to the arena before.
     pub const unsafe fn of_zeroed_memory(mut self) -> Self {
         self.is_zeroed = true;
         self
@@ -224,8 +225,8 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     }
 }
 
-// SAFETY: `acquire` uses only the `Talc` that it is called with, and the caller of `new` promised that
-// nothing else uses the arena's memory. Segments stay where they are when the source is moved.
+// SAFETY: `acquire` uses only the `Talc` that it is called with, and the caller of `new` promised
+// that nothing else uses the arena's memory. Segments stay where they are when the source is moved.
 // `resize` returns a multiple of the unit, not above `heap_end` and not below `chunk_base`.
 unsafe impl<A: TagSupply, L: Lock> Source for ArenaSource<'_, A, L> {
     const TRACK_HEAP_END: bool = true;

@@ -1,12 +1,12 @@
 //! The record that [`ArenaSource`](super::ArenaSource) keeps of each heap.
 //!
-//! Talc tells a source only where a heap ends. The record of the heap begins exactly there, and takes
-//! the last bytes of the pages that the heap retains:
+//! Talc tells a source only where a heap ends. The record of the heap begins exactly there, and
+//! takes the last bytes of the pages that the heap retains:
 //!
 //! ```text
-//! base                                  Talc's end       base + retained        base + size
-//! ├───────────── Talc's heap ───────────┼── HeapRecord ──┼──── to be given back ────┤ guard
-//! └── page boundary                                      └── page boundary          └── page boundary
+//! base                                Talc's end       base + retained       base + size
+//! ├───────────── Talc's heap ─────────┼── HeapRecord ──┼──── to be given back ───┤ guard page
+//! └── page boundary                                    └── page boundary         └── page boundary
 //!
 //! HeapRecord: 10 words, 11 with `hardened`
 //! ┌──────┬──────┬──────────┬───────┬───────┬─────────┬───────────────┬───────────────┬──────────┐
@@ -54,7 +54,8 @@ pub(super) struct HeapRecord {
     pub(super) owner: OwnerRef,
     /// The call of `drain` that gives the pages back, in the state [`ReleaseState::DRAINING`].
     pub(super) drainer: Option<NonNull<DrainSlot>>,
-    /// The links of each list that the record can be in: see [`RecordList`](super::list::RecordList).
+    /// The links of each list that the record can be in: see
+    /// [`RecordList`](super::list::RecordList).
     pub(super) links: [Links; 2],
     checksum: Checksum,
 }
@@ -113,8 +114,8 @@ impl HeapRecord {
                 return None;
             }
         }
-        // SAFETY: the caller vouches that a record was written there, and any word in the place of a
-        // field is a valid value of that field.
+        // SAFETY: the caller vouches that a record was written there, and any word in the place of
+        // a field is a valid value of that field.
         Some(unsafe { at.read() })
     }
 
@@ -142,8 +143,8 @@ impl HeapRecord {
         // SAFETY: the caller vouches that the record is live.
         if let Some(mut record) = unsafe { HeapRecord::read(at) } {
             change(&mut record);
-            // SAFETY: a live record is valid for writes, and the caller vouches that no reference to
-            // it exists.
+            // SAFETY: a live record is valid for writes, and the caller vouches that no reference
+            // to it exists.
             unsafe { record.write_to(at) };
         }
     }

@@ -13,8 +13,8 @@ use super::list::{HEAPS, RELEASE_QUEUE};
 use crate::talc::source::Source;
 
 impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
-    /// Implements [`Source::resize`]: lowers the end of a heap, or deletes an empty heap. Returns the
-    /// new end.
+    /// Implements [`Source::resize`]: lowers the end of a heap, or deletes an empty heap. Returns
+    /// the new end.
     ///
     /// # Safety
     /// As for [`Source::resize`].
@@ -58,13 +58,13 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
         moved.cast().as_ptr()
     }
 
-    /// Sets how much of its segment a heap retains, and the size of the segment. Writes the record to
-    /// the new end of the heap, and returns where it lies.
+    /// Sets how much of its segment a heap retains, and the size of the segment. Writes the record
+    /// to the new end of the heap, and returns where it lies.
     ///
     /// # Safety
     /// * `old` must be a copy of a live record in [`HEAPS`].
-    /// * `retained` must be a multiple of the quantum and at most `size`. The segment must be mapped
-    ///   up to `size`.
+    /// * `retained` must be a multiple of the quantum and at most `size`. The segment must be
+    ///   mapped up to `size`.
     /// * The bytes of the new record must belong to this source.
     pub(super) unsafe fn set_retained(
         &mut self,
@@ -85,7 +85,7 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
             // SAFETY: a queued record is in the queue. `moved` is a copy of it, and replaces it.
             unsafe { self.release_queue.moved(moved) };
         }
-        // SAFETY: `moved` is live, and whoever calls a `&mut` method of the source holds the lock.
+        // SAFETY: `moved` is live, and exclusive access to the source requires the lock.
         unsafe { DrainSlot::follow(moved) };
         // SAFETY: `moved` is live, and its state was copied with it.
         unsafe { self.update_queue(moved, true) };
@@ -93,8 +93,9 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
         moved
     }
 
-    /// Enters `record` in the release queue, as the `first` or the last, or takes it out, so that it
-    /// is there exactly if `retained` is less than `size`. Does nothing while the pages are drained.
+    /// Enters `record` in the release queue, as the `first` or the last, or takes it out, so that
+    /// it is there exactly if `retained` is less than `size`. Does nothing while the pages are
+    /// drained.
     ///
     /// # Safety
     /// `record` must be live, and in [`RELEASE_QUEUE`] exactly if its state is
