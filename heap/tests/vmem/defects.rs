@@ -413,7 +413,7 @@ fn defect_22_error_texts_say_what_happened() {
         (Err(Error::AllocatorError), "no boundary tags left"),
         (
             Err(Error::Busy { base: 0x10 }),
-            "another operation on 0x10 is under way",
+            "another operation on 0x10 is in progress",
         ),
         (Err(Error::NotSupported), "not supported by the source"),
         (Err(Error::Other("the source's own")), "the source's own"),
