@@ -66,9 +66,10 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         // SAFETY: the segment reaches to `kept` now.
         let new_end = unsafe { Record::place(old.base, kept) }.cast::<u8>();
         assert!(new_end > end, "growth must raise the end of a heap");
-        // SAFETY: `end` is the end of this heap, and what follows is mapped and ours. It may
-        // overwrite the record, of which there is a copy. What is taken back from the queue was in
-        // use; all else that is new comes from the arena.
+        // SAFETY: `end` is the end of this heap, and the segment reaches to `kept`, so what follows is mapped
+        // and ours. Nothing reads the record at `end` any more, as there is a copy. What is taken back from
+        // the queue was in use and is not said to be zero; all else that is new comes from the arena, whose
+        // memory is zero if `is_zeroed` says so.
         let reached = unsafe {
             if !self.source.is_zeroed || kept <= old.size {
                 self.extend(end, new_end.as_ptr())
@@ -207,10 +208,11 @@ impl<'a, A: Allocator, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             let record = next?;
             // SAFETY: `record` is in the list, which does not change while `self` is borrowed.
             next = unsafe { self.source.heaps.after(record) };
-            // SAFETY: as above.
+            // SAFETY: a record in the list is live, and nothing writes to it while it is copied.
+            let found = unsafe { Record::sound(record) }?;
             let Record {
                 base, size, kept, ..
-            } = unsafe { Record::sound(record) }?;
+            } = found;
             Some(ArenaHeap {
                 base,
                 end: record.cast(),

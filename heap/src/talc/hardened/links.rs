@@ -45,9 +45,10 @@ impl<B: Binning> Gaps<B> {
         // SAFETY: gaps that are no slivers have a header.
         let (Node { next, referrer, .. }, link) = unsafe { (node.read(), &raw mut (*node).next) };
         if known.is_none() {
-            // SAFETY: only words of heaps and list heads are read.
-            let is_referred_to =
-                self.may_be_link(referrer) && unsafe { referrer.read() } == Some(gap.node());
+            let is_referred_to = self.may_be_link(referrer) && {
+                // SAFETY: it is a word of a heap or a list head, as was seen above.
+                unsafe { referrer.read() == Some(gap.node()) }
+            };
             if !is_referred_to {
                 // SAFETY: the extents of the gap agree, and it is no sliver.
                 return Err(unsafe { self.wrong_referrer(gap) });
@@ -180,10 +181,10 @@ impl<B: Binning> Gaps<B> {
             };
             // SAFETY: the gap is no sliver, so it has a header.
             let referrer = unsafe { field.read() };
-            // SAFETY: only words of heaps and list heads are read.
-            let is_elsewhere = referrer != link
-                && self.may_be_link(referrer)
-                && unsafe { referrer.read() } == found;
+            let is_elsewhere = referrer != link && self.may_be_link(referrer) && {
+                // SAFETY: it is a word of a heap or a list head, as was seen above.
+                unsafe { referrer.read() == found }
+            };
             match heap {
                 // SAFETY: a gap is there.
                 Some(heap) if !is_whole => return unsafe { self.wrong_extent(heap, gap.base) },
@@ -198,9 +199,10 @@ impl<B: Binning> Gaps<B> {
                 _ => {}
             }
         }
-        // SAFETY: gaps that are no slivers have a header.
-        let is_next =
-            |gap: Gap| !gap.is_sliver() && unsafe { (*gap.node().as_ptr()).referrer } == link;
+        let is_next = |gap: Gap| {
+            // SAFETY: gaps that are no slivers have a header.
+            !gap.is_sliver() && unsafe { (*gap.node().as_ptr()).referrer == link }
+        };
         let next = self.find_in_heaps(is_next).map(|gap| gap.base.addr().get());
         let found = found.map_or(0, |node| node.addr().get());
         let misuse = match self.bin_of_head(link) {
