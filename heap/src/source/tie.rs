@@ -17,12 +17,14 @@ use core::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct Tie(Option<NonNull<AtomicBool>>);
 
 impl Tie {
+    #[inline]
     pub(crate) const fn new() -> Self {
         Self(None)
     }
 }
 
 impl Drop for Tie {
+    #[inline]
     fn drop(&mut self) {
         if let Some(flag) = self.0 {
             // SAFETY: the source leaves the memory until this is said.
@@ -36,11 +38,13 @@ impl Drop for Tie {
 pub(super) struct Bond(Option<NonNull<AtomicBool>>);
 
 impl Bond {
+    #[inline]
     pub(super) const fn new() -> Self {
         Self(None)
     }
 
     /// Whether the allocator with this tie is the one that is served, or the first that can be.
+    #[inline]
     pub(super) fn serves(&self, tie: &Tie) -> bool {
         self.0 == tie.0
     }
@@ -50,12 +54,14 @@ impl Bond {
     ///
     /// # Safety
     /// The flag is valid until the source sees that it is set.
+    #[inline]
     pub(super) unsafe fn fasten(&mut self, tie: &mut Tie, flag: NonNull<AtomicBool>) {
         tie.0 = Some(flag);
         self.0 = Some(flag);
     }
 
     /// Whether there is an allocator that may use what the source has provided.
+    #[inline]
     pub(super) fn is_in_use(&self) -> bool {
         // SAFETY: flags are valid until they are seen to be set.
         let is_set = |flag: NonNull<AtomicBool>| unsafe { flag.as_ref() }.load(Ordering::Acquire);
