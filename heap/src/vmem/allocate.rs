@@ -331,13 +331,21 @@ impl State {
         Some(span.or_else(|| self.spans.at_or_above(0))?.above())
     }
 
-    /// The segment that contains `address`.
+    /// Returns the segment that contains `address`. O(log spans + segments of the span).
+    ///
+    /// Ends whatever tags say, as long as their links lead to tags: fault handlers look up what was
+    /// damaged, too.
     pub(super) fn segment_containing(&self, address: usize) -> Option<Tag> {
         let mut segment = self.spans.containing(address)?.above();
         while segment.last.get() < address {
-            segment = segment.above();
+            let above = segment.above();
+            // The next one lies above. If it does not, links may lead round for ever.
+            if above.start.get() <= segment.last.get() {
+                return None;
+            }
+            segment = above;
         }
-        Some(segment)
+        segment.contains(address).then_some(segment)
     }
 }
 

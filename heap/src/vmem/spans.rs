@@ -14,16 +14,29 @@ pub(super) struct Spans {
 
 impl Spans {
     /// The span with the highest base that is at most `address`.
+    ///
+    /// Ends whatever tags say, as long as their links lead to tags: bases come nearer to `address` from
+    /// both sides, or the tree is damaged.
     pub(super) fn at_or_below(&self, address: usize) -> Option<Tag> {
         let mut found = None;
+        // Bases between these may follow; `low` itself too, at the beginning.
+        let (mut low, mut high) = (0, None);
         let mut tree = self.root;
         while let Some(span) = tree {
-            tree = if span.start.get() <= address {
-                found = Some(span);
-                span.right.get()
+            let start = span.start.get();
+            if start <= address {
+                if start < low {
+                    break;
+                }
+                (found, tree) = (Some(span), span.right.get());
+                low = start.saturating_add(1);
             } else {
-                span.left.get()
-            };
+                if high.is_some_and(|high| start >= high) {
+                    break;
+                }
+                tree = span.left.get();
+                high = Some(start);
+            }
         }
         found
     }
