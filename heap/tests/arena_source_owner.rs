@@ -3,10 +3,11 @@
 use std::mem::{replace, swap};
 
 use heap::source::ArenaSource;
+use heap::vmem::AllocPolicy;
 
 mod common;
 
-use common::window::{Heap, Window, alloc, arena, free, heap, layout, settled};
+use common::window::{Heap, PAGE, Window, alloc, arena, free, heap, layout, settled};
 
 #[test]
 fn a_dropped_allocator_gives_everything_back() {
@@ -131,4 +132,44 @@ fn a_source_without_heaps_can_be_moved() {
     let other = Heap::new(source);
     assert!(!alloc(&other, layout(100)).is_null());
     settled(&window, &arena, &other);
+}
+
+#[test]
+fn a_dropped_source_writes_nothing_to_live_heaps() {
+    let window = Window::new(4096);
+    let arena = arena(&window);
+    let mut heap = heap(&arena);
+    let size = 1 << 20;
+    // Of each of four heaps the upper half is free, and waits to be given back; of one all of it.
+    let halves = [(); 4].map(|()| {
+        let low = alloc(&heap, layout(size));
+        let high = alloc(&heap, layout(size));
+        arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
+        (low, high)
+    });
+    for (low, high) in halves {
+        free(&heap, high, layout(size));
+        if low == halves[2].0 {
+            free(&heap, low, layout(size));
+        }
+    }
+    let talc = heap.get_mut();
+    talc.trim();
+    let heaps: Vec<_> = talc.arena_heaps().collect();
+    assert_eq!(heaps.len(), 3);
+    assert!(
+        heaps.iter().all(|heap| heap.retained < heap.size),
+        "{heaps:?}"
+    );
+    let contents = || {
+        let bytes = heaps.iter().map(|heap| {
+            // SAFETY: the arena has allocated so many bytes to the heap, and nothing writes to them.
+            unsafe { std::slice::from_raw_parts(heap.base.as_ptr(), heap.size) }.to_vec()
+        });
+        bytes.collect::<Vec<_>>()
+    };
+    let (before, lent) = (contents(), window.lent());
+    drop(replace(&mut talc.source, ArenaSource::detached()));
+    assert!(window.lent() < lent, "the deleted heap went");
+    assert!(contents() == before, "a heap in use was written to");
 }

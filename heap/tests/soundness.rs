@@ -5,6 +5,7 @@ mod common;
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+#[cfg(unix)]
 use std::{env, process};
 
 use allocator_api2::alloc::{AllocError, Allocator};
@@ -46,42 +47,98 @@ fn a_cell_that_is_made_its_own_source_panics() {
     let _ = cell.allocate(layout(100));
 }
 
-/// Panics when it is asked for memory.
+/// Panics when it is asked for memory, and when the top of a heap is free.
 #[derive(Debug)]
 struct Panicking;
 
 // SAFETY: it grants nothing.
 unsafe impl Source for Panicking {
+    const TRACK_HEAP_END: bool = true;
+
     fn acquire<B: Binning>(_: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
         panic!("no memory")
     }
+
+    unsafe fn resize(&mut self, _: *mut u8, _: *mut u8, _: bool) -> *mut u8 {
+        panic!("no change")
+    }
 }
 
-/// Runs a test of this program in a process of its own, in which `HEAP_DIES` is set; says how that ended.
-fn run_apart(test: &str) -> (process::ExitStatus, String) {
-    let output = process::Command::new(env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env("HEAP_DIES", "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status, text)
+/// What makes a `GlobalAlloc` unwind: a source that panics, and the hook of `hardened` that does so unless
+/// another is set.
+const UNWINDING: &[&str] = if cfg!(feature = "hardened") {
+    &[
+        "alloc",
+        "alloc_zeroed",
+        "realloc",
+        "dealloc",
+        "realloc misused",
+        "dealloc misused",
+    ]
+} else {
+    &["alloc", "alloc_zeroed", "realloc", "dealloc"]
+};
+
+/// Calls that method of a `GlobalAlloc`. Returns whether it has unwound.
+fn unwinds(method: &str) -> bool {
+    let memory = common::memory::Memory::new(1 << 14);
+    let lock = TalcLock::<spin::Mutex<()>, _>::new(Panicking);
+    let (right, wrong, large) = (layout(100), layout(90), layout(1 << 15));
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        // SAFETY: the memory outlives the lock. Sizes are not zero, and the block is live until the only
+        // call that may free it. The detector is there for the layouts that are wrong.
+        unsafe {
+            lock.lock().claim(memory.base(), memory.size()).unwrap();
+            let block = lock.alloc(right);
+            assert!(!block.is_null());
+            println!("begins: {method}");
+            match method {
+                "alloc" => lock.alloc(large),
+                "alloc_zeroed" => lock.alloc_zeroed(large),
+                "realloc" => lock.realloc(block, right, large.size()),
+                "realloc misused" => lock.realloc(block, wrong, 95),
+                "dealloc" => {
+                    lock.dealloc(block, right);
+                    block
+                }
+                "dealloc misused" => {
+                    lock.dealloc(block, wrong);
+                    block
+                }
+                _ => unreachable!("no such method: {method}"),
+            }
+        }
+    }));
+    caught.is_err()
 }
 
+/// Each in a process of its own, in which `HEAP_DIES` says which.
+#[cfg(unix)]
 #[test]
 fn what_unwinds_out_of_a_global_allocator_aborts() {
-    if env::var_os("HEAP_DIES").is_some() {
-        let lock = TalcLock::<spin::Mutex<()>, _>::new(Panicking);
-        // SAFETY: the size is not zero.
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
-            lock.alloc(layout(1))
-        }));
-        println!("caught: {}", caught.is_err());
+    use std::os::unix::process::ExitStatusExt;
+
+    const SIGABRT: i32 = 6;
+    if let Some(method) = env::var_os("HEAP_DIES") {
+        println!("unwinds: {}", unwinds(method.to_str().unwrap()));
         process::exit(0);
     }
-    let (status, text) = run_apart("what_unwinds_out_of_a_global_allocator_aborts");
-    assert_eq!(status.code(), None, "it was ended by a signal: {text}");
-    assert!(text.contains("must not unwind"), "{text}");
+    for &method in UNWINDING {
+        let output = process::Command::new(env::current_exe().unwrap())
+            .args([
+                "what_unwinds_out_of_a_global_allocator_aborts",
+                "--exact",
+                "--nocapture",
+            ])
+            .env("HEAP_DIES", method)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert_eq!(output.status.signal(), Some(SIGABRT), "{method}: {text}");
+        assert!(text.contains(&format!("begins: {method}")), "{text}");
+        assert!(text.contains("must not unwind"), "{text}");
+    }
 }
 
 /// A window, an arena and a heap that are there for good, so that hooks can use them.
@@ -167,6 +224,43 @@ fn a_range_that_is_refused_does_not_keep_others_in_the_queue() {
     assert!(heap.lock().source.has_pending_releases());
     heap.drain().unwrap();
     assert_eq!(heap.lock().check(), Ok(()));
+}
+
+/// How many words of the first heap's record lead to the stack near `here`.
+fn words_that_lead_to(here: usize, heap: &Heap<'_>) -> usize {
+    let record = heap
+        .lock()
+        .arena_heaps()
+        .next()
+        .unwrap()
+        .end
+        .cast::<usize>();
+    // All but its links to other records, and its seal.
+    let words = (0..6).map(|word| {
+        // SAFETY: the record lies there, and nothing writes to it meanwhile.
+        unsafe { record.add(word).read() }
+    });
+    words.filter(|word| word.abs_diff(here) < 1 << 16).count()
+}
+
+#[test]
+fn a_drain_that_unwinds_leaves_no_link_to_its_stack() {
+    let (window, _, heap) = leaked();
+    let local = 0;
+    let here = (&raw const local).addr();
+    static LINKS: AtomicUsize = AtomicUsize::new(0);
+    alloc(heap, layout(1 << 20));
+    let high = alloc(heap, layout(1 << 20));
+    *window.interrupt.lock().unwrap() = Some(Box::new(move || {
+        LINKS.store(words_that_lead_to(here, heap), SeqCst);
+        panic!("in the source");
+    }));
+    free(heap, high, layout(1 << 20));
+    assert_eq!(words_that_lead_to(here, heap), 0);
+    let drain = || heap.drain();
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(drain)).is_err());
+    assert_eq!(LINKS.load(SeqCst), 1, "while it is being drained");
+    assert_eq!(words_that_lead_to(here, heap), 0, "when the drain is gone");
 }
 
 #[test]

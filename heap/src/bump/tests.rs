@@ -194,9 +194,10 @@ fn a_slice_is_built_piece_by_piece() {
     unsafe { first.leak(0) };
     let error = bump.leak_at(8_u64, level).unwrap_err();
     assert_eq!((error.kind(), error.into_inner()), (Failure::Exhausted, 8));
+    // SAFETY: `start` is the level of the first value.
+    let first = unsafe { bump.get_unchecked::<u64>(start) };
     // SAFETY: eight values lie side by side from `start`, and no reference to any of them is alive.
-    let all =
-        unsafe { core::slice::from_raw_parts(bump.get_unchecked::<u64>(start).ptr.as_ptr(), 8) };
+    let all = unsafe { core::slice::from_raw_parts(first.ptr.as_ptr(), 8) };
     assert_eq!(all, [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 

@@ -82,9 +82,10 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         // SAFETY: the segment now reaches to `retained`.
         let new_end = unsafe { HeapRecord::location(old.base, retained) }.cast::<u8>();
         assert!(new_end > end, "growth must raise the end of a heap");
-        // SAFETY: `end` is the end of this heap, and the memory above it is mapped and belongs to
-        // the source. `old` is a copy of the record, which may be overwritten. Memory from the
-        // release queue was in use; all other new memory comes from the arena.
+        // SAFETY: `end` is the end of this heap. The segment reaches to `retained`, so the memory
+        // above `end` is mapped and belongs to the source. `old` is a copy of the record, which may
+        // be overwritten. Memory from the release queue was in use, and is not declared zero; all
+        // other new memory comes from the arena, and is zero if `is_zeroed`.
         let reached = unsafe {
             if !self.source.is_zeroed || retained <= old.size {
                 self.extend(end, new_end.as_ptr())

@@ -178,24 +178,42 @@ impl Actor<'_, '_> {
     }
 
     pub fn note_free(&self, before: Option<Snapshot>, block: usize) {
+        self.note_lowering(before, Lowered, Deleted, |change, is_drained| {
+            let is_in = change.base <= block && block < change.base + change.retained().0;
+            note_if(is_drained && is_in, DrainFreed);
+            note_if(is_drained && change.is_lower(), DrainLowered);
+        });
+    }
+
+    pub fn note_trim(&self, before: Option<Snapshot>) {
+        self.note_lowering(before, Trimmed, TrimDeleted, |change, is_drained| {
+            note_if(is_drained && change.is_lower(), DrainTrimmed);
+        });
+    }
+
+    /// Notes the heaps that an operation `lowered` or `deleted`, and calls `note` with each that may have
+    /// changed, and whether its pages were just being given back.
+    fn note_lowering(
+        &self,
+        before: Option<Snapshot>,
+        lowered: Situation,
+        deleted: Situation,
+        note: impl Fn(&Change, bool),
+    ) {
         let (Some(before), Some(after)) = (before, self.snapshot()) else {
             return;
         };
         let drained = self.drained_heap(Call::Shrink, &before);
         let changes = changes(&before, &after);
         note_between(self.interrupted.get(), &changes);
-        for change in changes {
+        for change in &changes {
             let is_drained = drained == Some(change.base);
-            note_if(change.is_lower(), Lowered);
-            note_if(change.after.is_none(), Deleted);
-            note_if(is_drained && change.is_lower(), DrainLowered);
+            note_if(change.is_lower(), lowered);
+            note_if(change.after.is_none(), deleted);
             note_if(is_drained && change.after.is_none(), DrainDeleted);
-            let is_in = change.base <= block && block < change.base + change.retained().0;
-            note_if(is_drained && is_in, DrainFreed);
-            note_if(
-                self.is_drain_at_tags() && change.retained().1 < change.retained().0,
-                TagLowered,
-            );
+            let is_less = change.retained().1 < change.retained().0;
+            note_if(self.is_drain_at_tags() && is_less, TagLowered);
+            note(change, is_drained);
         }
     }
 
@@ -214,26 +232,6 @@ impl Actor<'_, '_> {
             let heap = before.find(base).expect("it is a heap");
             let is_in = (base..base + heap.retained).contains(&moved.addr());
             note_if(grown && moved == block.ptr && is_in, DrainResized);
-        }
-    }
-
-    pub fn note_trim(&self, before: Option<Snapshot>) {
-        let (Some(before), Some(after)) = (before, self.snapshot()) else {
-            return;
-        };
-        let drained = self.drained_heap(Call::Shrink, &before);
-        let changes = changes(&before, &after);
-        note_between(self.interrupted.get(), &changes);
-        for change in changes {
-            let is_drained = drained == Some(change.base);
-            note_if(change.is_lower(), Trimmed);
-            note_if(change.after.is_none(), TrimDeleted);
-            note_if(is_drained && change.is_lower(), DrainTrimmed);
-            note_if(is_drained && change.after.is_none(), DrainDeleted);
-            note_if(
-                self.is_drain_at_tags() && change.retained().1 < change.retained().0,
-                TagLowered,
-            );
         }
     }
 
