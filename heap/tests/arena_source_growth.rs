@@ -13,9 +13,9 @@ use common::window::{
     layout_aligned, settled,
 };
 
-/// A full arena, nine holes of `hole` bytes in which `wanted` does not fit, and free memory at the heap's top
-/// in which it does, `spare` bytes more than that takes. The holes are freed last, so that they are looked at
-/// first.
+/// A full arena, nine holes of `hole` bytes in which `wanted` does not fit, and free memory at the
+/// heap's top in which it does, `spare` bytes more than that takes. The holes are freed last, so
+/// that they are looked at first.
 fn nine_holes(
     window: &Window,
     heap: &Heap<'_>,
@@ -60,7 +60,8 @@ fn free_at_top(heap: &Heap<'_>) -> usize {
     end.addr().get() - top.addr().get()
 }
 
-/// Allocates `wanted` from the top of such a heap, and checks that the heap's end stays where it is.
+/// Allocates `wanted` from the top of such a heap, and checks that the heap's end stays where it
+/// is.
 fn growing_leaves_the_end(hole: usize, wanted: Layout, spare: usize) {
     // The heap begins at an odd page in one of the two cases, at an even one in the other.
     for fence in [1, 2] {
@@ -108,7 +109,8 @@ fn an_alignment_of_two_mebibytes_takes_no_more_pages_than_its_size() {
         let window = Window::new(4096);
         let arena = arena(&window);
         let heap = heap(&arena);
-        // The first heap holds the list heads; the next is claimed for the block, as its end is taken.
+        // The first heap holds the list heads; the next is claimed for the block, as its end is
+        // taken.
         let first = alloc(&heap, layout(100));
         let fence = arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
         let before = window.lent();

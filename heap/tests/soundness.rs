@@ -1,4 +1,4 @@
-//! Safe code, in the order of what was once unsound: each is refused, or does no harm.
+//! Safe code that was once unsound: it is refused, or does no harm.
 
 mod common;
 
@@ -17,7 +17,7 @@ use heap::talc::source::{AllocatorSource, Source};
 use heap::talc::{TalcCell, TalcLock};
 use heap::vmem::{AllocPolicy, Error};
 
-/// An allocator that is whatever it is told to be.
+/// An allocator that forwards to the one in a thread-local variable.
 #[derive(Debug, Clone, Copy)]
 struct Indirect(&'static std::thread::LocalKey<std::cell::Cell<Option<&'static dyn Allocator>>>);
 
@@ -25,14 +25,14 @@ thread_local! {
     static BACKING: std::cell::Cell<Option<&'static dyn Allocator>> = const { std::cell::Cell::new(None) };
 }
 
-// SAFETY: the blocks are those of the allocator that it is told to be, for good.
+// SAFETY: the blocks are those of the allocator in the variable, which is set once.
 unsafe impl Allocator for Indirect {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.0.get().ok_or(AllocError)?.allocate(layout)
     }
 
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's duty.
+        // SAFETY: the caller vouches for block and layout.
         unsafe { self.0.get().unwrap().deallocate(block, layout) }
     }
 }
@@ -51,7 +51,7 @@ fn a_cell_that_is_made_its_own_source_panics() {
 #[derive(Debug)]
 struct Panicking;
 
-// SAFETY: it grants nothing.
+// SAFETY: `acquire` grants nothing, and `resize` does not return.
 unsafe impl Source for Panicking {
     const TRACK_HEAP_END: bool = true;
 
@@ -64,8 +64,8 @@ unsafe impl Source for Panicking {
     }
 }
 
-/// What makes a `GlobalAlloc` unwind: a source that panics, and the hook of `hardened` that does so unless
-/// another is set.
+/// What makes a `GlobalAlloc` unwind: a source that panics, and the hook of `hardened` that does so
+/// unless another is set.
 const UNWINDING: &[&str] = if cfg!(feature = "hardened") {
     &[
         "alloc",
@@ -85,8 +85,8 @@ fn unwinds(method: &str) -> bool {
     let lock = TalcLock::<spin::Mutex<()>, _>::new(Panicking);
     let (right, wrong, large) = (layout(100), layout(90), layout(1 << 15));
     let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-        // SAFETY: the memory outlives the lock. Sizes are not zero, and the block is live until the only
-        // call that may free it. The detector is there for the layouts that are wrong.
+        // SAFETY: the memory outlives the lock. Sizes are not zero, and the block is live until the
+        // only call that may free it. The detector is there for the layouts that are wrong.
         unsafe {
             lock.lock().claim(memory.base(), memory.size()).unwrap();
             let block = lock.alloc(right);
@@ -115,7 +115,7 @@ fn unwinds(method: &str) -> bool {
 /// Each in a process of its own, in which `HEAP_DIES` says which.
 #[cfg(unix)]
 #[test]
-fn what_unwinds_out_of_a_global_allocator_aborts() {
+fn a_panic_in_a_global_allocator_aborts() {
     use std::os::unix::process::ExitStatusExt;
 
     const SIGABRT: i32 = 6;
@@ -126,7 +126,7 @@ fn what_unwinds_out_of_a_global_allocator_aborts() {
     for &method in UNWINDING {
         let output = process::Command::new(env::current_exe().unwrap())
             .args([
-                "what_unwinds_out_of_a_global_allocator_aborts",
+                "a_panic_in_a_global_allocator_aborts",
                 "--exact",
                 "--nocapture",
             ])
@@ -141,7 +141,7 @@ fn what_unwinds_out_of_a_global_allocator_aborts() {
     }
 }
 
-/// A window, an arena and a heap that are there for good, so that hooks can use them.
+/// Returns a window, an arena and a heap that live forever, so that hooks can use them.
 fn leaked() -> (
     &'static Window,
     &'static PageArena<'static>,
@@ -153,7 +153,7 @@ fn leaked() -> (
 }
 
 #[test]
-fn an_interrupt_in_a_drain_drains_what_else_is_queued() {
+fn an_interrupt_in_a_drain_drains_the_rest_of_the_queue() {
     let (window, arena, heap) = leaked();
     // Three heaps, as the addresses above are taken.
     let blocks: Vec<_> = (0..3)
@@ -188,7 +188,7 @@ fn an_interrupt_in_a_drain_drains_what_else_is_queued() {
 }
 
 #[test]
-fn a_range_that_is_refused_does_not_keep_others_in_the_queue() {
+fn a_refused_range_does_not_keep_others_in_the_queue() {
     let (window, arena, heap) = leaked();
     let mut blocks = Vec::new();
     for _ in 0..3 {
@@ -197,10 +197,11 @@ fn a_range_that_is_refused_does_not_keep_others_in_the_queue() {
     }
     let last = heap.lock().arena_heaps().next().unwrap();
     let busy = last.base.addr().get();
-    // While one heap's segment is being grown, which its arena marks as busy, all heaps are drained.
+    // While one heap's segment is being grown, which its arena marks as busy, all heaps are
+    // drained.
     static RESULT: std::sync::Mutex<Option<Result<usize, DrainError>>> =
         std::sync::Mutex::new(None);
-    // Its heap is queued last, and so the first to be given back.
+    // Its heap is queued last, and is the first to be given back.
     for block in blocks.drain(1..) {
         free(heap, block, layout(1 << 20));
     }
@@ -235,7 +236,7 @@ fn words_that_lead_to(here: usize, heap: &Heap<'_>) -> usize {
         .unwrap()
         .end
         .cast::<usize>();
-    // All but its links to other records, and its seal.
+    // All words except its links to other records and its checksum.
     let words = (0..6).map(|word| {
         // SAFETY: the record lies there, and nothing writes to it meanwhile.
         unsafe { record.add(word).read() }
@@ -274,7 +275,7 @@ fn a_drain_whose_arena_panics_leaves_a_usable_heap() {
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(drain)).is_err());
     window.interrupt.clear_poison();
     *window.interrupt.lock().unwrap_or_else(|it| it.into_inner()) = None;
-    // Nothing leads to the stack of the drain that is gone, although the end of the heap moves.
+    // The end of the heap moves. The record does not point to the stack of the drain that unwound.
     heap.lock().trim();
     assert_eq!(heap.drain(), Ok(0));
     // SAFETY: the block is live.
@@ -291,7 +292,7 @@ fn a_drain_whose_arena_panics_leaves_a_usable_heap() {
 }
 
 #[test]
-fn a_record_that_disagrees_is_found_by_check() {
+fn check_finds_a_record_that_disagrees() {
     let window = Window::new(1024);
     let arena = arena(&window);
     let heap = heap(&arena);
@@ -305,16 +306,16 @@ fn a_record_that_disagrees_is_found_by_check() {
         .end
         .as_ptr()
         .cast();
-    // All but the links of the queue, in which it is not.
+    // All words except the links of the queue, which the record is not in.
     for word in 0..8 {
-        // SAFETY: the record lies there, and is put back.
+        // SAFETY: the record lies there.
         let before = unsafe { record.add(word).read() };
         // (The state is one of them: 1 says that the record is queued.)
         for damage in [before ^ PAGE, before.wrapping_add(8), !before, before ^ 1] {
-            // SAFETY: as above.
+            // SAFETY: the record lies there, and the word is restored.
             unsafe { record.add(word).write(damage) };
             let found = heap.lock().check();
-            // SAFETY: as above.
+            // SAFETY: the record lies there, and the word is restored.
             unsafe { record.add(word).write(before) };
             assert!(found.is_err(), "word {word}: {before:#x} as {damage:#x}");
         }
@@ -324,7 +325,7 @@ fn a_record_that_disagrees_is_found_by_check() {
 }
 
 #[test]
-fn a_view_of_the_arena_is_all_that_a_source_hands_out() {
+fn a_source_gives_access_to_a_view_of_the_arena_only() {
     let window = Window::new(64);
     let arena = arena(&window);
     let heap = heap(&arena);

@@ -1,4 +1,5 @@
-//! Holes that nearly fit: memory in which a search of bounded length finds nothing although there is something.
+//! Holes that nearly fit: memory in which a search of bounded length finds nothing although there
+//! is something.
 
 use std::alloc::Layout;
 
@@ -9,8 +10,8 @@ use super::actor::Actor;
 use crate::common::random::Choices;
 
 impl Actor<'_, '_> {
-    /// Fills all memory with blocks of one size, frees every second, the one at the top first, and asks for what
-    /// fits in few of these holes: a little more, or less with an alignment.
+    /// Fills all memory with blocks of one size, frees every second, the one at the top first, and
+    /// asks for what fits in few of these holes: a little more, or less with an alignment.
     ///
     /// ```text
     ///     ├─ hole ─┼─ block ─┼─ hole ─┼─ block ─┼─ hole ─┼─ block ─┼─ rest ─┼─ hole ─┤ the heap's end

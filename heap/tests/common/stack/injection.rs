@@ -29,15 +29,16 @@ pub struct Injection {
     word: AtomicU64,
     granted: [AtomicUsize; CALLS],
     refused: [AtomicUsize; CALLS],
-    /// Calls that give memory back are never refused, so that an arena has no free memory of its own.
+    /// Calls that give memory back are never refused, so that an arena has no free memory of its
+    /// own.
     takes_all_back: bool,
     /// There are no tags, unless nothing is refused.
     short_of_tags: bool,
 }
 
 impl Injection {
-    /// Nothing is refused yet. With `takes_all_back`, what gives memory back never is; with `short_of_tags`
-    /// all tags are in every phase.
+    /// Nothing is refused yet. With `takes_all_back`, what gives memory back never is; with
+    /// `short_of_tags` all tags are in every phase.
     pub fn new(takes_all_back: bool, short_of_tags: bool) -> Self {
         Self {
             takes_all_back,

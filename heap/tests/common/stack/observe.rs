@@ -1,4 +1,4 @@
-//! What an operation changed, as it is seen from outside.
+//! Observes from outside what an operation changed, and counts the situation.
 
 use std::alloc::Layout;
 
@@ -12,7 +12,7 @@ use super::interrupt::Moment;
 use super::situations::Situation::{self, *};
 use crate::common::shadow::Block;
 
-/// All that may change.
+/// All state that an operation may change.
 pub struct Snapshot {
     heaps: Vec<ArenaHeap>,
     /// Where the free range at the top of the first heap begins.
@@ -71,7 +71,7 @@ fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     bases.into_iter().map(change).collect()
 }
 
-/// Notes a change that came when a lock was released.
+/// Notes a change by an interrupt at the release of a lock.
 fn note_between(interrupted: Option<(Doing, Moment)>, changes: &[Change]) {
     let changed = changes
         .iter()
@@ -93,7 +93,7 @@ fn note_if(condition: bool, situation: Situation) {
 }
 
 impl Actor<'_, '_> {
-    /// `None` where other threads change things, too.
+    /// Takes a snapshot. Returns `None` if other threads change the state too.
     pub fn snapshot(&self) -> Option<Snapshot> {
         if !self.stack.alone {
             return None;
@@ -101,7 +101,7 @@ impl Actor<'_, '_> {
         let injection = &self.stack.window.injection;
         let talc = self.stack.heap.lock();
         let heaps: Vec<_> = talc.arena_heaps().collect();
-        // SAFETY: it is the end of a heap of this allocator.
+        // SAFETY: `heap.end` is the end of a heap of this allocator.
         let top = |heap: &ArenaHeap| unsafe { talc.reserved(heap.end) }.up_to.addr().get();
         Some(Snapshot {
             top: heaps.first().map_or(0, top),
@@ -118,7 +118,7 @@ impl Actor<'_, '_> {
         })
     }
 
-    /// The heap whose pages a drain is just giving back, if this is an interrupt of that.
+    /// Returns the heap whose pages the interrupted drain is giving back.
     fn drained_heap(&self, call: Call, before: &Snapshot) -> Option<usize> {
         let (doing, moment) = self.interrupted.get()?;
         let is_heap = before.find(moment.base).is_some();
@@ -191,8 +191,8 @@ impl Actor<'_, '_> {
         });
     }
 
-    /// Notes the heaps that an operation `lowered` or `deleted`, and calls `note` with each that may have
-    /// changed, and whether its pages were just being given back.
+    /// Notes the heaps that an operation `lowered` or `deleted`, and calls `note` with each that
+    /// may have changed, and whether its pages were just being given back.
     fn note_lowering(
         &self,
         before: Option<Snapshot>,
@@ -308,7 +308,7 @@ fn note_growth(change: &Change, before: &Snapshot, after: &Snapshot) {
     }
 }
 
-/// Whether the layout fits in the free range at the top of the heap that would grow.
+/// Returns whether the layout fits in the free range at the top of the heap that would grow.
 fn top_fits(before: &Snapshot, layout: Layout) -> bool {
     let Some(first) = before.heaps.first() else {
         return false;

@@ -1,4 +1,5 @@
-//! Another user of the arena, who takes pages next to the heap's, writes to them and looks after them.
+//! Another user of the arena, who takes pages next to the heap's, writes to them and looks after
+//! them.
 
 use std::cell::RefCell;
 use std::ptr::with_exposed_provenance_mut;
