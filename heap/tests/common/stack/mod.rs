@@ -7,9 +7,9 @@
 //!       └── interrupts the calls of window and supply, which are refused at random: Injection
 //! ```
 //!
-//! A step of a program does one thing, of its own seed. After each step the walkers run, what each
-//! layer says is compared, and nobody may have touched a page that is not there. [`Situations`]
-//! counts where the programs got to.
+//! Each step of a program does one operation with its own seed. After each step the checks of all
+//! layers run, their states are compared, and no unmapped page may have been accessed.
+//! [`Situations`] counts the situations that the programs reach.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 mod actor;

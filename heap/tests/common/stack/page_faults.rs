@@ -1,8 +1,8 @@
 //! Accesses to unmapped pages, which are recorded instead of ending the test.
 //!
 //! ```text
-//!     an access ──> SIGSEGV ──> on_fault: in a watched range?   yes: record the address, map the page, continue
-//!                                                               no:  restore the previous handler
+//!     an access ──> SIGSEGV ──> on_fault: in a watched range?   yes: record, map the page
+//!                                                               no:  the previous handler
 //! ```
 //!
 //! The test checks the record after each step, so a program that faults can be shortened.
