@@ -16,7 +16,6 @@
 //! [`Span`] is a range of addresses, for all who reason about memory.
 #![no_std]
 #![deny(missing_docs)]
-#![deny(clippy::incompatible_msrv)]
 #![cfg_attr(feature = "nightly", feature(allocator_api))]
 
 #[cfg(any(test, feature = "std"))]

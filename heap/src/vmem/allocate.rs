@@ -49,7 +49,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         }
     }
 
-    /// The fast path: a segment is found, and the tags to divide it are cached.
+    /// Allocates on the fast path: a segment is found, and the tags to divide it are cached.
     fn alloc_fast(
         &self,
         policy: AllocPolicy,
@@ -69,7 +69,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         self.alloc_slow(policy, size)
     }
 
-    /// The slow path: it may refill tags, import a span and call the reclaim hook.
+    /// Allocates on the slow path: may refill tags, import a span and call the reclaim hook.
     #[inline(never)]
     fn alloc_slow(&self, policy: AllocPolicy, size: usize) -> Result<usize> {
         self.allocate(&Request::plain(size, self.quantum)?, policy)

@@ -291,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_sufficient_list_skips_at_most_one_list_that_may_fit() {
+    fn the_first_sufficient_list_skips_at_most_one_possible_list() {
         let lists = FreeLists::new(0);
         for size in sizes() {
             let sure = lists.first_sufficient_list(size);

@@ -115,7 +115,7 @@ use state::State;
 /// | `alloc`, `free`, `resize`        | expected O(1), apart from calls to the source |
 /// | `BestFit`                        | the free segments of up to two size classes |
 /// | `NextFit`                        | the segments between the last allocation and this one |
-/// | constrained                      | O(1) if a free or an imported segment is sure to be large enough |
+/// | constrained                      | O(1) if a free or imported segment is sure to fit |
 /// | `add_span`, `contains`, import, release | O(log spans) |
 /// | `xalloc_at`, `segment_of`        | O(log spans + segments of the span) |
 ///
@@ -267,8 +267,8 @@ impl<'label, 'src, A: TagSupply, L: Lock> Arena<'label, 'src, A, L> {
 /// The state of an arena while its lock is held.
 struct Locked<'a, L: Lock + 'a> {
     _guard: L::Guard<'a>,
-    /// No `&mut`: that would have to stay unique until the end of each function that gets a
-    /// `Locked`, although the lock is released when the `Locked` is dropped.
+    /// No `&mut`: a function that drops its `Locked` argument releases the lock before it ends. A
+    /// `&mut` in an argument would have to stay unique until the function ends.
     state: &'a UnsafeCell<State>,
 }
 

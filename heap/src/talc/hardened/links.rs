@@ -142,7 +142,7 @@ impl<B: Binning> FreeLists<B> {
         // SAFETY: a list head, or the link of a verified gap, is memory of a heap.
         if let Some(header) = unsafe { link.read() } {
             if let Some(heap) = self.heap_with_room_at(header) {
-                // SAFETY: it is a word of a heap.
+                // SAFETY: the header is in a heap, which has room for it.
                 if unsafe { (*header.as_ptr()).referrer } == link {
                     return self.verify_in(heap, header.cast(), Some(link)).map(Some);
                 }
