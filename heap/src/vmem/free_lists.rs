@@ -25,8 +25,6 @@ const LISTS: usize = EXACT + (usize::BITS as usize - EXACT_LOG2) * CLASSES;
 const BITMAP_WORDS: usize = usize::BITS as usize * CLASSES / 64;
 const LIST_SLOTS: usize = BITMAP_WORDS * 64;
 
-const _: () = assert!(LISTS < LIST_SLOTS && LIST_SLOTS.is_power_of_two());
-
 /// The free segments of an arena, by size class.
 pub(super) struct FreeLists {
     /// The first member of each list. Members are doubly linked by `left` and `right`.
