@@ -22,7 +22,7 @@ fn touch(base: usize, size: usize) {
         unsafe { at(offset).write_volatile(offset ^ 0x5555) };
     }
     for offset in (0..size).step_by(PAGE_SIZE) {
-        // SAFETY: as above.
+        // SAFETY: the range is mapped, readable and the test's own.
         assert_eq!(unsafe { at(offset).read_volatile() }, offset ^ 0x5555);
     }
 }
@@ -31,7 +31,7 @@ kernel_test! {
     fn an_import_maps_pages_and_a_release_unmaps_them() {
         let (mapped, used) = (mapped_pages::mapped(), frames::usage().heap);
         for pages in [1, 2, 17, 512, 700] {
-            let base = heap_pages_arena().alloc(pages * PAGE_SIZE, AllocPolicy::InstantFit).expect("there is memory");
+            let base = heap_pages_arena().alloc(pages * PAGE_SIZE, AllocPolicy::InstantFit).expect("memory is free");
             assert_eq!(mapped_pages::mapped(), mapped + pages);
             assert_eq!(frames::usage().heap, used + pages);
             touch(base, pages * PAGE_SIZE);
@@ -44,7 +44,7 @@ kernel_test! {
 kernel_test! {
     fn a_segment_grows_and_shrinks_in_place() {
         let mapped = mapped_pages::mapped();
-        let base = heap_pages_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("there is memory");
+        let base = heap_pages_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("memory is free");
         for pages in [4, 600, 599, 3, 64, 1] {
             heap_pages_arena().resize(base, pages * PAGE_SIZE).expect("nothing lies above");
             assert_eq!(mapped_pages::mapped(), mapped + pages);
@@ -56,26 +56,26 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn growth_stops_where_another_segment_begins() {
-        let low = heap_pages_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("there is memory");
-        let fence = low + 4 * PAGE_SIZE;
-        kernel_addresses_arena().xalloc_at(fence, PAGE_SIZE).expect("nothing lies there");
+    fn growth_stops_at_the_next_segment() {
+        let low = heap_pages_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("memory is free");
+        let obstacle = low + 4 * PAGE_SIZE;
+        kernel_addresses_arena().xalloc_at(obstacle, PAGE_SIZE).expect("nothing lies there");
         let mapped = mapped_pages::mapped();
         assert!(heap_pages_arena().resize(low, 5 * PAGE_SIZE).is_err());
         assert!(heap_pages_arena().resize(low, 4 * PAGE_SIZE).is_err(), "there would be no room for the guard");
         assert_eq!(mapped_pages::mapped(), mapped, "a failed growth maps nothing");
         heap_pages_arena().resize(low, 3 * PAGE_SIZE).expect("room for three pages and the guard");
-        kernel_addresses_arena().free(fence).expect("allocated above");
+        kernel_addresses_arena().free(obstacle).expect("allocated above");
         heap_pages_arena().free(low).expect("allocated above");
     }
 }
 
 kernel_test! {
-    fn spans_have_a_guard_page_between_them() {
+    fn spans_are_separated_by_guard_pages() {
         let size = 3 * PAGE_SIZE;
         let mut bases = [0; 8];
         for base in &mut bases {
-            *base = heap_pages_arena().alloc(size, AllocPolicy::InstantFit).expect("there is memory");
+            *base = heap_pages_arena().alloc(size, AllocPolicy::InstantFit).expect("memory is free");
         }
         let mut sorted = bases;
         sorted.sort_unstable();
@@ -87,7 +87,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn every_policy_serves_every_constraint() {
+    fn every_policy_meets_every_constraint() {
         let before = kernel_addresses().allocated_space();
         for policy in POLICIES {
             let plain = kernel_addresses_arena().alloc(5 * PAGE_SIZE, policy).expect("the window is large");
@@ -118,7 +118,7 @@ kernel_test! {
 kernel_test! {
     fn bad_frees_are_errors_and_change_nothing() {
         let arena = heap_pages_arena();
-        let base = arena.alloc(4 * PAGE_SIZE, AllocPolicy::InstantFit).expect("there is memory");
+        let base = arena.alloc(4 * PAGE_SIZE, AllocPolicy::InstantFit).expect("memory is free");
         let before = (arena.allocated_space(), arena.total_space(), mapped_pages::mapped());
         assert!(matches!(arena.free(base + PAGE_SIZE), Err(Error::NoSuchAllocation { .. })), "interior");
         assert!(matches!(arena.free(base - PAGE_SIZE), Err(Error::NoSuchAllocation { .. })), "foreign");
@@ -134,7 +134,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn random_programs_of_pages_leave_nothing_behind() {
+    fn random_programs_of_pages_leak_nothing() {
         let before = (mapped_pages::mapped(), heap_pages().allocated_space(), kernel_addresses().allocated_space());
         for seed in 1..=3 {
             let mut random = Random::new(seed);
@@ -145,7 +145,7 @@ kernel_test! {
                 let wanted = 1 + random.below(20);
                 if pages == 0 {
                     let policy = POLICIES[random.below(3)];
-                    let base = heap_pages_arena().alloc(wanted * PAGE_SIZE, policy).expect("there is memory");
+                    let base = heap_pages_arena().alloc(wanted * PAGE_SIZE, policy).expect("memory is free");
                     touch(base, wanted * PAGE_SIZE);
                     held[slot] = (base, wanted);
                 } else if random.below(3) > 0 {
@@ -171,7 +171,7 @@ kernel_test! {
 
 kernel_test! {
     fn segments_are_listed_in_address_order() {
-        let bases = [(); 6].map(|()| heap_pages_arena().alloc(2 * PAGE_SIZE, AllocPolicy::InstantFit).expect("there is memory"));
+        let bases = [(); 6].map(|()| heap_pages_arena().alloc(2 * PAGE_SIZE, AllocPolicy::InstantFit).expect("memory is free"));
         let mut last = None;
         let mut seen = 0;
         for segment in heap_pages().segments() {
