@@ -191,8 +191,12 @@ kernel_test! {
                 match random.below(8) {
                     0..=3 => {
                         let size = random.size(15);
-                        let layout = Layout::from_size_align(size, 1 << random.below(8)).expect("a small layout");
-                        assert!(blocks.allocate(layout).is_some(), "seed {seed}, step {step}");
+                        let layout = Layout::from_size_align(size, 1 << random.below(8))
+                            .expect("a small layout");
+                        assert!(
+                            blocks.allocate(layout).is_some(),
+                            "seed {seed}, step {step}"
+                        );
                     }
                     4 => blocks.reallocate(&mut random),
                     _ => blocks.free_any(&mut random),
@@ -210,13 +214,18 @@ kernel_test! {
         let mut blocks = Blocks::new();
         for _ in 0..60_000 {
             if blocks.bytes() < 100_000 && random.below(3) > 0 {
-                let layout = Layout::from_size_align(1 + random.below(4), 1).expect("a small layout");
+                let layout =
+                    Layout::from_size_align(1 + random.below(4), 1).expect("a small layout");
                 assert!(blocks.allocate(layout).is_some());
             } else {
                 blocks.free_any(&mut random);
             }
         }
-        assert!(blocks.allocate(Layout::from_size_align(64, 8).expect("a small layout")).is_some());
+        assert!(
+            blocks
+                .allocate(Layout::from_size_align(64, 8).expect("a small layout"))
+                .is_some()
+        );
         assert_eq!(HEAP.core().lock().check(), Ok(()));
         blocks.verify();
     }

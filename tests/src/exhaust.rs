@@ -169,7 +169,9 @@ kernel_test! {
             // The last frames may be too few for a page and its page tables.
             assert!(left <= 2, "round {round}: {left} frames are left");
             // Nearly all frames are pages with blocks, and the rest are page tables.
-            assert!(chain.bytes / PAGE_SIZE + chain.bytes / PAGE_SIZE / 100 + 16 > frames::usage().heap);
+            assert!(
+                chain.bytes / PAGE_SIZE + chain.bytes / PAGE_SIZE / 100 + 16 > frames::usage().heap
+            );
             assert_eq!(audit::check(), Ok(()), "round {round}, all in use");
             if round % 2 == 1 {
                 let mut other = chain.split();

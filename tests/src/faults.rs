@@ -17,7 +17,9 @@ use crate::support::{heap_pages_arena, kernel_addresses_arena};
 
 kernel_test! {
     /// An infinite recursion runs into the guard page below the stack.
-    fn a_stack_overflow_hits_the_guard_page(should_fault = "in the guard page below the kernel's stack") {
+    fn a_stack_overflow_hits_the_guard_page(
+        should_fault = "in the guard page below the kernel's stack",
+    ) {
         #[expect(unconditional_recursion, reason = "the stack is to overflow")]
         fn recurse(depth: u64) -> u64 {
             black_box(recurse(black_box(depth) + 1) + 1)
@@ -28,7 +30,9 @@ kernel_test! {
 
 kernel_test! {
     /// Constants are mapped read-only.
-    fn constants_cannot_be_written(should_fault = "mapped, but not for this access; in the kernel's own code or data") {
+    fn constants_cannot_be_written(
+        should_fault = "mapped, but not for this access; in the kernel's own code or data",
+    ) {
         static CONSTANT: u64 = 1;
         let pointer = black_box(&raw const CONSTANT).cast_mut();
         // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
@@ -96,9 +100,13 @@ kernel_test! {
 
 kernel_test! {
     /// The first byte above a span is in its guard page.
-    fn the_guard_page_above_a_span_cannot_be_accessed(should_fault = "in the guard page of the span") {
+    fn the_guard_page_above_a_span_cannot_be_accessed(
+        should_fault = "in the guard page of the span",
+    ) {
         let size = 3 * PAGE_SIZE;
-        let base = heap_pages_arena().alloc(size, AllocPolicy::InstantFit).expect("memory is free");
+        let base = heap_pages_arena()
+            .alloc(size, AllocPolicy::InstantFit)
+            .expect("memory is free");
         let end = ptr::with_exposed_provenance_mut::<u8>(base).wrapping_add(size);
         // SAFETY: the byte below the end is the test's own. The write at the end is undefined
         // behaviour on purpose: the test shows that it is caught.
@@ -111,9 +119,13 @@ kernel_test! {
 
 kernel_test! {
     /// The page below the lowest span is never mapped.
-    fn the_leading_guard_cannot_be_accessed(should_fault = "in the leading guard page of the heap's window") {
+    fn the_leading_guard_cannot_be_accessed(
+        should_fault = "in the leading guard page of the heap's window",
+    ) {
         let guard = arenas::window().expect("memory is set up").leading_guard();
-        let segment = kernel_addresses().segment_of(guard.start).expect("it is in the window");
+        let segment = kernel_addresses()
+            .segment_of(guard.start)
+            .expect("it is in the window");
         assert_eq!((segment.base, segment.last), (guard.start, guard.end - 1));
         // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
         unsafe { ptr::with_exposed_provenance::<u8>(guard.end - 1).read_volatile() };
@@ -122,9 +134,15 @@ kernel_test! {
 
 kernel_test! {
     /// Free addresses of the window are not mapped.
-    fn unused_addresses_of_the_window_cannot_be_accessed(should_fault = "in unused addresses of the heap's window") {
-        let base = kernel_addresses_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("the window is large");
-        kernel_addresses_arena().free(base).expect("allocated above");
+    fn unused_addresses_of_the_window_cannot_be_accessed(
+        should_fault = "in unused addresses of the heap's window",
+    ) {
+        let base = kernel_addresses_arena()
+            .alloc(PAGE_SIZE, AllocPolicy::InstantFit)
+            .expect("the window is large");
+        kernel_addresses_arena()
+            .free(base)
+            .expect("allocated above");
         // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
         unsafe { ptr::with_exposed_provenance::<u8>(base).read_volatile() };
     }
@@ -154,8 +172,12 @@ kernel_test! {
 
 kernel_test! {
     /// A page whose flags say read-only cannot be written.
-    fn a_protected_page_cannot_be_written(should_fault = "mapped, but not for this access; in the span of the heap") {
-        let base = heap_pages_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("memory is free");
+    fn a_protected_page_cannot_be_written(
+        should_fault = "mapped, but not for this access; in the span of the heap",
+    ) {
+        let base = heap_pages_arena()
+            .alloc(PAGE_SIZE, AllocPolicy::InstantFit)
+            .expect("memory is free");
         let page = Page::containing_address(VirtAddr::new(base as u64));
         let flags = PageTableFlags::PRESENT | PageTableFlags::NO_EXECUTE;
         // SAFETY: the page is the test's.

@@ -54,18 +54,27 @@ kernel_test! {
     fn nothing_is_mapped_before_the_first_allocation() {
         let mapped = mapped_pages::mapped();
         // SAFETY: the pages that the arena allocates are memory that only the allocating code uses.
-        let heap: TalcLock<InterruptLock, _> = TalcLock::new(unsafe { ArenaSource::new(heap_pages_arena()) });
+        let heap: TalcLock<InterruptLock, _> =
+            TalcLock::new(unsafe { ArenaSource::new(heap_pages_arena()) });
         assert_eq!(mapped_pages::mapped(), mapped);
         let layout = Layout::new::<u64>();
         // SAFETY: the size is not zero; the block is freed with its layout.
         unsafe {
             let block = heap.alloc(layout);
             assert!(!block.is_null());
-            assert_eq!(mapped_pages::mapped(), mapped + 64 * KIB / PAGE_SIZE, "the least growth");
+            assert_eq!(
+                mapped_pages::mapped(),
+                mapped + 64 * KIB / PAGE_SIZE,
+                "the least growth"
+            );
             heap.dealloc(block, layout);
         }
         drop(heap);
-        assert_eq!(mapped_pages::mapped(), mapped, "a heap that is dropped gives everything back");
+        assert_eq!(
+            mapped_pages::mapped(),
+            mapped,
+            "a heap that is dropped gives everything back"
+        );
     }
 }
 
@@ -86,7 +95,9 @@ kernel_test! {
         HEAP.reap();
         let (heap, count) = heaps();
         let above = heap.base.addr().get() + heap.size + PAGE_SIZE;
-        kernel_addresses_arena().xalloc_at(above, PAGE_SIZE).expect("only the guard lies above the heap");
+        kernel_addresses_arena()
+            .xalloc_at(above, PAGE_SIZE)
+            .expect("only the guard lies above the heap");
         let block = filled(1, MIB);
         assert_eq!(heaps().1, count + 1);
         let base = block.as_ptr().addr();
@@ -94,7 +105,9 @@ kernel_test! {
         drop(block);
         HEAP.reap();
         assert_eq!(heaps().1, count, "it is given back when it is empty");
-        kernel_addresses_arena().free(above).expect("allocated above");
+        kernel_addresses_arena()
+            .free(above)
+            .expect("allocated above");
     }
 }
 
@@ -178,7 +191,10 @@ kernel_test! {
         for frame in 0.. {
             HEAP.reap();
             let before = HEAP.stats();
-            let arena = (heap_pages().allocated_space(), kernel_addresses().allocated_space());
+            let arena = (
+                heap_pages().allocated_space(),
+                kernel_addresses().allocated_space(),
+            );
             FRAMES.fail_from(frame);
             // SAFETY: the size is not zero; the block is freed with its layout.
             let block = unsafe { HEAP.alloc(layout) };
@@ -190,7 +206,13 @@ kernel_test! {
                 break;
             }
             assert_eq!(HEAP.stats(), before, "frame {frame}");
-            assert_eq!((heap_pages().allocated_space(), kernel_addresses().allocated_space()), arena);
+            assert_eq!(
+                (
+                    heap_pages().allocated_space(),
+                    kernel_addresses().allocated_space()
+                ),
+                arena
+            );
             assert_eq!(audit::check(), Ok(()));
             // SAFETY: the size is not zero, and the block is freed with its layout.
             unsafe {

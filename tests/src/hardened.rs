@@ -60,7 +60,12 @@ kernel_test! {
         let Misuse::DoubleFree { from, to } = report.misuse else {
             panic!("{report}");
         };
-        assert!(below.addr() < from && from <= block.addr() && block.addr() + 100 <= to && to <= above.addr());
+        assert!(
+            below.addr() < from
+                && from <= block.addr()
+                && block.addr() + 100 <= to
+                && to <= above.addr()
+        );
         assert_eq!(HEAP.core().lock().check(), Ok(()));
         free(below);
         free(above);
@@ -77,7 +82,11 @@ kernel_test! {
         const FREES: usize = 60_000;
 
         let before = misuse::set_hook(|_| {
-            let count = if IN_HANDLER.load(Ordering::Relaxed) { &REPORTED_IN_HANDLER } else { &REPORTED };
+            let count = if IN_HANDLER.load(Ordering::Relaxed) {
+                &REPORTED_IN_HANDLER
+            } else {
+                &REPORTED
+            };
             count.fetch_add(1, Ordering::Relaxed);
         });
         let hook = timer::set_hook(Some(|| {
@@ -97,7 +106,11 @@ kernel_test! {
         misuse::set_hook(before);
         let ticks = timer::ticks() - ticks;
         assert!(ticks > 100, "only {ticks} ticks");
-        assert_eq!(REPORTED_IN_HANDLER.load(Ordering::Relaxed), 0, "after {ticks} ticks");
+        assert_eq!(
+            REPORTED_IN_HANDLER.load(Ordering::Relaxed),
+            0,
+            "after {ticks} ticks"
+        );
         assert_eq!(REPORTED.load(Ordering::Relaxed), FREES);
     }
 }
@@ -114,7 +127,13 @@ kernel_test! {
         };
         let report = report_of(|| free(block)).expect("it was found");
         assert_eq!(report.address, end.addr());
-        assert!(matches!(report.misuse, Misuse::WriteBeyondEnd { block: Some(base), .. } if base == block.addr()), "{report}");
+        assert!(
+            matches!(
+                report.misuse,
+                Misuse::WriteBeyondEnd { block: Some(base), .. } if base == block.addr()
+            ),
+            "{report}"
+        );
         // SAFETY: the redzone is restored, so that the block, which was not freed, is valid again.
         unsafe { end.write_volatile(expected) };
         assert_eq!(report_of(|| free(block)), None);
@@ -164,9 +183,19 @@ kernel_test! {
         let returned = block.as_ptr().cast_mut();
         drop(block);
         HEAP.reap();
-        for pointer in [memory, core::ptr::without_provenance_mut(0x1000), returned.wrapping_add(6 << 20)] {
+        for pointer in [
+            memory,
+            core::ptr::without_provenance_mut(0x1000),
+            returned.wrapping_add(6 << 20),
+        ] {
             let report = report_of(|| free(pointer)).expect("it was found");
-            assert_eq!(report, Report { address: pointer.addr(), misuse: Misuse::ForeignPointer });
+            assert_eq!(
+                report,
+                Report {
+                    address: pointer.addr(),
+                    misuse: Misuse::ForeignPointer
+                }
+            );
         }
     }
 }

@@ -164,7 +164,9 @@ kernel_test! {
         free().expect("allocated above");
         let before = frames::usage();
         assert!(free().is_err(), "freed twice");
-        let low = x86_64::structures::paging::PhysFrame::containing_address(x86_64::PhysAddr::new(0x1000));
+        let low = x86_64::structures::paging::PhysFrame::containing_address(x86_64::PhysAddr::new(
+            0x1000,
+        ));
         // SAFETY: the allocator does not manage the frame.
         let foreign = unsafe { frames::free(low, Purpose::Other) };
         assert!(foreign.is_err(), "never handed out");

@@ -22,7 +22,14 @@ kernel_test! {
     /// Scenario 18.
     fn freeing_a_large_block_frees_all_its_frames() {
         let before = Snapshot::take();
-        for size in [MIB + 1, 3 * MIB - 1, 5 * MIB + 4095, 7 * PAGE_SIZE, 7 * PAGE_SIZE + 1, 9 * MIB] {
+        for size in [
+            MIB + 1,
+            3 * MIB - 1,
+            5 * MIB + 4095,
+            7 * PAGE_SIZE,
+            7 * PAGE_SIZE + 1,
+            9 * MIB,
+        ] {
             let block = filled(18, size);
             assert!(frames::usage().heap * PAGE_SIZE > size);
             drop(block);
@@ -40,7 +47,10 @@ kernel_test! {
         let before = Snapshot::take();
         let top = {
             let talc = HEAP.core().lock();
-            let heap = talc.arena_heaps().next().expect("the harness has allocated");
+            let heap = talc
+                .arena_heaps()
+                .next()
+                .expect("the harness has allocated");
             heap.base.addr().get() + heap.size
         };
         for left in (1..40).rev() {
@@ -49,8 +59,15 @@ kernel_test! {
             }
             let (mapped, usage) = (mapped_pages::mapped(), frames::usage());
             // SAFETY: the size is not zero.
-            assert!(unsafe { HEAP.alloc(layout) }.is_null(), "{left} frames are free");
-            assert_eq!((mapped_pages::mapped(), frames::usage()), (mapped, usage), "{left} frames are free");
+            assert!(
+                unsafe { HEAP.alloc(layout) }.is_null(),
+                "{left} frames are free"
+            );
+            assert_eq!(
+                (mapped_pages::mapped(), frames::usage()),
+                (mapped, usage),
+                "{left} frames are free"
+            );
             for page in 0..40 {
                 let address = VirtAddr::new((top + page * PAGE_SIZE) as u64);
                 assert_eq!(mapping_at(address), None, "{left} frames are free");
@@ -69,9 +86,12 @@ kernel_test! {
     fn mapping_needs_no_heap_and_frames_no_page_tables() {
         let heap = HEAP.core().lock();
         // These need three page tables, and boundary tags.
-        let pages = [(); 40].map(|()| heap_pages_arena().alloc(40 * PAGE_SIZE, AllocPolicy::InstantFit));
+        let pages =
+            [(); 40].map(|()| heap_pages_arena().alloc(40 * PAGE_SIZE, AllocPolicy::InstantFit));
         for base in pages {
-            heap_pages_arena().free(base.expect("memory is free")).expect("it was allocated");
+            heap_pages_arena()
+                .free(base.expect("memory is free"))
+                .expect("it was allocated");
         }
         drop(heap);
         let mut frame = None;

@@ -110,21 +110,27 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn the_heap_cannot_be_executed(should_fault = "mapped, but not for this access; in the span of the heap") {
+    fn the_heap_cannot_be_executed(
+        should_fault = "mapped, but not for this access; in the span of the heap",
+    ) {
         let code = black_box(Box::new([RETURN; 16]));
         execute(code.as_ptr());
     }
 }
 
 kernel_test! {
-    fn the_stack_cannot_be_executed(should_fault = "mapped, but not for this access; in the kernel's stack") {
+    fn the_stack_cannot_be_executed(
+        should_fault = "mapped, but not for this access; in the kernel's stack",
+    ) {
         let code = black_box([RETURN; 16]);
         execute(code.as_ptr());
     }
 }
 
 kernel_test! {
-    fn variables_cannot_be_executed(should_fault = "mapped, but not for this access; in the kernel's own code or data") {
+    fn variables_cannot_be_executed(
+        should_fault = "mapped, but not for this access; in the kernel's own code or data",
+    ) {
         static mut VARIABLE: [u8; 16] = [RETURN; 16];
         execute((&raw const VARIABLE).cast());
     }
@@ -147,8 +153,22 @@ kernel_test! {
         let heap = block.as_mut_ptr();
         let page = |pointer: *mut u8| VirtAddr::from_ptr(pointer).align_down(PAGE_SIZE as u64);
         let cases = [
-            (code(), EXECUTE | PageTableFlags::WRITABLE, EXECUTE, Mismatch::WritableCode { address: page(code()) }),
-            (heap, EXECUTE, WRITE, Mismatch::Executable { address: page(heap) }),
+            (
+                code(),
+                EXECUTE | PageTableFlags::WRITABLE,
+                EXECUTE,
+                Mismatch::WritableCode {
+                    address: page(code()),
+                },
+            ),
+            (
+                heap,
+                EXECUTE,
+                WRITE,
+                Mismatch::Executable {
+                    address: page(heap),
+                },
+            ),
         ];
         assert_eq!(protection::check(), Ok(()));
         for (pointer, bad, good, mismatch) in cases {
@@ -163,11 +183,23 @@ kernel_test! {
             protect(alias(image), WRITE);
             let by_alias = protection::check();
             protect(alias(image), READ);
-            assert_eq!(by_alias, Err(Mismatch::WritableAlias { address: page(image), frame }));
+            assert_eq!(
+                by_alias,
+                Err(Mismatch::WritableAlias {
+                    address: page(image),
+                    frame
+                })
+            );
             protect(image, WRITE);
             let by_itself = protection::check();
             protect(image, good);
-            assert_eq!(by_itself, Err(Mismatch::WritableAlias { address: page(image), frame }));
+            assert_eq!(
+                by_itself,
+                Err(Mismatch::WritableAlias {
+                    address: page(image),
+                    frame
+                })
+            );
         }
         assert_eq!(protection::check(), Ok(()));
     }
@@ -186,16 +218,25 @@ kernel_test! {
     /// Two seeds give two windows, and every window is at unused addresses.
     fn the_window_can_be_at_any_unused_address() {
         let own = arenas::window().expect("memory is set up");
-        let is_free = |index| index == own.level_4_entry() || page_table::is_level_4_entry_unused(index);
-        let choose = |seed| Window::choose(Seed::of_host(seed), is_free).expect("entries are unused");
-        assert_eq!(choose(own.seed.value), *own, "the seed of the host chose this window");
+        let is_free =
+            |index| index == own.level_4_entry() || page_table::is_level_4_entry_unused(index);
+        let choose =
+            |seed| Window::choose(Seed::of_host(seed), is_free).expect("entries are unused");
+        assert_eq!(
+            choose(own.seed.value),
+            *own,
+            "the seed of the host chose this window"
+        );
         assert_ne!(choose(1), choose(2));
         for seed in 0..2000 {
             let Range { start, end } = choose(seed).addresses();
             assert_eq!(start % (1 << 30), 0);
             for address in [start, end - 1] {
                 let address = VirtAddr::try_new(address as u64).expect("it is canonical");
-                assert!(address >= HIGHER_HALF && is_free(address.p4_index()), "{address:?}");
+                assert!(
+                    address >= HIGHER_HALF && is_free(address.p4_index()),
+                    "{address:?}"
+                );
             }
         }
     }
@@ -221,23 +262,34 @@ kernel_test! {
         let window = arenas::window().expect("memory is set up").addresses();
         for_each_mapping(|mapping| {
             if window.contains(&(mapping.start.as_u64() as usize)) {
-                assert!(mapping.size == PAGE_SIZE as u64 && mapping.writable && !mapping.executable);
+                assert!(
+                    mapping.size == PAGE_SIZE as u64 && mapping.writable && !mapping.executable
+                );
                 frames.push(mapping.physical);
             }
         });
         assert_eq!(frames.len(), mapped_pages::mapped());
         frames.sort_unstable();
-        assert!(frames.windows(2).all(|pair| pair[0] < pair[1]), "a frame is mapped twice");
+        assert!(
+            frames.windows(2).all(|pair| pair[0] < pair[1]),
+            "a frame is mapped twice"
+        );
         let mut others = 0;
         for_each_mapping(|mapping| {
             let outside = !window.contains(&(mapping.start.as_u64() as usize));
             if outside && mapping.start != physical::address(mapping.physical) {
                 others += 1;
                 assert!(mapping.size == PAGE_SIZE as u64);
-                assert!(frames.binary_search(&mapping.physical).is_err(), "{mapping:x?} is a page of the heap");
+                assert!(
+                    frames.binary_search(&mapping.physical).is_err(),
+                    "{mapping:x?} is a page of the heap"
+                );
             }
         });
-        assert!(others > 100, "{others} pages of the image, of stacks and of what was handed over");
+        assert!(
+            others > 100,
+            "{others} pages of the image, of stacks and of what was handed over"
+        );
         drop(block);
     }
 }

@@ -21,7 +21,11 @@ kernel_test! {
         assert!(mapped_pages::mapped() * PAGE_SIZE >= before.mapped + 8 * MIB);
         drop(block);
         let after = HEAP.stats();
-        assert!(after.mapped <= before.mapped + 2 * MIB, "{} bytes stay mapped", after.mapped - before.mapped);
+        assert!(
+            after.mapped <= before.mapped + 2 * MIB,
+            "{} bytes stay mapped",
+            after.mapped - before.mapped
+        );
         assert!(after.heap_frames <= before.heap_frames + 2 * MIB / PAGE_SIZE);
     }
 }
@@ -57,9 +61,16 @@ kernel_test! {
 kernel_test! {
     fn an_empty_heap_is_unmapped() {
         HEAP.reap();
-        let heap = HEAP.core().lock().arena_heaps().next().expect("the harness has allocated");
+        let heap = HEAP
+            .core()
+            .lock()
+            .arena_heaps()
+            .next()
+            .expect("the harness has allocated");
         let obstacle = heap.base.addr().get() + heap.size + PAGE_SIZE;
-        kernel_addresses_arena().xalloc_at(obstacle, PAGE_SIZE).expect("only the guard lies above the heap");
+        kernel_addresses_arena()
+            .xalloc_at(obstacle, PAGE_SIZE)
+            .expect("only the guard lies above the heap");
         let before = HEAP.stats();
         let blocks: Vec<Vec<u8>> = (0..20).map(|_| filled(5, 50 * KIB)).collect();
         let during = HEAP.stats();
@@ -67,7 +78,9 @@ kernel_test! {
         drop(blocks);
         HEAP.reap();
         assert_eq!(HEAP.stats(), before);
-        kernel_addresses_arena().free(obstacle).expect("allocated above");
+        kernel_addresses_arena()
+            .free(obstacle)
+            .expect("allocated above");
     }
 }
 
@@ -81,7 +94,11 @@ kernel_test! {
             for _ in 0..3000 {
                 if random.below(5) < 3 {
                     let size = random.size(17);
-                    assert!(blocks.allocate(Layout::from_size_align(size, 8).expect("valid")).is_some());
+                    assert!(
+                        blocks
+                            .allocate(Layout::from_size_align(size, 8).expect("valid"))
+                            .is_some()
+                    );
                 } else {
                     blocks.free_any(&mut random);
                 }
@@ -118,11 +135,18 @@ kernel_test! {
         let during = mapped_pages::mapped();
         interrupts::without_interrupts(|| {
             drop(block);
-            assert_eq!(mapped_pages::mapped(), during, "no page is unmapped while interrupts are masked");
+            assert_eq!(
+                mapped_pages::mapped(),
+                during,
+                "no page is unmapped while interrupts are masked"
+            );
             assert!(HEAP.core().lock().source.has_pending_releases());
         });
         drop(filled(0, 10));
-        assert!(mapped_pages::mapped() < during - 4 * MIB / PAGE_SIZE, "the next call drained");
+        assert!(
+            mapped_pages::mapped() < during - 4 * MIB / PAGE_SIZE,
+            "the next call drained"
+        );
     }
 }
 
@@ -147,9 +171,12 @@ kernel_test! {
         HEAP.reap();
         for _ in 0..1024 {
             let frame = OwnedFrame::take().expect("frames are free");
-            let words = kernel::memory::physical::pointer::<[u64; 512]>(frame.get().start_address());
+            let words =
+                kernel::memory::physical::pointer::<[u64; 512]>(frame.get().start_address());
             // SAFETY: the test owns the frame, and physical memory is mapped.
-            let clear = unsafe { words.as_ref() }.iter().all(|&word| word != 0xA5A5_A5A5_A5A5_A5A5);
+            let clear = unsafe { words.as_ref() }
+                .iter()
+                .all(|&word| word != 0xA5A5_A5A5_A5A5_A5A5);
             assert!(clear, "{:?} still holds what the heap wrote", frame.get());
         }
     }

@@ -96,9 +96,12 @@ kernel_test! {
             match random.below(16) {
                 0 => blocks.reallocate(&mut random),
                 // Mapped, and unmapped immediately.
-                1 if operations.is_multiple_of(16) => drop(filled(operations as u8, 80 * PAGE_SIZE)),
+                1 if operations.is_multiple_of(16) => {
+                    drop(filled(operations as u8, 80 * PAGE_SIZE))
+                }
                 choice if choice * 50_000 > blocks.bytes() => {
-                    let layout = Layout::from_size_align(1 + random.below(1000), 1 << random.below(7));
+                    let layout =
+                        Layout::from_size_align(1 + random.below(1000), 1 << random.below(7));
                     assert!(blocks.allocate(layout.expect("valid")).is_some());
                 }
                 _ => blocks.free_any(&mut random),
@@ -109,7 +112,10 @@ kernel_test! {
         blocks.verify();
         clear();
         kernel::println!("{COUNT} ticks at {rate} Hz, {operations} operations");
-        assert!(operations > COUNT / 10, "the program did little: {operations} operations at {rate} Hz");
+        assert!(
+            operations > COUNT / 10,
+            "the program did little: {operations} operations at {rate} Hz"
+        );
         assert!(rate >= 2_000, "a tick takes {handler} of {period}");
     }
 }

@@ -76,7 +76,10 @@ kernel_test! {
             assert!(!talc.is_metadata_established());
             assert!(talc.claim(memory.at(0).byte_add(7), smallest).is_some());
             assert!(talc.is_metadata_established());
-            assert!(talc.claim(memory.at(3), SECOND_HEAP).is_some(), "a second heap needs next to nothing");
+            assert!(
+                talc.claim(memory.at(3), SECOND_HEAP).is_some(),
+                "a second heap needs next to nothing"
+            );
         }
         assert_eq!(talc.check(), Ok(()));
     }
@@ -146,7 +149,9 @@ kernel_test! {
         unsafe {
             assert_eq!(talc.allocate(layout(4 * PAGE_SIZE)), None);
             talc.extend(end, memory.at(8));
-            let block = talc.allocate(layout(6 * PAGE_SIZE)).expect("old top and new pages are one gap");
+            let block = talc
+                .allocate(layout(6 * PAGE_SIZE))
+                .expect("old top and new pages are one gap");
             talc.deallocate(block.as_ptr(), layout(6 * PAGE_SIZE));
         }
         assert_eq!(talc.check(), Ok(()));
