@@ -59,8 +59,9 @@ kernel_test! {
             }
             let (mapped, usage) = (mapped_pages::mapped(), frames::usage());
             // SAFETY: the size is not zero.
+            let block = unsafe { HEAP.alloc(layout) };
             assert!(
-                unsafe { HEAP.alloc(layout) }.is_null(),
+                block.is_null(),
                 "{left} frames are free"
             );
             assert_eq!(
