@@ -2,7 +2,7 @@
 
 use core::alloc::Layout;
 use core::cell::Cell;
-use core::ptr::NonNull;
+use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering::Relaxed;
 
 // Not `core`'s by name: `heap/loom` includes this file with an atomic of its own.
@@ -94,7 +94,7 @@ impl<'a, C: Count> Region<'a, C> {
     /// always there.
     pub(super) fn take_at(&self, layout: Layout, level: Level) -> Result<Allocation<'a>, Failure> {
         if layout.size() == 0 {
-            let nowhere = NonNull::without_provenance(layout.align().try_into().unwrap());
+            let nowhere = NonNull::new(ptr::without_provenance_mut(layout.align())).unwrap();
             return Ok(self.allocation(nowhere, level));
         }
         let observed = self.level();

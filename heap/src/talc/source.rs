@@ -44,12 +44,12 @@ pub use crate::source::{AllocatorSource, Claim, GlobalAllocSource};
 ///
 /// /// The pages that are left.
 /// #[derive(Debug)]
-/// struct Pages(&'static mut [[u8; 4096]]);
+/// struct Pages(std::slice::IterMut<'static, [u8; 4096]>);
 ///
 /// // SAFETY: `acquire` claims through its argument only, and `resize` keeps each heap as it is.
 /// unsafe impl Source for Pages {
 ///     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
-///         let page = talc.source.0.split_off_first_mut().ok_or(())?;
+///         let page = talc.source.0.next().ok_or(())?;
 ///         // SAFETY: the page belongs to this source, which hands it out once.
 ///         let end = unsafe { talc.claim(page.as_mut_ptr(), page.len()) };
 ///         end.map(|_| ()).ok_or(())
@@ -57,7 +57,7 @@ pub use crate::source::{AllocatorSource, Claim, GlobalAllocSource};
 /// }
 ///
 /// # use allocator_api2::vec::Vec;
-/// let talc = TalcCell::new(Pages(Box::leak(Box::new([[0; 4096]; 4]))));
+/// let talc = TalcCell::new(Pages(Box::leak(Box::new([[0; 4096]; 4])).iter_mut()));
 /// let mut squares = Vec::new_in(&talc);
 /// squares.extend((0..100).map(|n| n * n));
 /// ```

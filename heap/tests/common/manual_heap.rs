@@ -62,7 +62,7 @@ impl ManualHeap {
             match new_end {
                 Some(new_end) => {
                     assert!(new_end >= reserved.up_to);
-                    assert!(new_end.addr().get().is_multiple_of(CHUNK_UNIT));
+                    assert!(new_end.addr().get() % CHUNK_UNIT == 0);
                 }
                 None => assert!(!reserved.any, "a heap in use was deleted"),
             }
@@ -82,9 +82,7 @@ impl ManualHeap {
     /// What is above the new end is nobody's any more.
     fn set_end(&mut self, new_end: Option<NonNull<u8>>) {
         let vacated = new_end.map_or(self.memory.base(), NonNull::as_ptr);
-        if let Some(end) = self.end
-            && vacated < end.as_ptr()
-        {
+        if let Some(end) = self.end.filter(|end| vacated < end.as_ptr()) {
             self.memory.fill(vacated, end.as_ptr());
         }
         if new_end.is_none() {

@@ -125,10 +125,7 @@ impl Shadow {
 
     fn enter(&mut self, block: Block) {
         let (base, end) = (block.ptr.addr(), block.ptr.addr() + block.layout.size());
-        assert!(
-            base.is_multiple_of(block.layout.align()),
-            "{block:?} is misaligned"
-        );
+        assert!(base % block.layout.align() == 0, "{block:?} is misaligned");
         if let Some((&below, &below_end)) = self.ranges.range(..end).next_back() {
             assert!(
                 below_end <= base,

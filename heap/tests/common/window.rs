@@ -162,10 +162,10 @@ impl Window {
 
 /// Calls a hook, unless it is being called.
 fn call(hook: &Mutex<Option<Box<dyn FnMut() + Send>>>) {
-    if let Ok(mut hook) = hook.try_lock()
-        && let Some(hook) = &mut *hook
-    {
-        hook();
+    if let Ok(mut hook) = hook.try_lock() {
+        if let Some(hook) = &mut *hook {
+            hook();
+        }
     }
 }
 
@@ -187,11 +187,11 @@ impl Source for Window {
     }
 
     fn import(&self, layout: vmem::Layout) -> vmem::Result<usize> {
-        assert!(layout.size().is_multiple_of(PAGE) && layout.align() >= PAGE);
+        assert!(layout.size() % PAGE == 0 && layout.align() >= PAGE);
         let phase = layout.phase().unwrap_or(0);
         let is_placed = |from: usize| {
             let base = self.base.addr().get() + from * PAGE;
-            base.wrapping_sub(phase).is_multiple_of(layout.align())
+            base.wrapping_sub(phase) % layout.align() == 0
         };
         let run = layout.size() / PAGE + 1;
         let mut state = self.state.lock().unwrap();

@@ -20,7 +20,7 @@ pub fn random_layout(random: &mut Random) -> Layout {
 
 /// Programs allocate more than they free for some steps, then less.
 pub fn is_growing(step: usize) -> bool {
-    (step / 50).is_multiple_of(2)
+    (step / 50) % 2 == 0
 }
 
 /// Allocates, frees or resizes.

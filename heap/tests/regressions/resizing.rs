@@ -55,7 +55,7 @@ fn r12_shrinking_while_raising_the_alignment_keeps_the_contents() {
                 // SAFETY: the block is live, and the new size not larger.
                 let moved = unsafe { cell.shrink(block, old, new) }.unwrap();
                 let moved = moved.cast::<u8>();
-                assert!(moved.addr().get().is_multiple_of(align));
+                assert!(moved.addr().get() % align == 0);
                 taken.moved_to(moved.as_ptr()).assert_intact(new_size);
                 // SAFETY: the block is live.
                 unsafe { cell.deallocate(moved, new) };

@@ -104,7 +104,7 @@ fn check_sizes<A: TagSupply, L: Lock>(
 ) -> Result<(), Corruption> {
     let (base, size, retained) = (record.base.addr().get(), record.size, record.retained);
     let quantum = arena.quantum();
-    let is_whole = retained.is_multiple_of(quantum) && size.is_multiple_of(quantum);
+    let is_whole = retained % quantum == 0 && size % quantum == 0;
     ensure(at, is_whole && retained <= size, "its sizes")?;
     // The record of a deleted heap stays where it was.
     let end = base

@@ -174,11 +174,11 @@ impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Finish<'_, '_, '_, R, A, L,
 impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Drop for Finish<'_, '_, '_, R, A, L, B> {
     fn drop(&mut self) {
         let _guard = self.heap.lock();
-        if let Some(record) = self.slot.record.take()
-            && self.given.retained != 0
-        {
-            // SAFETY: the record of a heap that keeps something is live, and the lock is held.
-            unsafe { HeapRecord::update(record, |it| it.drainer = None) };
+        if let Some(record) = self.slot.record.take() {
+            if self.given.retained != 0 {
+                // SAFETY: the record of a heap that keeps something is live, and the lock is held.
+                unsafe { HeapRecord::update(record, |it| it.drainer = None) };
+            }
         }
     }
 }

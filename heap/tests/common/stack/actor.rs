@@ -362,5 +362,5 @@ impl<'s, 'a> Actor<'s, 'a> {
 
 /// Bytes in a page, for sizes of what an arena has.
 pub const fn is_pages(bytes: usize) -> bool {
-    bytes.is_multiple_of(PAGE)
+    bytes % PAGE == 0
 }

@@ -76,10 +76,10 @@ fn note_between(interrupted: Option<(Doing, Moment)>, changes: &[Change]) {
     let changed = changes
         .iter()
         .any(|change| change.retained().0 != change.retained().1);
-    if let Some((doing, moment)) = interrupted
-        && moment.call == Call::Unlock
-        && changed
-    {
+    let Some((doing, moment)) = interrupted else {
+        return;
+    };
+    if moment.call == Call::Unlock && changed {
         SITUATIONS.note(if doing == Doing::Draining {
             DrainBetween
         } else {

@@ -98,7 +98,7 @@ impl Tenant {
         let policy = choices.pick(&[InstantFit, BestFit, NextFit]);
         // The tenant is not borrowed while the arena is at it: that may be interrupted.
         if let Ok(base) = arena.xalloc(layout, policy) {
-            assert!(base.is_multiple_of(align));
+            assert!(base % align == 0);
             tenant.borrow_mut().enter(base, pages * PAGE);
         }
     }

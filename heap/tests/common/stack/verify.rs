@@ -53,7 +53,7 @@ fn check_heaps(stack: &Stack<'_, '_>) -> Vec<ArenaHeap> {
         );
         assert!(
             (size_of::<[usize; 6]>()..=16 * size_of::<usize>()).contains(&record)
-                && record.is_multiple_of(CHUNK_UNIT),
+                && record % CHUNK_UNIT == 0,
             "{record} bytes for the record: {heap:x?}"
         );
         // SAFETY: the source says that it is a heap of this allocator.

@@ -213,15 +213,12 @@ impl Window {
         for (page, &is_taken) in taken.iter().enumerate() {
             run = if is_taken { 0 } else { run + 1 };
             let phase = layout.phase().unwrap_or(0);
-            let aligned = |from: &usize| {
-                self.address(*from)
-                    .wrapping_sub(phase)
-                    .is_multiple_of(layout.align())
-            };
-            if run >= count
-                && let Some(from) = Some(page + 1 - count).filter(aligned)
-            {
-                return Some(from);
+            let aligned =
+                |from: &usize| self.address(*from).wrapping_sub(phase) % layout.align() == 0;
+            if run >= count {
+                if let Some(from) = Some(page + 1 - count).filter(aligned) {
+                    return Some(from);
+                }
             }
         }
         None
@@ -238,7 +235,7 @@ impl Drop for Window {
 impl Source for Window {
     fn import(&self, layout: Layout) -> vmem::Result<usize> {
         let pages = layout.size() / PAGE;
-        assert!(layout.size().is_multiple_of(PAGE) && layout.align() >= PAGE);
+        assert!(layout.size() % PAGE == 0 && layout.align() >= PAGE);
         self.attempt(Call::Import, 0, || {
             let mut books = self.books.lock().unwrap();
             let run = pages + usize::from(self.guarded);
