@@ -27,8 +27,8 @@ use super::free_lists::FreeLists;
 ///                         ├─ chunk: 112 ───────────────────────┤
 /// ```
 ///
-/// A [`Source`](super::source::Source) needs it to tell how much memory to provide. A new heap takes
-/// [`next_heap_overhead`](super::Talc::next_heap_overhead) more.
+/// A [`Source`](super::source::Source) needs it to tell how much memory to provide. A new heap
+/// takes [`next_heap_overhead`](super::Talc::next_heap_overhead) more.
 ///
 /// ```
 /// use core::alloc::Layout;

@@ -1,8 +1,8 @@
-//! Compiles the same source against `vmem` 1.0 and against its stand-in `heap-vmem`, whose errors
-//! carry values.
+//! Compatibility: the same tests compile and pass with the crate `vmem` 1.0 and with its stand-in
+//! `heap-vmem`. Only the values that errors carry differ.
 #![allow(
     clippy::undocumented_unsafe_blocks,
-    reason = "what is shown is that users' code compiles"
+    reason = "the tests stand for code of users"
 )]
 
 mod upstream {
