@@ -28,6 +28,7 @@ mod elf;
 mod failure;
 mod firmware;
 mod forks;
+mod host;
 mod host_tests;
 mod image;
 mod kernel;

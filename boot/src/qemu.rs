@@ -14,8 +14,9 @@ use crate::{
     cli::{Accelerator, Firmware, MachineOptions},
     failure::Failure,
     firmware::Ovmf,
+    host::find_program,
     machine::Machine,
-    packages::{AptGet, find_program},
+    packages::AptGet,
     process,
 };
 

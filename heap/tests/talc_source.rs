@@ -104,8 +104,8 @@ fn a_source_that_grants_too_little_leads_to_failure_and_the_grants_stay() {
     }
 }
 
-/// Grants page after page: the first as a heap, the others at its end. When there are no more it says
-/// yes, and does nothing.
+/// Grants page after page: the first as a heap, the others at its end. When there are no more it
+/// says yes, and does nothing.
 #[derive(Debug)]
 struct Adjacent {
     slices: Slices,

@@ -20,8 +20,8 @@ use super::bitfield::BitField;
 use super::gap_header::{Gap, GapHeader, Link};
 use super::hardened::{Findings, Heaps};
 
-/// The number of gaps that are probed in the lowest suitable list, where a gap may fit, before a
-/// gap that certainly fits is taken from a higher one.
+/// The number of probes in the lowest list where a gap may fit, before a gap that certainly fits is
+/// taken from a higher list.
 const MAX_NEAR_PROBES: usize = 4;
 
 /// The free lists of all heaps: a doubly linked list of gaps for each bin, latest first. Slivers
@@ -190,7 +190,8 @@ impl<B: Binning> FreeLists<B> {
     }
 
     /// Returns the first gap of the lowest list that is not empty and may contain gaps of `size`
-    /// bytes, with the list's head, if that gap is large enough. Most requests need no more.
+    /// bytes, with the list's head. Returns `None` if that gap is too small. Most requests need no
+    /// more.
     #[inline]
     pub(super) fn first_for(&self, size: usize) -> Option<(*mut Link, Gap)> {
         #[cfg(test)]

@@ -2,8 +2,8 @@
 //!
 //! Safe code can take the source out of an allocator, drop it, or put it into another one. A source
 //! that takes heaps back must know two things: whether the allocator with these heaps still exists,
-//! and whether the allocator that calls is that one. A flag beside the list heads, in the first heap,
-//! tells both:
+//! and whether the allocator that calls is that one. A flag beside the list heads, in the first
+//! heap, tells both:
 //!
 //! ```text
 //!     Talc ── OwnerToken ──┐           dropped before the source that is in the allocator
@@ -41,7 +41,8 @@ impl OwnerRef {
         Self(None)
     }
 
-    /// Returns whether the source is bound to the allocator with this token, or neither is bound yet.
+    /// Returns whether the source is bound to the allocator with this token, or neither is bound
+    /// yet.
     pub(crate) fn is_bound_to(&self, token: &OwnerToken) -> bool {
         self.0 == token.0
     }

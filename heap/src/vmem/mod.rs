@@ -302,8 +302,8 @@ impl<A: TagSupply, L: Lock> Drop for Arena<'_, '_, A, L> {
         while let Some(span) = state.spans.root() {
             // A span that is still busy stays lent. A call to the source about it panicked or broke
             // the contract, so source and arena may disagree about its size.
-            let is_releasable = state::is_idle(span.above()) && !span.busy.get();
-            if let Some(source) = self.source.filter(|_| is_releasable) {
+            let is_whole = state::is_idle(span.above()) && !span.busy.get();
+            if let Some(source) = self.source.filter(|_| is_whole) {
                 // SAFETY: the source lent exactly this range, no part of it is allocated, and the
                 // arena forgets it below. After a refusal the range stays lent for good.
                 let _ = unsafe { source.release(span.start.get(), span.size()) };

@@ -1,5 +1,5 @@
-//! Compatibility: the same tests compile and pass with the crate `vmem` 1.0 and with its stand-in
-//! `heap-vmem`. Only the values that errors carry differ.
+//! Compiles the same source against `vmem` 1.0 and against its stand-in `heap-vmem`, whose errors
+//! carry values.
 #![allow(
     clippy::undocumented_unsafe_blocks,
     reason = "the tests stand for code of users"

@@ -9,9 +9,9 @@
 //!     a gap in list n
 //! ```
 //!
-//! A link is followed if a gap may begin where it leads (in a heap, aligned, with enough room), and
-//! the gap names the link as its referrer. For a list head, the bit of the list must agree too. The
-//! bit lies in the allocator, not in the heap, and so protects the head.
+//! A link is followed under two conditions: a gap may begin where it leads (in a heap, aligned,
+//! with enough room), and the gap names the link as its referrer. For a list head, the bit of the
+//! list must agree too. The bit lies in the allocator, not in the heap, and so protects the head.
 
 use core::ptr::NonNull;
 
@@ -113,8 +113,9 @@ impl<B: Binning> FreeLists<B> {
     /// Returns whether the head of a list agrees with the list's bit, and the gap that the head
     /// leads to names it.
     ///
-    /// The check suffices: the bit lies in the allocator, not in the heap, and of all places where
-    /// a gap may begin, only the first gap of the list has the head's address as its referrer.
+    /// The check suffices, because the bit lies in the allocator and not in the heap. Of all places
+    /// where a gap may begin, only the first gap of the list has the head's address as its
+    /// referrer.
     #[inline]
     pub(super) fn has_intact_head(&self, bin: u32) -> bool {
         let (head, available) = self.list(bin);
@@ -142,7 +143,7 @@ impl<B: Binning> FreeLists<B> {
         // SAFETY: a list head, or the link of a verified gap, is memory of a heap.
         if let Some(header) = unsafe { link.read() } {
             if let Some(heap) = self.heap_with_room_at(header) {
-                // SAFETY: it is a word of a heap.
+                // SAFETY: the header is in a heap, which has room for it.
                 if unsafe { (*header.as_ptr()).referrer } == link {
                     return self.verify_in(heap, header.cast(), Some(link)).map(Some);
                 }
