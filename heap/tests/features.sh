@@ -58,7 +58,7 @@ else
     skipped=$((skipped + 1))
 fi
 
-least=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' ../Cargo.toml)
+least=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
 if cargo "+$least" --version >/dev/null 2>&1; then
     try "check: with Rust $least" cargo "+$least" check --quiet --lib
 else
