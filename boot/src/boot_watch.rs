@@ -3,11 +3,16 @@
 
 use std::time::Duration;
 
+use kernel_protocol::{
+    exit::ExitCode,
+    number::Thousands,
+    record::{Ended, Outcome, Record},
+};
+
 use crate::{
     failure::Failure,
     machine::{BOOT_LIMIT, Exit},
-    record::{Ended, Outcome, Record},
-    report::{TestResult, Verdict, with_thousands},
+    report::{TestResult, Verdict},
     serial::Piece,
 };
 
@@ -97,7 +102,7 @@ impl BootWatch {
     }
 
     /// Takes what came over the serial line.
-    pub fn take(&mut self, piece: Piece, now: Duration) -> Result<(), Failure> {
+    pub fn take(&mut self, piece: Piece<'_>, now: Duration) -> Result<(), Failure> {
         let record = match piece {
             Piece::Text(bytes) => {
                 self.running
@@ -121,9 +126,10 @@ impl BootWatch {
                         running.name
                     )));
                 }
+                let deadline = Duration::from_secs(deadline.into());
                 self.set_due(now, deadline);
                 self.running = Some(Running {
-                    name,
+                    name: name.into(),
                     began: now,
                     deadline,
                     text: Vec::new(),
@@ -162,8 +168,8 @@ impl BootWatch {
                 text: lossy(&running.text),
             });
         } else if self.done.is_none()
-            && end != End::Exit(Exit::Panicked)
-            && end != End::Exit(Exit::Faulted)
+            && end != End::Exit(Exit::Kernel(ExitCode::Panicked))
+            && end != End::Exit(Exit::Kernel(ExitCode::Faulted))
             && let Some(last) = self.results.last_mut()
         {
             // It did not die of what it was to die of, but left behind something that the kernel
@@ -192,8 +198,8 @@ impl BootWatch {
         if self.done.is_some() || self.results.is_empty() {
             // Nobody died who was allowed to.
             match end {
-                End::Exit(Exit::Success) => {}
-                End::Exit(Exit::Failed) if self.done.is_some() => {}
+                End::Exit(Exit::Kernel(ExitCode::Success)) => {}
+                End::Exit(Exit::Kernel(ExitCode::Failed)) if self.done.is_some() => {}
                 End::Exit(exit) => return exit.failure().map_or(Ok(0), Err),
                 End::Killed => {
                     let (what, limit) = match self.is_ready {
@@ -237,10 +243,11 @@ impl BootWatch {
             .and_then(|factor| now.checked_add(limit.checked_mul(factor)?));
     }
 
-    fn result_of(&self, running: Running, ended: Ended, now: Duration) -> TestResult {
+    fn result_of(&self, running: Running, ended: Ended<'_>, now: Duration) -> TestResult {
         let reason = ended
             .reason
-            .unwrap_or_else(|| "the kernel gives no reason".into());
+            .unwrap_or("the kernel gives no reason")
+            .to_owned();
         let verdict = match ended.outcome {
             Outcome::Passed => Verdict::Passed,
             Outcome::Failed => Verdict::Failed {
@@ -256,8 +263,8 @@ impl BootWatch {
                 reason,
             },
         };
-        let mut cost = with_thousands(ended.instructions / self.scale.ticks_per_unit);
-        cost = format!("{cost} {}", self.scale.unit);
+        let cost = Thousands(ended.instructions / self.scale.ticks_per_unit);
+        let mut cost = format!("{cost} {}", self.scale.unit);
         let (before, after) = ended.frames;
         if before != after {
             cost += &format!(", {before} frames before and {after} after");
@@ -296,16 +303,16 @@ fn death(end: &End, limit: Duration) -> Verdict {
             format!("not done within {} s", limit.as_secs()),
         ),
         End::Exit(exit) => match exit {
-            Exit::Panicked => ("panicked", "the kernel panicked".to_owned()),
-            Exit::Faulted => ("faulted", "the kernel met a fault".to_owned()),
+            Exit::Kernel(ExitCode::Panicked) => ("panicked", "the kernel panicked".to_owned()),
+            Exit::Kernel(ExitCode::Faulted) => ("faulted", "the kernel met a fault".to_owned()),
             Exit::Reset => (
                 "reset",
                 "the machine reset itself (a triple fault?)".to_owned(),
             ),
             Exit::Debugger => ("died", "the debugger has ended the machine".to_owned()),
-            Exit::Success | Exit::Failed | Exit::Refused => {
-                ("died", "the kernel exited".to_owned())
-            }
+            Exit::Kernel(ExitCode::Success)
+            | Exit::Kernel(ExitCode::Failed)
+            | Exit::Kernel(ExitCode::Refused) => ("died", "the kernel exited".to_owned()),
         },
     };
     Verdict::Failed { how, reason }

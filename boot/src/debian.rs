@@ -1,7 +1,7 @@
-//! Debian's compiler, made to look like one of rustup's toolchains.
+//! Debian's compiler, laid out like a toolchain of rustup.
 //!
-//! Debian spreads over `/usr` what the build script of `bootloader` looks for in one folder. So we
-//! assemble that folder, of links:
+//! The build script of `bootloader` expects the compiler and LLVM's tools in one folder, but Debian
+//! spreads them over `/usr`. This module makes such a folder out of links:
 //!
 //! ```text
 //! bin/cargo, bin/cargo-clippy                -> /usr/bin/cargo, …
@@ -19,43 +19,51 @@ use std::{
     process::Command,
 };
 
-use crate::{
-    failure::Failure,
-    process,
-    toolchain::{Toolchain, host_triple},
-};
+use crate::{failure::Failure, host::host_triple, process};
 
-/// The oldest compiler that builds the kernel and its boot stages.
+/// The version of the oldest compiler that builds the kernel and its boot stages.
 const OLDEST: (u32, u32) = (1, 96);
 
-/// What LLVM's package brings that the boot stages are made with.
+/// The programs of LLVM's package that build the boot stages.
 const LLVM_TOOLS: &[&str] = &["llvm-objcopy", "llvm-objdump"];
 
-/// The compiler that Debian's packages bring.
+/// The compiler of Debian's packages.
 #[derive(Debug)]
 pub struct Debian {
-    /// `/`, except in tests.
+    /// The root of the file system: `/`, except in tests.
     root: PathBuf,
-    /// Where the toolchain is assembled.
+    /// The folder for the assembled toolchain.
     folder: PathBuf,
 }
 
+/// An assembled toolchain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Assembled {
+    /// The folder with `bin` and `lib`.
+    pub folder: PathBuf,
+    /// The version of its compiler.
+    pub version: String,
+}
+
 impl Debian {
-    /// Its packages.
+    /// The packages of the compiler and its tools.
     pub const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld", "llvm"];
 
-    /// Its package of clippy, which only `boot lint` needs.
+    /// The package of clippy. Only `boot lint` needs it.
     pub const CLIPPY_PACKAGE: &str = "rust-web-clippy";
 
-    /// The compiler installed below `root`, to be assembled in `folder`.
+    /// Returns the compiler that is installed below `root`. Its toolchain is assembled in `folder`.
     pub fn new(root: PathBuf, folder: PathBuf) -> Self {
         Self { root, folder }
     }
 
-    /// The assembled toolchain; `None` when something that it needs is missing or too old.
+    /// Assembles the toolchain. `None` if a program is missing, or the compiler is too old.
     ///
-    /// What is in place stays as it is: a second call writes nothing.
-    pub fn assemble(&self) -> Result<Option<Toolchain>, Failure> {
+    /// A second call writes nothing: links that are right stay as they are.
+    ///
+    /// # Errors
+    /// If a link or a script cannot be written, or the compiler cannot be run.
+    pub fn assemble(&self) -> Result<Option<Assembled>, Failure> {
         let bin = self.root.join("usr/bin");
         let rustlib = self.root.join("usr/lib/rustlib");
         let host = host_triple();
@@ -98,27 +106,30 @@ impl Debian {
             link(&rustlib.join("src"), &assembled.join("src"))
         };
         write().map_err(Failure::io("cannot assemble a toolchain in", &self.folder))?;
-        Ok(Some(Toolchain::Folder {
-            root: self.folder.clone(),
-            name: format!("Debian's rustc {version}"),
+        Ok(Some(Assembled {
+            folder: self.folder.clone(),
+            version,
         }))
     }
 }
 
-/// The version that `rustc` says it is, `1.96.0`; `None` when it does not say.
+/// Returns the version of `rustc`, such as `1.96.0`. `None` if its output has no version.
 fn version_of(rustc: &Path) -> Result<Option<String>, Failure> {
-    let (_, said) = process::run_quietly(Command::new(rustc).arg("--version"))?;
+    let (_, output) = process::run_quietly(Command::new(rustc).arg("--version"))?;
     // `rustc 1.96.0 (…)`
-    Ok(said.split_whitespace().nth(1).map(str::to_owned))
+    Ok(output.split_whitespace().nth(1).map(str::to_owned))
 }
 
 fn is_new_enough(version: &str) -> bool {
     let mut numbers = version.split('.').map(str::parse::<u32>);
-    matches!((numbers.next(), numbers.next()), (Some(Ok(major)), Some(Ok(minor))) if (major, minor) >= OLDEST)
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(major)), Some(Ok(minor))) => (major, minor) >= OLDEST,
+        _ => false,
+    }
 }
 
-/// A script in the `bin` of `folder` that runs `program`, one of the compiler's drivers, with
-/// `folder` as its sysroot.
+/// Writes a script into the `bin` of `folder`. It runs `program`, a driver of the compiler, with
+/// `folder` as the sysroot.
 fn write_driver(program: &Path, folder: &Path) -> io::Result<()> {
     let script = format!(
         "#!/bin/sh\nexec '{}' \"$@\" --sysroot '{}'\n",
@@ -130,7 +141,7 @@ fn write_driver(program: &Path, folder: &Path) -> io::Result<()> {
     if fs::read_to_string(&file).is_ok_and(|old| old == script) {
         return Ok(());
     }
-    // Renamed into place, so that nobody ever runs half a script.
+    // The rename is atomic, so another process never runs an incomplete script.
     let new = tempfile::NamedTempFile::new_in(&bin)?;
     fs::write(&new, script)?;
     fs::set_permissions(&new, fs::Permissions::from_mode(0o755))?;
@@ -138,7 +149,7 @@ fn write_driver(program: &Path, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Makes `link` point to `target`.
+/// Makes `link` a symbolic link to `target`, unless it is one.
 fn link(target: &Path, link: &Path) -> io::Result<()> {
     match fs::read_link(link) {
         Ok(old) if old == target => return Ok(()),

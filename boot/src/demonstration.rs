@@ -2,17 +2,18 @@
 
 use std::time::Duration;
 
+use kernel_protocol::{config::Config, record::Record};
+
 use crate::{
     cli::{MachineOptions, RunOptions},
     failure::Failure,
     image::Builder,
     kernel::Kernel,
-    machine::{BOOT_LIMIT, Exit, Heard, Machine},
+    machine::{BOOT_LIMIT, Exit, Machine, SerialEvent},
     process,
     project::Project,
     qemu::{self, Qemu},
-    ramdisk::{self, Config},
-    record::Record,
+    ramdisk,
     report::Report,
     serial::{Piece, Splitter},
     session::Session,
@@ -35,22 +36,23 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
     let kernel = Kernel::Demonstration.build(project, &toolchain, &options.machine.build)?;
     let traces = traces_for(project, &trace, console.is_some())?;
 
-    let mut job = true;
+    let mut jobs = true;
     loop {
-        let config = Config::Demonstration {
-            trace: trace.name.clone(),
-            job,
+        let config = Config {
+            trace: &trace.name,
+            jobs,
             monitor: console.is_some(),
             ticks_per_instruction: qemu::ticks_per_instruction(&options.machine),
+            ..Config::default()
         };
         let ramdisk = ramdisk::archive(&config, &traces)?;
         let image = builder.make(&kernel, &ramdisk, &options.machine.build, project.target())?;
         let machine = qemu.start(&options.machine, &kernel, image.path())?;
-        let (exit, wish) = watch(machine, &options.machine, console.as_ref())?;
+        let (exit, request) = watch(machine, &options.machine, console.as_ref())?;
         if let Some(failure) = exit.failure() {
             return Err(failure);
         }
-        let Some(Wish { filter }) = wish else {
+        let Some(TestRequest { filter }) = request else {
             return Ok(());
         };
         let session = Session::prepare(project, &toolchain, &qemu, &options.machine, false, 1)?;
@@ -63,32 +65,27 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
         let mut report = Report::default();
         report.add("kernel", results);
         terminal::show_line(&report.totals().to_string());
-        job = false;
+        jobs = false;
     }
 }
 
-/// The traces that go into the RAM disk. Under BIOS it is read slowly, so without a monitor to ask
-/// for them the others stay out.
-fn traces_for(
-    project: &Project,
-    chosen: &Trace,
-    monitor: bool,
-) -> Result<Vec<(String, Vec<u8>)>, Failure> {
-    let mut traces = vec![(chosen.name.clone(), chosen.bytes.clone())];
+/// Returns the traces for the RAM disk: `chosen`, and all others of the repository for the monitor's
+/// commands. Without a monitor the others stay out, because BIOS reads the RAM disk slowly.
+fn traces_for(project: &Project, chosen: &Trace, monitor: bool) -> Result<Vec<Trace>, Failure> {
+    let mut traces = vec![chosen.clone()];
     if monitor {
-        for name in trace::names(project)?
-            .into_iter()
-            .filter(|name| *name != chosen.name)
-        {
-            let trace = trace::load(project, &name)?;
-            traces.push((trace.name, trace.bytes));
+        for name in trace::names(project)? {
+            if name != chosen.name {
+                traces.push(trace::load(project, &name)?);
+            }
         }
     }
     Ok(traces)
 }
 
-/// The monitor's wish to have the tests run.
-struct Wish {
+/// A request of the monitor's user to run the tests.
+struct TestRequest {
+    /// Only tests whose names contain this.
     filter: Option<String>,
 }
 
@@ -97,9 +94,9 @@ fn watch(
     mut machine: Machine,
     options: &MachineOptions,
     console: Option<&Console>,
-) -> Result<(Exit, Option<Wish>), Failure> {
+) -> Result<(Exit, Option<TestRequest>), Failure> {
     let mut splitter = Splitter::default();
-    let mut wish = None;
+    let mut request = None;
     loop {
         if process::interrupted() {
             return Err(Failure::Interrupted);
@@ -122,25 +119,29 @@ fn watch(
             }
         }
         match machine.listen(process::POLL) {
-            Heard::Nothing => {}
-            Heard::Bytes(bytes) => {
-                for piece in splitter.push(&bytes) {
+            SerialEvent::Nothing => {}
+            SerialEvent::Bytes(bytes) => {
+                splitter.push(&bytes, |piece| {
                     match piece {
-                        Piece::Text(text) => terminal::show(&text),
+                        Piece::Text(text) => terminal::show(text),
                         Piece::Record(Record::Ready) => {}
-                        Piece::Record(Record::RunTests { filter }) => wish = Some(Wish { filter }),
+                        Piece::Record(Record::RunTests { filter }) => {
+                            let filter = filter.map(str::to_owned);
+                            request = Some(TestRequest { filter });
+                        }
                         Piece::Record(record) => {
-                            return Err(Failure::Protocol(format!("{record:?} outside of tests")));
+                            return Err(Failure::Protocol(format!("`{record}` outside of tests")));
                         }
                     }
-                }
+                    Ok(())
+                })?;
             }
-            Heard::End => {
+            SerialEvent::End => {
                 let exit = machine.end();
-                if !matches!(exit, Ok(Exit::Success)) {
+                if !matches!(exit, Ok(Exit::SUCCESS)) {
                     terminal::show(splitter.before_ready().as_bytes());
                 }
-                return Ok((exit?, wish));
+                return Ok((exit?, request));
             }
         }
     }

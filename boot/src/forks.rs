@@ -14,11 +14,11 @@ use crate::{
     failure::Failure,
     image::Builder,
     kernel::{Kernel, Padding},
-    machine::{BOOT_LIMIT, Exit, Heard, Machine},
+    machine::{BOOT_LIMIT, Exit, Machine, SerialEvent},
     process,
     project::Project,
     qemu::Qemu,
-    ramdisk::{self, Config},
+    ramdisk,
     report::{TestResult, Verdict},
     serial::{Piece, Splitter},
     toolchain::Toolchain,
@@ -113,11 +113,7 @@ impl Small<'_> {
             return elf::check(&kernel);
         }
         // No test is asked for: it has none.
-        let config = Config::Test {
-            filter: None,
-            after: None,
-        };
-        let ramdisk = ramdisk::archive(&config, &[])?;
+        let ramdisk = ramdisk::archive(&ramdisk::test_config(), &[])?;
         let image = self
             .builder
             .make(&kernel, &ramdisk, options, self.project.target())?;
@@ -144,17 +140,18 @@ fn watch(mut machine: Machine) -> Result<Exit, Failure> {
             });
         }
         match machine.listen(process::POLL) {
-            Heard::Nothing => {}
-            Heard::Bytes(bytes) => {
-                for piece in splitter.push(&bytes) {
+            SerialEvent::Nothing => {}
+            SerialEvent::Bytes(bytes) => {
+                splitter.push(&bytes, |piece| {
                     if let Piece::Text(piece) = piece {
                         text.extend(piece);
                     }
-                }
+                    Ok::<(), Failure>(())
+                })?;
             }
-            Heard::End => {
+            SerialEvent::End => {
                 let exit = machine.end();
-                if !matches!(exit, Ok(Exit::Success)) {
+                if !matches!(exit, Ok(Exit::SUCCESS)) {
                     let said = String::from_utf8_lossy(&text);
                     eprint!("{}{said}", splitter.before_ready());
                 }

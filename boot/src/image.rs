@@ -1,7 +1,8 @@
 //! Disk images: a kernel and its RAM disk, made bootable.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, slice};
 
+use kernel_protocol::config::Config;
 use tempfile::NamedTempFile;
 
 use crate::{
@@ -11,7 +12,7 @@ use crate::{
     kernel::Kernel,
     process,
     project::Project,
-    ramdisk::{self, Config},
+    ramdisk,
     toolchain::Toolchain,
     trace,
 };
@@ -36,14 +37,13 @@ pub fn command(project: &Project, options: &ImageOptions) -> Result<(), Failure>
     let toolchain = Toolchain::prepare(project)?;
     let builder = Builder::prepare(project, &toolchain)?;
     let kernel = Kernel::Demonstration.build(project, &toolchain, &options.build)?;
-    let config = Config::Demonstration {
-        trace: trace.name.clone(),
-        job: true,
+    // Which machine will run the image is unknown, so the configuration names no ticks.
+    let config = Config {
+        trace: &trace.name,
         monitor: true,
-        // Nobody knows yet what will run it.
-        ticks_per_instruction: None,
+        ..Config::default()
     };
-    let ramdisk = ramdisk::archive(&config, &[(trace.name, trace.bytes)])?;
+    let ramdisk = ramdisk::archive(&config, slice::from_ref(&trace))?;
     let image = builder.make(&kernel, &ramdisk, &options.build, folder)?;
     image
         .persist(&options.file)

@@ -9,6 +9,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use kernel_protocol::exit::ExitCode;
 use rustix::param::clock_ticks_per_second;
 
 use crate::{failure::Failure, process};
@@ -30,7 +31,7 @@ pub struct Machine {
 }
 
 /// What came over the serial line in a while.
-pub enum Heard {
+pub enum SerialEvent {
     /// Bytes.
     Bytes(Vec<u8>),
     /// Nothing.
@@ -42,19 +43,11 @@ pub enum Heard {
 /// How the machine ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exit {
-    /// The kernel reports success.
-    Success,
-    /// The kernel reports failure.
-    Failed,
-    /// The kernel panicked.
-    Panicked,
-    /// The kernel met a fault that it could not recover from.
-    Faulted,
-    /// The kernel refused its RAM disk, its configuration or its boot information.
-    Refused,
-    /// The machine reset or switched itself off: after a triple fault, say.
+    /// The kernel ended it with this code.
+    Kernel(ExitCode),
+    /// The machine reset or switched itself off, for example after a triple fault.
     Reset,
-    /// A debugger has ended the machine.
+    /// A debugger ended the machine.
     Debugger,
 }
 
@@ -62,28 +55,25 @@ pub enum Exit {
 const ENDED_BY_DEBUGGER: &str = "Terminated via GDBstub";
 
 impl Exit {
-    /// What the exit status of QEMU means; `None` for a status that the kernel cannot have caused.
+    /// A machine that did all of its work.
+    pub const SUCCESS: Self = Self::Kernel(ExitCode::Success);
+
+    /// Returns what an exit status of QEMU means. `None` if QEMU itself failed.
     fn from_status(status: i32) -> Option<Self> {
-        // What the kernel writes to the isa-debug-exit port becomes `value << 1 | 1`.
-        Some(match status {
-            0 => Self::Reset,
-            0x21 => Self::Success,
-            0x23 => Self::Failed,
-            0x25 => Self::Panicked,
-            0x27 => Self::Faulted,
-            0x29 => Self::Refused,
-            _ => return None,
-        })
+        match status {
+            0 => Some(Self::Reset),
+            _ => ExitCode::from_qemu_status(status).map(Self::Kernel),
+        }
     }
 
-    /// What it means for whoever hoped for success.
+    /// Returns the failure that this is. `None` for success.
     pub fn failure(&self) -> Option<Failure> {
         match self {
-            Self::Success => None,
-            Self::Failed => Some(Failure::KernelFailed),
-            Self::Panicked => Some(Failure::Panicked),
-            Self::Faulted => Some(Failure::Faulted),
-            Self::Refused => Some(Failure::Refused),
+            Self::Kernel(ExitCode::Success) => None,
+            Self::Kernel(ExitCode::Failed) => Some(Failure::KernelFailed),
+            Self::Kernel(ExitCode::Panicked) => Some(Failure::Panicked),
+            Self::Kernel(ExitCode::Faulted) => Some(Failure::Faulted),
+            Self::Kernel(ExitCode::Refused) => Some(Failure::Refused),
             Self::Reset => Some(Failure::Reset),
             Self::Debugger => Some(Failure::Debugger),
         }
@@ -134,11 +124,11 @@ impl Machine {
     }
 
     /// Waits up to `limit` for something on the serial line.
-    pub fn listen(&self, limit: Duration) -> Heard {
+    pub fn listen(&self, limit: Duration) -> SerialEvent {
         match self.serial.recv_timeout(limit) {
-            Ok(bytes) => Heard::Bytes(bytes),
-            Err(RecvTimeoutError::Timeout) => Heard::Nothing,
-            Err(RecvTimeoutError::Disconnected) => Heard::End,
+            Ok(bytes) => SerialEvent::Bytes(bytes),
+            Err(RecvTimeoutError::Timeout) => SerialEvent::Nothing,
+            Err(RecvTimeoutError::Disconnected) => SerialEvent::End,
         }
     }
 
@@ -149,7 +139,7 @@ impl Machine {
         }
     }
 
-    /// Waits for the end of a machine that [ends](Heard::End).
+    /// Waits for the end of a machine that [ends](SerialEvent::End).
     pub fn end(&mut self) -> Result<Exit, Failure> {
         let status = process::wait(&mut self.child)?;
         let said = self
@@ -214,9 +204,9 @@ mod tests {
         let mut all = Vec::new();
         loop {
             match machine.listen(Duration::from_secs(60)) {
-                Heard::Bytes(bytes) => all.extend(bytes),
-                Heard::Nothing => panic!("it says nothing for a minute"),
-                Heard::End => return all,
+                SerialEvent::Bytes(bytes) => all.extend(bytes),
+                SerialEvent::Nothing => panic!("it says nothing for a minute"),
+                SerialEvent::End => return all,
             }
         }
     }
@@ -225,11 +215,11 @@ mod tests {
     fn each_exit_of_the_kernel_has_its_meaning() {
         let exits = [
             (0, Exit::Reset),
-            (33, Exit::Success),
-            (35, Exit::Failed),
-            (37, Exit::Panicked),
-            (39, Exit::Faulted),
-            (41, Exit::Refused),
+            (33, Exit::Kernel(ExitCode::Success)),
+            (35, Exit::Kernel(ExitCode::Failed)),
+            (37, Exit::Kernel(ExitCode::Panicked)),
+            (39, Exit::Kernel(ExitCode::Faulted)),
+            (41, Exit::Kernel(ExitCode::Refused)),
         ];
         for (status, exit) in exits {
             let mut machine = machine(&format!("printf hello; exit {status}"));
@@ -250,7 +240,7 @@ mod tests {
         // What it says in other ways to end means nothing.
         let mut machine = self::machine("echo 'Terminated via GDBstub' >&2; exit 37");
         hear(&machine);
-        assert_eq!(machine.end().unwrap(), Exit::Panicked);
+        assert_eq!(machine.end().unwrap(), Exit::Kernel(ExitCode::Panicked));
     }
 
     #[test]
@@ -272,11 +262,11 @@ mod tests {
         let mut machine = machine("read line; echo \"<$line>\"; exit 33");
         assert!(matches!(
             machine.listen(Duration::from_millis(10)),
-            Heard::Nothing
+            SerialEvent::Nothing
         ));
         machine.say(b"stats\n");
         assert_eq!(hear(&machine), b"<stats>\n");
-        assert_eq!(machine.end().unwrap(), Exit::Success);
+        assert_eq!(machine.end().unwrap(), Exit::Kernel(ExitCode::Success));
         // Nobody there any more.
         machine.say(b"stats\n");
     }

@@ -11,7 +11,7 @@
 //! | `packages`, `toolchain`, `debian` | what must be installed, and which compiler builds the kernel |
 //! | `kernel`, `elf`, `ramdisk`, `image` | the kernel's ELF file and what is checked of it, the archive it is given, the disk that boots both |
 //! | `qemu`, `firmware`, `machine` | QEMU's command line, and a machine that runs |
-//! | `serial`, `record` | what the kernel says on its serial line |
+//! | `serial` | what the kernel says on its serial line |
 //! | `demonstration`, `terminal` | the main job and its monitor |
 //! | `session`, `boot_watch` | all in-kernel tests, over as many boots as they need |
 //! | `forks` | kernels of many sizes, and the fork that README.md describes |
@@ -28,6 +28,7 @@ mod elf;
 mod failure;
 mod firmware;
 mod forks;
+mod host;
 mod host_tests;
 mod image;
 mod kernel;
@@ -38,7 +39,6 @@ mod process;
 mod project;
 mod qemu;
 mod ramdisk;
-mod record;
 mod report;
 mod serial;
 mod session;

@@ -1,24 +1,24 @@
-//! Debian's packages: installed when something is missing, with the least ado.
+//! Installs packages of Debian and its relatives.
 
 use std::{
     path::{Path, PathBuf},
     process::Command,
 };
 
-use crate::process;
+use crate::{host::find_program, process};
 
-/// `apt-get`, or whatever stands in for it.
+/// The program `apt-get`.
 #[derive(Debug)]
 pub struct AptGet {
     program: PathBuf,
-    /// Whether it needs `sudo`.
+    /// Whether `sudo` must start it.
     needs_sudo: bool,
-    /// Whether its lists were brought up to date in this run.
+    /// Whether this run has updated the lists of packages.
     is_updated: bool,
 }
 
 impl AptGet {
-    /// The system's, if it has one.
+    /// Finds the system's `apt-get`. `None` if it has none.
     pub fn find() -> Option<Self> {
         let program = find_program("apt-get")?;
         Some(Self {
@@ -27,7 +27,7 @@ impl AptGet {
         })
     }
 
-    /// The one at `program`, which we may use ourselves.
+    /// Returns the one at `program`. It runs without `sudo`.
     pub fn at(program: PathBuf) -> Self {
         Self {
             program,
@@ -36,15 +36,17 @@ impl AptGet {
         }
     }
 
-    /// Installs `packages`. The error says in a few words why that failed.
+    /// Installs `packages`.
+    ///
+    /// # Errors
+    /// The line of `apt-get` that says most about the failure.
     pub fn install(&mut self, packages: &[&str]) -> Result<(), String> {
         eprintln!(
             "run-qemu.sh: installing {} with apt-get",
             packages.join(" ")
         );
         if !self.is_updated {
-            // Without a network the lists may still be good enough; installing then says what is
-            // missing.
+            // Without a network, old lists may suffice. If not, the installation fails and says so.
             let _ = self.call(&["update"]);
             self.is_updated = true;
         }
@@ -68,16 +70,19 @@ impl AptGet {
             .env("DEBIAN_FRONTEND", "noninteractive");
         match process::run_quietly(&mut command) {
             Ok((status, _)) if status.success() => Ok(()),
-            Ok((status, said)) => Err(error_line(&said).unwrap_or_else(|| status.to_string())),
+            Ok((status, output)) => Err(error_line(&output).unwrap_or_else(|| status.to_string())),
             Err(failure) => Err(failure.to_string()),
         }
     }
 }
 
-/// The line of `said` that says most: the first error of apt (`E:`), else the last that is not
-/// empty.
-fn error_line(said: &str) -> Option<String> {
-    let mut lines = said.lines().map(str::trim).filter(|line| !line.is_empty());
+/// Returns the line of `output` that says most: the first error of apt (`E:`), or else the last line
+/// that is not empty.
+fn error_line(output: &str) -> Option<String> {
+    let mut lines = output
+        .lines()
+        .map(str::trim)
+        .filter(|line| !line.is_empty());
     let last = lines.clone().next_back();
     lines
         .find(|line| line.starts_with("E:"))
@@ -85,15 +90,7 @@ fn error_line(said: &str) -> Option<String> {
         .map(str::to_owned)
 }
 
-/// Where the program `name` is, searching `PATH`.
-pub fn find_program(name: &str) -> Option<PathBuf> {
-    let path = std::env::var_os("PATH")?;
-    std::env::split_paths(&path)
-        .map(|folder| folder.join(name))
-        .find(|file| file.is_file())
-}
-
-/// Stand-ins for programs, for tests.
+/// Scripts that stand in for programs in tests.
 #[cfg(test)]
 pub mod scripts {
     use std::{
@@ -102,14 +99,14 @@ pub mod scripts {
         process::Command,
     };
 
-    /// Makes `file` a program that writes down its arguments and then does what `body` says.
+    /// Makes `file` a program that appends its arguments to a log and then runs `body`.
     pub fn script(file: &Path, body: &str) {
         let text = format!(
             "#!/bin/sh\necho \"$*\" >> '{}'\n{body}\n",
             log_of(file).display()
         );
-        // Written by a child: while a file is open for writing here, it may be so in the child of
-        // another test's thread too, and cannot be run.
+        // A child writes the file. If this process did, a child of another test's thread could
+        // inherit the open file, and a file that is open for writing cannot be executed.
         let write = "printf '%s' \"$2\" > \"$1\" && chmod +x \"$1\"";
         let status = Command::new("sh")
             .args(["-c", write, "sh"])
@@ -120,7 +117,7 @@ pub mod scripts {
         assert!(status.success());
     }
 
-    /// The arguments of each call of the script `file`.
+    /// Returns the arguments of each call of the script `file`.
     pub fn calls(file: &Path) -> Vec<String> {
         fs::read_to_string(log_of(file))
             .unwrap_or_default()
@@ -139,22 +136,22 @@ mod tests {
     use super::{scripts::*, *};
 
     #[test]
-    fn lists_are_updated_once_before_the_first_of_several_installations() {
+    fn lists_are_updated_once_before_the_first_installation() {
         let folder = tempfile::tempdir().unwrap();
         let program = folder.path().join("apt-get");
         script(&program, "");
         let mut apt_get = AptGet::at(program.clone());
         apt_get.install(&["one"]).unwrap();
         apt_get.install(&["two"]).unwrap();
-        let said = calls(&program);
-        let updates = said.iter().filter(|call| call.ends_with("update")).count();
-        assert_eq!((updates, said.len()), (1, 3), "{said:?}");
+        let calls = calls(&program);
+        let updates = calls.iter().filter(|call| call.ends_with("update")).count();
+        assert_eq!((updates, calls.len()), (1, 3), "{calls:?}");
     }
 
     #[test]
-    fn the_error_of_apt_is_told_in_one_line() {
-        let said = "Reading…\nE: Could not get lock\nE: Unable to lock\n\n";
-        assert_eq!(error_line(said).as_deref(), Some("E: Could not get lock"));
+    fn the_error_of_apt_is_one_line() {
+        let output = "Reading…\nE: Could not get lock\nE: Unable to lock\n\n";
+        assert_eq!(error_line(output).as_deref(), Some("E: Could not get lock"));
         assert_eq!(
             error_line("sudo: a password is required\n").as_deref(),
             Some("sudo: a password is required")

@@ -2,17 +2,21 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    num::NonZero,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
+use kernel_protocol::{address::KERNEL_BASE, exit::PORT};
+
 use crate::{
     cli::{Accelerator, Firmware, MachineOptions},
     failure::Failure,
     firmware::Ovmf,
+    host::find_program,
     machine::Machine,
-    packages::{AptGet, find_program},
+    packages::AptGet,
     process,
 };
 
@@ -105,7 +109,10 @@ impl Qemu {
             "-serial",
             "stdio",
         ]);
-        add(&["-device", "isa-debug-exit,iobase=0xf4,iosize=4"]);
+        add(&[
+            "-device",
+            &format!("isa-debug-exit,iobase={PORT:#x},iosize=4"),
+        ]);
         add(&["-m", &format!("{}K", options.memory.kib())]);
         match options.accel {
             Accelerator::Tcg => add(&[
@@ -164,16 +171,12 @@ fn icount_shift(options: &MachineOptions) -> u32 {
 }
 
 /// How far `rdtsc` moves with each instruction, if the machine counts them.
-pub fn ticks_per_instruction(options: &MachineOptions) -> Option<u64> {
+pub fn ticks_per_instruction(options: &MachineOptions) -> Option<NonZero<u64>> {
     match options.accel {
-        Accelerator::Tcg => Some(1 << icount_shift(options)),
+        Accelerator::Tcg => NonZero::new(1 << icount_shift(options)),
         Accelerator::Kvm => None,
     }
 }
-
-/// Where the boot stages put the kernel, which is position-independent: at the beginning of the
-/// range that the kernel's `BOOTLOADER_CONFIG` gives them.
-const KERNEL_BASE: u64 = 0xffff_8000_0000_0000;
 
 /// Where the machine waits for gdb.
 pub const GDB_ADDRESS: &str = "127.0.0.1:1234";

@@ -1,83 +1,25 @@
-//! What the kernel is given beside itself: a ustar archive with a `config` and recorded traces.
+//! The RAM disk: a ustar archive with the kernel's configuration and recorded traces.
 
-use std::{fmt::Write, io};
+use std::io;
 
-use crate::failure::Failure;
+use kernel_protocol::{
+    config::{Config, Mode},
+    ramdisk::{CONFIG, TraceFile},
+};
 
-/// The configuration of one boot, as `key=value` lines.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Config {
-    /// The main job.
-    Demonstration {
-        /// The trace that it replays.
-        trace: String,
-        /// Whether it runs at all, or only the monitor does.
-        job: bool,
-        /// Whether the monitor follows.
-        monitor: bool,
-        /// How far the time-stamp counter moves with each instruction, if the machine counts them.
-        ticks_per_instruction: Option<u64>,
-    },
-    /// Random programs, from this seed on.
-    Soak {
-        /// The seed of the first.
-        seed: u64,
-    },
-    /// The tests.
-    Test {
-        /// Only those whose names contain this.
-        filter: Option<String>,
-        /// Only those after this one.
-        after: Option<String>,
-    },
-}
+use crate::{failure::Failure, trace::Trace};
 
-/// What chooses where the heap lies in tests: each run has it at the same place.
-const TEST_PLACEMENT: &str = "1";
-
-impl Config {
-    /// The text that the kernel reads.
-    fn text(&self) -> String {
-        let yes_no = |value: &bool| if *value { "yes" } else { "no" };
-        let mut text = String::new();
-        let mut line =
-            |key: &str, value: &str| writeln!(text, "{key}={value}").expect("a string takes all");
-        match self {
-            Self::Demonstration {
-                trace,
-                job,
-                monitor,
-                ticks_per_instruction,
-            } => {
-                line("mode", "demo");
-                line("trace", trace);
-                line("jobs", yes_no(job));
-                line("monitor", yes_no(monitor));
-                if let Some(ticks) = ticks_per_instruction {
-                    line("ticks-per-instruction", &ticks.to_string());
-                }
-            }
-            Self::Soak { seed } => {
-                line("mode", "soak");
-                line("seed", &seed.to_string());
-                line("randomisation-seed", TEST_PLACEMENT);
-            }
-            Self::Test { filter, after } => {
-                line("mode", "test");
-                line("randomisation-seed", TEST_PLACEMENT);
-                for (key, value) in [("filter", filter), ("after", after)] {
-                    if let Some(value) = value {
-                        line(key, value);
-                    }
-                }
-            }
-        }
-        text
+/// Returns the configuration of all tests. In every run the heap's window has the same address.
+pub fn test_config() -> Config<'static> {
+    Config {
+        mode: Mode::Test,
+        randomisation_seed: Some(1),
+        ..Config::default()
     }
 }
 
-/// The archive with `config` and the `traces`, each a name and its bytes.
-pub fn archive(config: &Config, traces: &[(String, Vec<u8>)]) -> Result<Vec<u8>, Failure> {
+/// Returns the archive with `config` and `traces`.
+pub fn archive(config: &Config<'_>, traces: &[Trace]) -> Result<Vec<u8>, Failure> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut append = |name: &str, bytes: &[u8]| -> io::Result<()> {
         let mut header = tar::Header::new_ustar();
@@ -85,11 +27,11 @@ pub fn archive(config: &Config, traces: &[(String, Vec<u8>)]) -> Result<Vec<u8>,
         header.set_mode(0o644);
         archive.append_data(&mut header, name, bytes)
     };
-    append("config", config.text().as_bytes())
+    append(CONFIG, config.to_string().as_bytes())
         .and_then(|()| {
             traces
                 .iter()
-                .try_for_each(|(name, bytes)| append(&format!("traces/{name}.trace"), bytes))
+                .try_for_each(|trace| append(&TraceFile(&trace.name).to_string(), &trace.bytes))
         })
         .and_then(|()| archive.into_inner())
         .map_err(Failure::because("cannot write the RAM disk"))
@@ -102,18 +44,13 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_archive_has_the_configuration_first_and_then_the_traces() {
-        let config = Config::Demonstration {
-            trace: "cc".into(),
-            job: true,
-            monitor: false,
-            ticks_per_instruction: Some(32),
+    fn the_configuration_is_first_and_the_traces_follow() {
+        let trace = |name: &str, bytes: &[u8]| Trace {
+            name: name.into(),
+            bytes: bytes.into(),
         };
-        let bytes = archive(
-            &config,
-            &[("cc".into(), vec![7; 1000]), ("git".into(), vec![])],
-        )
-        .unwrap();
+        let traces = [trace("cc", &[7; 1000]), trace("git", &[])];
+        let bytes = archive(&test_config(), &traces).unwrap();
         let mut archive = tar::Archive::new(&bytes[..]);
         let files: Vec<_> = archive
             .entries()
@@ -125,37 +62,10 @@ mod tests {
                 (entry.path().unwrap().into_owned(), content)
             })
             .collect();
-        assert_eq!(
-            files[0],
-            (
-                "config".into(),
-                b"mode=demo\ntrace=cc\njobs=yes\nmonitor=no\nticks-per-instruction=32\n".to_vec()
-            )
-        );
+        let config = b"mode=test\nrandomisation-seed=1\n";
+        assert_eq!(files[0], ("config".into(), config.to_vec()));
         assert_eq!(files[1], ("traces/cc.trace".into(), vec![7; 1000]));
         assert_eq!(files[2], ("traces/git.trace".into(), vec![]));
         assert_eq!(files.len(), 3);
-    }
-
-    #[test]
-    fn a_soak_says_where_it_begins() {
-        let config = Config::Soak { seed: 9 };
-        assert_eq!(config.text(), "mode=soak\nseed=9\nrandomisation-seed=1\n");
-    }
-
-    #[test]
-    fn a_test_run_says_only_what_was_asked_for() {
-        let text = |filter: Option<&str>, after: Option<&str>| {
-            Config::Test {
-                filter: filter.map(str::to_owned),
-                after: after.map(str::to_owned),
-            }
-            .text()
-        };
-        assert_eq!(text(None, None), "mode=test\nrandomisation-seed=1\n");
-        assert_eq!(
-            text(Some("grow::"), Some("grow::a")),
-            "mode=test\nrandomisation-seed=1\nfilter=grow::\nafter=grow::a\n"
-        );
     }
 }

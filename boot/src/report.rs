@@ -202,19 +202,6 @@ fn test_case(suite: &str, result: &TestResult) -> TestCase {
     case
 }
 
-/// `1234567` as `1,234,567`.
-pub fn with_thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (index, digit) in digits.chars().enumerate() {
-        if index > 0 && (digits.len() - index).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -279,18 +266,5 @@ mod tests {
         assert!(!xml.contains(['\x1b', '\0']), "{xml}");
         // Nothing else is left beside it.
         assert_eq!(folder.path().join("new").read_dir().unwrap().count(), 1);
-    }
-
-    #[test]
-    fn digits_are_in_groups_of_three() {
-        let cases = [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1,000"),
-            (1_234_567, "1,234,567"),
-        ];
-        for (number, text) in cases {
-            assert_eq!(with_thousands(number), text);
-        }
     }
 }

@@ -1,78 +1,87 @@
-//! The stream of bytes on the serial line, taken apart into text and records.
+//! Splits the bytes from the serial port into text and records.
 
-use crate::record::Record;
+use kernel_protocol::record::Record;
 
-/// What came over the line.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Piece {
-    /// Text of the kernel: a line or a part of one.
-    Text(Vec<u8>),
+/// What the kernel sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Piece<'a> {
+    /// Text: a line or a part of one.
+    Text(&'a [u8]),
     /// A line that is a record.
-    Record(Record),
+    Record(Record<'a>),
 }
 
-/// Takes the stream apart.
+/// Splits a stream of bytes into [pieces](Piece).
 ///
-/// Until the kernel says `@ready`, what comes is the firmware's: it is kept for
-/// [`Splitter::before_ready`] and not passed on. After that, text is passed on as it comes, so that
-/// a prompt without a line end is seen; only a line that may become a record is held until it ends.
+/// Before the record `@ready` the text is the firmware's. It is held for
+/// [`Splitter::before_ready`] and not passed on. After that, text is passed on as it comes, so that a
+/// prompt without a line break is shown. Only a line that may be a record is held until it ends.
 #[derive(Debug, Default)]
 pub struct Splitter {
     is_ready: bool,
     is_mid_line: bool,
-    /// What has come and was not passed on: the firmware's text, or the beginning of a record.
+    /// Bytes that are held: the firmware's text, or the beginning of a record.
     held: Vec<u8>,
 }
 
 impl Splitter {
-    /// Takes the next `bytes`.
-    pub fn push(&mut self, bytes: &[u8]) -> Vec<Piece> {
+    /// Takes the next `bytes`, and calls `take` with each piece that they complete. Stops at the first
+    /// error of `take` and returns it.
+    pub fn push<E>(
+        &mut self,
+        bytes: &[u8],
+        mut take: impl FnMut(Piece<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         bytes
             .split_inclusive(|&byte| byte == b'\n')
-            .filter_map(|part| self.push_part(part))
-            .collect()
+            .try_for_each(|part| self.push_part(part, &mut take))
     }
 
     /// Takes a line or a part of one.
-    fn push_part(&mut self, part: &[u8]) -> Option<Piece> {
+    fn push_part<E>(
+        &mut self,
+        part: &[u8],
+        take: &mut impl FnMut(Piece<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let ends_line = part.ends_with(b"\n");
         if !self.is_ready {
             self.held.extend(part);
-            // The firmware may leave escape sequences, or half a line, before it.
+            // The firmware may leave escape sequences, or half a line, before the record.
             self.is_ready = ends_line && self.held.trim_ascii_end().ends_with(b"@ready");
-            if self.is_ready {
-                self.held.clear();
+            if !self.is_ready {
+                return Ok(());
             }
-            return self.is_ready.then_some(Piece::Record(Record::Ready));
+            self.held.clear();
+            return take(Piece::Record(Record::Ready));
         }
         let is_record = !self.held.is_empty() || (!self.is_mid_line && part.starts_with(b"@"));
         self.is_mid_line = !ends_line;
         if !is_record {
-            return Some(Piece::Text(part.to_vec()));
+            return take(Piece::Text(part));
         }
         self.held.extend(part);
         if !ends_line {
-            return None;
+            return Ok(());
         }
         let line = std::mem::take(&mut self.held);
         let record = str::from_utf8(line.trim_ascii_end())
             .ok()
             .and_then(Record::parse);
-        Some(record.map_or(Piece::Text(line), Piece::Record))
+        take(record.map_or(Piece::Text(&line), Piece::Record))
     }
 
-    /// Notes that a line was sent the other way. The kernel does not echo it, but it ends the line
-    /// of the prompt on the terminal, so that what comes next is at the start of one.
+    /// Notes that a line was sent to the kernel. The terminal has echoed it with its line break, so the
+    /// kernel's next output starts a line, although the kernel does not echo.
     pub fn answered(&mut self) {
         self.is_mid_line = false;
     }
 
-    /// Whether the kernel has said anything yet.
+    /// Returns whether the kernel has sent `@ready`.
     pub fn is_ready(&self) -> bool {
         self.is_ready
     }
 
-    /// What the firmware and the boot stages said, for as long as the kernel has said nothing.
+    /// Returns the text of the firmware and the boot stages. It is empty once the kernel is ready.
     pub fn before_ready(&self) -> String {
         if self.is_ready {
             String::new()
@@ -84,75 +93,108 @@ impl Splitter {
 
 #[cfg(test)]
 mod tests {
+    use std::convert::Infallible;
+
     use super::*;
 
-    fn text(bytes: &str) -> Piece {
-        Piece::Text(bytes.into())
+    /// Pieces that own their text, with adjacent text joined.
+    #[derive(Debug, PartialEq, Eq)]
+    enum Owned {
+        Text(String),
+        Record(String),
+    }
+
+    fn text(text: &str) -> Owned {
+        Owned::Text(text.into())
+    }
+
+    fn record(line: &str) -> Owned {
+        Owned::Record(line.into())
+    }
+
+    /// Returns the pieces of `parts`, pushed one after the other.
+    fn split(splitter: &mut Splitter, parts: &[&[u8]]) -> Vec<Owned> {
+        let mut bytes = Vec::new();
+        let mut pieces: Vec<Owned> = Vec::new();
+        let end_text = |bytes: &mut Vec<u8>, pieces: &mut Vec<Owned>| {
+            if !bytes.is_empty() {
+                let text = String::from_utf8(std::mem::take(bytes)).unwrap();
+                pieces.push(Owned::Text(text));
+            }
+        };
+        for part in parts {
+            let result: Result<(), Infallible> = splitter.push(part, |piece| {
+                match piece {
+                    Piece::Text(part) => bytes.extend(part),
+                    Piece::Record(record) => {
+                        end_text(&mut bytes, &mut pieces);
+                        pieces.push(Owned::Record(record.to_string()));
+                    }
+                }
+                Ok(())
+            });
+            result.unwrap();
+        }
+        end_text(&mut bytes, &mut pieces);
+        pieces
     }
 
     #[test]
-    fn what_the_firmware_says_is_not_the_kernels() {
+    fn text_before_ready_is_the_firmwares() {
         let mut splitter = Splitter::default();
-        assert_eq!(splitter.push(b"\x1b[2JBdsDxe: loading\r\n@tests 4\n"), []);
+        let firmware = b"\x1b[2JBdsDxe: loading\r\n@tests 4\n";
+        assert_eq!(split(&mut splitter, &[firmware]), []);
+        assert_eq!(splitter.before_ready().as_bytes(), firmware);
         assert_eq!(
-            splitter.before_ready(),
-            "\x1b[2JBdsDxe: loading\r\n@tests 4\n"
-        );
-        assert_eq!(
-            splitter.push(b"\x1b[2J@ready\r\nhello\n"),
-            [Piece::Record(Record::Ready), text("hello\n")]
+            split(&mut splitter, &[b"\x1b[2J@ready\r\nhello\n"]),
+            [record("@ready"), text("hello\n")]
         );
         assert_eq!((splitter.is_ready(), &*splitter.before_ready()), (true, ""));
     }
 
     #[test]
-    fn a_prompt_is_passed_on_without_its_line_end() {
+    fn a_prompt_is_passed_on_without_its_line_break() {
         let mut splitter = Splitter::default();
-        splitter.push(b"@ready\n");
-        assert_eq!(splitter.push(b"heap> "), [text("heap> ")]);
-        // Not at the start of a line, so no record.
+        split(&mut splitter, &[b"@ready\n"]);
+        assert_eq!(split(&mut splitter, &[b"heap> "]), [text("heap> ")]);
+        // A record starts a line; after a prompt the same bytes are text.
         assert_eq!(
-            splitter.push(b"@tests 3\nheap> "),
-            [text("@tests 3\n"), text("heap> ")]
+            split(&mut splitter, &[b"@tests 3\nheap> "]),
+            [text("@tests 3\nheap> ")]
         );
         splitter.answered();
-        assert_eq!(
-            splitter.push(b"@tests 3\n"),
-            [Piece::Record(Record::Tests(3))]
-        );
+        assert_eq!(split(&mut splitter, &[b"@tests 3\n"]), [record("@tests 3")]);
     }
 
     #[test]
-    fn every_way_to_cut_the_stream_gives_the_same_pieces() {
+    fn the_cuts_of_the_stream_do_not_change_the_pieces() {
         let stream = b"firmware@ready\nh\xc3\xa4llo\n@tests 3\r\n@what\n\nlast";
-        let joined = |pieces: Vec<Piece>| {
-            // Text may come in more pieces than lines.
-            pieces.into_iter().fold(Vec::new(), |mut all, piece| {
-                match (all.last_mut(), piece) {
-                    (Some(Piece::Text(before)), Piece::Text(after)) => before.extend(after),
-                    (_, piece) => all.push(piece),
-                }
-                all
-            })
-        };
-        let whole = joined(Splitter::default().push(stream));
-        assert_eq!(
-            whole,
-            [
-                Piece::Record(Record::Ready),
-                text("hällo\n"),
-                Piece::Record(Record::Tests(3)),
-                text("@what\n\nlast"),
-            ]
-        );
+        let whole = [
+            record("@ready"),
+            text("hällo\n"),
+            record("@tests 3"),
+            text("@what\n\nlast"),
+        ];
+        assert_eq!(split(&mut Splitter::default(), &[stream]), whole);
         for first in 0..stream.len() {
             for second in first..stream.len() {
-                let mut splitter = Splitter::default();
-                let mut pieces = splitter.push(&stream[..first]);
-                pieces.extend(splitter.push(&stream[first..second]));
-                pieces.extend(splitter.push(&stream[second..]));
-                assert_eq!(joined(pieces), whole, "cut at {first} and {second}");
+                let parts = [&stream[..first], &stream[first..second], &stream[second..]];
+                let pieces = split(&mut Splitter::default(), &parts);
+                assert_eq!(pieces, whole, "cut at {first} and {second}");
             }
         }
+    }
+
+    #[test]
+    fn an_error_of_the_receiver_stops_the_stream() {
+        let mut seen = 0;
+        let result = Splitter::default().push(b"@ready\none\ntwo\n", |piece| {
+            seen += 1;
+            match piece {
+                Piece::Record(_) => Ok(()),
+                Piece::Text(_) => Err("full"),
+            }
+        });
+        assert_eq!((result, seen), (Err("full"), 2));
     }
 }

@@ -5,6 +5,7 @@
 
 use std::{path::PathBuf, process::Command, time::Duration};
 
+use kernel_protocol::config::Config;
 use tempfile::NamedTempFile;
 
 use crate::{
@@ -14,11 +15,11 @@ use crate::{
     forks, host_tests,
     image::Builder,
     kernel::Kernel,
-    machine::{Exit, Heard, Machine},
+    machine::{Exit, Machine, SerialEvent},
     process,
     project::Project,
     qemu::{self, Qemu},
-    ramdisk::{self, Config},
+    ramdisk,
     report::{JunitFile, Report, TestResult, Verdict},
     serial::Splitter,
     soak, terminal,
@@ -157,7 +158,7 @@ impl<'a> Session<'a> {
         let builder = Builder::prepare(project, toolchain)?;
         let kernel = Kernel::Tests { hardened }.build(project, toolchain, &machine.build)?;
         let (unit, ticks_per_unit) = match qemu::ticks_per_instruction(machine) {
-            Some(ticks) => ("instructions", ticks),
+            Some(ticks) => ("instructions", ticks.get()),
             None => ("cycles", 1),
         };
         let scale = Scale {
@@ -183,7 +184,7 @@ impl<'a> Session<'a> {
     }
 
     /// Boots the tests with that configuration. The image must stay as long as the machine runs.
-    pub fn start(&self, config: &Config) -> Result<(Machine, NamedTempFile), Failure> {
+    pub fn start(&self, config: &Config<'_>) -> Result<(Machine, NamedTempFile), Failure> {
         let ramdisk = ramdisk::archive(config, &[])?;
         let image = self.builder.make(
             &self.kernel,
@@ -208,9 +209,10 @@ impl<'a> Session<'a> {
         after: Option<&str>,
         spent: &mut Duration,
     ) -> Result<Booted, Failure> {
-        let config = Config::Test {
-            filter: filter.map(str::to_owned),
-            after: after.map(str::to_owned),
+        let config = Config {
+            filter,
+            after,
+            ..ramdisk::test_config()
         };
         let (mut machine, _image) = self.start(&config)?;
         let whole_limit = self.deadline(WHOLE_LIMIT);
@@ -234,14 +236,13 @@ impl<'a> Session<'a> {
                 break watch.end(End::Killed, now);
             }
             match machine.listen(process::POLL) {
-                Heard::Nothing => {}
-                Heard::Bytes(bytes) => {
-                    let mut pieces = splitter.push(&bytes).into_iter();
-                    if let Err(failure) = pieces.try_for_each(|piece| watch.take(piece, now)) {
+                SerialEvent::Nothing => {}
+                SerialEvent::Bytes(bytes) => {
+                    if let Err(failure) = splitter.push(&bytes, |piece| watch.take(piece, now)) {
                         break watch.give_up(failure);
                     }
                 }
-                Heard::End => {
+                SerialEvent::End => {
                     break match machine.end() {
                         Ok(Exit::Debugger) => watch.give_up(Failure::Debugger),
                         Ok(exit) => watch.end(End::Exit(exit), now),

@@ -5,14 +5,17 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
+use kernel_protocol::{
+    config::{Config, Mode},
+    number::Thousands,
+    record::{END_OF_INPUT, Record},
+};
+
 use crate::{
     cli::SoakOptions,
     failure::Failure,
-    machine::{BOOT_LIMIT, Heard},
-    process,
-    ramdisk::Config,
-    record::Record,
-    report::with_thousands,
+    machine::{BOOT_LIMIT, SerialEvent},
+    process, ramdisk,
     serial::{Piece, Splitter},
     session::Session,
     terminal,
@@ -55,7 +58,11 @@ pub fn run(session: &Session, options: &SoakOptions) -> Result<(), Failure> {
 
 /// Boots the kernel, listens to it, and tells it when the time is over.
 fn watch(session: &Session, length: Duration, seed: u64, soak: &mut Soak) -> Result<(), Failure> {
-    let (mut machine, _image) = session.start(&Config::Soak { seed })?;
+    let (mut machine, _image) = session.start(&Config {
+        mode: Mode::Soak,
+        seed,
+        ..ramdisk::test_config()
+    })?;
     let mut splitter = Splitter::default();
     let began = Instant::now();
     let mut shown = began;
@@ -65,7 +72,7 @@ fn watch(session: &Session, length: Duration, seed: u64, soak: &mut Soak) -> Res
             return Err(Failure::Interrupted);
         }
         if !is_told && began.elapsed() >= length && splitter.is_ready() {
-            machine.say(&[terminal::CTRL_D]);
+            machine.say(&[END_OF_INPUT]);
             is_told = true;
         }
         if shown.elapsed() >= SHOW_EACH {
@@ -85,13 +92,11 @@ fn watch(session: &Session, length: Duration, seed: u64, soak: &mut Soak) -> Res
             return Err(Failure::TimedOut { what, limit });
         }
         match machine.listen(process::POLL) {
-            Heard::Nothing => {}
-            Heard::Bytes(bytes) => {
-                for piece in splitter.push(&bytes) {
-                    soak.take(piece, now)?;
-                }
+            SerialEvent::Nothing => {}
+            SerialEvent::Bytes(bytes) => {
+                splitter.push(&bytes, |piece| soak.take(piece, now))?;
             }
-            Heard::End => {
+            SerialEvent::End => {
                 return match machine.end()?.failure() {
                     None => soak.end(),
                     Some(failure) => Err(failure),
@@ -118,7 +123,7 @@ struct Soak {
 }
 
 impl Soak {
-    fn take(&mut self, piece: Piece, now: Duration) -> Result<(), Failure> {
+    fn take(&mut self, piece: Piece<'_>, now: Duration) -> Result<(), Failure> {
         match piece {
             Piece::Text(text) => self.text.extend(text),
             Piece::Record(Record::Ready) => self.heard = now,
@@ -156,8 +161,8 @@ impl Soak {
     fn progress(&self) -> String {
         format!(
             "soak: {} programs of {} operations have passed{}",
-            with_thousands(self.programs as u64),
-            with_thousands(self.operations),
+            Thousands(self.programs as u64),
+            Thousands(self.operations),
             match self.seed {
                 Some(seed) => format!("; the last seed was {seed}"),
                 None => String::new(),
@@ -197,9 +202,11 @@ mod tests {
         let mut soak = Soak::default();
         let mut splitter = Splitter::default();
         for line in lines {
-            for piece in splitter.push(format!("{line}\n").as_bytes()) {
-                soak.take(piece, Duration::from_secs(7)).unwrap();
-            }
+            splitter
+                .push(format!("{line}\n").as_bytes(), |piece| {
+                    soak.take(piece, Duration::from_secs(7))
+                })
+                .unwrap();
         }
         soak
     }

@@ -6,8 +6,7 @@ use std::{
     thread,
 };
 
-/// What stands for the end of what was typed: the byte that Ctrl-D sends.
-pub const CTRL_D: u8 = 0x04;
+use kernel_protocol::record::END_OF_INPUT;
 
 /// Writes to the terminal at once, line end or not.
 pub fn show(bytes: &[u8]) {
@@ -23,7 +22,7 @@ pub fn show_line(line: &str) {
 
 /// The user's terminal.
 pub struct Console {
-    /// What was typed, a line at a time; [`CTRL_D`] at its end.
+    /// What was typed, a line at a time; [`END_OF_INPUT`] at its end.
     lines: Receiver<Vec<u8>>,
 }
 
@@ -40,7 +39,7 @@ impl Console {
                 let mut line = Vec::new();
                 // An unreadable terminal is at its end too.
                 let is_end = !matches!(input.read_until(b'\n', &mut line), Ok(1..));
-                let said = if is_end { vec![CTRL_D] } else { line };
+                let said = if is_end { vec![END_OF_INPUT] } else { line };
                 if sender.send(said).is_err() || is_end {
                     return;
                 }
@@ -49,7 +48,7 @@ impl Console {
         Some(Self { lines })
     }
 
-    /// The lines that were typed since the last call; [`CTRL_D`] stands for the end.
+    /// The lines that were typed since the last call; [`END_OF_INPUT`] stands for the end.
     pub fn lines(&self) -> impl Iterator<Item = Vec<u8>> {
         self.lines.try_iter()
     }

@@ -1,12 +1,11 @@
-//! Which compiler builds the kernel.
+//! The toolchain that builds the kernel.
 //!
-//! The kernel's target needs `core` and `alloc` compiled from source, so it needs the compiler's
-//! own library source, and LLVM's tools for the boot stages. In this order, the first that is
-//! there:
+//! The kernel's target has no compiled `core` and `alloc`, so the toolchain needs their source. The
+//! boot stages need LLVM's tools. The first of these toolchains is taken:
 //!
-//! 1. what `KERNEL_TOOLCHAIN` names: a toolchain of rustup, or a folder with one in it;
-//! 2. an installed nightly of rustup that has the components `rust-src` and `llvm-tools`;
-//! 3. Debian's `rustc-web` and what goes with it, installed when `apt-get` has it;
+//! 1. the one that `KERNEL_TOOLCHAIN` names: a toolchain of rustup, or a folder with a toolchain;
+//! 2. an installed nightly of rustup with the components `rust-src` and `llvm-tools`;
+//! 3. Debian's `rustc-web` with its [packages](Debian::PACKAGES), installed if `apt-get` has them;
 //! 4. the nightly [`PINNED_NIGHTLY`], installed with rustup.
 
 use std::{
@@ -16,33 +15,36 @@ use std::{
 };
 
 use crate::{
-    debian::Debian,
+    debian::{Assembled, Debian},
     failure::Failure,
-    packages::{AptGet, find_program},
+    host::{find_program, host_triple},
+    packages::AptGet,
     process,
     project::Project,
 };
 
-/// The nightly that is installed when nothing else can be had; the boot stages are known to compile
-/// with it.
+/// The nightly that is installed as the last resort. The boot stages compile with it.
 const PINNED_NIGHTLY: &str = "nightly-2026-05-20";
 
-/// A compiler that can build for the kernel's target.
+/// A toolchain that builds for the kernel's target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Toolchain {
-    /// One of rustup's, by its name.
+    /// A toolchain of rustup, by its name.
     Rustup(String),
-    /// The one in a folder with `bin` and `lib`.
+    /// A toolchain in a folder with `bin` and `lib`.
     Folder {
-        /// That folder.
+        /// The folder.
         root: PathBuf,
-        /// What to call it.
+        /// The name for messages.
         name: String,
     },
 }
 
 impl Toolchain {
-    /// Picks the toolchain, installs it when it must be, and says which it took.
+    /// Picks a toolchain, installs it if necessary, and prints its name.
+    ///
+    /// # Errors
+    /// [`Failure::NoToolchain`] if none can be found or installed.
     pub fn prepare(project: &Project) -> Result<Self, Failure> {
         let mut search = Search {
             named: env::var("KERNEL_TOOLCHAIN")
@@ -58,10 +60,12 @@ impl Toolchain {
         Ok(toolchain)
     }
 
-    /// Installs this toolchain's clippy if it must be.
+    /// Installs clippy for this toolchain, unless it has clippy.
+    ///
+    /// # Errors
+    /// [`Failure::NoToolchain`] if clippy cannot be installed.
     pub fn prepare_clippy(&self, project: &Project) -> Result<(), Failure> {
-        let debian = Debian::new("/".into(), project.toolchain());
-        match self {
+        let installed = match self {
             Self::Rustup(name) => {
                 let rustup = find_program("rustup").unwrap_or_else(|| "rustup".into());
                 call_rustup(
@@ -70,31 +74,21 @@ impl Toolchain {
                 )
             }
             Self::Folder { root, .. } if root.join("bin/cargo-clippy").exists() => Ok(()),
-            Self::Folder { .. } => match AptGet::find() {
-                Some(mut apt_get) => apt_get.install(&[Debian::CLIPPY_PACKAGE]),
-                None => Err("there is no apt-get".to_owned()),
-            }
-            .and_then(|()| {
-                debian
-                    .assemble()
-                    .map(drop)
-                    .map_err(|failure| failure.to_string())
-            }),
-        }
-        .map_err(|why| Failure::NoToolchain(format!("{self} has no clippy ({why})")))
+            Self::Folder { .. } => install_debians_clippy(project),
+        };
+        installed.map_err(|why| Failure::NoToolchain(format!("{self} has no clippy ({why})")))
     }
 
-    /// This toolchain's cargo, for a build into the project's bare target folder.
+    /// Returns a command of this toolchain's cargo that builds into the project's bare target folder.
     pub fn cargo(&self, project: &Project, subcommand: &str) -> Command {
-        // Called by its own name: cargo might find the `cargo-clippy` of another toolchain before
-        // ours.
+        // `cargo clippy` could find the `cargo-clippy` of another toolchain first, so the program is
+        // called by its own name.
         let mut command = Command::new(if subcommand == "clippy" {
             "cargo-clippy"
         } else {
             "cargo"
         });
-        // Whoever ran us may have been cargo itself, with another toolchain's settings for its
-        // children.
+        // Cargo may have started this program, with variables that name another toolchain.
         for name in [
             "CARGO",
             "RUSTC",
@@ -113,14 +107,22 @@ impl Toolchain {
                 .env_remove("RUSTUP_TOOLCHAIN"),
         };
         command
-            // Unstable options, for a stable compiler too. Only here: every other build is plain
-            // stable Rust.
+            // Allows unstable options in a stable compiler. All other builds are stable Rust.
             .env("RUSTC_BOOTSTRAP", "1")
             .current_dir(project.root())
             .arg(subcommand)
             .arg("--target-dir")
             .arg(project.bare_target());
         command
+    }
+}
+
+impl From<Assembled> for Toolchain {
+    fn from(assembled: Assembled) -> Self {
+        Self::Folder {
+            root: assembled.folder,
+            name: format!("Debian's rustc {}", assembled.version),
+        }
     }
 }
 
@@ -133,17 +135,20 @@ impl std::fmt::Display for Toolchain {
     }
 }
 
-/// Everything that the choice depends on, so that tests can choose in a world of their own.
+/// The inputs of the choice. Tests give their own.
 struct Search {
+    /// The value of `KERNEL_TOOLCHAIN`.
     named: Option<String>,
     /// The folder of rustup's toolchains.
     rustup_toolchains: Option<PathBuf>,
+    /// The program `rustup`.
     rustup: Option<PathBuf>,
     debian: Debian,
     apt_get: Option<AptGet>,
 }
 
 impl Search {
+    /// Returns the first toolchain in the order of the module's documentation.
     fn pick(&mut self) -> Result<Toolchain, Failure> {
         if let Some(name) = &self.named {
             return self.named(name);
@@ -156,13 +161,13 @@ impl Search {
             return Ok(Toolchain::Rustup(name));
         }
         if let Some(toolchain) = self.debian.assemble()? {
-            return Ok(toolchain);
+            return Ok(toolchain.into());
         }
         let mut tried = Vec::new();
         match &mut self.apt_get {
             Some(apt_get) => match apt_get.install(Debian::PACKAGES) {
                 Ok(()) => match self.debian.assemble()? {
-                    Some(toolchain) => return Ok(toolchain),
+                    Some(toolchain) => return Ok(toolchain.into()),
                     None => tried.push("Debian's packages are too old or incomplete".to_owned()),
                 },
                 Err(why) => tried.push(format!("apt-get: {why}")),
@@ -177,19 +182,20 @@ impl Search {
             None => tried.push("there is no rustup".to_owned()),
         }
         Err(Failure::NoToolchain(format!(
-            "no toolchain for the kernel ({}); install `rustup toolchain install {PINNED_NIGHTLY} -c rust-src -c llvm-tools` or the Debian packages {}",
+            "no toolchain for the kernel ({}); run `rustup toolchain install {PINNED_NIGHTLY} \
+             -c rust-src -c llvm-tools` or install the Debian packages {}",
             tried.join("; "),
             Debian::PACKAGES.join(" ")
         )))
     }
 
-    /// The toolchain that the user named.
+    /// Returns the toolchain that the user named.
     fn named(&self, name: &str) -> Result<Toolchain, Failure> {
         let folder = if name.contains('/') {
-            // Cargo will run elsewhere.
+            // Cargo runs in another folder.
             std::path::absolute(name).map_err(Failure::io("cannot resolve", Path::new(name)))?
         } else {
-            // rustup takes `nightly` for `nightly-x86_64-unknown-linux-gnu`.
+            // rustup accepts `nightly` as short for `nightly-x86_64-unknown-linux-gnu`.
             self.rustup_toolchains
                 .iter()
                 .flat_map(|toolchains| {
@@ -222,7 +228,7 @@ impl Search {
     }
 }
 
-/// The folder of rustup's toolchains, if there is one.
+/// Returns the folder of rustup's toolchains. `None` without rustup.
 fn rustup_toolchains() -> Option<PathBuf> {
     let home = env::var_os("RUSTUP_HOME")
         .map(PathBuf::from)
@@ -230,19 +236,19 @@ fn rustup_toolchains() -> Option<PathBuf> {
     Some(home.join("toolchains")).filter(|folder| folder.is_dir())
 }
 
-/// The name of the newest nightly in `toolchains` that can build the kernel, the pinned one before
-/// all others.
+/// Returns the name of the newest nightly in `toolchains` that is complete. The pinned nightly comes
+/// before all others.
 fn newest_complete_nightly(toolchains: &Path) -> Option<String> {
     fs::read_dir(toolchains)
         .ok()?
         .flatten()
         .filter_map(|entry| entry.file_name().into_string().ok())
         .filter(|name| name.starts_with("nightly") && is_complete(&toolchains.join(name)))
-        // Dates sort as text, and the letters of an undated nightly, the newest, sort after digits.
+        // Dates sort as text. An undated nightly is the newest: its letters sort after digits.
         .max_by_key(|name| (name.starts_with(PINNED_NIGHTLY), name.clone()))
 }
 
-/// Whether the toolchain in `folder` has all that the kernel and its boot stages need.
+/// Returns whether the toolchain in `folder` has all parts that the kernel and its boot stages need.
 fn is_complete(folder: &Path) -> bool {
     let tools = folder.join("lib/rustlib").join(host_triple()).join("bin");
     folder.join("bin/cargo").is_file()
@@ -255,7 +261,7 @@ fn is_complete(folder: &Path) -> bool {
             .all(|tool| tools.join(tool).is_file())
 }
 
-/// Installs the pinned nightly. The error says in a few words why that failed.
+/// Installs the pinned nightly. The error is a line of rustup.
 fn install_pinned(rustup: &Path) -> Result<(), String> {
     eprintln!("run-qemu.sh: installing {PINNED_NIGHTLY} with rustup");
     let components = ["--profile", "minimal", "-c", "rust-src", "-c", "llvm-tools"];
@@ -265,29 +271,33 @@ fn install_pinned(rustup: &Path) -> Result<(), String> {
     )
 }
 
-/// Runs `rustup`. The error says in a few words why that failed.
+/// Installs Debian's clippy, and links it into the assembled toolchain.
+fn install_debians_clippy(project: &Project) -> Result<(), String> {
+    let mut apt_get = AptGet::find().ok_or("there is no apt-get")?;
+    apt_get.install(&[Debian::CLIPPY_PACKAGE])?;
+    Debian::new("/".into(), project.toolchain())
+        .assemble()
+        .map(drop)
+        .map_err(|failure| failure.to_string())
+}
+
+/// Runs `rustup`. The error is rustup's first line that begins with `error`.
 fn call_rustup(rustup: &Path, arguments: &[&str]) -> Result<(), String> {
-    let (status, said) = process::run_quietly(Command::new(rustup).args(arguments))
+    let (status, output) = process::run_quietly(Command::new(rustup).args(arguments))
         .map_err(|failure| failure.to_string())?;
     if status.success() {
         return Ok(());
     }
-    let error = said.lines().find(|line| line.starts_with("error"));
+    let error = output.lines().find(|line| line.starts_with("error"));
     Err(error.map_or_else(|| status.to_string(), str::to_owned))
 }
 
-/// `PATH` with `folder` before all others.
+/// Returns `PATH` with `folder` before all others.
 fn path_with(folder: &Path) -> std::ffi::OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(folder.to_path_buf()).chain(env::split_paths(&path));
-    // Only a folder with `:` in its name cannot be joined; then a compiler of that name is not
-    // found, and said so.
+    // Joining fails only if a folder has `:` in its name. Cargo is then missing, and the error says so.
     env::join_paths(folders).unwrap_or(path)
-}
-
-/// The triple of this machine, as folders of a toolchain are named after it.
-pub fn host_triple() -> String {
-    format!("{}-unknown-linux-gnu", env::consts::ARCH)
 }
 
 #[cfg(test)]

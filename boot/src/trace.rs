@@ -2,7 +2,10 @@
 
 use std::{fs, path::Path};
 
-use ::kernel::trace::TraceError;
+use kernel_protocol::{
+    ramdisk::MAX_TRACE_NAME,
+    trace::{self, TraceError},
+};
 
 use crate::{failure::Failure, project::Project};
 
@@ -56,7 +59,7 @@ pub fn load(project: &Project, chosen: &str) -> Result<Trace, Failure> {
         .unwrap_or_default();
     // It becomes a value in the kernel's configuration, and a name in a ustar archive.
     if name.is_empty()
-        || name.len() > 64
+        || name.len() > MAX_TRACE_NAME
         || !name
             .bytes()
             .all(|byte| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte))
@@ -71,7 +74,7 @@ pub fn load(project: &Project, chosen: &str) -> Result<Trace, Failure> {
 
 /// Checks a trace as the kernel will.
 fn check(bytes: &[u8]) -> Result<(), TraceError> {
-    let trace = ::kernel::trace::Trace::parse(bytes)?;
+    let trace = trace::Trace::parse(bytes)?;
     trace.check(&mut vec![0; trace.slots()])
 }
 

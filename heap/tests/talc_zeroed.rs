@@ -272,6 +272,7 @@ fn only_memory_that_was_in_use_is_cleared() {
         "{bytes} bytes were cleared"
     );
     // A block below the top is cleared completely.
+    // SAFETY: the block is live.
     unsafe { talc.deallocate(blocks[2].as_ptr(), layout) };
     assert_eq!(cleared(&mut talc, SIZE), (blocks[2], SIZE));
     talc.check().unwrap();

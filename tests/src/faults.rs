@@ -110,7 +110,7 @@ kernel_test! {
 
 kernel_test! {
     /// Nor does what lies below the lowest of them.
-    fn the_fence_below_all_spans_cannot_be_touched(should_fault = "in the page below the heap's first span") {
+    fn the_fence_below_all_spans_cannot_be_touched(should_fault = "in the leading guard page of the heap's window") {
         let fence = arenas::window().expect("memory is set up").leading_guard();
         let segment = kernel_addresses().segment_of(fence.start).expect("it is in the window");
         assert_eq!((segment.base, segment.last), (fence.start, fence.end - 1));

@@ -156,7 +156,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn touching_a_returned_page_faults(should_fault = "given back") {
+    fn touching_a_returned_page_faults(should_fault = "that was unmapped") {
         HEAP.reap();
         let block = filled(1, 8 * MIB);
         let address = block.as_ptr().wrapping_add(6 * MIB);

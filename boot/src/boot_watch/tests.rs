@@ -26,16 +26,19 @@ impl Boot {
     fn says(mut self, lines: &[&str]) -> Self {
         for line in lines {
             self.now += Duration::from_secs(1);
-            self.watch.take(piece(line), self.now).unwrap();
+            self.take(line).unwrap();
         }
         self
     }
 
+    fn take(&mut self, line: &str) -> Result<(), Failure> {
+        let text = format!("{line}\n");
+        let piece = Record::parse(line).map_or(Piece::Text(text.as_bytes()), Piece::Record);
+        self.watch.take(piece, self.now)
+    }
+
     fn refuses(mut self, line: &str) -> String {
-        self.watch
-            .take(piece(line), self.now)
-            .unwrap_err()
-            .to_string()
+        self.take(line).unwrap_err().to_string()
     }
 
     fn exits(self, exit: Exit) -> Booted {
@@ -49,13 +52,6 @@ impl Boot {
     fn due_in(&self) -> Option<Duration> {
         self.watch.due().map(|due| due - self.now)
     }
-}
-
-fn piece(line: &str) -> Piece {
-    Record::parse(line).map_or_else(
-        || Piece::Text(format!("{line}\n").into_bytes()),
-        Piece::Record,
-    )
 }
 
 const BEGIN_A: &str = "@begin m::a deadline=10";
@@ -82,7 +78,7 @@ fn a_boot_in_which_all_tests_end_leaves_none() {
             "@end m::b failed instructions=1 frames=5..6 reason=leaked",
             "@done passed=1 failed=1",
         ])
-        .exits(Exit::Failed);
+        .exits(Exit::Kernel(ExitCode::Failed));
     assert_eq!(outcomes(&booted), [("m::a", "passed"), ("m::b", "failed")]);
     assert_eq!(booted.left.unwrap(), 0);
     assert_eq!(booted.results[0].took, Some(Duration::from_secs(1)));
@@ -92,13 +88,16 @@ fn a_boot_in_which_all_tests_end_leaves_none() {
 fn a_filter_that_matches_nothing_is_no_failure_of_the_kernel() {
     let booted = Boot::new()
         .says(&["@ready", "@tests 0", "@done passed=0 failed=0"])
-        .exits(Exit::Success);
+        .exits(Exit::Kernel(ExitCode::Success));
     assert_eq!((booted.results.len(), booted.left.unwrap()), (0, 0));
 }
 
 #[test]
 fn a_test_that_was_to_die_and_did_leaves_the_others_for_the_next_boot() {
-    for exit in [Exit::Panicked, Exit::Faulted] {
+    for exit in [
+        Exit::Kernel(ExitCode::Panicked),
+        Exit::Kernel(ExitCode::Faulted),
+    ] {
         let booted = Boot::new()
             .says(&["@ready", "@tests 3", BEGIN_A, PASS_A])
             .exits(exit);
@@ -110,10 +109,10 @@ fn a_test_that_was_to_die_and_did_leaves_the_others_for_the_next_boot() {
 #[test]
 fn a_test_that_dies_without_a_word_gets_the_verdict_of_its_death_and_keeps_its_text() {
     let deaths = [
-        (Exit::Panicked, "panicked"),
-        (Exit::Faulted, "faulted"),
+        (Exit::Kernel(ExitCode::Panicked), "panicked"),
+        (Exit::Kernel(ExitCode::Faulted), "faulted"),
         (Exit::Reset, "reset"),
-        (Exit::Success, "died"),
+        (Exit::Kernel(ExitCode::Success), "died"),
     ];
     for (exit, how) in deaths {
         let booted = Boot::new()
@@ -177,18 +176,20 @@ fn a_boot_without_a_test_ends_the_session_and_says_why() {
         Failure::Reset.to_string()
     );
     assert_eq!(
-        why(Boot::new().says(&["@ready"]).exits(Exit::Faulted)),
+        why(Boot::new()
+            .says(&["@ready"])
+            .exits(Exit::Kernel(ExitCode::Faulted))),
         Failure::Faulted.to_string()
     );
     let refused = Boot::new()
         .says(&["@ready", "config: no such key"])
-        .exits(Exit::Refused);
+        .exits(Exit::Kernel(ExitCode::Refused));
     assert_eq!(refused.text, "config: no such key\n");
     assert_eq!(why(refused), Failure::Refused.to_string());
     assert!(
         why(Boot::new()
             .says(&["@ready", "@tests 2"])
-            .exits(Exit::Success))
+            .exits(Exit::Kernel(ExitCode::Success)))
         .contains("before its first test")
     );
 }
@@ -228,7 +229,7 @@ fn records_that_contradict_each_other_are_refused() {
     };
     let count = why(
         &["@tests 1", BEGIN_A, PASS_A, "@done passed=0 failed=1"],
-        Exit::Failed,
+        Exit::Kernel(ExitCode::Failed),
     );
     assert!(
         count.contains("counts 0 passed and 1 failed, its records say 1 and 0"),
@@ -236,12 +237,18 @@ fn records_that_contradict_each_other_are_refused() {
     );
     let missing = why(
         &["@tests 2", BEGIN_A, PASS_A, "@done passed=1 failed=0"],
-        Exit::Success,
+        Exit::Kernel(ExitCode::Success),
     );
     assert!(missing.contains("1 of 2 tests have not run"), "{missing}");
-    let more = why(&["@tests 0", BEGIN_A, PASS_A], Exit::Panicked);
+    let more = why(
+        &["@tests 0", BEGIN_A, PASS_A],
+        Exit::Kernel(ExitCode::Panicked),
+    );
     assert!(more.contains("0 tests announced, 1 ended"), "{more}");
-    assert!(why(&[BEGIN_A, PASS_A], Exit::Panicked).contains("no tests were announced"));
+    assert!(
+        why(&[BEGIN_A, PASS_A], Exit::Kernel(ExitCode::Panicked))
+            .contains("no tests were announced")
+    );
 }
 
 #[test]
@@ -255,13 +262,16 @@ fn a_kernel_that_dies_after_its_last_record_is_not_a_success() {
             "@done passed=1 failed=0",
         ])
     };
-    assert_eq!(done().exits(Exit::Success).left.unwrap(), 0);
+    assert_eq!(
+        done().exits(Exit::Kernel(ExitCode::Success)).left.unwrap(),
+        0
+    );
     assert!(matches!(
         done().exits(Exit::Reset).left,
         Err(Failure::Reset)
     ));
     assert!(matches!(
-        done().exits(Exit::Panicked).left,
+        done().exits(Exit::Kernel(ExitCode::Panicked)).left,
         Err(Failure::Panicked)
     ));
     assert!(matches!(
@@ -280,7 +290,7 @@ fn costs_are_counted_in_instructions_whatever_the_counters_step() {
         };
         let booted = Boot::with(scale)
             .says(&["@tests 1", BEGIN_A, PASS_A])
-            .exits(Exit::Panicked);
+            .exits(Exit::Kernel(ExitCode::Panicked));
         booted.results[0].cost.clone().unwrap()
     };
     assert_eq!(cost(1), "3,200 instructions");
@@ -295,7 +305,7 @@ fn frames_are_told_when_a_test_leaves_more_or_fewer() {
             BEGIN_A,
             "@end m::a failed instructions=1 frames=5..7 reason=leaked",
         ])
-        .exits(Exit::Panicked);
+        .exits(Exit::Kernel(ExitCode::Panicked));
     assert_eq!(
         booted.results[0].cost.as_deref(),
         Some("1 instructions, 5 frames before and 7 after")

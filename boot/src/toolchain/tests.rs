@@ -1,8 +1,8 @@
 use super::*;
 use crate::packages::scripts::{calls, script};
 
-/// A machine of its own: a root for Debian's files, rustup's toolchains, and stand-ins for the
-/// installers that write down how they were called.
+/// A machine for one test: a root for Debian's files, a folder for rustup's toolchains, and scripts
+/// that stand in for the installers and log their calls.
 struct World {
     folder: tempfile::TempDir,
 }
@@ -26,7 +26,7 @@ impl World {
         fs::write(file, "").unwrap();
     }
 
-    /// Gives rustup a toolchain with all that the kernel needs, but for `missing`.
+    /// Gives rustup a toolchain with all parts but those whose names contain one of `missing`.
     fn add_rustup_toolchain(&self, name: &str, missing: &[&str]) {
         let host = host_triple();
         let tools = format!("lib/rustlib/{host}/bin");
@@ -44,14 +44,16 @@ impl World {
         }
     }
 
-    /// A shell command that installs Debian's compiler of `version`.
+    /// Returns a shell command that installs Debian's compiler of `version`.
     fn debian_recipe(&self, version: &str) -> String {
         let usr = self.at("debian/usr");
         let usr = usr.display();
         format!(
             "mkdir -p {usr}/bin {usr}/lib/rustlib/{host}/lib {usr}/lib/rustlib/src/rust/library/core
              touch {usr}/lib/rustlib/src/rust/library/core/Cargo.toml
-             for program in cargo rustdoc lld llvm-objcopy llvm-objdump; do touch {usr}/bin/$program; done
+             for program in cargo rustdoc lld llvm-objcopy llvm-objdump; do
+                 touch {usr}/bin/$program
+             done
              printf '#!/bin/sh\\necho rustc {version}\\n' > {usr}/bin/rustc
              chmod +x {usr}/bin/rustc",
             host = host_triple()
@@ -109,7 +111,7 @@ fn the_users_choice_comes_first() {
         world.pick_named("mine").unwrap(),
         Toolchain::Rustup("mine".into())
     );
-    // rustup takes a name without the host's triple.
+    // rustup accepts a name without the host's triple.
     assert_eq!(
         world.pick_named("nightly-2026-01-01").unwrap(),
         Toolchain::Rustup("nightly-2026-01-01".into())
@@ -120,7 +122,7 @@ fn the_users_choice_comes_first() {
 }
 
 #[test]
-fn a_users_choice_that_cannot_do_is_refused_and_not_replaced() {
+fn an_incomplete_choice_of_the_user_is_refused() {
     let world = World::new();
     world.install_debian("1.96.0");
     world.add_rustup_toolchain("bare", &["rust/library"]);
@@ -129,7 +131,7 @@ fn a_users_choice_that_cannot_do_is_refused_and_not_replaced() {
 }
 
 #[test]
-fn a_complete_nightly_comes_before_debian_and_the_pinned_one_before_newer_ones() {
+fn a_complete_nightly_comes_first_and_the_pinned_one_before_all() {
     let world = World::new();
     world.install_debian("1.96.0");
     world.add_rustup_toolchain("stable", &[]);
@@ -150,7 +152,7 @@ fn a_complete_nightly_comes_before_debian_and_the_pinned_one_before_newer_ones()
 }
 
 #[test]
-fn debians_packages_are_installed_once_and_not_asked_for_again() {
+fn debians_packages_are_installed_only_once() {
     let world = World::new();
     script(
         &world.at("apt-get"),
@@ -163,7 +165,7 @@ fn debians_packages_are_installed_once_and_not_asked_for_again() {
     let packages = Debian::PACKAGES.join(" ");
     let install = format!("-qq install --yes --no-install-recommends {packages}");
     assert_eq!(calls(&world.at("apt-get")), ["-qq update", &install]);
-    // With everything in place, nothing is installed and nothing is written.
+    // The second time, nothing is installed and nothing is written.
     let written = fs::metadata(world.at("assembled/bin/rustc"))
         .unwrap()
         .modified()
@@ -180,10 +182,10 @@ fn debians_packages_are_installed_once_and_not_asked_for_again() {
 }
 
 #[test]
-fn the_assembled_toolchain_is_complete_and_names_itself_as_sysroot() {
+fn the_assembled_toolchain_is_complete_and_is_the_sysroot() {
     let world = World::new();
     world.install_debian("1.96.0");
-    // A link of another time is put right.
+    // A wrong link of an earlier run is replaced.
     fs::create_dir_all(world.at("assembled/bin")).unwrap();
     std::os::unix::fs::symlink("/nowhere", world.at("assembled/bin/cargo")).unwrap();
     world.search().pick().unwrap();
@@ -196,7 +198,7 @@ fn the_assembled_toolchain_is_complete_and_names_itself_as_sysroot() {
 }
 
 #[test]
-fn a_compiler_that_is_too_old_is_replaced_by_the_pinned_nightly() {
+fn the_pinned_nightly_replaces_a_compiler_that_is_too_old() {
     let world = World::new();
     world.install_debian("1.85.0");
     script(&world.at("apt-get"), "");
@@ -215,7 +217,7 @@ fn a_compiler_that_is_too_old_is_replaced_by_the_pinned_nightly() {
 }
 
 #[test]
-fn without_a_network_one_line_says_what_failed_and_what_to_install() {
+fn without_a_network_one_line_names_failures_and_packages() {
     let world = World::new();
     script(
         &world.at("apt-get"),
@@ -243,7 +245,7 @@ fn without_a_network_one_line_says_what_failed_and_what_to_install() {
 }
 
 #[test]
-fn without_any_installer_the_line_says_so() {
+fn without_an_installer_the_message_says_so() {
     let said = message(World::new().search().pick());
     assert!(
         said.contains("there is no apt-get; there is no rustup"),

@@ -13,7 +13,7 @@ use super::source::Source;
 use super::tag::Tag;
 use super::zeroed::grants_zeroed;
 
-/// The number of gaps that may fit but need not, and are probed before the source is asked for
+/// The number of gaps that may fit or not, and are probed before the source is asked for
 /// memory.
 const MAX_PROBES: usize = 16;
 
@@ -77,7 +77,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// unsafe {
     ///     talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory)).expect("large enough");
     ///     let block = talc.try_allocate(Layout::from_size_align(40, 64)?).expect("there is room");
-    ///     assert!(block.addr().get().is_multiple_of(64));
+    ///     assert_eq!(block.addr().get() % 64, 0);
     ///     assert_eq!(talc.try_allocate(Layout::new::<[u64; 2048]>()), None);
     /// }
     /// # Ok::<(), core::alloc::LayoutError>(())
@@ -117,10 +117,10 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// is bounded. Only when the source has no more memory is every gap probed that might fit.
     /// Returns `None` if none of those fits either.
     ///
-    /// The source is asked until the request fits, until it fails, or until it has claimed success
-    /// for the eighth time although the heaps are no larger than they were before in this
-    /// allocation. A source that grants small adjacent pieces can thus serve a large request. A
-    /// source that grants small heaps apart from each other is exhausted in vain; its heaps then
+    /// The source is asked until the request fits or the source fails. A call that claims success
+    /// without making the heaps larger than ever before in this allocation is idle; the eighth idle
+    /// call is the last. A source that grants small adjacent pieces can thus serve a large request.
+    /// A source that grants small heaps apart from each other is exhausted in vain; its heaps then
     /// serve other requests.
     ///
     /// # Safety
@@ -149,16 +149,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
         block
     }
 
-    /// Returns whether the fast path serves the layout: without alignment slack and, in builds with
-    /// `hardened`, never. Other requests take the slow path.
+    /// Returns whether the fast path serves the layout: its alignment is at most the unit. With
+    /// `hardened`, every request takes the slow path.
     #[inline]
     fn is_simple(layout: Layout) -> bool {
         layout.align() <= CHUNK_UNIT && cfg!(not(feature = "hardened"))
     }
 
     /// The fast path, which serves most requests: allocates from the first gap of the lowest list
-    /// that is not empty and may hold a gap of this size, if that gap is large enough and `align <=
-    /// CHUNK_UNIT`.
+    /// that is not empty and may hold a gap of this size. Requires that this gap is large enough
+    /// and that `align <= CHUNK_UNIT`.
     #[inline]
     fn allocate_fast(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         if !Self::is_simple(layout) {
@@ -424,8 +424,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// Lets the source decide where a heap ends, after the free range from `base` to the heap's end
-    /// has grown by memory that was in use up to `freed_end`.
+    /// Lets the source decide where a heap ends. The free range from `base` to the heap's end has
+    /// grown by memory that was in use up to `freed_end`.
     ///
     /// # Safety
     /// The range is free, ends its heap at `end`, and is in no list.

@@ -22,12 +22,11 @@ pub(super) trait SharedTalc {
     /// Allocates. Zero-sized requests always succeed.
     #[inline]
     fn allocate_block(&self, layout: Layout) -> Option<NonNull<u8>> {
-        match layout.align().try_into() {
-            Ok(align) if layout.size() == 0 => Some(NonNull::without_provenance(align)),
-            // SAFETY: an alignment is never zero, so the match falls through only for a size that
-            // is not.
-            _ => self.with(|talc| unsafe { talc.allocate(layout) }),
+        if layout.size() == 0 {
+            return NonNull::new(ptr::without_provenance_mut(layout.align()));
         }
+        // SAFETY: the size is not zero.
+        self.with(|talc| unsafe { talc.allocate(layout) })
     }
 
     /// Allocates, and clears the bytes that are not known to be zero.

@@ -117,9 +117,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// the heaps.
     ///
     /// By default, pointers in the heap are trusted to lead to memory, because the allocator does
-    /// not know where its heaps are. A pointer that was overwritten with an address outside all
-    /// memory causes a fault, although the bit of the list, the alignment and the referrer are
-    /// checked before a link is followed. A list that leads back into itself is found.
+    /// not know where its heaps are. The bit of the list, the alignment and the referrer are
+    /// checked before a link is followed. Nevertheless a pointer that was overwritten with an
+    /// address outside all memory causes a fault. A list that leads back into itself is found.
     ///
     /// With `hardened`, pointers are verified before they are followed. All heaps are walked too,
     /// and every redzone, tag, list head and heap record is checked, and all free memory for writes
@@ -165,11 +165,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         )?;
         while let Some(at) = link {
             let address = at.addr().get();
-            ensure(
-                address.is_multiple_of(CHUNK_UNIT),
-                address,
-                Rule::Misaligned,
-            )?;
+            ensure(address % CHUNK_UNIT == 0, address, Rule::Misaligned)?;
             // SAFETY: a link of a list leads to the header of a gap. (A link that is damaged but
             // aligned may fault: see the documentation of `check`.)
             let header = unsafe { at.read() };
@@ -289,6 +285,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
         if !rest.is_empty() {
             // The heap ends with a run of chunks, or with a sliver above one.
+            // SAFETY: a chunk or a gap ends where the heap does.
             let last = unsafe { tag_at(rest.end()) };
             if last.is_allocated() {
                 ensure(!last.is_below_gap(), heap_end, Rule::TagOfRun)?;

@@ -17,7 +17,7 @@ mod enabled {
     ///     ├─ claimed_bytes ─────────────────────────────────────────────────────────┤
     ///     ├─ unavailable_bytes() ────────────────────────────┼─ available_bytes ────┤
     ///     ├─ allocated_bytes ──────┼─ overhead_bytes() ──────┤  (gaps)
-    ///      (as asked for)            tags, padding, slivers, list heads
+    ///      (as requested)            tags, padding, slivers, list heads
     /// ```
     ///
     /// Sizes are in bytes. Totals wrap around.

@@ -20,8 +20,8 @@ use super::bitfield::BitField;
 use super::gap_header::{Gap, GapHeader, Link};
 use super::hardened::{Findings, Heaps};
 
-/// The number of gaps that are probed in the lowest suitable list, where a gap may fit, before a
-/// gap that certainly fits is taken from a higher one.
+/// The number of probes in the lowest list where a gap may fit, before a gap that certainly fits is
+/// taken from a higher list.
 const MAX_NEAR_PROBES: usize = 4;
 
 /// The free lists of all heaps: a doubly linked list of gaps for each bin, latest first. Slivers
@@ -190,7 +190,8 @@ impl<B: Binning> FreeLists<B> {
     }
 
     /// Returns the first gap of the lowest list that is not empty and may contain gaps of `size`
-    /// bytes, with the list's head, if that gap is large enough. Most requests need no more.
+    /// bytes, with the list's head. Returns `None` if that gap is too small. Most requests need no
+    /// more.
     #[inline]
     pub(super) fn first_for(&self, size: usize) -> Option<(*mut Link, Gap)> {
         #[cfg(test)]
@@ -223,7 +224,7 @@ impl<B: Binning> FreeLists<B> {
             match next {
                 Some(next) => (*next.as_ptr()).referrer = head,
                 None => {
-                    let bin = head.offset_from_unsigned(self.heads) as u32;
+                    let bin = head.offset_from(self.heads) as u32;
                     hint::assert_unchecked(bin < B::BIN_COUNT);
                     self.available.clear_bit(bin);
                 }

@@ -64,6 +64,20 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
         Some(TalcGuard { talc })
     }
 
+    /// Runs `work` while the lock is held. Misuse that `work` finds is reported when the lock is
+    /// free again, so that the hook may allocate.
+    ///
+    /// # Safety
+    /// As for [`TalcGuard::as_mut`]: `work` neither replaces nor drops the allocator or its source.
+    #[inline]
+    pub unsafe fn run_locked<T>(&self, work: impl FnOnce(&mut Talc<S, B>) -> T) -> T {
+        let mut talc = self.mutex.lock();
+        let (result, reports) = talc.deferring(work);
+        drop(talc);
+        reports.report();
+        result
+    }
+
     /// Returns the allocator. `&mut self` proves that the lock is free.
     #[inline]
     pub fn get_mut(&mut self) -> &mut Talc<S, B> {
@@ -170,11 +184,9 @@ impl<R: RawMutex, S: Source, B: Binning> SharedTalc for TalcLock<R, S, B> {
 
     #[inline]
     fn with<T>(&self, work: impl FnOnce(&mut Talc<S, B>) -> T) -> T {
-        let mut talc = self.mutex.lock();
-        let (result, reports) = talc.deferring(work);
-        drop(talc);
-        reports.report();
-        result
+        // SAFETY: the methods of `SharedTalc` pass closures that call methods of the allocator.
+        // None of them replaces it or its source.
+        unsafe { self.run_locked(work) }
     }
 }
 

@@ -59,6 +59,7 @@ pub(crate) mod owner;
 #[cfg(test)]
 mod probe_tests;
 mod reallocate;
+mod reclaim;
 pub mod source;
 mod tag;
 mod walk;
@@ -88,6 +89,7 @@ pub mod base {
 /// The allocator behind a lock.
 pub mod sync {
     pub use super::lock::{TalcGuard, TalcLock};
+    pub use super::reclaim::{Reclaim, Reclaiming};
 }
 
 /// A [`sync::TalcLock`] with the [`DefaultBinning`].

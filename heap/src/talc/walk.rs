@@ -57,9 +57,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     found      no          first          second         no
     /// ```
     ///
-    /// With *g* gaps in all heaps and *n* of them in the range, the first gap takes time in
-    /// proportion to *g*, and all of them to *g* + *g* × *n* / 64. The iterator needs about one
-    /// kibibyte of stack and no heap memory.
+    /// Let *g* be the number of gaps in all heaps, and *n* of those in the range. The first gap
+    /// takes time in proportion to *g*, and all of them to *g* + *g* × *n* / 64. The iterator needs
+    /// about one kibibyte of stack and no heap memory.
     pub fn gaps_in(&self, range: Span) -> impl Iterator<Item = Span> {
         self.gaps_by_address(range).map(gap_span)
     }

@@ -49,7 +49,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         }
     }
 
-    /// The fast path: a segment is found, and the tags to divide it are cached.
+    /// Allocates on the fast path: a segment is found, and the tags to divide it are cached.
     fn alloc_fast(
         &self,
         policy: AllocPolicy,
@@ -58,18 +58,18 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     ) -> Result<usize> {
         let space = round_up(size, self.quantum)?;
         let mut state = self.lock();
-        if state.is_ready()
-            && let Some((list, segment)) = find(&state.free_lists, space)
-        {
-            let base = segment.start.get();
-            state.carve_front(segment, list, space);
-            return Ok(base);
+        if state.is_ready() {
+            if let Some((list, segment)) = find(&state.free_lists, space) {
+                let base = segment.start.get();
+                state.carve_front(segment, list, space);
+                return Ok(base);
+            }
         }
         drop(state);
         self.alloc_slow(policy, size)
     }
 
-    /// The slow path: it may refill tags, import a span and call the reclaim hook.
+    /// Allocates on the slow path: may refill tags, import a span and call the reclaim hook.
     #[inline(never)]
     fn alloc_slow(&self, policy: AllocPolicy, size: usize) -> Result<usize> {
         self.allocate(&Request::plain(size, self.quantum)?, policy)
@@ -136,7 +136,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// [`Error::AllocatorError`].
     pub fn xalloc_at(&self, base: usize, size: usize) -> Result<()> {
         let space = round_up(size, self.quantum)?;
-        if !base.is_multiple_of(self.quantum) {
+        if base % self.quantum != 0 {
             return Err(Error::UnalignedBase {
                 base,
                 quantum: self.quantum,
@@ -352,12 +352,20 @@ impl State {
     }
 
     /// Returns the segment that contains `address`. O(log spans + segments of the span).
+    ///
+    /// The search ends even in damaged tags, as long as their links lead to tags: fault handlers use
+    /// it too.
     pub(super) fn segment_containing(&self, address: usize) -> Option<TagRef> {
         let mut segment = self.spans.containing(address)?.above();
         while segment.last.get() < address {
-            segment = segment.above();
+            let above = segment.above();
+            // The next segment lies above. If not, the links may form a cycle.
+            if above.start.get() <= segment.last.get() {
+                return None;
+            }
+            segment = above;
         }
-        Some(segment)
+        segment.contains(address).then_some(segment)
     }
 }
 

@@ -6,7 +6,7 @@
 /// rounded up to the quantum.
 ///
 /// The picture shows a layout of size 0x3000, aligned to 0x4000 with a phase of 0x2000. It must not
-/// cross a multiple of 0x1_0000, and it has bounds. One range satisfies all that:
+/// cross a multiple of `0x1_0000`, and it has bounds. One range satisfies all that:
 ///
 /// ```text
 ///              0x8000          0xc000          0x1_0000        0x1_4000        0x1_8000

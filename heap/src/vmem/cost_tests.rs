@@ -94,7 +94,7 @@ fn pairs(live: usize, policy: AllocPolicy) -> usize {
 }
 
 #[test]
-fn pairs_of_alloc_and_free_take_no_more_probes_with_more_segments() {
+fn alloc_and_free_take_no_more_probes_with_more_segments() {
     for policy in [InstantFit, BestFit] {
         let few = pairs(10, policy);
         for live in [1000, 100_000] {

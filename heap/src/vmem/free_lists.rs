@@ -25,8 +25,6 @@ const LISTS: usize = EXACT + (usize::BITS as usize - EXACT_LOG2) * CLASSES;
 const BITMAP_WORDS: usize = usize::BITS as usize * CLASSES / 64;
 const LIST_SLOTS: usize = BITMAP_WORDS * 64;
 
-const _: () = assert!(LISTS < LIST_SLOTS && LIST_SLOTS.is_power_of_two());
-
 /// The free segments of an arena, by size class.
 pub(super) struct FreeLists {
     /// The first member of each list. Members are doubly linked by `left` and `right`.
@@ -41,6 +39,7 @@ pub(super) struct FreeLists {
 
 impl FreeLists {
     pub(super) const fn new(shift: u32) -> Self {
+        const { assert!(LISTS < LIST_SLOTS && LIST_SLOTS.is_power_of_two()) };
         Self {
             heads: [None; LIST_SLOTS],
             bitmap: [0; BITMAP_WORDS],
@@ -292,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_sufficient_list_skips_at_most_one_list_that_may_fit() {
+    fn the_first_sufficient_list_skips_at_most_one_possible_list() {
         let lists = FreeLists::new(0);
         for size in sizes() {
             let sure = lists.first_sufficient_list(size);

@@ -110,10 +110,10 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     ) -> Result<(Locked<'_, L>, TagRef, usize)> {
         let layout = request.import_layout(self.import_quantum, 0)?;
         let borrowed = self.import_span(source, request, layout);
-        if borrowed.is_err()
-            && let Some(layout) = request.import_layout_at_min(self.import_quantum)
-        {
-            return self.import_span(source, request, layout).or(borrowed);
+        if borrowed.is_err() {
+            if let Some(layout) = request.import_layout_at_min(self.import_quantum) {
+                return self.import_span(source, request, layout).or(borrowed);
+            }
         }
         borrowed
     }
@@ -164,7 +164,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         if len == 0 {
             return Err(Error::AllocZeroSize);
         }
-        if !(base | len).is_multiple_of(quantum) {
+        if (base | len) % quantum != 0 {
             return Err(Error::UnalignedSpan { base, len, quantum });
         }
         let last = base
@@ -232,9 +232,10 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         if keep == 0 {
             (state, given_back) = self.release_free_tail(state, source, span);
         }
-        while state.idle.len() > keep
-            && let Some(span) = state.idle.oldest_not_busy()
-        {
+        while state.idle.len() > keep {
+            let Some(span) = state.idle.oldest_not_busy() else {
+                break;
+            };
             let (base, last, size) = (span.start.get(), span.last.get(), span.size());
             // The span leaves the arena first: as soon as the source has it, another thread may
             // import it again.

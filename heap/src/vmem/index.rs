@@ -397,14 +397,10 @@ unsafe fn empty_slots<T>(page: NonNull<Page>) -> NonNull<[Cell<Option<T>>; PER_P
     const { assert!(size_of::<Cell<Option<T>>>() == size_of::<usize>()) };
     let slots = page.cast::<[Cell<Option<T>>; PER_PAGE]>();
     for slot in 0..PER_PAGE {
-        // SAFETY: a slot has the size of a `usize`, so `PER_PAGE` slots fit into the page, which
-        // the caller passes valid and unshared.
-        unsafe {
-            slots
-                .cast::<Cell<Option<T>>>()
-                .add(slot)
-                .write(Cell::new(None))
-        };
+        // SAFETY: a slot has the size of a `usize`, so `PER_PAGE` slots fit into the page.
+        let slot = unsafe { slots.cast::<Cell<Option<T>>>().add(slot) };
+        // SAFETY: the caller passes the page valid and unshared, and this slot lies in it.
+        unsafe { slot.write(Cell::new(None)) };
     }
     slots
 }

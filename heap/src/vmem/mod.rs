@@ -115,7 +115,7 @@ use state::State;
 /// | `alloc`, `free`, `resize`        | expected O(1), apart from calls to the source |
 /// | `BestFit`                        | the free segments of up to two size classes |
 /// | `NextFit`                        | the segments between the last allocation and this one |
-/// | constrained                      | O(1) if a free or an imported segment is sure to be large enough |
+/// | constrained                      | O(1) if a free or imported segment is sure to fit |
 /// | `add_span`, `contains`, import, release | O(log spans) |
 /// | `xalloc_at`, `segment_of`        | O(log spans + segments of the span) |
 ///
@@ -267,8 +267,8 @@ impl<'label, 'src, A: TagSupply, L: Lock> Arena<'label, 'src, A, L> {
 /// The state of an arena while its lock is held.
 struct Locked<'a, L: Lock + 'a> {
     _guard: L::Guard<'a>,
-    /// No `&mut`: that would have to stay unique until the end of each function that gets a
-    /// `Locked`, although the lock is released when the `Locked` is dropped.
+    /// No `&mut`: a function that drops its `Locked` argument releases the lock before it ends. A
+    /// `&mut` in an argument would have to stay unique until the function ends.
     state: &'a UnsafeCell<State>,
 }
 
@@ -295,19 +295,15 @@ impl<A: TagSupply, L: Lock> Drop for Arena<'_, '_, A, L> {
     /// A span with live allocations stays lent, since its users may still be there. A
     /// [hook](Arena::with_leak_hook) can report them.
     fn drop(&mut self) {
-        if let Some(hook) = self.on_leak
-            && self.state.get_mut().allocated != 0
-        {
-            hook(self.label, self.state.get_mut().allocated);
-        }
         let state = self.state.get_mut();
+        if let Some(hook) = self.on_leak.filter(|_| state.allocated != 0) {
+            hook(self.label, state.allocated);
+        }
         while let Some(span) = state.spans.root() {
             // A span that is still busy stays lent. A call to the source about it panicked or broke
             // the contract, so source and arena may disagree about its size.
-            if state::is_idle(span.above())
-                && !span.busy.get()
-                && let Some(source) = self.source
-            {
+            let is_whole = state::is_idle(span.above()) && !span.busy.get();
+            if let Some(source) = self.source.filter(|_| is_whole) {
                 // SAFETY: the source lent exactly this range, no part of it is allocated, and the
                 // arena forgets it below. After a refusal the range stays lent for good.
                 let _ = unsafe { source.release(span.start.get(), span.size()) };

@@ -237,16 +237,14 @@ mod tests {
             let Some(end) = base.checked_add(layout.size() - 1) else {
                 return false;
             };
-            base.is_multiple_of(quantum)
+            base % quantum == 0
                 && end <= last
                 && base % layout.align() == layout.phase().unwrap_or(0) % layout.align()
                 && base >= layout.min().unwrap_or(0)
                 && end <= layout.max().unwrap_or(usize::MAX)
-                && layout.nocross().is_none_or(|nocross| {
-                    (base..=end)
-                        .skip(1)
-                        .all(|inside| !inside.is_multiple_of(nocross))
-                })
+                && layout
+                    .nocross()
+                    .is_none_or(|nocross| (base..=end).skip(1).all(|inside| inside % nocross != 0))
         })
     }
 

@@ -52,9 +52,8 @@ impl TagCache {
     /// Moves up to `count` tags into a new cache, and returns it.
     pub(super) fn split(&mut self, count: usize) -> Self {
         let mut taken = Self::new();
-        while taken.len < count
-            && let Some(tag) = self.pop()
-        {
+        while taken.len < count {
+            let Some(tag) = self.pop() else { break };
             taken.put(tag);
         }
         taken

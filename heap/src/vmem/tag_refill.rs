@@ -51,9 +51,10 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
             drop(state);
 
             let mut tags = TagCache::new();
-            while tags.len() < missing
-                && let Some(memory) = self.tag_supply.allocate()
-            {
+            while tags.len() < missing {
+                let Some(memory) = self.tag_supply.allocate() else {
+                    break;
+                };
                 // SAFETY: the memory comes from the supply, which lends it to this arena alone, and
                 // is returned by `return_to_supply` only, when no structure contains the tag.
                 tags.put(unsafe { TagRef::new(memory) });

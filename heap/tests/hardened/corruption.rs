@@ -2,6 +2,10 @@
 //! accesses memory outside the heaps, and `check` finds each change outside blocks.
 //!
 //! The heaps lie between guard pages, so that following a wild pointer kills the test.
+//!
+//! `HEAP_CORRUPTIONS=200000 cargo test -p heap --features hardened --test hardened
+//! random_corruption` runs more of them, `HEAP_SEED=…` a single one. With `HEAP_TELL=1` and
+//! `--nocapture`, the last seed shown is the one that was killed.
 
 use std::alloc::Layout;
 use std::ptr::null_mut;
@@ -171,7 +175,7 @@ impl Victim {
     }
 
     /// Returns an address of metadata in most cases, or else any.
-    fn place(&self, random: &mut Random) -> *mut u8 {
+    fn random_address(&self, random: &mut Random) -> *mut u8 {
         let index = random.below(self.heaps.len());
         let heap = self.heaps[index];
         let offset = match random.below(4) {
@@ -206,7 +210,7 @@ impl Victim {
 
     /// Overwrites a byte, a word or a run of bytes. Returns the addresses of changed bytes.
     fn corrupt(&mut self, random: &mut Random) -> Vec<usize> {
-        let place = self.place(random);
+        let place = self.random_address(random);
         let (place, length) = match random.below(4) {
             0 => (place, 1),
             1..3 => (place.wrapping_sub(place.addr() % WORD), WORD),
@@ -225,8 +229,8 @@ impl Victim {
             usize::MAX,
             random.word() as usize,
             // Plausible values: addresses of blocks, gaps and heads, or near them.
-            self.place(random).addr(),
-            self.place(random).addr() & !15,
+            self.random_address(random).addr(),
+            self.random_address(random).addr() & !15,
         ];
         let word = words[random.below(words.len())].to_ne_bytes();
         let mut changed = vec![];
@@ -262,7 +266,7 @@ impl Victim {
     }
 
     /// Calls everything that inspects heaps.
-    fn look(&self) {
+    fn inspect(&self) {
         let _ = self.talc.check();
         let _ = (self.talc.gaps().count(), format!("{:?}", self.talc));
         for &heap in &self.heaps {
@@ -293,7 +297,7 @@ fn corrupt_at_random(seed: u64) {
     for _ in 0..more {
         victim.corrupt(&mut random);
     }
-    victim.look();
+    victim.inspect();
     for _ in 0..30 {
         match random.below(16) {
             0 => victim.move_end(&mut random),
@@ -302,12 +306,12 @@ fn corrupt_at_random(seed: u64) {
             _ => victim.operate(&mut random),
         }
     }
-    victim.look();
+    victim.inspect();
     while let Some((block, layout)) = victim.take(&mut random) {
         // SAFETY: the block is live, or was refused.
         unsafe { victim.talc.deallocate(block, layout) };
     }
-    victim.look();
+    victim.inspect();
     for report in reports() {
         assert!(!report.to_string().is_empty());
     }

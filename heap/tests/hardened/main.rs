@@ -138,7 +138,7 @@ fn random_misuse_among_random_operations_is_reported() {
         let mut random = Random::new(seed);
         let mut scene = Scene::new();
         let mut shadow = Shadow::new();
-        let mut crimes = 0;
+        let mut misuses = 0;
         for _ in 0..2000 {
             match random.below(8) {
                 0..4 => {
@@ -209,13 +209,13 @@ fn random_misuse_among_random_operations_is_reported() {
                             ));
                         }
                     }
-                    crimes += 1;
+                    misuses += 1;
                 }
             }
             assert_eq!(reports(), [], "seed {seed}");
             scene.talc.check().unwrap();
         }
-        assert!(crimes > 100);
+        assert!(misuses > 100);
         shadow.assert_all_intact();
     }
 }

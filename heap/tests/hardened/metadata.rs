@@ -28,6 +28,7 @@ impl Heaps {
         let (mut memory, mut blocks) = (vec![], vec![]);
         for _ in 1..count {
             // The block fills the rest of the earlier heaps.
+            // SAFETY: the size is not zero.
             while unsafe { scene.talc.try_allocate(layout(1000)) }.is_some() {}
             let range = Memory::new(1 << 12);
             // SAFETY: the memory outlives the allocator.

@@ -12,8 +12,8 @@ use crate::common::sizes::FIRST;
 fn a_write_beyond_the_end_is_reported() {
     // The fill bytes, the canary, and the other words of the redzone.
     let size = 90;
-    let tail = chunk_size(size) - CHUNK_OVERHEAD;
-    for offset in [size, size + 1, tail - 1] {
+    let redzone = chunk_size(size) - CHUNK_OVERHEAD;
+    for offset in [size, size + 1, redzone - 1] {
         let mut scene = Scene::new();
         let block = scene.allocate(layout(size));
         // SAFETY: only this test uses the memory.
@@ -31,6 +31,7 @@ fn a_write_beyond_the_end_is_reported() {
         assert_reported(at(block, offset), misuse);
         scene.assert_finds(at(block, offset), misuse);
         // With the original byte, the block is an allocation again.
+        // SAFETY: only this test uses the memory.
         unsafe { at(block, offset).write(FILLING as u8) };
         scene.free(block, layout(size));
         scene.assert_sound();
@@ -38,7 +39,7 @@ fn a_write_beyond_the_end_is_reported() {
     for word in 0..4 {
         let mut scene = Scene::new();
         let block = scene.allocate(layout(size));
-        let place = at(block, tail + word * WORD);
+        let place = at(block, redzone + word * WORD);
         let was = damage(place, 0x41);
         scene.free(block, layout(size));
         let misuse = Misuse::WriteBeyondEnd {
@@ -61,8 +62,8 @@ fn a_long_overflow_is_reported() {
     let block = scene.allocate(layout(96));
     scene.allocate_at_top(layout(300));
     // The string overwrites the redzone, the tag, and the memory above.
-    let tail = at(block, chunk_size(96) - CHUNK_OVERHEAD);
-    let canary = read(tail);
+    let redzone = at(block, chunk_size(96) - CHUNK_OVERHEAD);
+    let canary = read(redzone);
     // SAFETY: only this test uses the memory.
     unsafe { at(block, 96).write_bytes(b'A', 80) };
     scene.free(block, layout(96));
@@ -71,7 +72,7 @@ fn a_long_overflow_is_reported() {
         expected: canary,
         found: usize::from_ne_bytes([b'A'; WORD]),
     };
-    assert_reported(tail, misuse);
+    assert_reported(redzone, misuse);
     scene.assert_usable();
 }
 
@@ -243,12 +244,12 @@ fn check_finds_damage_in_a_heap_at_rest() {
     let gap = scene.allocate(layout(300));
     scene.free(gap, layout(300));
     scene.assert_sound();
-    let tail = at(block, chunk_size(100) - CHUNK_OVERHEAD);
+    let redzone = at(block, chunk_size(100) - CHUNK_OVERHEAD);
     let base_tag = at(scene.memory.base(), FIRST - WORD);
     for (place, found) in [
         (at(block, chunk_size(100) - WORD), 3),
         (at(gap, 40), 1),
-        (tail, 0),
+        (redzone, 0),
         (base_tag, 0),
     ] {
         let was = damage(place, found);

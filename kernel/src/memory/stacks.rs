@@ -1,4 +1,5 @@
-//! The interrupt stacks: the stacks of the exceptions that must not run on the stack they interrupt.
+//! The interrupt stacks: the stacks of the exceptions that must not run on the stack they
+//! interrupt.
 //!
 //! ```text
 //! low addresses                                  high addresses

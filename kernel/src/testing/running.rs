@@ -1,11 +1,13 @@
 //! The test that runs now, and the record of how it ended.
 //!
-//! No locks: a test may die anywhere.
+//! The state is in atomic variables and not behind a lock: a test may die while it holds any lock.
 
 use core::arch::x86_64::_rdtsc;
 use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
+
+use kernel_protocol::record::{self, Outcome, Record};
 
 use super::{Expectation, Test};
 use crate::memory::frames;
@@ -16,60 +18,33 @@ use crate::text::Line;
 /// The longest reason in a record, in bytes.
 const REASON: usize = 400;
 
-/// The test that runs; null when none does.
+/// The test that runs; null between tests.
 static TEST: AtomicPtr<Test> = AtomicPtr::new(ptr::null_mut());
-/// The time stamp counter when it began.
+/// The time-stamp counter at the beginning of the test.
 static BEGAN: AtomicU64 = AtomicU64::new(0);
-/// The frames in use when it began.
+/// The number of frames in use at the beginning of the test.
 static FRAMES: AtomicUsize = AtomicUsize::new(0);
 
-/// How a test ended.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Outcome {
-    Passed,
-    Failed,
-    Panicked,
-    Faulted,
-}
-
-impl Outcome {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Passed => "passed",
-            Self::Failed => "failed",
-            Self::Panicked => "panicked",
-            Self::Faulted => "faulted",
-        }
-    }
-}
-
-/// A test that has ended, and what it took.
+/// A test that has ended, and what it cost.
 pub(super) struct Ended {
     test: &'static Test,
     instructions: u64,
+    /// The number of frames that were in use before it.
     frames: usize,
 }
 
-/// The line that tells the host how a test ended.
-pub(super) struct Record<'a> {
-    ended: Ended,
-    outcome: Outcome,
-    /// The frames in use afterwards.
-    frames: usize,
-    reason: Option<&'a dyn fmt::Display>,
-}
-
+/// Notes that `test` begins.
 pub(super) fn begin(test: &'static Test) {
     FRAMES.store(frames::usage().used(), Ordering::Relaxed);
     BEGAN.store(time_stamp(), Ordering::Relaxed);
     TEST.store(ptr::from_ref(test).cast_mut(), Ordering::Release);
 }
 
-/// Ends the test that runs.
+/// Notes that the running test has ended, and returns it. `None` between tests.
 pub(super) fn end() -> Option<Ended> {
     let now = time_stamp();
     let test = TEST.swap(ptr::null_mut(), Ordering::Acquire);
-    // SAFETY: it is null or came from a `&'static Test`.
+    // SAFETY: `begin` stores only pointers made of a `&'static Test`; otherwise it is null.
     let test = unsafe { test.as_ref() }?;
     Some(Ended {
         test,
@@ -78,8 +53,8 @@ pub(super) fn end() -> Option<Ended> {
     })
 }
 
-/// Tells the host how the test that runs has ended, if one runs, when the kernel dies for `reason`.
-/// Waits for no lock.
+/// Tells the host how the running test ended, when the kernel dies for `reason`. Does nothing between
+/// tests. Takes no lock.
 pub(super) fn died(crash: Crash, reason: &dyn fmt::Display) {
     let Some(ended) = end() else { return };
     let (unexpected, expected) = match (crash, ended.test.expectation) {
@@ -95,53 +70,36 @@ pub(super) fn died(crash: Crash, reason: &dyn fmt::Display) {
     } else {
         unexpected
     };
-    // Whoever died may hold the lock of the frames: then what there was before must do.
+    // The dying code may hold the lock of the frames. The count before the test then stands in.
     let frames = frames::try_usage().map_or(ended.frames, |usage| usage.used());
-    println_unlocked!(
-        "{}",
-        ended.record(outcome, frames, (!as_expected).then_some(reason))
-    );
+    let reason = (!as_expected).then_some(reason);
+    ended.report(outcome, frames, reason, |record| {
+        println_unlocked!("{record}");
+    });
 }
 
-/// Under `-icount shift=0` this counts instructions.
+/// Returns the time-stamp counter. Under QEMU's `-icount shift=0` it counts instructions.
 fn time_stamp() -> u64 {
-    // SAFETY: every CPU with 64-bit mode has the instruction.
+    // SAFETY: every CPU with 64-bit mode has the `rdtsc` instruction.
     unsafe { _rdtsc() }
 }
 
 impl Ended {
-    pub fn record(
+    /// Calls `write` with the record of how the test ended. `frames` are in use now.
+    pub(super) fn report(
         self,
         outcome: Outcome,
         frames: usize,
         reason: Option<&dyn fmt::Display>,
-    ) -> Record<'_> {
-        Record {
-            ended: self,
+        write: impl FnOnce(Record<'_>),
+    ) {
+        let reason = reason.map(Line::<REASON>::of);
+        write(Record::End(record::Ended {
+            name: self.test.name(),
             outcome,
-            frames,
-            reason,
-        }
-    }
-}
-
-impl fmt::Display for Record<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Ended {
-            test,
-            instructions,
-            frames,
-        } = self.ended;
-        write!(
-            f,
-            "@end {} {} instructions={instructions} frames={frames}..{}",
-            test.name(),
-            self.outcome.name(),
-            self.frames
-        )?;
-        match self.reason {
-            Some(reason) => write!(f, " reason={}", Line::<REASON>::of(reason).as_str()),
-            None => Ok(()),
-        }
+            instructions: self.instructions,
+            frames: (self.frames as u64, frames as u64),
+            reason: reason.as_ref().map(Line::as_str),
+        }));
     }
 }

@@ -9,9 +9,9 @@
 //!     a gap in list n
 //! ```
 //!
-//! A link is followed if a gap may begin where it leads (in a heap, aligned, with enough room), and
-//! the gap names the link as its referrer. For a list head, the bit of the list must agree too. The
-//! bit lies in the allocator, not in the heap, and so protects the head.
+//! A link is followed under two conditions: a gap may begin where it leads (in a heap, aligned,
+//! with enough room), and the gap names the link as its referrer. For a list head, the bit of the
+//! list must agree too. The bit lies in the allocator, not in the heap, and so protects the head.
 
 use core::ptr::NonNull;
 
@@ -30,7 +30,7 @@ impl<B: Binning> FreeLists<B> {
         let address = header.addr().get();
         let heap = self.heap_of(address)?;
         let has_room = heap.end.addr().get() - address >= MIN_CHUNK;
-        (has_room && address.is_multiple_of(CHUNK_UNIT)).then_some(heap)
+        (has_room && address % CHUNK_UNIT == 0).then_some(heap)
     }
 
     /// Verifies that a gap's referrer leads to it, and that the next gap in the list names it.
@@ -82,10 +82,9 @@ impl<B: Binning> FreeLists<B> {
             let field = &raw const (*gap.header().as_ptr()).referrer;
             (field.addr(), field.read())
         };
-        if let Some(bin) = self.bin_of_head(found)
-            && bin == Self::expected_bin(gap.size())
-            && let Err(report) = self.verify_head(bin)
-        {
+        let bin = self.bin_of_head(found);
+        let bin = bin.filter(|&bin| bin == Self::expected_bin(gap.size()));
+        if let Some(Err(report)) = bin.map(|bin| self.verify_head(bin)) {
             return report;
         }
         let misuse = Misuse::DamagedGap {
@@ -114,8 +113,9 @@ impl<B: Binning> FreeLists<B> {
     /// Returns whether the head of a list agrees with the list's bit, and the gap that the head
     /// leads to names it.
     ///
-    /// The check suffices: the bit lies in the allocator, not in the heap, and of all places where
-    /// a gap may begin, only the first gap of the list has the head's address as its referrer.
+    /// The check suffices, because the bit lies in the allocator and not in the heap. Of all places
+    /// where a gap may begin, only the first gap of the list has the head's address as its
+    /// referrer.
     #[inline]
     pub(super) fn has_intact_head(&self, bin: u32) -> bool {
         let (head, available) = self.list(bin);
@@ -141,12 +141,13 @@ impl<B: Binning> FreeLists<B> {
     /// `link` is a list head, or in a gap that was [verified](Self::verify).
     pub(super) unsafe fn verify_link(&self, link: *mut Link) -> Result<Option<Gap>, Report> {
         // SAFETY: a list head, or the link of a verified gap, is memory of a heap.
-        if let Some(header) = unsafe { link.read() }
-            && let Some(heap) = self.heap_with_room_at(header)
-            // SAFETY: it is a word of a heap.
-            && unsafe { (*header.as_ptr()).referrer } == link
-        {
-            return self.verify_in(heap, header.cast(), Some(link)).map(Some);
+        if let Some(header) = unsafe { link.read() } {
+            if let Some(heap) = self.heap_with_room_at(header) {
+                // SAFETY: the header is in a heap, which has room for it.
+                if unsafe { (*header.as_ptr()).referrer } == link {
+                    return self.verify_in(heap, header.cast(), Some(link)).map(Some);
+                }
+            }
         }
         // SAFETY: the link is a list head or in a gap that was verified.
         unsafe { self.diagnose_unfollowed(link) }

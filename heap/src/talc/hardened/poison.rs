@@ -57,10 +57,10 @@ pub(super) unsafe fn check_poison(
     let words = unsafe { core::slice::from_raw_parts(first.as_ptr(), count) };
     // Groups of words are compared with vector instructions, and then the words of the first group
     // that differs.
-    let (chunks, rest) = words.as_chunks::<16>();
+    let mut chunks = words.chunks_exact(16);
     let is_changed =
-        |words: &&[usize; 16]| words.iter().fold(0, |all, word| all | (word ^ POISON)) != 0;
-    let words = chunks.iter().find(is_changed).map_or(rest, |chunk| chunk);
+        |words: &&[usize]| words.iter().fold(0, |all, word| all | (word ^ POISON)) != 0;
+    let words = chunks.find(is_changed).unwrap_or(chunks.remainder());
     match words.iter().find(|&&word| word != POISON) {
         None => Ok(()),
         Some(word) => Err(Report {

@@ -78,7 +78,7 @@ impl<B: Binning> FreeLists<B> {
     pub(super) fn verify(&self, base: NonNull<u8>) -> Result<Gap, Report> {
         let address = base.addr().get();
         match self.heap_of(address) {
-            Some(heap) if address.is_multiple_of(CHUNK_UNIT) => self.verify_in(heap, base, None),
+            Some(heap) if address % CHUNK_UNIT == 0 => self.verify_in(heap, base, None),
             Some(_) => damaged_gap(address, None, address),
             None => Err(self.diagnose_foreign_pointer(address)),
         }
@@ -173,7 +173,7 @@ impl<B: Binning> FreeLists<B> {
             return Err(self.diagnose_foreign_pointer(address));
         };
         let size = chunk_size(layout.size());
-        let is_possible = address.is_multiple_of(CHUNK_UNIT) && size <= distance(base, heap.end);
+        let is_possible = address % CHUNK_UNIT == 0 && size <= distance(base, heap.end);
         // SAFETY: the heap has `size` bytes above `base`.
         let end = is_possible.then(|| unsafe { base.byte_add(size) });
         let redzone = Redzone::new(self.key(), address, size, layout);

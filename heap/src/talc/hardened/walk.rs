@@ -82,9 +82,8 @@ impl<B: Binning> FreeLists<B> {
 
         if tag.is_allocated() && found == tag.word(end) {
             return match redzone {
-                // SAFETY: the redzone fits the room, so the heap has `redzone.size` bytes below
-                // `end`.
                 Some(redzone) if has_redzone => {
+                    // SAFETY: the redzone fits the room, so the heap reaches down to the base.
                     Ok(Part::Chunk(unsafe { end.byte_sub(redzone.size) }, redzone))
                 }
                 _ => Err(Report {

@@ -58,8 +58,8 @@ const RESERVED_FOR_REFILL: usize = 16;
 /// arena uses it.
 ///
 /// A page must stay mapped at the same address while the pool has it. One tag in use pins its page,
-/// and with it up to 62 free tags, so a pool with few tags in use may still have many pages. The
-/// pool takes tags from pages in use first, so that other pages can become empty.
+/// with up to 62 free tags. A pool with few tags in use may therefore still have many pages. It
+/// takes tags from pages in use first, so that other pages can become empty.
 pub struct TagPool<L: Lock, P: PageSupply, const RESERVE: usize = 64> {
     lock: L,
     pages: P,

@@ -32,7 +32,7 @@ pub(super) struct Header {
     after: Option<NonNull<Header>>,
 }
 
-const _: () = assert!(size_of::<Header>().is_multiple_of(align_of::<BoundaryTag>()));
+const _: () = assert!(size_of::<Header>() % align_of::<BoundaryTag>() == 0);
 
 /// A stack of free tags. The memory of each contains a pointer to the next.
 struct FreeTags(Option<NonNull<BoundaryTag>>);
@@ -186,15 +186,11 @@ impl TagPages {
 /// The page is valid for writes, and no other code uses it.
 pub(super) unsafe fn format(page: NonNull<Page>) -> NonNull<Header> {
     let mut free = FreeTags(None);
+    // SAFETY: a header fits into the page. Its size is a multiple of a tag's alignment.
+    let tags = unsafe { page.cast::<Header>().add(1) }.cast::<BoundaryTag>();
     for number in (0..PER_PAGE).rev() {
-        // SAFETY: the size of the header is a multiple of a tag's alignment, and `PER_PAGE` tags
-        // fit into the page after it.
-        let tag = unsafe {
-            page.cast::<Header>()
-                .add(1)
-                .cast::<BoundaryTag>()
-                .add(number)
-        };
+        // SAFETY: `PER_PAGE` tags fit into the page after the header.
+        let tag = unsafe { tags.add(number) };
         // SAFETY: the caller passes the page unshared, and no other tag lies in this part of it.
         unsafe { free.push(tag) };
     }

@@ -1,44 +1,65 @@
-//! What the host asks for: lines of `key=value` in the file `config` of the RAM disk.
+//! The configuration: lines of `key=value`, which the host writes into the RAM disk and the kernel
+//! reads.
 //!
-//! A line that starts with `#` is a comment. A key that is not known, is there twice or has a value
-//! that is not understood is refused: a misspelt filter must not run all tests.
+//! A line that starts with `#` is a comment. An unknown or repeated key is an error, and so is a value
+//! that its key does not allow: a misspelt filter must not run all tests.
 
 use core::fmt;
 use core::num::NonZero;
 
-/// What the kernel is to do.
+/// What the kernel does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
-    /// Demonstrate.
+    /// It runs the demonstration.
     #[default]
     Demo,
-    /// Run tests.
+    /// It runs tests.
     Test,
-    /// Run random programs until the host says that it is enough.
+    /// It runs random programs until the host sends a byte.
     Soak,
 }
 
-/// The configuration.
+impl Mode {
+    const ALL: [Self; 3] = [Self::Demo, Self::Test, Self::Soak];
+
+    fn name(self) -> &'static str {
+        match self {
+            Self::Demo => "demo",
+            Self::Test => "test",
+            Self::Soak => "soak",
+        }
+    }
+
+    fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|mode| mode.name() == name)
+    }
+}
+
+/// The configuration of one boot.
+///
+/// [`Display`](fmt::Display) writes the mode, and a line for each value other than the default.
+/// [`parse`](Self::parse) reads those lines. A text value has no line break, and no space at its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config<'a> {
-    /// `mode=demo|test|soak`: what to do; `demo` if absent.
+    /// `mode=demo|test|soak`: what the kernel does. The default is `demo`.
     pub mode: Mode,
-    /// `filter=SUBSTRING`: only tests whose names contain it; all if absent.
+    /// `filter=SUBSTRING`: runs only tests whose names contain it. The default is all tests.
     pub filter: Option<&'a str>,
-    /// `after=TESTNAME`: only tests that come after this one.
+    /// `after=TESTNAME`: runs only tests whose names sort after it.
     pub after: Option<&'a str>,
-    /// `trace=NAME`: the trace that the demonstration replays; `cc` if absent.
+    /// `trace=NAME`: the trace that the demonstration replays. The default is `cc`.
     pub trace: &'a str,
-    /// `monitor=yes|no`: whether someone is there to type; `no` if absent.
+    /// `monitor=yes|no`: whether a user can type commands. The default is `no`.
     pub monitor: bool,
-    /// `jobs=yes|no`: `no` skips the main job; `yes` if absent.
+    /// `jobs=yes|no`: `no` skips the demonstration's main job. The default is `yes`.
     pub jobs: bool,
-    /// `ticks-per-instruction=N`: how far the time-stamp counter moves with each instruction, when
-    /// the virtual machine counts them; if absent, it counts time.
+    /// `ticks-per-instruction=N`: how far the time-stamp counter moves with each instruction. Without
+    /// it, the counter counts time.
     pub ticks_per_instruction: Option<NonZero<u64>>,
-    /// `seed=N`: what random programs start from; 0 if absent.
+    /// `seed=N`: the seed of the first random program. The default is 0.
     pub seed: u64,
-    /// `randomisation-seed=N`: what chooses where the heap lies; if absent, nobody can tell beforehand.
+    /// `randomisation-seed=N`: the seed for the address of the heap's window. Without it, the kernel
+    /// chooses an unpredictable address.
     pub randomisation_seed: Option<u64>,
 }
 
@@ -58,7 +79,7 @@ impl Default for Config<'_> {
     }
 }
 
-/// A line that is not understood.
+/// Why a configuration is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum ConfigError<'a> {
     /// The line has no `=`.
@@ -66,17 +87,17 @@ pub enum ConfigError<'a> {
         /// The line.
         line: &'a str,
     },
-    /// There is no such key.
+    /// The key is unknown.
     UnknownKey {
         /// The key.
         key: &'a str,
     },
-    /// The key was there before.
+    /// The key has been on an earlier line.
     Repeated {
         /// The key.
         key: &'a str,
     },
-    /// The key cannot have that value.
+    /// The key does not allow the value.
     BadValue {
         /// The key.
         key: &'a str,
@@ -110,11 +131,43 @@ const KEYS: [&str; 9] = [
     "randomisation-seed",
 ];
 
+impl fmt::Display for Config<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let default = Self::default();
+        writeln!(f, "mode={}", self.mode.name())?;
+        if let Some(filter) = self.filter {
+            writeln!(f, "filter={filter}")?;
+        }
+        if let Some(after) = self.after {
+            writeln!(f, "after={after}")?;
+        }
+        if self.trace != default.trace {
+            writeln!(f, "trace={}", self.trace)?;
+        }
+        if self.monitor != default.monitor {
+            writeln!(f, "monitor={}", yes_or_no(self.monitor))?;
+        }
+        if self.jobs != default.jobs {
+            writeln!(f, "jobs={}", yes_or_no(self.jobs))?;
+        }
+        if let Some(ticks) = self.ticks_per_instruction {
+            writeln!(f, "ticks-per-instruction={ticks}")?;
+        }
+        if self.seed != default.seed {
+            writeln!(f, "seed={}", self.seed)?;
+        }
+        if let Some(seed) = self.randomisation_seed {
+            writeln!(f, "randomisation-seed={seed}")?;
+        }
+        Ok(())
+    }
+}
+
 impl<'a> Config<'a> {
     /// Reads a configuration.
     ///
     /// # Errors
-    /// At the first line that is not understood.
+    /// The first line that is not a comment, not empty and no allowed pair of key and value.
     pub fn parse(text: &'a str) -> Result<Self, ConfigError<'a>> {
         let mut config = Self::default();
         let mut seen = [false; KEYS.len()];
@@ -135,25 +188,18 @@ impl<'a> Config<'a> {
         Ok(config)
     }
 
-    /// Sets a key that is known; `None` if it cannot have that value.
+    /// Sets a key. `None` if the key is unknown or does not allow the value.
     fn set(&mut self, key: &str, value: &'a str) -> Option<()> {
         if value.is_empty() {
             return None;
         }
         match key {
-            "mode" => {
-                self.mode = match value {
-                    "demo" => Mode::Demo,
-                    "test" => Mode::Test,
-                    "soak" => Mode::Soak,
-                    _ => return None,
-                }
-            }
+            "mode" => self.mode = Mode::parse(value)?,
             "filter" => self.filter = Some(value),
             "after" => self.after = Some(value),
             "trace" => self.trace = value,
-            "monitor" => self.monitor = yes_or_no(value)?,
-            "jobs" => self.jobs = yes_or_no(value)?,
+            "monitor" => self.monitor = parse_yes_or_no(value)?,
+            "jobs" => self.jobs = parse_yes_or_no(value)?,
             "ticks-per-instruction" => self.ticks_per_instruction = Some(value.parse().ok()?),
             "seed" => self.seed = value.parse().ok()?,
             "randomisation-seed" => self.randomisation_seed = Some(value.parse().ok()?),
@@ -163,7 +209,11 @@ impl<'a> Config<'a> {
     }
 }
 
-fn yes_or_no(value: &str) -> Option<bool> {
+fn yes_or_no(value: bool) -> &'static str {
+    if value { "yes" } else { "no" }
+}
+
+fn parse_yes_or_no(value: &str) -> Option<bool> {
     match value {
         "yes" => Some(true),
         "no" => Some(false),
@@ -173,11 +223,13 @@ fn yes_or_no(value: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use std::string::ToString;
+
     use super::*;
 
     #[test]
-    fn every_key_is_read() {
-        let text = "# of the host\nmode=test\nfilter=grow::\nafter=grow::in_place\n\n\
+    fn every_key_is_written_and_read() {
+        let text = "mode=test\nfilter=grow::\nafter=grow::in_place\n\
                     trace=git\nmonitor=yes\njobs=no\n\
                     ticks-per-instruction=32\nseed=18446744073709551615\nrandomisation-seed=3\n";
         let expected = Config {
@@ -192,15 +244,37 @@ mod tests {
             randomisation_seed: Some(3),
         };
         assert_eq!(Config::parse(text), Ok(expected));
+        assert_eq!(expected.to_string(), text);
     }
 
     #[test]
     fn an_empty_configuration_is_the_default() {
         assert_eq!(Config::parse(""), Ok(Config::default()));
+        assert_eq!(Config::default().to_string(), "mode=demo\n");
     }
 
     #[test]
-    fn what_is_not_understood_is_refused() {
+    fn each_mode_is_written_and_read() {
+        for mode in Mode::ALL {
+            let config = Config {
+                mode,
+                ..Config::default()
+            };
+            assert_eq!(Config::parse(&config.to_string()), Ok(config));
+        }
+    }
+
+    #[test]
+    fn comments_and_empty_lines_are_skipped() {
+        let config = Config {
+            seed: 3,
+            ..Config::default()
+        };
+        assert_eq!(Config::parse("# mode=test\n\n seed=3 \n"), Ok(config));
+    }
+
+    #[test]
+    fn a_line_that_is_no_allowed_pair_is_refused() {
         let refused = [
             ("filter", ConfigError::NoValue { line: "filter" }),
             ("fliter=x", ConfigError::UnknownKey { key: "fliter" }),

@@ -1,25 +1,23 @@
 use core::alloc::Layout;
+use std::{fs, vec, vec::Vec};
 
-use super::{Operation, Trace, TraceError};
+use super::{Header, Operation, Trace, TraceError, put_number};
 
-/// A trace of these operations, each a list of numbers.
+/// Returns a trace whose operations are these numbers.
 fn trace(operations: u32, slots: u32, peak: u64, numbers: &[u64]) -> Vec<u8> {
-    let mut bytes = b"HEAPTRC1".to_vec();
-    bytes.extend(operations.to_le_bytes());
-    bytes.extend(slots.to_le_bytes());
-    bytes.extend(peak.to_le_bytes());
+    let header = Header {
+        operations,
+        slots,
+        peak,
+    };
+    let mut bytes = header.encode().to_vec();
     for &number in numbers {
-        let mut rest = number;
-        while rest > 0x7f {
-            bytes.push(rest as u8 | 0x80);
-            rest >>= 7;
-        }
-        bytes.push(rest as u8);
+        put_number(number, &mut |byte| bytes.push(byte));
     }
     bytes
 }
 
-/// Two slots, every kind of operation.
+/// The numbers of a trace with two slots and every kind of operation.
 const NUMBERS: [u64; 13] = [1, 0, 100, 3, 1, 1, 300, 12, 3, 0, 1000, 2, 1];
 
 fn check(bytes: &[u8]) -> Result<(), TraceError> {
@@ -60,7 +58,7 @@ fn a_trace_cut_off_anywhere_is_refused() {
 }
 
 #[test]
-fn every_damage_has_its_error() {
+fn each_kind_of_damage_has_its_error() {
     let operation = 0;
     let damaged: [(&[u64], TraceError); 9] = [
         (&[4, 0], TraceError::UnknownOperation { operation, code: 4 }),
@@ -135,16 +133,23 @@ fn a_number_of_more_than_64_bits_is_refused() {
 }
 
 #[test]
-fn the_recorded_traces_are_right() {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/traces");
+fn recorded_traces_are_valid_and_encode_to_the_same_bytes() {
+    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../tests/traces");
     let mut found = 0;
-    for entry in std::fs::read_dir(folder).unwrap() {
+    for entry in fs::read_dir(folder).unwrap() {
         let path = entry.unwrap().path();
         if path
             .extension()
             .is_some_and(|extension| extension == "trace")
         {
-            assert_eq!(check(&std::fs::read(&path).unwrap()), Ok(()), "{path:?}");
+            let bytes = fs::read(&path).unwrap();
+            assert_eq!(check(&bytes), Ok(()), "{path:?}");
+            let trace = Trace::parse(&bytes).unwrap();
+            let mut encoded = trace.header.encode().to_vec();
+            for operation in trace.operations() {
+                operation.encode(|byte| encoded.push(byte));
+            }
+            assert!(encoded == bytes, "{path:?}");
             found += 1;
         }
     }
