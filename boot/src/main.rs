@@ -21,6 +21,7 @@
 //! | `lint` | rustfmt, clippy and rustdoc, for the host and for the kernel's target |
 
 mod boot_watch;
+mod ci;
 mod cli;
 mod debian;
 mod demonstration;
@@ -44,6 +45,7 @@ mod serial;
 mod session;
 mod soak;
 mod terminal;
+mod test;
 mod toolchain;
 mod trace;
 
@@ -59,7 +61,7 @@ fn main() -> ExitCode {
     match process::watch_signals().and_then(|()| run(Cli::read()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.is_already_told() {
+            if !failure.is_already_reported() {
                 eprintln!("run-qemu.sh: {failure}");
             }
             ExitCode::from(failure.status())
@@ -71,8 +73,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let project = Project::find()?;
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(options) => demonstration::run(&project, &options),
-        Command::Test(options) => session::command(&project, &options),
-        Command::Image(options) => image::command(&project, &options),
+        Command::Test(options) => test::run(&project, &options),
+        Command::Image(options) => image::run(&project, &options),
         Command::Lint => lint::run(&project),
+        Command::Ci(options) => ci::run(&project, options.long),
     }
 }

@@ -53,7 +53,7 @@ pub fn run(session: &Session, options: &SoakOptions) -> Result<(), Failure> {
     }
     let failed = usize::from(ending.is_err());
     terminal::show_line(&format!("{} passed, {failed} failed", soak.programs));
-    ending.map_err(|failure| Failure::Told(failure.status()))
+    ending.map_err(|failure| Failure::AlreadyReported(failure.status()))
 }
 
 /// Boots the kernel, listens to it, and tells it when the time is over.

@@ -108,13 +108,8 @@ fn grants_that_are_too_small_stay_when_an_allocation_fails() {
     }
 }
 
-<<<<<<< HEAD
-/// Grants page after page: the first as a heap, the others at its end. When there are no more it
-/// says yes, and does nothing.
-=======
 /// Grants page after page: the first as a heap, the others at its end. Without a page left, it
 /// reports success and grants nothing.
->>>>>>> w-source
 #[derive(Debug)]
 struct Adjacent {
     slices: Slices,

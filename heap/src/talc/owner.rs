@@ -46,10 +46,7 @@ impl OwnerRef {
 
     /// Returns whether the source is bound to the allocator with this token, or neither is bound
     /// yet.
-<<<<<<< HEAD
-=======
     #[inline]
->>>>>>> w-source
     pub(crate) fn is_bound_to(&self, token: &OwnerToken) -> bool {
         self.0 == token.0
     }

@@ -19,23 +19,10 @@
 pub use heap::talc::{DefaultBinning, TalcCell, TalcLock, lock_api};
 pub use heap::talc::{min_first_heap_layout, min_first_heap_size};
 
-/// The allocator without a wrapper.
+/// The allocator without a wrapper, and what `heap` adds to it.
 pub mod base {
-    #[cfg(feature = "counters")]
-    pub use heap::talc::base::Counters;
-    pub use heap::talc::base::{CHUNK_UNIT, Reserved, Talc};
-
-    /// How sizes map to bins.
-    pub mod binning {
-        pub use heap::talc::base::binning::{
-            Binning, DefaultBinning, linear_extent_then_linearly_divided_exponential_binning,
-        };
-    }
-
-    /// Sets of bins.
-    pub mod bitfield {
-        pub use heap::talc::base::bitfield::{BitField, TwoLevelBitField};
-    }
+    // All of it, so that `Counters` is here whenever `heap` has its feature `counters`.
+    pub use heap::talc::base::*;
 }
 
 /// The allocator for one thread, without a lock.
