@@ -1,9 +1,10 @@
 #!/bin/sh
 # Instructions per operation of each peer on each workload, without those of the measurement itself
-# (the null peer's); then those of a free and an allocation among many live blocks, for two alignments.
-# Recorded traces are counted with this project's release profile, which has thin LTO, and with Cargo's
-# default release profile, which has not: all peers are built alike.
-# `heap/benches/callgrind.sh [PEER…]`; with FEATURES=hardened in the environment, of `heap` with that.
+# (the null peer's); then those of a free and an allocation among many live blocks, for two
+# alignments. Recorded traces are counted with this project's release profile, which has thin LTO,
+# and with Cargo's default release profile, which has not. All peers are built alike.
+#
+#     heap/benches/callgrind.sh [PEER…]     with FEATURES=hardened in the environment: `heap` with it
 set -eu
 cd "$(dirname "$0")/../.."
 
@@ -16,7 +17,7 @@ programs=$target/release
 counts=$(mktemp -d)
 trap 'rm -r "$counts"' EXIT
 
-# Total instructions of a program; what it prints goes to the file `operations`.
+# Prints the total instructions of a program, whose output goes to the file `operations`.
 count() {
     program=$1; shift
     valgrind --tool=callgrind --callgrind-out-file=/dev/null "$programs/$program" "$@" \
@@ -24,9 +25,10 @@ count() {
     sed -n 's/.*Collected : *//p' "$counts/log"
 }
 
-# A row for each peer, a column for each workload named PREFIX, SUFFIX and something in between; and
-# what they are for the first peer in relation to the second.
-# `table TITLE PREFIX SUFFIX "BETWEEN…" PEER…`
+# Prints a row for each peer and a column for each workload, whose name is PREFIX, a word of BETWEEN
+# and SUFFIX; then the first peer in relation to the second.
+#
+#     table TITLE PREFIX SUFFIX "BETWEEN…" PEER…
 table() {
     title=$1 prefix=$2 suffix=$3 workloads=$4; shift 4
     for workload in $workloads; do

@@ -1,14 +1,13 @@
 #!/bin/sh
-# Builds the fuzz targets with AddressSanitizer and runs each for so many seconds, two at a time,
-# beginning with the corpus.
+# Builds the fuzz targets with AddressSanitizer, and runs them on the corpus, two at a time.
 #
-#     heap/fuzz/run.sh [SECONDS [TARGET…]]     60 seconds each, if not said otherwise
+#     heap/fuzz/run.sh [SECONDS [TARGET…]]     60 seconds each by default
 #     heap/fuzz/run.sh 300                     five minutes: before a release
 #     heap/fuzz/run.sh 86400                   a day: after larger changes
-#     heap/fuzz/run.sh merge                   puts what was learned into the corpus: as little as reaches it
+#     heap/fuzz/run.sh merge                   merges new inputs into the corpus, and minimises it
 #
-# FEATURES=hardened,… turns on features of `heap`. Needs a nightly compiler and a C++ one (for
-# libFuzzer), and crates.io, but neither `cargo-fuzz` nor the sources of the standard library.
+# FEATURES=hardened,… turns on features of `heap`. Needs a nightly compiler, a C++ compiler (for
+# libFuzzer) and crates.io, but neither `cargo-fuzz` nor the sources of the standard library.
 set -u
 cd "$(dirname "$0")"
 seconds=${1:-60}
@@ -28,7 +27,7 @@ skip() {
 command -v "${CXX:-c++}" >/dev/null || skip 'fuzzing (no C++ compiler for libFuzzer)'
 
 features=$(echo "${FEATURES:-}" | sed 's/[^, ][^, ]*/heap\/&/g')
-# As `cargo fuzz` does.
+# The flags of `cargo fuzz`.
 flags='-Cpasses=sancov-module -Zsanitizer=address --cfg fuzzing
     -Cllvm-args=-sanitizer-coverage-level=4
     -Cllvm-args=-sanitizer-coverage-inline-8bit-counters
@@ -43,24 +42,25 @@ if [ "$seconds" = merge ]; then
     for target in $targets; do
         rm -rf "$output/merged"
         mkdir -p "$output/merged"
-        # Whatever reaches code that nothing shorter reaches; how often it does so is not worth files.
+        # Keep the shortest inputs that reach each edge. Hit counts are not worth further files.
         most=400
         [ "$target" = full_stack ] && most=2000
         "$programs/$target" -set_cover_merge=1 -use_counters=0 -max_len=$most "$output/merged" \
             "corpus/$target" "$output/corpus/$target" >/dev/null 2>&1 || exit 1
         rm -r "corpus/$target"
         mv "$output/merged" "corpus/$target"
-        echo "$target: $(ls "corpus/$target" | wc -l) inputs, $(du -sb "corpus/$target" | cut -f1) bytes"
+        bytes=$(du -sb "corpus/$target" | cut -f1)
+        echo "$target: $(ls "corpus/$target" | wc -l) inputs, $bytes bytes"
     done
     exit 0
 fi
 
-# Steps of the whole stack take many bytes, and short programs do not fill it.
+# Steps of the whole stack take many bytes, and short programs do not fill its memory.
 lengths() {
     case $1 in full_stack) echo -max_len=2000 -len_control=0 ;; *) echo -max_len=600 ;; esac
 }
 
-# New inputs go to the build directory, not into the repository; failing ones to `artifacts`.
+# New inputs go to the build directory, not into the repository. Failing inputs go to `artifacts`.
 run() {
     mkdir -p "$output/corpus/$1" "artifacts/$1" "corpus/$1"
     # shellcheck disable=SC2046 # one argument for each option

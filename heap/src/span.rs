@@ -1,4 +1,4 @@
-//! Half-open address ranges.
+//! Half-open ranges of addresses.
 
 use core::fmt;
 use core::ops::Range;
@@ -12,14 +12,14 @@ use core::ops::Range;
 ///     ^ base: in it                                      ^ end: the first address above it
 /// ```
 ///
-/// A value for reasoning about memory: making one touches nothing and promises nothing. Whatever its
-/// pointers are, a span whose end is not above its base is empty, and all empty spans are equal. An
-/// end is an address too, so the last address of all is in no span.
+/// A value for computing with addresses: making one accesses no memory and promises nothing. A span
+/// whose end is not above its base is empty, and all empty spans are equal. An end is an address
+/// too, so the very last address is in no span.
 ///
-/// Units are bytes, and every operation takes constant time. In the diagrams of the methods `├` is
+/// Units are bytes, and every operation takes constant time. In the diagrams of the methods, `├` is
 /// the first address of a span, and `┤` the first above it.
 ///
-/// Operations that narrow a span keep its pointers' provenance; [`extend`](Span::extend) and
+/// Operations that narrow a span keep the provenance of its pointers. [`extend`](Span::extend) and
 /// [`fit_over`](Span::fit_over) move a pointer to an address that its provenance may not cover.
 ///
 /// ```
@@ -47,32 +47,32 @@ pub struct Span {
     end: *mut u8,
 }
 
-// SAFETY: a span is two addresses; using them is somebody else's unsafe code.
+// SAFETY: a span is two addresses; only unsafe code elsewhere can access memory through them.
 unsafe impl Send for Span {}
-// SAFETY: as above.
+// SAFETY: the same holds for shared references to a span.
 unsafe impl Sync for Span {}
 
 impl Span {
-    /// From `base` up to `end`.
+    /// Returns the addresses from `base` up to `end`.
     #[inline]
     pub const fn new(base: *mut u8, end: *mut u8) -> Self {
         Self { base, end }
     }
 
-    /// Without any address.
+    /// Returns an empty span.
     #[inline]
     pub const fn empty() -> Self {
         Self::new(core::ptr::null_mut(), core::ptr::null_mut())
     }
 
-    /// `size` bytes from `base`, or `None` if the end would be above the last address.
+    /// Returns `size` bytes from `base`, or `None` if the end would be above the last address.
     #[inline]
     pub fn from_base_size(base: *mut u8, size: usize) -> Option<Self> {
         base.addr().checked_add(size)?;
         Some(Self::new(base, base.wrapping_add(size)))
     }
 
-    /// The memory of a slice.
+    /// Returns the memory of a slice.
     ///
     /// ```text
     ///             0x1000  0x1004  0x1008  0x100c  0x1010  0x1014
@@ -85,37 +85,39 @@ impl Span {
         Self::new(base.cast(), base.wrapping_add(slice.len()).cast())
     }
 
-    /// The memory of an array, as [that of a slice](Self::from_slice).
+    /// Returns the memory of an array, as [that of a slice](Self::from_slice).
     #[inline]
     pub fn from_array<T, const N: usize>(array: *mut [T; N]) -> Self {
         Self::from_slice(array)
     }
 
-    /// The lowest address, as in the [diagram](Self). Of an empty span, anything.
+    /// Returns the lowest address, as in the [diagram](Self). The base of an empty span has no
+    /// meaning.
     #[inline]
     pub const fn base(self) -> *mut u8 {
         self.base
     }
 
-    /// The first address above, as in the [diagram](Self). Of an empty span, anything.
+    /// Returns the first address above, as in the [diagram](Self). The end of an empty span has no
+    /// meaning.
     #[inline]
     pub const fn end(self) -> *mut u8 {
         self.end
     }
 
-    /// The number of addresses.
+    /// Returns the number of addresses.
     #[inline]
     pub fn size(self) -> usize {
         self.end.addr().saturating_sub(self.base.addr())
     }
 
-    /// Whether there is no address in it.
+    /// Returns whether the span has no address.
     #[inline]
     pub fn is_empty(self) -> bool {
         self.size() == 0
     }
 
-    /// Whether the address is in it.
+    /// Returns whether the address is in the span.
     ///
     /// ```text
     ///             0x1000   0x2000   0x3000   0x4000
@@ -127,7 +129,7 @@ impl Span {
         self.base <= ptr && ptr < self.end
     }
 
-    /// Whether every address of `other` is in it. All of no addresses are.
+    /// Returns whether every address of `other` is in the span. That is true of an empty `other`.
     ///
     /// ```text
     ///             0x1000   0x2000   0x3000   0x4000   0x5000
@@ -140,7 +142,7 @@ impl Span {
         other.is_empty() || self.base <= other.base && other.end <= self.end
     }
 
-    /// Whether an address is in both.
+    /// Returns whether an address is in both.
     ///
     /// ```text
     ///             0x1000   0x2000   0x3000   0x4000   0x5000
@@ -153,7 +155,7 @@ impl Span {
         !self.fit_within(other).is_empty()
     }
 
-    /// The addresses that are in both.
+    /// Returns the addresses that are in both.
     ///
     /// ```text
     ///             0x1000   0x2000   0x3000   0x4000   0x5000   0x6000
@@ -166,7 +168,7 @@ impl Span {
         self.above(container.base).below(container.end)
     }
 
-    /// The smallest span that has all addresses of both, and so what lies between them.
+    /// Returns the smallest span that has all addresses of both, and so the addresses between them.
     ///
     /// ```text
     ///             0x1000   0x2000   0x3000   0x4000   0x5000
@@ -185,8 +187,8 @@ impl Span {
         }
     }
 
-    /// With `low` addresses more below and `high` more above, as far as there are any. An empty span
-    /// stays empty.
+    /// Adds `low` addresses below and `high` above, as far as the address space reaches. An empty
+    /// span stays empty.
     ///
     /// ```text
     ///             0x1000   0x2000   0x3000   0x4000   0x5000   0x6000
@@ -204,7 +206,8 @@ impl Span {
         )
     }
 
-    /// Without its `low` lowest and its `high` highest addresses; empty if there are not more.
+    /// Removes the `low` lowest and the `high` highest addresses. The result is empty if the span
+    /// has no more than that.
     ///
     /// ```text
     ///             0x1000   0x2000   0x3000   0x4000   0x5000   0x6000
@@ -219,7 +222,7 @@ impl Span {
         )
     }
 
-    /// Its addresses from `ptr` up.
+    /// Returns its addresses from `ptr` up.
     ///
     /// ```text
     ///             0x1000   0x2000   0x3000   0x4000   0x5000
@@ -236,7 +239,7 @@ impl Span {
         )
     }
 
-    /// Its addresses below `ptr`: see [`above`](Self::above).
+    /// Returns its addresses below `ptr`: see [`above`](Self::above).
     #[inline]
     pub fn below(self, ptr: *mut u8) -> Span {
         Span::new(
@@ -245,8 +248,8 @@ impl Span {
         )
     }
 
-    /// Its addresses below all of `hole`, and its addresses above. If the hole is empty, the span and
-    /// nothing.
+    /// Returns the addresses below all of `hole`, and those above it. If the hole is empty, returns
+    /// the whole span and an empty one.
     ///
     /// ```text
     ///             0x1000   0x2000   0x3000   0x4000   0x5000   0x6000
@@ -262,7 +265,7 @@ impl Span {
         (self.below(hole.base), self.above(hole.end))
     }
 
-    /// The largest span in it whose base and end are multiples of `align`, a power of two.
+    /// Returns the largest span in it whose base and end are multiples of `align`, a power of two.
     ///
     /// ```text
     ///             0x1000   0x2000   0x3000   0x4000   0x5000
@@ -271,7 +274,7 @@ impl Span {
     /// ```
     ///
     /// # Panics
-    /// With debug assertions, if `align` is no power of two.
+    /// With debug assertions, if `align` is not a power of two.
     #[inline]
     pub fn align_inward(self, align: usize) -> Span {
         debug_assert!(align.is_power_of_two());
@@ -282,7 +285,7 @@ impl Span {
         }
     }
 
-    /// The largest span in it whose base and end are multiples of the size of a word: as
+    /// Returns the largest span in it whose base and end are multiples of the size of a word:
     /// [`align_inward`](Self::align_inward) with 8, or 4 on 32-bit machines.
     #[inline]
     pub fn word_align_inward(self) -> Span {
@@ -349,7 +352,7 @@ mod tests {
         Span::new(without_provenance_mut(base), without_provenance_mut(end))
     }
 
-    /// All spans over addresses from 0 to 7, those with the end below the base included.
+    /// Returns all spans over addresses from 0 to 7, including those whose end is below the base.
     fn all() -> impl Iterator<Item = Span> + Clone {
         (0..8).flat_map(|base| (0..8).map(move |end| span(base, end)))
     }
@@ -402,7 +405,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_wraps_around() {
+    fn sizes_and_addresses_never_wrap_around() {
         assert!(Span::from_base_size(without_provenance_mut(10), usize::MAX - 9).is_none());
         assert_eq!(
             Span::from_base_size(without_provenance_mut(10), usize::MAX - 10),
@@ -418,7 +421,7 @@ mod tests {
     }
 
     #[test]
-    fn aligning_inward_takes_only_what_it_must() {
+    fn aligning_inward_removes_as_little_as_possible() {
         assert_eq!(span(1, 31).align_inward(8), span(8, 24));
         assert_eq!(span(8, 24).align_inward(8), span(8, 24));
         assert!(span(9, 15).align_inward(8).is_empty());
@@ -429,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn slices_and_arrays_are_their_memory() {
+    fn slices_and_arrays_convert_to_their_memory() {
         let mut array = [0_u32; 5];
         let base: *mut u8 = array.as_mut_ptr().cast();
         let expected = Span::new(base, base.wrapping_add(20));

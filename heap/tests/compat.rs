@@ -1,9 +1,13 @@
-//! One source, two crates: what is written for `talc` 5.1, `static-alloc` 0.3 and `vmem` 1.0 compiles
-//! and passes with `heap` when the `use` lines change, and here nothing else does.
+//! Compiles the same source against a crate and against its stand-in: `talc` 5.1 and `heap-talc`,
+//! `static-alloc` 0.3 and `heap-static-alloc`, `vmem` 1.0 and `heap-vmem`.
+//!
+//! Each included file begins with `use talc::…`, `use static_alloc::…` or `use vmem::…`. These names
+//! are those of the stand-ins, as in a program whose manifest says
+//! `talc = { package = "heap-talc", … }`. In the modules `…_upstream` they are the crates themselves.
 
 #![allow(
     clippy::undocumented_unsafe_blocks,
-    reason = "what is shown is that users' code compiles"
+    reason = "the included files are code as users of these crates write it"
 )]
 
 mod talc_upstream {
@@ -12,7 +16,6 @@ mod talc_upstream {
 }
 
 mod talc_here {
-    use heap::talc;
     include!("compat/talc.rs");
 }
 
@@ -22,12 +25,10 @@ mod static_alloc_upstream {
 }
 
 mod static_alloc_here {
-    use heap::bump as static_alloc;
     include!("compat/static_alloc.rs");
 }
 
-// Upstream's crate needs unstable features: `benches/vmem/tests/compat.rs` has both.
+// Crate `vmem` needs unstable features: `benches/vmem/tests/compat.rs` compiles this with both.
 mod vmem_here {
-    use heap::vmem;
     include!("compat/vmem.rs");
 }

@@ -1,25 +1,29 @@
 #!/bin/sh
-# Every pair of features compiles in each of its four states, and the tests pass with those that
-# change what they test. (Without any, they pass elsewhere.) The examples run, with and without the detector.
+# Checks the features of `heap`:
+# * Every pair of features compiles in each of its four states: both, either, none.
+# * The tests pass with those features that change what they test. (`cargo test` has none.)
+# * The examples run, with and without `hardened`.
+# * The documentation builds without warnings, with and without features.
+# * The packages that stand in for other crates compile and pass with each of their features.
 #
-#     heap/tests/features.sh           what the installed compilers can do
+#     heap/tests/features.sh
 #
-# Nightly's part is skipped, and said to be, where there is no nightly compiler.
+# Without a nightly compiler, the part that needs it is skipped, and the script says so.
 set -u
 cd "$(dirname "$0")/.."
 passed=0
 failed=0
 skipped=0
 
-# `try NAME COMMAND…`: runs it, and shows what it says if it fails.
+# `try NAME COMMAND…`: runs the command, and shows its output if it fails.
 try() {
     echo "$1"
     shift
-    if said=$("$@" 2>&1); then
+    if output=$("$@" 2>&1); then
         passed=$((passed + 1))
     else
         failed=$((failed + 1))
-        echo "$said"
+        echo "$output"
         echo "FAILED"
     fi
 }
@@ -35,7 +39,7 @@ without() {
     echo "${list#,}"
 }
 
-# None, each alone, all but each, and all: of any two features, both, one or none is there.
+# None, each alone, all but each, and all: so any two features meet in each of their four states.
 # shellcheck disable=SC2086 # one argument for each feature
 for combination in '' $features $(for one in $features; do without "$one"; done) "$(without '')"; do
     try "check: ${combination:-no features}" cargo check --quiet --lib --features "$combination"
@@ -51,18 +55,34 @@ for example in examples/*.rs; do
     try "run: $name, hardened" cargo run --quiet --example "$name" --features counters,hardened
 done
 
+for combination in '' "$(without '')"; do
+    try "doc: ${combination:-no features}" env RUSTDOCFLAGS='-D warnings' \
+        cargo doc --quiet --no-deps --features "$combination"
+done
+
+for stand_in in talc vmem static_alloc; do
+    manifest=compat/$stand_in/Cargo.toml
+    for feature in '' $(sed -n '/^\[features\]/,/^\[dep/s/^\([a-z-]*\) = \[".*/\1/p' "$manifest"); do
+        [ "$feature" = nightly ] && continue
+        try "test: ${stand_in}, ${feature:-no features}" \
+            cargo test --quiet --manifest-path "$manifest" --features "$feature"
+    done
+done
+
+for licence in LICENSE-MIT LICENSE-APACHE; do
+    [ ! -e "../$licence" ] || try "same as at the top: $licence" cmp "$licence" "../$licence"
+done
+
 if cargo +nightly --version >/dev/null 2>&1; then
     try "test: nightly and all others" cargo +nightly test --quiet --features "nightly,$(without '')"
+    try "doc: as docs.rs builds it" env RUSTDOCFLAGS='-D warnings --cfg docsrs' \
+        cargo +nightly doc --quiet --no-deps --all-features
+    for stand_in in talc vmem; do
+        try "check: $stand_in, nightly" cargo +nightly check --quiet \
+            --manifest-path "compat/$stand_in/Cargo.toml" --features nightly
+    done
 else
     echo "skipped: nightly (no nightly compiler)"
-    skipped=$((skipped + 1))
-fi
-
-least=$(sed -n 's/^rust-version = "\(.*\)"/\1/p' ../Cargo.toml)
-if cargo "+$least" --version >/dev/null 2>&1; then
-    try "check: with Rust $least" cargo "+$least" check --quiet --lib
-else
-    echo "skipped: Rust $least (not installed; clippy knows what it has)"
     skipped=$((skipped + 1))
 fi
 

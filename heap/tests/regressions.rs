@@ -1,5 +1,6 @@
-//! Bugs that other allocators shipped, as scenarios here. The numbers are those of `TESTING.md`, which
-//! says where each was reported; 18, 20, 22, 23, 24 and 26 need a kernel and are in `tests/src`.
+//! Regression tests for bugs that other allocators shipped. The numbers are those of `TESTING.md`,
+//! which says where each bug was reported; 18, 20, 22, 23, 24 and 26 need a kernel and are in
+//! `tests/src`.
 
 #[path = "regressions/blocks.rs"]
 mod blocks;
@@ -23,9 +24,9 @@ fn layout(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
 }
 
-/// An allocator over one range of memory, as a lock.
+/// Returns an allocator with a lock over one range of memory.
 fn lock(memory: &Memory) -> TalcLock<spin::Mutex<()>, Claim> {
-    // SAFETY: the tests keep the memory as long as the allocator.
+    // SAFETY: in each test the memory outlives the allocator.
     TalcLock::new(unsafe { Claim::new(memory.base(), memory.size()) })
 }
 

@@ -74,7 +74,7 @@ memcheck() {
             --fair-sched=yes "$program" "$filter"
     }
     memcheck_one 'threads that share arenas' threads --test vmem_arena
-    memcheck_one "an arena's defects" defect_ --test vmem_arena
+    memcheck_one "regressions of an arena" defects:: --test vmem_arena
     memcheck_one 'threads that share a heap' '' --test talc_lock
     memcheck_one 'heaps made of an arena' '' --test arena_source
     memcheck_one 'bump' bump --lib
@@ -87,7 +87,7 @@ miri() {
         return
     fi
     export MIRIFLAGS='-Zmiri-strict-provenance -Zmiri-ignore-leaks'
-    check "Miri, an arena's defects" cargo +nightly miri test --test vmem_arena defect_12
+    check "Miri, an arena" cargo +nightly miri test --test vmem_arena aliasing_rules
     check 'Miri, bump' cargo +nightly miri test --lib bump -- --skip random
     check 'Miri, the allocator' cargo +nightly miri test --test talc_allocator
 }

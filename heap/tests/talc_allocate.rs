@@ -1,4 +1,4 @@
-//! Allocating, freeing and resizing on one heap.
+//! Allocating, freeing and resizing in one heap.
 
 mod common;
 
@@ -15,7 +15,7 @@ use heap::talc::TalcLock;
 use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT};
 use heap::talc::source::Claim;
 
-/// Four orders of freeing `count` blocks.
+/// Returns four orders in which to free `count` blocks.
 fn orders(count: usize, random: &mut Random) -> [Vec<usize>; 4] {
     let upwards: Vec<_> = (0..count).collect();
     let downwards = upwards.iter().rev().copied().collect();
@@ -32,7 +32,7 @@ fn every_size_and_alignment_is_freed_in_every_order() {
     let mut random = Random::new(1);
     for align in (0..=22).map(|log2| 1 << log2) {
         let mut heap = OneHeap::new(8 * (align + 8192));
-        // All sizes with the small alignments, some with the large.
+        // All sizes with small alignments, some sizes with large ones.
         let step = if align <= 64 { 1 } else { 97 };
         for size in (1..=4096).step_by(step) {
             for order in orders(4, &mut random) {
@@ -56,12 +56,12 @@ fn every_size_and_alignment_is_freed_in_every_order() {
     }
 }
 
-/// What lies above a block that is resized.
+/// The memory above a block that is resized.
 #[derive(Clone, Copy, Debug)]
 enum Above {
     Room,
     Block,
-    /// So many bytes, and then a block.
+    /// A gap of this many bytes, and then a block.
     Hole(usize),
 }
 
@@ -88,7 +88,7 @@ fn every_size_is_reallocated_to_every_other() {
             .flat_map(|from| sizes.iter().map(move |to| (from, to)))
         {
             let mut shadow = Shadow::new();
-            // SAFETY: the sizes are not zero, and what is freed is live.
+            // SAFETY: the sizes are not zero, and freed blocks are live.
             unsafe {
                 let block = lock.alloc(layout(from));
                 shadow.insert(block, layout(from));
@@ -127,14 +127,14 @@ fn every_size_is_reallocated_to_every_other() {
     }
 }
 
-/// Whether blocks stay where they are when there is room above.
+/// Whether blocks grow in place when the memory above is free.
 const GROWS_IN_PLACE: bool = cfg!(not(any(
     feature = "disable-grow-in-place",
     feature = "disable-realloc-in-place"
 )));
 
 #[test]
-fn sizes_within_a_chunk_need_no_change() {
+fn resizing_within_a_chunk_always_succeeds_in_place() {
     let mut heap = OneHeap::new(1 << 16);
     let largest = SMALLEST - CHUNK_OVERHEAD;
     let [low, high] = [1, 1].map(|size| heap.allocate(size, 1).unwrap());
@@ -157,12 +157,12 @@ fn sizes_within_a_chunk_need_no_change() {
 }
 
 #[test]
-fn a_remainder_of_one_unit_is_not_lost() {
+fn a_sliver_is_used_again_by_its_neighbours() {
     let mut heap = OneHeap::new(1 << 16);
     const FEW: usize = SMALLEST / CHUNK_UNIT;
     let layout = |count| Layout::from_size_align(units(count), 1).unwrap();
     for free_lower_first in [false, true] {
-        // Where five units were freed, four are allocated.
+        // Four of five freed units are allocated again.
         let [low, middle, high] =
             [FEW, 5, FEW].map(|count| heap.allocate(units(count), 1).unwrap());
         heap.deallocate(middle, units(5), 1);
@@ -175,7 +175,7 @@ fn a_remainder_of_one_unit_is_not_lost() {
         );
         // SAFETY: the block is live, and of the size that it was given last.
         unsafe {
-            // It can grow into the sliver, and give it up again.
+            // The block can grow into the sliver and release it again.
             assert!(
                 !heap
                     .talc
@@ -189,7 +189,7 @@ fn a_remainder_of_one_unit_is_not_lost() {
             heap.talc.shrink(middle.as_ptr(), layout(5), units(4));
             heap.check();
         }
-        // Whoever is freed next to it takes it.
+        // A neighbour that is freed coalesces with the sliver.
         let (first, second) = if free_lower_first {
             (middle, high)
         } else {
@@ -211,7 +211,7 @@ fn a_remainder_of_one_unit_is_not_lost() {
 }
 
 #[test]
-fn growing_takes_what_it_needs_of_the_gap_above() {
+fn growing_takes_only_the_needed_part_of_the_gap_above() {
     let mut heap = OneHeap::new(1 << 16);
     let mut random = Random::new(7);
     for _ in 0..2_000 {
@@ -246,7 +246,7 @@ fn growing_takes_what_it_needs_of_the_gap_above() {
 }
 
 #[test]
-fn shrinking_gives_the_tail_back() {
+fn shrinking_frees_the_end_of_the_chunk() {
     let mut heap = OneHeap::new(1 << 16);
     for (above_is_free, from, to) in [false, true].into_iter().flat_map(|above_is_free| {
         (1..400).step_by(7).flat_map(move |from| {
@@ -280,7 +280,7 @@ fn replay(name: &str) {
     let trace = Trace::load(name);
     let mut heap = OneHeap::new(trace.peak_live_bytes as usize * 3 / 2);
     let mut slots: Vec<Option<(NonNull<u8>, Layout)>> = vec![None; trace.slots];
-    // The first and last byte of each block tell whether blocks overlap.
+    // The first and the last byte of each block show whether blocks overlap.
     let mark = |slot: usize, ptr: NonNull<u8>, layout: Layout| {
         // SAFETY: both bytes are in the block.
         unsafe {
@@ -302,7 +302,7 @@ fn replay(name: &str) {
                 let ptr = heap
                     .allocate(layout.size(), layout.align())
                     .expect("there is room");
-                assert!(ptr.addr().get().is_multiple_of(layout.align()));
+                assert!(ptr.addr().get() % layout.align() == 0);
                 mark(slot, ptr, layout);
                 assert!(slots[slot].replace((ptr, layout)).is_none());
             }
@@ -347,21 +347,21 @@ fn replay(name: &str) {
 }
 
 #[test]
-fn the_trace_of_a_c_compiler_runs_in_half_as_much_again_as_its_peak() {
+fn cc_trace_completes_in_one_and_a_half_times_its_peak() {
     replay("cc");
 }
 
 #[test]
-fn the_trace_of_git_runs_in_half_as_much_again_as_its_peak() {
+fn git_trace_completes_in_one_and_a_half_times_its_peak() {
     replay("git");
 }
 
 #[test]
-fn the_trace_of_python_runs_in_half_as_much_again_as_its_peak() {
+fn python_trace_completes_in_one_and_a_half_times_its_peak() {
     replay("python");
 }
 
 #[test]
-fn the_trace_of_sqlite_runs_in_half_as_much_again_as_its_peak() {
+fn sqlite_trace_completes_in_one_and_a_half_times_its_peak() {
     replay("sqlite");
 }

@@ -1,4 +1,4 @@
-//! `Allocator`, for the lock and the cell, for values and references.
+//! `Allocator` for the lock and the cell, by value and by reference.
 #![cfg_attr(feature = "nightly", feature(allocator_api, btreemap_alloc))]
 
 mod common;
@@ -17,7 +17,7 @@ use heap::talc::{TalcCell, TalcLock};
 type Lock = TalcLock<spin::Mutex<()>, Claim>;
 
 fn claim(memory: &Memory) -> Claim {
-    // SAFETY: the tests keep the memory as long as the allocator.
+    // SAFETY: in each test the memory outlives the allocator.
     unsafe { Claim::new(memory.base(), memory.size()) }
 }
 
@@ -26,7 +26,7 @@ fn layout(size: usize, align: usize) -> Layout {
 }
 
 #[test]
-fn values_are_allocators_too() {
+fn collections_can_own_their_allocator() {
     let memory = Memory::new(1 << 16);
     let mut numbers = Vec::new_in(Lock::new(claim(&memory)));
     numbers.extend(0..1000);
@@ -38,7 +38,7 @@ fn values_are_allocators_too() {
 }
 
 #[test]
-fn collections_share_a_cell_and_leave_nothing() {
+fn collections_share_a_cell_and_free_all_their_memory() {
     let memory = Memory::new(1 << 17);
     let cell = TalcCell::new(claim(&memory));
     {
@@ -55,14 +55,14 @@ fn collections_share_a_cell_and_leave_nothing() {
 }
 
 #[test]
-fn no_bytes_take_no_memory() {
+fn zero_sized_blocks_take_no_memory() {
     let lock = Lock::new(Claim::standby());
     let nothing = lock.allocate(layout(0, 4096)).expect("always there");
     assert_eq!(
         (nothing.len(), nothing.cast::<u8>().addr().get() % 4096),
         (0, 0)
     );
-    // SAFETY: the block is live, and each call gets the last layout.
+    // SAFETY: the block is live, and each call gets its present layout.
     unsafe {
         let same = lock
             .grow(nothing.cast(), layout(0, 4096), layout(0, 1))
@@ -92,7 +92,7 @@ fn no_bytes_take_no_memory() {
 }
 
 #[test]
-fn a_block_stays_where_it_is_when_it_happens_to_be_aligned() {
+fn resizing_in_place_accepts_an_already_aligned_block() {
     let memory = Memory::new(1 << 16);
     let lock = Lock::new(claim(&memory));
     let block = lock.allocate(layout(100, 4096)).unwrap();
@@ -114,14 +114,14 @@ fn a_block_stays_where_it_is_when_it_happens_to_be_aligned() {
         let moved = lock
             .shrink(shrunk.cast(), layout(10, 512), layout(10, 8192))
             .unwrap();
-        assert!(moved.cast::<u8>().addr().get().is_multiple_of(8192));
+        assert!(moved.cast::<u8>().addr().get() % 8192 == 0);
         lock.deallocate(moved.cast(), layout(10, 8192));
     }
     assert_eq!(lock.lock().gaps().count(), 1);
 }
 
 #[test]
-fn a_failure_leaves_the_block() {
+fn a_failed_resize_leaves_the_block_unchanged() {
     let memory = Memory::new(1 << 14);
     let lock = Lock::new(claim(&memory));
     let mut shadow = Shadow::new();
@@ -142,7 +142,7 @@ fn a_failure_leaves_the_block() {
 
 #[cfg(feature = "nightly")]
 #[test]
-fn the_standard_collections_take_the_allocators() {
+fn standard_collections_accept_the_allocators() {
     let memory = Memory::new(1 << 18);
     let cell = TalcCell::new(claim(&memory));
     let mut numbers = std::vec::Vec::new_in(&cell);

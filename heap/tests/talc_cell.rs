@@ -15,7 +15,7 @@ use heap::talc::source::{Claim, Manual};
 use heap::talc::{DefaultBinning, TalcCell, TalcLock};
 
 fn claim(memory: &Memory) -> Claim {
-    // SAFETY: the tests keep the memory as long as the allocator.
+    // SAFETY: in each test the memory outlives the allocator.
     unsafe { Claim::new(memory.base(), memory.size()) }
 }
 
@@ -63,7 +63,7 @@ fn heaps_are_claimed_extended_and_truncated_through_a_shared_reference() {
     let memory = Memory::new(1 << 16);
     let cell = TalcCell::new(Manual);
     assert!(!cell.is_metadata_established());
-    // SAFETY: the memory is ours, and ends are the latest.
+    // SAFETY: only this test uses the memory, and each end is current.
     unsafe {
         let half = cell.claim(memory.base(), 1 << 15).unwrap();
         let full = cell.extend(half, memory.end());
@@ -91,7 +91,7 @@ fn a_source_is_replaced_and_cloned_in_place() {
     assert_eq!(TalcCell::new(Manual).clone_source(), Manual);
 }
 
-/// Formats into memory from the allocator that is formatted.
+/// A writer that allocates from the allocator that is formatted.
 struct Page<A: allocator_api2::alloc::Allocator>(Vec<u8, A>);
 
 impl<A: allocator_api2::alloc::Allocator> Write for Page<A> {
@@ -103,7 +103,7 @@ impl<A: allocator_api2::alloc::Allocator> Write for Page<A> {
 }
 
 #[test]
-fn an_allocator_is_shown_in_memory_of_its_own() {
+fn formatting_a_cell_may_allocate_from_it() {
     let memory = Memory::new(1 << 16);
     let cell = TalcCell::new(claim(&memory));
     let mut page = Page(Vec::new_in(&cell));
@@ -121,7 +121,7 @@ fn an_allocator_is_shown_in_memory_of_its_own() {
 fn a_sync_cell_is_a_global_allocator_without_a_lock() {
     static HEAP: TalcSyncCell<Claim, DefaultBinning> = {
         static mut MEMORY: [u8; 20_000] = [0; 20_000];
-        // SAFETY: nothing else uses `MEMORY`, and only this test uses the heap.
+        // SAFETY: only the heap uses `MEMORY`, and only this test uses the heap.
         unsafe { TalcSyncCell::new(TalcCell::new(Claim::array(&raw mut MEMORY))) }
     };
     // SAFETY: sizes are not zero, and the block is freed once.
@@ -135,9 +135,9 @@ fn a_sync_cell_is_a_global_allocator_without_a_lock() {
 }
 
 #[test]
-fn a_sync_cell_gives_collections_their_memory() {
+fn collections_allocate_from_a_sync_cell() {
     let memory = Memory::new(1 << 16);
-    // SAFETY: it is used by one thread at a time.
+    // SAFETY: the threads use the cell one after the other.
     let cell = unsafe { TalcSyncCell::<_, DefaultBinning>::new(TalcCell::new(claim(&memory))) };
     let numbers = std::thread::scope(|scope| {
         let filler = scope.spawn(|| {
@@ -153,7 +153,7 @@ fn a_sync_cell_gives_collections_their_memory() {
 
 #[test]
 #[should_panic = "not WebAssembly"]
-fn a_sync_cell_is_not_made_safely_where_there_are_threads() {
+fn new_wasm_panics_on_targets_with_threads() {
     TalcSyncCell::<_, DefaultBinning>::new_wasm(Manual);
 }
 
@@ -162,14 +162,14 @@ mod misuse {
     use heap::talc::base::{Talc, binning::Binning};
     use heap::talc::source::Source;
 
-    /// Uses the cell that it is in, which its trait forbids.
+    /// A source that uses the cell that it is in, which the trait forbids.
     #[derive(Debug)]
     struct Careless(*const TalcCell<Careless>);
 
-    // SAFETY: it is not; but this is noticed before harm is done.
+    // SAFETY: the source breaks the contract on purpose. The cell panics before any harm is done.
     unsafe impl Source for Careless {
         fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
-            // SAFETY: the cell is alive.
+            // SAFETY: the cell outlives the call.
             unsafe { (*talc.source.0).is_metadata_established() };
             Err(())
         }
@@ -177,7 +177,7 @@ mod misuse {
 
     #[test]
     #[should_panic = "a source uses the `TalcCell` that it is in"]
-    fn a_source_that_uses_its_cell_is_noticed() {
+    fn a_source_that_uses_its_own_cell_panics() {
         let mut cell = TalcCell::new(Careless(std::ptr::null()));
         cell.get_mut().source.0 = &raw const cell;
         Vec::<u8, _>::with_capacity_in(1, &cell);

@@ -1,4 +1,5 @@
-//! The walker notices what is wrong: each test does damage and expects exactly the report of it.
+//! `check` and `check_heap`: each test damages a heap and expects exactly the report of that
+//! damage.
 
 mod common;
 
@@ -14,19 +15,19 @@ use heap::talc::{Corruption, DefaultBinning, Region, Rule, min_first_heap_size};
 
 const WORD: usize = size_of::<usize>();
 
-/// Tags have seals, regions are single chunks, and `check` walks heaps before it follows lists, so that it
-/// reports damage as misuse: `hardened` is about that.
+/// With `hardened`, tags have checksums, regions are single chunks, and `check` walks heaps before
+/// it follows lists, so that it reports damage as misuse. The tests of `hardened` cover that.
 const HARDENED: bool = cfg!(feature = "hardened");
 
-/// Units of the smallest chunk.
+/// The number of units of the smallest chunk.
 const FEW: usize = SMALLEST / CHUNK_UNIT;
 
-/// A heap in which gaps of the fewest units, and of one more, twice, lie between chunks, and the rest
-/// is a gap.
+/// A heap with gaps between chunks: one of the fewest units, two of one unit more. The rest is a
+/// gap.
 struct Specimen {
     talc: Talc<Manual, DefaultBinning>,
     heap: Span,
-    /// In the order of their addresses.
+    /// The gaps in the order of their addresses.
     gaps: Vec<Span>,
     _memory: Memory,
 }
@@ -35,7 +36,7 @@ impl Specimen {
     fn new() -> Self {
         let memory = Memory::new(min_first_heap_size::<DefaultBinning>() + 100 * CHUNK_UNIT);
         let mut talc = Talc::new(Manual);
-        // SAFETY: the memory is ours, sizes are not zero, and blocks are freed once.
+        // SAFETY: only this value uses the memory, sizes are not zero, and blocks are freed once.
         let heap = unsafe {
             let end = talc.claim(memory.base(), memory.size()).unwrap();
             let blocks = [FEW, FEW + 1, FEW + 1].map(|count| {
@@ -61,14 +62,14 @@ impl Specimen {
         specimen
     }
 
-    /// Writes to a word of the heap.
+    /// Changes a word of the heap.
     fn damage(&self, at: *mut u8, change: impl FnOnce(usize) -> usize) {
         let word: *mut usize = at.cast();
         // SAFETY: the tests name words in the heap.
         unsafe { word.write(change(word.read())) };
     }
 
-    /// Writes to a byte of the heap.
+    /// Changes a byte of the heap.
     fn damage_byte(&self, at: *mut u8, change: impl FnOnce(u8) -> u8) {
         // SAFETY: the tests name bytes in the heap.
         unsafe { at.write(change(at.read())) };
@@ -79,7 +80,7 @@ impl Specimen {
         lists.or_else(|| self.report_of_heap())
     }
 
-    /// Exactly this is reported, or, with `hardened`, that something was written over.
+    /// Asserts that exactly this is reported or, with `hardened`, an overwritten word.
     #[track_caller]
     fn assert_reports(&self, address: usize, rule: Rule) {
         let report = self.report();
@@ -90,9 +91,9 @@ impl Specimen {
         assert_eq!(report, Some((address, rule)));
     }
 
-    /// What is wrong with the heap beside its lists.
+    /// Returns what `check_heap` reports.
     fn report_of_heap(&self) -> Option<(usize, Rule)> {
-        // SAFETY: it is the heap's span.
+        // SAFETY: the span is the heap's.
         let result = unsafe { self.talc.check_heap(self.heap) };
         result.err().map(Self::shown)
     }
@@ -106,7 +107,7 @@ impl Specimen {
         (corruption.address, corruption.rule)
     }
 
-    /// Where the tag below an address is: its least significant byte.
+    /// Returns where the least significant byte of the tag below an address lies.
     fn tag_below(&self, end: *mut u8) -> *mut u8 {
         let one_byte =
             cfg!(all(target_pointer_width = "64", target_endian = "little")) && !HARDENED;
@@ -119,7 +120,7 @@ impl Specimen {
 }
 
 #[test]
-fn a_referrer_that_does_not_lead_back() {
+fn check_reports_a_wrong_referrer() {
     let specimen = Specimen::new();
     let base = specimen.gaps[0].base();
     let mut was = 0;
@@ -135,7 +136,7 @@ fn a_referrer_that_does_not_lead_back() {
 }
 
 #[test]
-fn a_next_pointer_that_is_no_gap() {
+fn check_reports_a_next_pointer_that_leads_to_no_gap() {
     let specimen = Specimen::new();
     // The two gaps of three units share a list, the latest first.
     let base = specimen.gaps[2].base();
@@ -144,7 +145,7 @@ fn a_next_pointer_that_is_no_gap() {
 }
 
 #[test]
-fn a_list_that_leads_back_into_itself() {
+fn check_reports_a_cyclic_list() {
     let specimen = Specimen::new();
     let (last, first) = (specimen.gaps[1].base(), specimen.gaps[2].base());
     let mut found = 0;
@@ -158,7 +159,7 @@ fn a_list_that_leads_back_into_itself() {
 }
 
 #[test]
-fn a_size_that_belongs_into_another_bin() {
+fn check_reports_a_gap_in_the_wrong_bin() {
     let specimen = Specimen::new();
     let base = specimen.gaps[0].base();
     specimen.damage(base, |extent| extent + CHUNK_UNIT);
@@ -171,7 +172,7 @@ fn a_size_that_belongs_into_another_bin() {
 }
 
 #[test]
-fn an_end_that_was_written_over() {
+fn check_reports_an_overwritten_last_extent() {
     let specimen = Specimen::new();
     let gap = specimen.gaps[1];
     specimen.damage(gap.end().wrapping_sub(WORD), |_| 0x4141);
@@ -183,7 +184,7 @@ fn an_end_that_was_written_over() {
 }
 
 #[test]
-fn a_tag_below_a_gap_that_was_written_over() {
+fn check_reports_an_overwritten_tag_below_a_gap() {
     for change in [
         |_| 0,
         |tag: u8| tag & !1,
@@ -198,9 +199,10 @@ fn a_tag_below_a_gap_that_was_written_over() {
 }
 
 #[test]
-fn a_head_without_its_gap() {
+fn check_reports_a_bit_that_disagrees_with_its_list_head() {
     let specimen = Specimen::new();
-    // The list heads are where the first heap begins; so many units, so many lists further.
+    // The list heads lie at the base of the first heap, one word for each list. A gap of *n* units
+    // is in list *n*.
     let heads = specimen
         .talc
         .regions(specimen.heap)
@@ -221,7 +223,7 @@ fn a_head_without_its_gap() {
 }
 
 #[test]
-fn a_damaged_mark_at_the_base_of_the_heap() {
+fn check_heap_reports_a_wrong_base_tag() {
     let specimen = Specimen::new();
     let first = specimen
         .talc
@@ -252,19 +254,19 @@ fn a_damaged_mark_at_the_base_of_the_heap() {
 }
 
 #[test]
-fn a_damaged_mark_at_the_end_of_the_heap() {
+fn check_heap_reports_a_wrong_end_mark() {
     let mut specimen = Specimen::new();
     let top = specimen.gaps[3];
-    // On a gap …
+    // The mark on a gap …
     specimen.damage(top.base(), |extent| extent ^ 2);
     specimen.damage(top.end().wrapping_sub(WORD), |extent| extent ^ 2);
-    // (Such a gap is none, for `hardened`.)
+    // (For `hardened`, such a gap is not one.)
     let rule = [Rule::HeapEnd, Rule::TagOfRun][usize::from(HARDENED)];
     let address = [top.base(), top.end()][usize::from(HARDENED)].addr();
     assert_eq!(specimen.report_of_heap(), Some((address, rule)));
     specimen.damage(top.base(), |extent| extent ^ 2);
     specimen.damage(top.end().wrapping_sub(WORD), |extent| extent ^ 2);
-    // … and on a chunk.
+    // … and the mark on a chunk.
     let layout = Layout::from_size_align(units(top.size() / CHUNK_UNIT), 1).unwrap();
     // SAFETY: the size is not zero.
     unsafe { specimen.talc.allocate(layout) }.unwrap();
@@ -286,10 +288,10 @@ fn a_damaged_mark_at_the_end_of_the_heap() {
 }
 
 #[test]
-fn slivers_at_both_ends_of_a_heap() {
+fn check_heap_verifies_slivers_at_both_ends() {
     let memory = Memory::new(1 << 16);
     let mut talc = Talc::<_, DefaultBinning>::new(Manual);
-    // The first chunk of the second heap lies one unit above what is aligned to two.
+    // The first chunk of the second heap lies one unit above a multiple of two units.
     let min = min_first_heap_size::<DefaultBinning>().next_multiple_of(2 * CHUNK_UNIT);
     let first = memory
         .base()
@@ -297,7 +299,7 @@ fn slivers_at_both_ends_of_a_heap() {
     let base = first.wrapping_sub(FIRST);
     let low_units = SMALLEST.div_ceil(2 * CHUNK_UNIT) * 2;
     let low_layout = Layout::from_size_align(units(low_units), 2 * CHUNK_UNIT).unwrap();
-    // SAFETY: the memory is ours, and sizes are not zero.
+    // SAFETY: only this test uses the memory, and sizes are not zero.
     let heap = unsafe {
         talc.claim(memory.base(), min).unwrap();
         while talc.allocate(Layout::new::<u8>()).is_some() {}
@@ -316,7 +318,7 @@ fn slivers_at_both_ends_of_a_heap() {
     assert_eq!(regions.len(), if HARDENED { 3 } else { 1 });
     assert_eq!(regions[0].span().base(), first);
     assert!(regions.iter().all(|it| matches!(it, Region::Run(_))));
-    // SAFETY: it is a heap of this allocator.
+    // SAFETY: the span is that of a heap of this allocator.
     let report = || unsafe { talc.check_heap(heap) }.map_err(|it| (it.address, it.rule));
     assert_eq!(report(), Ok(()));
     for (at, address, rule) in [
@@ -333,7 +335,7 @@ fn slivers_at_both_ends_of_a_heap() {
         // SAFETY: the word is in the heap.
         let was = unsafe { word.replace(2 * CHUNK_UNIT) };
         assert_eq!(report(), Err((address.addr(), rule)));
-        // SAFETY: as before.
+        // SAFETY: the word is in the heap.
         unsafe { word.write(was) };
     }
     assert_eq!(report(), Ok(()));
@@ -356,7 +358,7 @@ fn slivers_at_both_ends_of_a_heap() {
 }
 
 #[test]
-fn a_heap_that_is_said_to_end_earlier() {
+fn check_heap_reports_a_gap_beyond_the_given_end() {
     let mut specimen = Specimen::new();
     let top = specimen.gaps[3];
     specimen.heap = specimen.heap.truncate(0, CHUNK_UNIT);
@@ -369,7 +371,7 @@ fn a_heap_that_is_said_to_end_earlier() {
 }
 
 #[test]
-fn gaps_come_in_the_order_of_their_addresses_and_tile_the_heap_with_the_runs() {
+fn gaps_and_runs_tile_the_heap_in_address_order() {
     let mut random = Random::new(64);
     // Fewer and more gaps than one pass puts into order.
     for count in [0, 1, 63, 64, 65, 128, 1000] {

@@ -16,30 +16,31 @@ type ManualTalc = Talc<Manual, DefaultBinning>;
 
 const MIN: usize = min_first_heap_size::<DefaultBinning>();
 
-/// An allocator whose list heads are in the first memory, so that other heaps may be small.
+/// Returns an allocator whose list heads lie in the returned memory, so that other heaps may be
+/// small.
 fn established() -> (ManualTalc, Memory) {
     let memory = Memory::new(MIN);
     let mut talc = ManualTalc::new(Manual);
-    // SAFETY: the memory lives as long as the allocator is used.
+    // SAFETY: the memory outlives the allocator.
     unsafe { talc.claim(memory.base(), MIN) }.expect("the documented size suffices");
     (talc, memory)
 }
 
 fn allocate(talc: &mut ManualTalc, size: usize) -> Option<NonNull<u8>> {
-    // SAFETY: no test asks for zero bytes.
+    // SAFETY: the tests request no zero-sized blocks.
     unsafe { talc.try_allocate(Layout::from_size_align(size, 1).unwrap()) }
 }
 
 fn deallocate(talc: &mut ManualTalc, ptr: NonNull<u8>, size: usize) {
-    // SAFETY: the tests free what they have allocated, once.
+    // SAFETY: the tests free each block once, with its layout.
     unsafe { talc.deallocate(ptr.as_ptr(), Layout::from_size_align(size, 1).unwrap()) }
 }
 
 #[test]
-fn the_documented_layout_suffices() {
+fn the_minimal_first_layout_suffices_for_an_allocation() {
     let layout = min_first_heap_layout::<DefaultBinning>();
     let memory = Memory::new(layout.size() + layout.align());
-    // Not more than aligned.
+    // The range is aligned to the unit, but to no more.
     let base = memory.base().wrapping_add(layout.align());
     let mut talc = ManualTalc::new(Manual);
     // SAFETY: the range is in the memory.
@@ -47,13 +48,13 @@ fn the_documented_layout_suffices() {
     assert!(allocate(&mut talc, 1).is_some());
 }
 
-/// Regression: 32 bytes more were demanded than `talc` does.
+/// Regression: the claim required 32 bytes more than that of `talc`.
 #[test]
-fn a_claim_of_exactly_the_list_heads_is_a_full_heap() {
+fn a_claim_of_exactly_the_list_heads_makes_a_full_heap() {
     let exactly = min_first_heap_layout::<DefaultBinning>().size() - SMALLEST;
     let memory = Memory::new(exactly + 4096);
     let mut talc = ManualTalc::new(Manual);
-    // SAFETY: the range is in the memory, and the end is passed on.
+    // SAFETY: the range is in the memory, and each end is current.
     unsafe {
         assert_eq!(talc.claim(memory.base(), exactly - 1), None);
         memory.assert_untouched(memory.base(), memory.end());
@@ -72,13 +73,13 @@ fn a_claim_of_exactly_the_list_heads_is_a_full_heap() {
     }
 }
 
-/// Regression: a heap of one unit stayed, in which nothing fits.
+/// Regression: truncating left a heap of one unit, which is too small for any allocation.
 #[test]
 fn truncating_an_empty_heap_below_a_chunk_deletes_it() {
     let (mut talc, _first) = established();
     let memory = Memory::new(64 * CHUNK_UNIT);
     for size in 0..FIRST + 2 * SMALLEST {
-        // SAFETY: the memory is ours, and no heap is in it.
+        // SAFETY: only this test uses the memory, and no heap is in it.
         unsafe {
             let end = talc.claim(memory.base(), memory.size()).unwrap();
             let left = talc.truncate(end, memory.base().wrapping_add(size));
@@ -94,10 +95,10 @@ fn truncating_an_empty_heap_below_a_chunk_deletes_it() {
 }
 
 #[test]
-fn null_and_wrapping_ranges_are_refused() {
+fn claim_refuses_null_and_wrapping_ranges() {
     let (mut talc, _first) = established();
     let refused = |base, size, talc: &mut ManualTalc| {
-        // SAFETY: there is no such memory, and it is not claimed.
+        // SAFETY: the range is impossible, so the claim fails and accesses nothing.
         let end = unsafe { talc.claim(base, size) };
         assert_eq!(end, None, "{size:#x} bytes from {base:?}");
     };
@@ -120,7 +121,7 @@ fn null_and_wrapping_ranges_are_refused() {
 }
 
 #[test]
-fn extending_makes_the_top_gap_larger() {
+fn extending_enlarges_the_gap_at_the_top() {
     let (mut talc, _first) = established();
     let memory = Memory::new(64 * CHUNK_UNIT);
     let at = |units: usize| memory.base().wrapping_add(units * CHUNK_UNIT);
@@ -129,18 +130,18 @@ fn extending_makes_the_top_gap_larger() {
     unsafe {
         let end = talc.claim(at(0), 10 * CHUNK_UNIT).unwrap();
         assert_eq!(end.as_ptr(), at(10));
-        // Not a unit more.
+        // The heap is exactly as large as the memory.
         assert_eq!(talc.extend(end, at(11).wrapping_sub(1)), end);
         assert_eq!(talc.extend(end, null_mut()), end);
         let end = talc.extend(end, at(20).wrapping_add(5));
         assert_eq!(end.as_ptr(), at(20));
         memory.assert_untouched(at(20), memory.end());
 
-        // One allocation takes all of it.
+        // One allocation fills the heap.
         let all_units = 20 - FIRST / CHUNK_UNIT;
         let all = allocate(&mut talc, units(all_units)).unwrap();
         assert_eq!(talc.reserved(end).up_to, end);
-        // Then what is added is a gap of its own.
+        // The memory that is added then is a gap of its own.
         let end = talc.extend(end, at(22));
         let heap = Span::new(at(0), end.as_ptr());
         talc.check_heap(heap).unwrap();
@@ -161,7 +162,7 @@ fn extending_makes_the_top_gap_larger() {
 }
 
 #[test]
-fn truncating_stops_at_what_is_reserved() {
+fn truncating_stops_at_the_reserved_part() {
     let (mut talc, _first) = established();
     let memory = Memory::new(64 * CHUNK_UNIT);
     let at = |units: usize| memory.base().wrapping_add(units * CHUNK_UNIT);
@@ -195,7 +196,7 @@ fn truncating_stops_at_what_is_reserved() {
         talc.check_heap(heap_of(end)).unwrap();
         assert_eq!(talc.truncate(end, null_mut()), Some(end), "no further");
 
-        // A gap below the highest allocation changes nothing.
+        // A gap below the highest allocation makes no difference.
         deallocate(&mut talc, low, 1);
         assert_eq!(talc.reserved(end).up_to, end);
         deallocate(&mut talc, high, 10 * CHUNK_UNIT);
@@ -232,7 +233,7 @@ fn an_empty_heap_is_deleted_and_can_be_claimed_again() {
 }
 
 #[test]
-fn the_heap_with_the_list_heads_stays() {
+fn the_first_heap_is_never_deleted() {
     let memory = Memory::new(MIN + 4096);
     let mut talc = ManualTalc::new(Manual);
     // SAFETY: the memory is ours, and each end is passed on.
@@ -252,11 +253,11 @@ fn the_heap_with_the_list_heads_stays() {
 }
 
 #[test]
-fn heaps_that_touch_do_not_merge() {
+fn adjacent_heaps_never_coalesce() {
     let (mut talc, _first) = established();
     let memory = Memory::new(32 * CHUNK_UNIT);
     let middle = memory.base().wrapping_add(16 * CHUNK_UNIT);
-    // SAFETY: the halves are ours.
+    // SAFETY: only this test uses the two halves.
     let (low, high) = unsafe {
         let low = talc.claim(memory.base(), 16 * CHUNK_UNIT).unwrap();
         (low, talc.claim(middle, 16 * CHUNK_UNIT).unwrap())
@@ -272,7 +273,7 @@ fn heaps_that_touch_do_not_merge() {
     }
     assert_eq!(allocate(&mut talc, 16 * CHUNK_UNIT), None);
     for (base, end) in [(memory.base(), low), (middle, high)] {
-        // SAFETY: it is a heap of this allocator.
+        // SAFETY: the span is that of a heap of this allocator.
         unsafe { talc.check_heap(Span::new(base, end.as_ptr())) }.unwrap();
     }
 }

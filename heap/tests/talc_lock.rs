@@ -14,7 +14,7 @@ use heap::talc::{TalcLock, sync};
 type Lock = TalcLock<spin::Mutex<()>, Claim>;
 
 fn lock_over(memory: &Memory) -> Lock {
-    // SAFETY: the tests keep the memory as long as the lock.
+    // SAFETY: in each test the memory outlives the lock.
     TalcLock::new(unsafe { Claim::new(memory.base(), memory.size()) })
 }
 
@@ -84,7 +84,7 @@ fn contents_and_alignment_survive_reallocation() {
 }
 
 #[test]
-fn every_reallocation_over_a_grid_in_place_and_moved() {
+fn reallocation_works_between_all_sizes_of_a_grid() {
     let memory = Memory::new(1 << 20);
     let lock = lock_over(&memory);
     let sizes = [
@@ -120,7 +120,7 @@ fn every_reallocation_over_a_grid_in_place_and_moved() {
 }
 
 #[test]
-fn a_reallocation_that_fails_leaves_the_block() {
+fn a_failed_reallocation_leaves_the_block_unchanged() {
     let memory = Memory::new(1 << 14);
     let lock = lock_over(&memory);
     let layout = Layout::from_size_align(1000, 16).unwrap();
@@ -137,7 +137,7 @@ fn a_reallocation_that_fails_leaves_the_block() {
 }
 
 #[test]
-fn threads_never_share_memory() {
+fn threads_get_disjoint_blocks() {
     let memory = Memory::new(1 << 20);
     let lock = lock_over(&memory);
     thread::scope(|scope| {
@@ -159,7 +159,7 @@ fn threads_never_share_memory() {
 }
 
 #[test]
-fn a_held_lock_is_not_taken_again() {
+fn try_lock_returns_none_while_the_lock_is_held() {
     let mut lock = sync::TalcLock::<spin::Mutex<()>, Manual>::new(Manual);
     {
         let _guard = lock.lock();
@@ -171,10 +171,10 @@ fn a_held_lock_is_not_taken_again() {
 }
 
 #[test]
-fn a_static_needs_no_initialisation() {
+fn a_static_allocator_works_without_initialisation() {
     static HEAP: TalcLock<spin::Mutex<()>, Claim> = TalcLock::new({
         static mut MEMORY: [u8; 20_000] = [0; 20_000];
-        // SAFETY: nothing else uses `MEMORY`.
+        // SAFETY: only the heap uses `MEMORY`.
         unsafe { Claim::array(&raw mut MEMORY) }
     });
     // SAFETY: the size is not zero, and the block is freed once.

@@ -1,6 +1,6 @@
-//! What `talc` 5.1.1 does at the edges, and what is counted, side by side with this crate.
+//! Edge cases and counters of `talc` 5.1.1, side by side with this crate.
 //!
-//! Each scene is compiled once for either crate, and what it returns must be the same.
+//! Each scenario is compiled once for either crate, and both must return the same.
 
 #![cfg(all(feature = "counters", not(feature = "hardened")))]
 
@@ -8,7 +8,7 @@ mod common;
 
 use common::memory::Memory;
 
-/// The scenes, with `talc` as whichever crate has that name in the module around them.
+/// Defines the scenarios for the crate that is called `talc` in the module around them.
 macro_rules! scenes {
     () => {
         use std::alloc::Layout;
@@ -26,7 +26,8 @@ macro_rules! scenes {
             Layout::from_size_align(size, 1).unwrap()
         }
 
-        /// What both crates count alike: nothing that depends on the size of a chunk.
+        /// Returns the counters on which both crates agree: those that do not depend on the sizes
+        /// of chunks.
         fn counts(talc: &ManualTalc) -> [u64; 8] {
             let counters = talc.counters();
             [
@@ -41,7 +42,7 @@ macro_rules! scenes {
             ]
         }
 
-        /// A heap's end is rounded to this by either crate.
+        /// Both crates round the end of a heap to a multiple of this.
         const ROUND: usize = 64;
 
         pub fn least_first_claim(memory: &Memory) -> (bool, usize, bool, bool) {
@@ -83,10 +84,10 @@ macro_rules! scenes {
             (counters.claimed_bytes, counters.total_claimed_bytes)
         }
 
-        /// Whether what is left of an empty heap, if anything is, can be used.
+        /// Returns whether the rest of an empty heap, if there is one, can be used.
         pub fn truncated(first: &Memory, memory: &Memory, size: usize) -> bool {
             let mut talc = ManualTalc::new(Manual);
-            // SAFETY: the memory is ours, and the size is not zero.
+            // SAFETY: only this scenario uses the memory, and the size is not zero.
             unsafe {
                 let full: NonNull<u8> = talc.claim(first.base(), first.size()).unwrap();
                 talc.truncate(full, null_mut());
@@ -99,7 +100,7 @@ macro_rules! scenes {
         pub fn program(memory: &Memory, seed: u64) -> Vec<[u64; 8]> {
             let mut random = Random::new(seed);
             let mut talc = ManualTalc::new(Manual);
-            // SAFETY: the memory is ours.
+            // SAFETY: only this scenario uses the memory.
             unsafe { talc.claim(memory.base(), memory.size()) }.unwrap();
             let mut live: Vec<(*mut u8, usize)> = Vec::new();
             (0..400)
@@ -116,7 +117,7 @@ macro_rules! scenes {
                                 let (block, size) = &mut live[index];
                                 let new_size = 1 + random.below(*size);
                                 talc.shrink(*block, layout(*size), new_size);
-                                // And back, in place: there is room.
+                                // And back, in place, where the memory is still free.
                                 if random.below(2) == 0 {
                                     let grows =
                                         talc.try_grow_in_place(*block, layout(new_size), *size);
@@ -149,7 +150,7 @@ mod upstream {
     scenes!();
 }
 
-/// Runs a scene with both crates. What they return must be the same, and is returned.
+/// Runs a scenario with both crates. Asserts that they return the same, and returns it.
 macro_rules! same {
     ($scene:ident($($argument:expr),*)) => {{
         let result = here::$scene($($argument),*);
@@ -159,13 +160,13 @@ macro_rules! same {
 }
 
 #[test]
-fn the_least_first_claim_is_a_full_heap_as_upstream() {
+fn the_smallest_first_claim_equals_upstream() {
     let memory = Memory::new(4096);
     assert_eq!(same!(least_first_claim(&memory)), (true, 0, false, true));
 }
 
 #[test]
-fn the_documented_minimum_can_be_claimed_as_upstream() {
+fn claiming_the_documented_minimum_equals_upstream() {
     let memory = Memory::new(4096);
     for offset in 0..64 {
         assert!(same!(documented_minimum(&memory, offset)), "{offset}");
@@ -174,7 +175,7 @@ fn the_documented_minimum_can_be_claimed_as_upstream() {
 
 /// Regression: 15 bytes of the first heap were not counted.
 #[test]
-fn claimed_bytes_of_the_first_heap_are_as_upstream() {
+fn claimed_bytes_of_the_first_heap_equal_upstream() {
     let memory = Memory::new(1 << 14);
     for offset in 0..64 {
         let (claimed, total) = same!(first_claim_counts(&memory, offset));
@@ -184,16 +185,16 @@ fn claimed_bytes_of_the_first_heap_are_as_upstream() {
 }
 
 #[test]
-fn what_is_left_of_an_empty_heap_can_be_used_as_upstream() {
+fn the_rest_of_a_truncated_empty_heap_equals_upstream() {
     let (first, memory) = (Memory::new(4096), Memory::new(4096));
     for size in 0..300 {
         assert!(same!(truncated(&first, &memory, size)), "{size}");
     }
 }
 
-/// Regression: what a block shrinks by was counted as freed.
+/// Regression: the bytes by which a block shrinks were counted as freed.
 #[test]
-fn allocations_are_counted_as_upstream() {
+fn counters_of_allocations_equal_upstream() {
     let memory = Memory::new(1 << 20);
     for seed in 0..50 {
         same!(program(&memory, seed));

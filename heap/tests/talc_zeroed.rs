@@ -1,4 +1,5 @@
-//! `alloc_zeroed` gives zeros, and does not clear what a source has granted so.
+//! `alloc_zeroed` returns zeroed memory, and does not clear memory that a source has granted as
+//! zero.
 
 mod common;
 
@@ -19,24 +20,24 @@ use heap::talc::{DefaultBinning, TalcLock, min_first_heap_size};
 
 const PAGE: usize = 4096;
 
-/// With `hardened`, free memory is poison, and nothing is known to be zero.
+/// With `hardened`, free memory is poisoned, and no memory is known to be zero.
 const HARDENED: bool = cfg!(feature = "hardened");
 
-/// Two regions of zeros, each with a heap at its bottom that grows and shrinks by pages. Those that come
-/// back are cleared, or not, and then granted as what they are.
+/// A source with two regions of zeros, each with a heap at its bottom that grows and shrinks by
+/// pages. Pages that return are cleared, or not, and later granted as what they are.
 #[derive(Debug)]
 struct Pages {
     regions: Vec<Region>,
-    /// Pages are cleared when they come back.
+    /// Whether pages are cleared when they return.
     clears: bool,
-    /// Fewer are not taken back.
+    /// The smallest number of bytes that is taken back.
     slack: usize,
 }
 
 struct Region {
     memory: Memory,
     heap_end: Option<NonNull<u8>>,
-    /// Pages below this may be dirty.
+    /// Memory below this may be dirty.
     dirty_end: *mut u8,
 }
 
@@ -50,7 +51,7 @@ impl Pages {
     fn new(clears: bool, slack: usize) -> Self {
         let region = || {
             let memory = Memory::new(1 << 20);
-            // SAFETY: the memory is ours.
+            // SAFETY: only this source uses the memory.
             unsafe { memory.base().write_bytes(0, memory.size()) };
             Region {
                 heap_end: None,
@@ -66,8 +67,8 @@ impl Pages {
     }
 }
 
-// SAFETY: each region belongs to the heap in it, up to its end. What was never granted, or was cleared,
-// is zero.
+// SAFETY: each region belongs to the heap in it, up to the heap's end. Memory that was never
+// granted, or was cleared, is zero.
 unsafe impl Source for Pages {
     const TRACK_HEAP_END: bool = true;
     const GRANTS_ZEROED: bool = true;
@@ -89,7 +90,8 @@ unsafe impl Source for Pages {
             if new_end > limit {
                 continue;
             }
-            // SAFETY: the region is ours, with at most this heap in it, and zero where it is said.
+            // SAFETY: the region is the source's, contains at most this heap, and is zero from
+            // `zero_from` up.
             let heap_end = unsafe {
                 match region.heap_end {
                     Some(end) if dirty_end >= new_end => talc.extend(end, new_end),
@@ -123,7 +125,7 @@ unsafe impl Source for Pages {
             heap_end.with_addr(kept).min(heap_end)
         };
         if self.clears {
-            // SAFETY: what is above the end is ours again.
+            // SAFETY: the memory above the end belongs to the source again.
             unsafe { lowest.write_bytes(0, heap_end.addr() - lowest.addr()) };
         } else if lowest < heap_end {
             region.dirty_end = region.dirty_end.max(heap_end);
@@ -138,12 +140,12 @@ unsafe impl Source for Pages {
 }
 
 fn is_zero(block: *const u8, size: usize) -> bool {
-    // SAFETY: the tests name blocks.
+    // SAFETY: the tests pass live blocks.
     let bytes = unsafe { std::slice::from_raw_parts(block, size) };
     bytes.iter().all(|&byte| byte == 0)
 }
 
-/// A random program whose every zeroed block is looked at, and filled.
+/// Runs a random program that checks and then fills every zeroed block.
 fn run(allocator: &impl GlobalAlloc, random: &mut Random, max_log2: u32) {
     let mut shadow = Shadow::new();
     for step in 0..4_000 {
@@ -189,7 +191,7 @@ fn run(allocator: &impl GlobalAlloc, random: &mut Random, max_log2: u32) {
 }
 
 #[test]
-fn zeroed_blocks_are_zero_whatever_comes_and_goes() {
+fn zeroed_blocks_are_zero_after_heaps_shrink_and_grow() {
     for seed in 0..24 {
         let clears = seed % 2 == 0;
         let slack = [0, 3 * PAGE, usize::MAX >> 1][seed as usize % 3];
@@ -205,7 +207,8 @@ fn zeroed_blocks_of_an_arena_are_zero() {
     for seed in 0..8 {
         let window = Window::filled_with(1024, 0);
         let arena = window::arena(&window);
-        // SAFETY: the window's pages are only used by the arena's borrower, and zero when they are lent.
+        // SAFETY: only the arena's borrower uses the window's pages, which are zero when they are
+        // lent.
         let source = unsafe { ArenaSource::new(&arena).of_zeroed_memory() };
         let heap = window::Heap::new(source);
         println!("seed {seed}");
@@ -223,34 +226,34 @@ fn zeroed_blocks_of_an_arena_are_zero() {
     }
 }
 
-/// How many bytes of a block were still to be cleared.
+/// Allocates a zeroed block. Returns it, and the number of bytes that had to be cleared.
 fn cleared<S: Source>(talc: &mut Talc<S, DefaultBinning>, size: usize) -> (NonNull<u8>, usize) {
     let layout = Layout::from_size_align(size, 8).unwrap();
     // SAFETY: the size is not zero.
     let block = unsafe { talc.allocate_uncleared(layout) }.unwrap();
     let bytes = block.bytes();
-    // SAFETY: it has just been allocated.
+    // SAFETY: the block has just been allocated.
     let block = unsafe { block.clear() };
     assert!(is_zero(block.as_ptr(), size));
     (block, bytes)
 }
 
 #[test]
-fn what_was_granted_as_zero_is_not_cleared_but_what_was_in_use_is() {
+fn only_memory_that_was_in_use_is_cleared() {
     const SIZE: usize = 1 << 16;
-    // A header, and the last word of what was a gap.
+    // The header and the last word of the gap.
     const METADATA: usize = 4 * size_of::<usize>();
     let mut talc = Talc::new(Pages::new(false, usize::MAX >> 1));
     let bound = if HARDENED { SIZE } else { METADATA };
     let mut blocks = Vec::new();
     for _ in 0..6 {
-        // Each needs more pages, which the heap is extended by.
+        // Each block needs more pages, by which the heap is extended.
         let (block, bytes) = cleared(&mut talc, SIZE);
         assert!(bytes <= bound, "{bytes} bytes were cleared");
         blocks.push(block);
     }
     let layout = Layout::from_size_align(SIZE, 8).unwrap();
-    // The top block comes back, in use.
+    // The top block is allocated again, from memory that was in use.
     let last = blocks.pop().unwrap();
     // SAFETY: the block is live.
     unsafe {
@@ -268,7 +271,7 @@ fn what_was_granted_as_zero_is_not_cleared_but_what_was_in_use_is() {
         (SIZE..=bound).contains(&bytes),
         "{bytes} bytes were cleared"
     );
-    // One below the top is cleared whole.
+    // A block below the top is cleared completely.
     // SAFETY: the block is live.
     unsafe { talc.deallocate(blocks[2].as_ptr(), layout) };
     assert_eq!(cleared(&mut talc, SIZE), (blocks[2], SIZE));
@@ -276,7 +279,7 @@ fn what_was_granted_as_zero_is_not_cleared_but_what_was_in_use_is() {
 }
 
 #[test]
-fn what_comes_back_dirty_is_cleared() {
+fn pages_that_return_dirty_are_cleared() {
     let mut talc = Talc::new(Pages::new(false, 0));
     let layout = Layout::from_size_align(100_000, 8).unwrap();
     // SAFETY: sizes are not zero, and the block is live.
@@ -285,13 +288,13 @@ fn what_comes_back_dirty_is_cleared() {
         let block = talc.allocate(layout).unwrap();
         block.write_bytes(1, layout.size());
         talc.deallocate(block.as_ptr(), layout);
-        // Its pages are gone, and come again as they are.
+        // The pages of the block are taken back, and granted again as they are.
         assert_eq!(cleared(&mut talc, layout.size()), (block, layout.size()));
     }
 }
 
 #[test]
-fn the_allocator_interface_knows_as_well() {
+fn allocate_zeroed_skips_clearing_known_zeros() {
     let lock = TalcLock::<spin::Mutex<()>, _>::new(Pages::new(true, 0));
     for size in [0, 1, 1000, 100_000] {
         let layout = Layout::from_size_align(size, 8).unwrap();
@@ -306,12 +309,13 @@ fn the_allocator_interface_knows_as_well() {
     }
 }
 
-/// An allocator with a heap of so many zeros, cut down to a quarter of them; where the heap ends, and where it ended.
+/// Returns an allocator with a heap of `size` zeroed bytes, truncated to a quarter of them; the end
+/// of the heap, and its former end.
 fn cut_down(size: usize) -> (Talc<Pages, DefaultBinning>, NonNull<u8>, NonNull<u8>) {
     let source = Pages::new(true, 0);
     let base = source.regions[0].memory.base();
     let mut talc = Talc::new(source);
-    // SAFETY: the memory is ours, zero at first, and the end is passed on.
+    // SAFETY: only this test uses the memory, which is zero at first, and each end is current.
     unsafe {
         let end = talc.claim_zeroed(base, size).unwrap();
         let low = talc.truncate(end, base.add(size / 4)).unwrap();
@@ -320,7 +324,7 @@ fn cut_down(size: usize) -> (Talc<Pages, DefaultBinning>, NonNull<u8>, NonNull<u
 }
 
 #[test]
-fn a_heap_that_is_extended_by_dirty_memory_is_cleared() {
+fn dirty_memory_of_an_extension_is_cleared() {
     let size = 1 << 18;
     let (mut talc, low, end) = cut_down(size);
     // SAFETY: the memory is ours, and each end is passed on.
@@ -334,7 +338,7 @@ fn a_heap_that_is_extended_by_dirty_memory_is_cleared() {
 }
 
 #[test]
-fn a_heap_that_is_extended_to_where_it_ended_before_is_cleared() {
+fn memory_of_a_truncated_and_extended_heap_is_cleared() {
     let size = 1 << 18;
     let (mut talc, low, end) = cut_down(size);
     // SAFETY: the memory is ours, and each end is passed on.
@@ -347,13 +351,14 @@ fn a_heap_that_is_extended_to_where_it_ended_before_is_cleared() {
 }
 
 #[test]
-fn a_heap_that_is_claimed_where_one_was_deleted_is_cleared() {
+fn memory_of_a_deleted_and_claimed_heap_is_cleared() {
     for is_freed in [false, true] {
         let source = Pages::new(true, 0);
         let [first, other] = [0, 1].map(|index: usize| source.regions[index].memory.base());
         let size = 1 << 18;
         let mut talc = Talc::new(source);
-        // SAFETY: the memory is ours, zero at first, each end is passed on, and the block is freed once.
+        // SAFETY: only this test uses the memory, which is zero at first. Each end is current, and
+        // the block is freed once.
         unsafe {
             talc.claim(first, min_first_heap_size::<DefaultBinning>())
                 .unwrap();

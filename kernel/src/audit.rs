@@ -30,7 +30,7 @@ pub enum Mismatch {
         /// The label of the arena.
         label: &'static str,
         /// The broken invariant and its location.
-        fault: vmem::Corruption,
+        corruption: vmem::Corruption,
     },
     /// The counts of frames differ from the table of frames.
     Frames(&'static str),
@@ -45,7 +45,9 @@ impl fmt::Display for Mismatch {
                 write!(f, "{what}: {upper} above, {lower} below")
             }
             Self::Heap(corruption) => write!(f, "the heap: {corruption}"),
-            Self::Arena { label, fault } => write!(f, "the arena \"{label}\": {fault}"),
+            Self::Arena { label, corruption } => {
+                write!(f, "the arena \"{label}\": {corruption}")
+            }
             Self::Frames(what) => f.write_str(what),
             Self::EmptyPageTable => f.write_str("an empty page table was not freed"),
         }
@@ -131,5 +133,5 @@ fn check_arena(arena: HeapArenaView) -> Result<(), Mismatch> {
     let label = arena.label();
     arena
         .check()
-        .map_err(|fault| Mismatch::Arena { label, fault })
+        .map_err(|corruption| Mismatch::Arena { label, corruption })
 }

@@ -1,4 +1,4 @@
-//! From the bootloader to the kernel's main function.
+//! Initialization: from the bootloader to the kernel's main function.
 
 use core::fmt;
 
@@ -14,8 +14,8 @@ use crate::heap::HEAP;
 use crate::ramdisk::{Ramdisk, RamdiskError};
 use crate::{interrupts, memory, println, serial};
 
-/// What the kernel asks of the bootloader: everything in the higher half, all physical memory
-/// mapped, and a stack of its own size.
+/// The kernel's requests to the bootloader: all mappings in the higher half, a mapping of all
+/// physical memory, and a stack of 256 KiB.
 pub const BOOTLOADER_CONFIG: BootloaderConfig = {
     let mut config = BootloaderConfig::new_default();
     config.mappings.physical_memory = Some(Mapping::Dynamic);
@@ -24,25 +24,25 @@ pub const BOOTLOADER_CONFIG: BootloaderConfig = {
     config
 };
 
-/// What the main function gets.
+/// The argument of the main function.
 #[derive(Debug, Clone)]
 pub struct Boot {
-    /// The files that the host handed over.
+    /// The files from the host.
     pub ramdisk: Ramdisk<'static>,
-    /// What the host asks for.
+    /// The configuration from the host.
     pub config: Config<'static>,
 }
 
-/// Why the kernel does not start.
+/// The reason why the kernel does not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitError {
-    /// Memory could not be set up.
+    /// The memory could not be initialized.
     Memory(memory::InitError),
-    /// There is no RAM disk.
+    /// The bootloader has loaded no RAM disk.
     NoRamdisk,
     /// The RAM disk is damaged.
     Ramdisk(RamdiskError),
-    /// The configuration is not understood.
+    /// The configuration is invalid.
     Config(ConfigError<'static>),
 }
 
@@ -59,20 +59,20 @@ impl fmt::Display for InitError {
 
 impl core::error::Error for InitError {}
 
-/// Sets up serial port and exceptions, reads what the host handed over, and sets up memory. Interrupts
-/// are enabled at the end.
+/// Initializes the serial port, the exceptions, the RAM disk, the memory and the heap, in this
+/// order. Enables interrupts at the end.
 ///
 /// # Errors
-/// When the boot information or the RAM disk cannot be used.
+/// Returns an error if the boot information, the RAM disk or its configuration is unusable.
 ///
 /// # Safety
-/// The boot information is the bootloader's, made with [`BOOTLOADER_CONFIG`], and this is called
-/// once.
+/// * The bootloader has made `boot_info`, with [`BOOTLOADER_CONFIG`].
+/// * This function is called once.
 pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> {
     serial::init();
     println!("{}", Record::Ready);
     interrupts::init();
-    // SAFETY: by the caller's promise.
+    // SAFETY: the caller guarantees that the bootloader has made the boot information.
     let bytes = unsafe { ramdisk_bytes(boot_info) }.ok_or(InitError::NoRamdisk)?;
     let ramdisk = Ramdisk::new(bytes).map_err(InitError::Ramdisk)?;
     let text = ramdisk.text(CONFIG).map_err(InitError::Ramdisk)?;
@@ -80,24 +80,26 @@ pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> 
     let seed = config
         .randomisation_seed
         .map_or_else(Seed::gather, Seed::of_host);
-    // SAFETY: by the caller's promise.
+    // SAFETY: the caller guarantees that the bootloader has made the boot information, and that
+    // this is the only call.
     unsafe { memory::init(boot_info, seed) }.map_err(InitError::Memory)?;
-    // SAFETY: the heap frees and resizes only the segments that it has allocated, and adds no span.
+    // SAFETY: the heap frees and resizes only segments that it has allocated, and adds no span.
     let pages = unsafe { memory::heap_pages_arena() };
-    // SAFETY: the arena allocates mapped memory, and nothing beneath it uses the heap.
+    // SAFETY: the arena allocates mapped memory. No code in `memory` allocates from the heap.
     unsafe { HEAP.attach(pages) };
     interrupts::enable();
     Ok(Boot { ramdisk, config })
 }
 
-/// The bytes of the RAM disk.
+/// Returns the bytes of the RAM disk, if the bootloader has loaded one.
 ///
 /// # Safety
-/// The boot information is the bootloader's.
+/// The bootloader has made `boot_info`.
 unsafe fn ramdisk_bytes(boot_info: &BootInfo) -> Option<&'static [u8]> {
     let address = boot_info.ramdisk_addr.into_option()?;
     let start = core::ptr::with_exposed_provenance(usize::try_from(address).ok()?);
     let length = usize::try_from(boot_info.ramdisk_len).ok()?;
-    // SAFETY: the bootloader has loaded so many bytes there, and nobody changes them.
+    // SAFETY: the bootloader has loaded `length` bytes at `start`. The memory map does not list
+    // them as usable, so no code writes to them.
     Some(unsafe { core::slice::from_raw_parts(start, length) })
 }

@@ -1,4 +1,4 @@
-//! A number that cannot be told beforehand, to start randomness from.
+//! Seeds for randomness that an attacker cannot predict.
 
 use core::arch::x86_64::_rdtsc;
 use core::fmt;
@@ -6,23 +6,23 @@ use core::fmt;
 use x86_64::instructions::port::Port;
 use x86_64::instructions::random::RdRand;
 
-/// A number to start randomness from.
+/// A seed for randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Seed {
     /// The number.
     pub value: u64,
-    /// Where it comes from.
+    /// The origin of the number.
     pub origin: Origin,
 }
 
-/// Where a seed comes from.
+/// The origin of a seed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
     /// The host has chosen it.
     Host,
     /// The CPU's random number generator.
     Cpu,
-    /// The clocks when the kernel started: whoever knows that time well can guess it.
+    /// The clocks when the kernel started: predictable for an attacker who knows this time well.
     Clocks,
 }
 
@@ -33,14 +33,14 @@ impl fmt::Display for Seed {
             Origin::Cpu => "the CPU's generator",
             Origin::Clocks => "the clocks",
         };
-        write!(f, "{:#x} of {origin}", self.value)
+        write!(f, "{:#x} from {origin}", self.value)
     }
 }
 
 impl Seed {
-    /// A seed of the best origin that the machine has.
+    /// Returns a seed from the best origin that the machine has.
     pub fn gather() -> Self {
-        // The generator may be empty for a moment.
+        // The generator may be exhausted for a moment: up to 10 attempts.
         let random = RdRand::new().and_then(|cpu| (0..10).find_map(|_| cpu.get_u64()));
         match random {
             Some(value) => Self {
@@ -54,7 +54,7 @@ impl Seed {
         }
     }
 
-    /// The seed that the host has chosen.
+    /// Returns the seed that the host has chosen.
     pub fn of_host(value: u64) -> Self {
         Self {
             value,
@@ -62,13 +62,14 @@ impl Seed {
         }
     }
 
-    /// Its value, with every bit of the result depending on every bit of it.
+    /// Returns a number of which each bit depends on every bit of the seed.
     pub fn mixed(&self) -> u64 {
         mix(self.value)
     }
 }
 
-/// The finalizer of the generator SplitMix64 (Steele, Lea and Flood, 2014), after its first step.
+/// Mixes the bits of `value`: the first step and the finalizer of the generator SplitMix64 (Steele,
+/// Lea and Flood, 2014).
 fn mix(value: u64) -> u64 {
     let value = value.wrapping_add(0x9e37_79b9_7f4a_7c15);
     let value = (value ^ (value >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
@@ -76,16 +77,16 @@ fn mix(value: u64) -> u64 {
     value ^ (value >> 31)
 }
 
-/// The time stamp counter and the real-time clock, mixed.
+/// Returns the time stamp counter mixed with the real-time clock.
 fn clocks() -> u64 {
-    // SAFETY: every CPU with 64-bit mode has the instruction.
+    // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
     let ticks = unsafe { _rdtsc() };
-    // Seconds, minutes, hours, day, month and year, in whatever form.
+    // Seconds, minutes, hours, day, month and year, in any encoding.
     [0_u8, 2, 4, 7, 8, 9]
         .iter()
         .fold(ticks, |value, &register| {
-            // SAFETY: these are the ports of the real-time clock, which nothing else uses; reading these
-            // registers changes nothing.
+            // SAFETY: these are the ports of the real-time clock, which no other code uses. Reading
+            // these registers has no side effect.
             let part: u8 = unsafe {
                 Port::new(0x70).write(register);
                 Port::new(0x71).read()

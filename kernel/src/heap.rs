@@ -1,70 +1,55 @@
-//! The kernel heap: the global allocator of whatever links this library.
+//! The kernel heap: the global allocator of every program that links this library.
 
 #[cfg(feature = "hardened")]
 pub mod misuse;
-#[cfg(not(feature = "hardened"))]
-mod misuse {
-    //! Nothing is looked for, and nothing found.
-
-    pub struct Found;
-
-    #[inline]
-    pub fn take<T>(_: &T) -> Found {
-        Found
-    }
-
-    #[inline]
-    pub fn tell(_: Found) {}
-
-    #[inline]
-    pub fn refuses<T>(_: &mut T, _: *mut u8, _: core::alloc::Layout) -> bool {
-        false
-    }
-}
 
 use core::alloc::{GlobalAlloc, Layout};
-use core::ptr::{self, NonNull};
 
 use heap::source::{ArenaSource, DrainError};
 use heap::talc::TalcLock;
+use heap::talc::sync::Reclaim;
 use heap::vmem;
 use x86_64::instructions::interrupts;
 
-use crate::memory::{HeapArena, PageLock, Tags, frames, mapped_pages};
+use crate::memory::{HeapArena, PAGE_SIZE, PageLock, Tags, frames, mapped_pages};
 use crate::sync::InterruptLock;
 
-/// The global allocator. Allocations fail until [`crate::init`] has attached the arena to it.
+/// The global allocator. Allocations fail until [`crate::init`] has attached the arena.
 #[cfg_attr(target_os = "none", global_allocator)]
 pub static HEAP: KernelHeap = KernelHeap::new();
 
-type Core = TalcLock<InterruptLock, ArenaSource<'static, Tags, PageLock>>;
+/// The source of the heap's memory: the arena "heap pages".
+type PageSource = ArenaSource<'static, Tags, PageLock>;
 
-/// A heap that grows and shrinks by pages of the arena "heap pages". May be used from interrupt handlers.
+/// A heap that grows and shrinks by pages of the arena "heap pages". Interrupt handlers may use the
+/// heap too.
 ///
-/// The lock masks interrupts while it is held, which is for a constant time, but for growth: that maps up to 2 MiB,
-/// or as much as the layout demands. Pages are given back after unlocking, with interrupts as the caller has them;
-/// while those are masked (in a handler, for instance) the pages wait for the next call that has them
+/// The lock masks interrupts while it is held. That takes constant time, except for growth, which
+/// maps up to 2 MiB, or as much as the layout needs.
+///
+/// Free pages go to a release queue. They are unmapped after unlocking, if interrupts are enabled
+/// then. Otherwise (in a handler, for instance) they wait for the next call with interrupts
 /// enabled, or for [`drain`](Self::drain).
 pub struct KernelHeap {
-    talc: Core,
+    talc: TalcLock<InterruptLock, PageSource>,
 }
 
-/// What the heap and the memory beneath it hold, in bytes unless it says frames.
+/// The memory of the heap and of the layers below it, in bytes unless a field says otherwise.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Stats {
-    /// What all heaps keep.
+    /// The bytes that all heaps retain.
     pub claimed: usize,
-    /// What is mapped for them: `claimed`, and what is on its way back.
+    /// The bytes that are mapped: `claimed`, and the pages in the release queue.
     pub mapped: usize,
-    /// Free bytes inside the heaps, and how many gaps they are in.
+    /// The free bytes inside the heaps.
     pub free: usize,
-    /// See `free`.
+    /// The number of gaps that the free bytes are in.
     pub gaps: usize,
-    /// How many heaps there are.
+    /// The number of heaps.
     pub heaps: usize,
-    /// Frames mapped for the heaps.
+    /// The frames that are mapped for the heaps.
     pub heap_frames: usize,
-    /// All frames in use: those, page tables, boundary tags and what else the kernel took.
+    /// All frames in use: for heaps, page tables, boundary tags and other purposes.
     pub frames: usize,
 }
 
@@ -75,31 +60,35 @@ impl KernelHeap {
         }
     }
 
-    /// Makes the heap take its memory from `arena` from now on.
+    /// Attaches the arena that the heap takes its memory from.
     ///
     /// # Safety
-    /// What `arena` allocates must be mapped memory that nobody else uses, and neither the arena nor anything
-    /// beneath it may allocate from this heap.
+    /// Memory that `arena` allocates must be mapped and used by the caller of the arena only.
+    /// Neither the arena nor any layer below may allocate from this heap.
     pub(crate) unsafe fn attach(&self, arena: &'static HeapArena) {
         let mut talc = self.talc.lock();
         #[cfg(feature = "hardened")]
-        talc.set_hook(misuse::note);
-        // SAFETY: the caller vouches for the arena. The source stays the one that is there.
+        talc.set_hook(misuse::report);
+        // SAFETY: the caller guarantees what the source requires of its arena. The source itself is
+        // not replaced.
         unsafe { talc.as_mut().source.attach(arena) };
     }
 
-    /// The allocator core, locked by whoever calls [`TalcLock::lock`]. Nothing may be allocated while it is.
-    pub fn core(&self) -> &Core {
+    /// Returns the allocator behind its lock.
+    ///
+    /// Code that holds the lock must not allocate from the heap: the kernel panics if it does.
+    pub fn core(&self) -> &TalcLock<InterruptLock, PageSource> {
         &self.talc
     }
 
-    /// Gives queued pages back, whether interrupts are masked or not. Returns how many bytes that were.
+    /// Unmaps the pages in the release queue, even if interrupts are masked. Returns the number of
+    /// bytes that were unmapped.
     ///
-    /// Pages that the arena cannot take now stay in the queue: those of a segment that is being resized, and all
-    /// while there is no boundary tag for what becomes free.
+    /// Two kinds of pages stay in the queue: those of a segment that is being resized, and all
+    /// pages for which the arena has no boundary tag at the moment.
     ///
     /// # Panics
-    /// When the arena does not know a segment that it gave: it is corrupt.
+    /// Panics if the arena does not know a segment that it allocated: the arena is corrupt.
     pub fn drain(&self) -> usize {
         match self.talc.drain() {
             Ok(bytes) => bytes,
@@ -113,19 +102,15 @@ impl KernelHeap {
         }
     }
 
-    /// Gives back everything that is free at the top of a heap, and every heap but the first that is empty.
-    /// Returns how many bytes that were.
+    /// Unmaps all free memory at the tops of heaps, and all empty heaps except the first. Returns
+    /// the number of bytes that were unmapped.
     pub fn reap(&self) -> usize {
-        let mut talc = self.talc.lock();
-        talc.trim();
-        let found = misuse::take(&talc);
-        drop(talc);
-        let drained = self.drain();
-        misuse::tell(found);
-        drained
+        // SAFETY: trimming replaces neither the allocator nor its source.
+        unsafe { self.talc.run_locked(|talc| talc.trim()) };
+        self.drain()
     }
 
-    /// What the heap holds just now. O(gaps).
+    /// Returns the present state of the heap. O(gaps).
     pub fn stats(&self) -> Stats {
         let talc = self.talc.lock();
         let heaps = talc.arena_heaps().count();
@@ -137,7 +122,7 @@ impl KernelHeap {
         let usage = frames::usage();
         Stats {
             claimed,
-            mapped: mapped_pages::mapped() * crate::memory::PAGE_SIZE,
+            mapped: mapped_pages::mapped() * PAGE_SIZE,
             free,
             gaps,
             heaps,
@@ -145,87 +130,44 @@ impl KernelHeap {
             frames: usage.used(),
         }
     }
+}
 
-    /// Tries once more, after everything that can be given back was, when an allocation has failed.
-    #[cold]
-    fn retry(&self, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
-        self.reap();
-        allocate()
-    }
-
-    fn allocate(&self, layout: Layout) -> *mut u8 {
-        let mut talc = self.talc.lock();
-        // SAFETY: the sizes that `GlobalAlloc` is called with are not zero.
-        let block = unsafe { talc.allocate(layout) };
-        let found = misuse::take(&talc);
-        drop(talc);
-        misuse::tell(found);
-        block.map_or(ptr::null_mut(), NonNull::as_ptr)
-    }
-
-    /// Drains if there is something to drain, and interrupts are enabled.
+impl Reclaim<PageSource> for KernelHeap {
     #[inline]
-    fn settle(&self, has_pending_releases: bool) {
-        if has_pending_releases && interrupts::are_enabled() {
+    fn is_due(source: &PageSource) -> bool {
+        source.has_pending_releases()
+    }
+
+    /// Drains the release queue, if interrupts are enabled.
+    #[inline]
+    fn release(&self) {
+        if interrupts::are_enabled() {
             self.drain();
         }
     }
+
+    fn reclaim(&self) {
+        self.reap();
+    }
 }
 
-// SAFETY: `Talc` is an allocator, and the lock makes it exclusive. Blocks stay where they are until they are
-// freed: only memory above the last block of a heap is ever given back.
+// SAFETY: all operations are those of `TalcLock`. A block stays where it is until it is freed: only
+// memory above the last block of a heap is unmapped.
 unsafe impl GlobalAlloc for KernelHeap {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let block = self.allocate(layout);
-        if block.is_null() {
-            self.retry(|| self.allocate(layout))
-        } else {
-            block
-        }
+        // SAFETY: the caller keeps the contract of the method of the same name.
+        unsafe { self.talc.reclaiming(self).alloc(layout) }
     }
 
     #[inline]
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
-        let mut talc = self.talc.lock();
-        // SAFETY: the caller vouches for the block and its layout.
-        unsafe { talc.deallocate(block, layout) };
-        let has_pending_releases = talc.source.has_pending_releases();
-        let found = misuse::take(&talc);
-        drop(talc);
-        misuse::tell(found);
-        self.settle(has_pending_releases);
+        // SAFETY: the caller keeps the contract of the method of the same name.
+        unsafe { self.talc.reclaiming(self).dealloc(block, layout) }
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        let mut talc = self.talc.lock();
-        // SAFETY: the allocator and its source stay what they are.
-        if misuse::refuses(unsafe { talc.as_mut() }, block, layout) {
-            let found = misuse::take(&talc);
-            drop(talc);
-            misuse::tell(found);
-            return ptr::null_mut();
-        }
-        // SAFETY: the caller vouches for the block and its layout, and that `size` is not zero.
-        let in_place = unsafe { talc.try_realloc_in_place(block, layout, size) };
-        let has_pending_releases = talc.source.has_pending_releases();
-        let found = misuse::take(&talc);
-        drop(talc);
-        misuse::tell(found);
-        if in_place {
-            self.settle(has_pending_releases);
-            return block;
-        }
-        // SAFETY: the caller vouches that `size`, rounded up to the alignment, does not overflow.
-        let new = unsafe { Layout::from_size_align_unchecked(size, layout.align()) };
-        // SAFETY: as above.
-        let moved = unsafe { self.alloc(new) };
-        if !moved.is_null() {
-            // SAFETY: both blocks are live and apart, and have at least the smaller of the two sizes.
-            unsafe { ptr::copy_nonoverlapping(block, moved, layout.size().min(size)) };
-            // SAFETY: the caller gives the old block up.
-            unsafe { self.dealloc(block, layout) };
-        }
-        moved
+        // SAFETY: the caller keeps the contract of the method of the same name.
+        unsafe { self.talc.reclaiming(self).realloc(block, layout, size) }
     }
 }

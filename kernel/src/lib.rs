@@ -1,18 +1,19 @@
-//! What a kernel forked from this one starts from.
+//! The library that kernels forked from this one start from.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! |---|---|
-//! | [`serial`], [`print!`], [`println!`] | what the kernel says and the host types |
-//! | [`sync`] | locks that interrupt handlers may take too |
-//! | [`interrupts`] | exceptions, their reports, and the timer |
-//! | [`entropy`] | where randomness comes from |
+//! | [`serial`], [`print!`], [`println!`] | output to the host, and its input |
+//! | [`sync`] | locks that interrupt handlers may take |
+//! | [`interrupts`] | exceptions, their reports, and the timer interrupt |
+//! | [`entropy`] | seeds for randomness |
 //! | [`memory`] | frames, page tables, and the pages of the heap |
-//! | [`ramdisk`], [`config`], [`trace`] | what the host hands over |
-//! | [`testing`] | the harness of the tests that run inside the kernel |
-//! | [`exit`](mod@exit), [`panic`](mod@panic) | how it ends |
+//! | [`heap`](mod@heap), [`audit`] | the global allocator, and a comparison of all layers |
+//! | [`ramdisk`], [`config`], [`trace`] | data from the host |
+//! | [`testing`] | the harness of the in-kernel tests |
+//! | [`exit`](mod@exit), [`panic`](mod@panic) | how the kernel ends |
 //!
-//! A kernel names its main function with [`entry_point!`]. Everything is compiled on the host too,
-//! for its documentation and for the tests of what does not need the machine.
+//! A kernel names its main function with [`entry_point!`]. The library compiles on the host too:
+//! for its documentation, and for unit tests of the parts that need no machine.
 #![deny(missing_docs)]
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_os = "none", feature(abi_x86_interrupt))]
@@ -41,10 +42,10 @@ pub use bootloader_api;
 #[doc(hidden)]
 pub use linkme;
 
-/// Makes a program a kernel whose main function is `$main`, a `fn(kernel::Boot) -> ExitCode`.
+/// Makes a program a kernel with the main function `$main`, a `fn(kernel::Boot) -> ExitCode`.
 ///
-/// The program is `no_std` and `no_main` on the kernel's target. On the host, where workspaces are
-/// built as a whole, it is a program that says how to run the kernel.
+/// On the kernel's target the program must be `no_std` and `no_main`. On the host, where Cargo
+/// builds whole workspaces, the program prints how to run the kernel.
 #[macro_export]
 macro_rules! entry_point {
     ($main:path) => {
@@ -56,7 +57,8 @@ macro_rules! entry_point {
 
             fn start(boot_info: &'static mut bootloader_api::BootInfo) -> ! {
                 let main: fn($crate::Boot) -> $crate::exit::ExitCode = $main;
-                // SAFETY: this is the only entry, and the bootloader made the boot information.
+                // SAFETY: the bootloader made the boot information with this configuration, and
+                // enters the kernel once, here.
                 let code = match unsafe { $crate::init(boot_info) } {
                     Ok(boot) => main(boot),
                     Err(error) => {

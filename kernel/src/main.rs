@@ -1,4 +1,5 @@
-//! The demonstration: a recorded program on the kernel heap, a comparison with other allocators, and a monitor.
+//! The demonstration: a recorded program on the kernel heap, a comparison with other allocators,
+//! and a monitor.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 extern crate alloc;
@@ -15,7 +16,7 @@ fn kernel_main(boot: kernel::Boot) -> kernel::exit::ExitCode {
         Mode::Demo => demo::run(&boot.config, &boot.ramdisk),
         Mode::Test | Mode::Soak => {
             kernel::println!(
-                "refused: this image holds no tests; they are in that of `kernel-tests`"
+                "refused: this image has no tests; the package `kernel-tests` has them"
             );
             ExitCode::Refused
         }

@@ -1,27 +1,27 @@
-//! The files that the host hands over: a tar archive that the bootloader has loaded.
+//! The RAM disk: a tar archive of files from the host, which the bootloader has loaded.
 
 use core::fmt;
 
 pub use kernel_protocol::ramdisk::trace_name;
 use tar_no_std::{ArchiveEntry, CorruptDataError, TarArchiveRef};
 
-/// A RAM disk whose structure was checked.
+/// A RAM disk with a valid structure.
 #[derive(Debug, Clone)]
 pub struct Ramdisk<'a> {
     archive: TarArchiveRef<'a>,
 }
 
-/// What is wrong with a RAM disk.
+/// A defect of a RAM disk.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RamdiskError {
-    /// It is not an archive, or a damaged one.
+    /// The bytes are not an archive, or the archive is damaged.
     Damaged(CorruptDataError),
     /// A file is missing.
     Missing {
         /// The name of the file.
         name: &'static str,
     },
-    /// A file is not text.
+    /// A file is not UTF-8.
     NotText {
         /// The name of the file.
         name: &'static str,
@@ -41,37 +41,37 @@ impl fmt::Display for RamdiskError {
 impl core::error::Error for RamdiskError {}
 
 impl<'a> Ramdisk<'a> {
-    /// Checks the structure of an archive: sizes, checksums of the headers, and its end.
+    /// Checks the structure of an archive: the sizes, the checksums of the headers, and the end.
     ///
     /// # Errors
-    /// When it is damaged.
+    /// Returns an error if the archive is damaged.
     pub fn new(bytes: &'a [u8]) -> Result<Self, RamdiskError> {
         let archive = TarArchiveRef::new(bytes).map_err(RamdiskError::Damaged)?;
         Ok(Self { archive })
     }
 
-    /// All files.
+    /// Returns all files.
     pub fn files(&self) -> impl Iterator<Item = ArchiveEntry<'a>> {
         self.archive.entries()
     }
 
-    /// The contents of a file.
+    /// Returns the contents of the file `name`.
     pub fn file(&self, name: &str) -> Option<&'a [u8]> {
         self.files()
             .find(|file| file.filename().as_str() == Ok(name))
             .map(|file| file.data())
     }
 
-    /// The contents of a file of text.
+    /// Returns the contents of the text file `name`.
     ///
     /// # Errors
-    /// When the file is missing or is not UTF-8.
+    /// Returns an error if the file is missing or is not UTF-8.
     pub fn text(&self, name: &'static str) -> Result<&'a str, RamdiskError> {
         let bytes = self.file(name).ok_or(RamdiskError::Missing { name })?;
         core::str::from_utf8(bytes).map_err(|_| RamdiskError::NotText { name })
     }
 
-    /// The trace `traces/NAME.trace`.
+    /// Returns the contents of the file `traces/NAME.trace`.
     pub fn trace(&self, name: &str) -> Option<&'a [u8]> {
         self.files()
             .find(|file| file.filename().as_str().ok().and_then(trace_name) == Some(name))
@@ -85,7 +85,7 @@ mod tests {
 
     const BLOCK: usize = 512;
 
-    /// An archive as `tar --format=ustar` makes it.
+    /// Makes an archive as `tar --format=ustar` does.
     fn archive(files: &[(&str, &[u8])]) -> Vec<u8> {
         let mut bytes = Vec::new();
         for (name, data) in files {
@@ -121,7 +121,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_not_text_is_an_error() {
+    fn a_file_that_is_not_utf8_is_refused() {
         let bytes = archive(&[("config", b"\xff")]);
         let ramdisk = Ramdisk::new(&bytes).unwrap();
         assert_eq!(
@@ -138,7 +138,7 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[index] ^= 0x41;
             if let Ok(ramdisk) = Ramdisk::new(&bytes) {
-                // What differs is not under the checksum's protection: the end of its own field.
+                // The checksum does not cover the last byte of its own field.
                 assert_eq!(index % BLOCK, 155, "byte {index}");
                 assert_eq!(ramdisk.files().count(), 2);
             }
@@ -146,7 +146,7 @@ mod tests {
     }
 
     #[test]
-    fn an_archive_cut_off_anywhere_is_refused() {
+    fn an_archive_truncated_anywhere_is_refused() {
         let whole = archive(&[("config", b"mode=test\n"), ("other", &[1; 600])]);
         for length in 0..whole.len() {
             assert!(Ramdisk::new(&whole[..length]).is_err(), "{length} bytes");

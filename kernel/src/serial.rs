@@ -1,4 +1,4 @@
-//! The serial port COM1: what the kernel says, and what the host types.
+//! The serial port COM1: output to the host, and its input.
 
 use core::fmt::{self, Write};
 
@@ -11,21 +11,21 @@ const COM1: u16 = 0x3f8;
 
 static SERIAL: InterruptMutex<Option<Serial>> = InterruptMutex::new(None);
 
-/// A writer to the port. Lines end with `\n` alone.
+/// A writer to the port. Lines end with `\n`, without `\r`.
 struct Serial {
     port: Uart16550<PioBackend>,
-    /// Whether the last character was not the end of a line.
+    /// Whether the last character printed was no line break.
     within_line: bool,
 }
 
 impl Serial {
-    /// The port as it was set up before.
+    /// Returns a writer to the port, without changing the settings of the port.
     ///
     /// # Safety
-    /// Between the bytes that are written may come what others write; nothing else goes wrong.
-    /// But the settings of the port are not to be changed while others use it.
+    /// The caller may change the settings of the port only while no other writer exists. Without
+    /// the lock, the output of other writers may come between the bytes of this one.
     unsafe fn attach() -> Self {
-        // SAFETY: COM1 has all its registers at these ports on every PC.
+        // SAFETY: on every PC these ports are the registers of COM1, or belong to no device.
         let port = unsafe { Uart16550::new_port(COM1) };
         Self {
             port: port.expect("COM1 is a valid port"),
@@ -44,12 +44,12 @@ impl Write for Serial {
     }
 }
 
-/// Sets up the port. What is printed before is lost.
+/// Initializes the port. Earlier output is lost.
 pub(crate) fn init() {
     let mut serial = SERIAL.lock();
-    // SAFETY: the settings change under the lock, and nothing was printed yet.
+    // SAFETY: the lock is held, so that no other writer exists while the settings change.
     let mut com1 = unsafe { Serial::attach() };
-    // A machine without a serial port has nobody to tell.
+    // Without a serial port the kernel runs without output.
     if com1.port.init(Config::default()).is_ok() {
         *serial = Some(com1);
     }
@@ -59,12 +59,12 @@ pub(crate) fn init() {
 #[doc(hidden)]
 pub fn print(arguments: fmt::Arguments) {
     if let Some(serial) = SERIAL.lock().as_mut() {
-        // Sending cannot fail; a `Display` that says it failed has printed what it could.
+        // Sending cannot fail. If a `Display` fails, its output so far is printed.
         let _ = serial.write_fmt(arguments);
     }
 }
 
-/// Prints from the beginning of a line on.
+/// Prints at the beginning of a line, after a line break if necessary.
 pub(crate) fn print_on_fresh_line(arguments: fmt::Arguments) {
     if let Some(serial) = SERIAL.lock().as_mut() {
         if serial.within_line {
@@ -74,17 +74,19 @@ pub(crate) fn print_on_fresh_line(arguments: fmt::Arguments) {
     }
 }
 
-/// Prints without taking the lock, for panics and faults: the code that is interrupted for good may
-/// hold it. Text that another CPU prints meanwhile is mixed with this.
+/// Prints without taking the lock, for panics and faults: the interrupted code may hold the lock.
+/// Output of other CPUs may come in between.
 #[doc(hidden)]
 pub fn print_unlocked(arguments: fmt::Arguments) {
-    // SAFETY: only bytes are written.
+    // SAFETY: this function writes bytes, and changes no settings.
     let mut serial = unsafe { Serial::attach() };
     let _ = serial.write_fmt(arguments);
 }
 
-/// Waits for a line from the host; `None` at the end of its input. What is not printable ASCII is
-/// read as `?`, and what does not fit into the buffer is left out.
+/// Waits for a line from the host. Returns `None` at the end of the input.
+///
+/// Each byte that is not printable ASCII becomes `?`. The part of a line that does not fit into
+/// `buffer` is dropped.
 pub fn read_line(buffer: &mut [u8]) -> Option<&str> {
     let mut length = 0;
     loop {
@@ -93,9 +95,9 @@ pub fn read_line(buffer: &mut [u8]) -> Option<&str> {
             b'\r' => {}
             b'\n' => break,
             byte => {
-                if let Some(place) = buffer.get_mut(length) {
+                if let Some(slot) = buffer.get_mut(length) {
                     let printable = byte == b' ' || byte.is_ascii_graphic();
-                    *place = if printable { byte } else { b'?' };
+                    *slot = if printable { byte } else { b'?' };
                     length += 1;
                 }
             }
@@ -113,7 +115,7 @@ fn read_byte() -> u8 {
     }
 }
 
-/// A byte that the host has sent, if there is one. Without a port, its input is at its end.
+/// Returns a byte if the host has sent one. Without a port, the input is at its end.
 pub(crate) fn try_read_byte() -> Option<u8> {
     match SERIAL.lock().as_mut() {
         Some(serial) => serial.port.try_receive_byte().ok(),
@@ -134,15 +136,17 @@ macro_rules! print {
 macro_rules! println {
     () => { $crate::print!("\n") };
     ($($argument:tt)*) => {
-        // The newline goes into the same call: nobody else's text comes between.
+        // The line break goes into the same call, so that no other output comes in between.
         $crate::serial::print(::core::format_args!("{}\n", ::core::format_args!($($argument)*)))
     };
 }
 
-/// Prints a line where a panic or a fault ends the kernel.
+/// Prints a line without taking the lock, for panics and faults.
 macro_rules! println_unlocked {
     ($($argument:tt)*) => {
-        $crate::serial::print_unlocked(::core::format_args!("{}\n", ::core::format_args!($($argument)*)))
+        $crate::serial::print_unlocked(
+            ::core::format_args!("{}\n", ::core::format_args!($($argument)*))
+        )
     };
 }
 pub(crate) use println_unlocked;

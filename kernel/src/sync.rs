@@ -1,32 +1,33 @@
-//! Locks that an interrupt handler may take too.
+//! Locks that interrupt handlers may take.
 
 use lock_api::{GuardNoSend, RawMutex};
 
-/// A value that code and interrupt handlers share: interrupts are masked while it is locked.
+/// A mutex for data that interrupt handlers share with other code: interrupts are masked while the
+/// mutex is locked.
 pub type InterruptMutex<T> = lock_api::Mutex<InterruptLock, T>;
 
 /// The guard of an [`InterruptMutex`].
 pub type InterruptMutexGuard<'a, T> = lock_api::MutexGuard<'a, InterruptLock, T>;
 
-/// A spin lock that masks interrupts on this CPU while it is held. While it waits, interrupts are as
-/// the caller had them.
+/// A spin lock that masks interrupts on this CPU while the lock is held, but not while it waits.
 ///
-/// A CPU that holds several of these locks may release them in any order. Interrupts come back with
-/// the last one, if they were enabled when the CPU took the first.
+/// A CPU that holds several of these locks may release them in any order. The last release enables
+/// interrupts again, if they were enabled when the CPU took the first lock.
 ///
 /// # Panics
-/// Taking a lock that this CPU holds already would wait for ever: it panics instead.
+/// `lock` panics if this CPU holds the lock already: waiting would never end.
 pub struct InterruptLock {
     lock: spin::Mutex<()>,
 }
 
-// SAFETY: exclusion is that of the spin lock, which is taken before and released after all else.
+// SAFETY: `lock` and `try_lock` succeed only if they took the spin lock inside, which excludes all
+// others until `unlock` releases it.
 unsafe impl RawMutex for InterruptLock {
     const INIT: Self = Self {
         lock: <spin::Mutex<()> as RawMutex>::INIT,
     };
 
-    // Interrupts are masked on one CPU: the guard must be dropped on that one.
+    // Interrupts are masked on one CPU: the guard must be dropped on the same CPU.
     type GuardMarker = GuardNoSend;
 
     #[inline]
@@ -49,7 +50,7 @@ unsafe impl RawMutex for InterruptLock {
 
     #[inline]
     unsafe fn unlock(&self) {
-        // SAFETY: the caller holds this lock, and so the spin lock in it.
+        // SAFETY: the caller holds this lock, and with it the spin lock inside.
         unsafe { RawMutex::unlock(&self.lock) };
         mask::leave();
     }
@@ -60,13 +61,14 @@ unsafe impl RawMutex for InterruptLock {
     }
 }
 
-/// How many locks a CPU holds that mask its interrupts.
+/// Counts the locks that a CPU holds and that mask its interrupts.
 #[cfg(any(target_os = "none", test))]
 mod nesting {
     use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-    /// The count of one CPU. Only that CPU uses it, with its interrupts masked, so plain loads and stores
-    /// do. An exception in between that takes and releases locks leaves the count as it was.
+    /// The count of one CPU. Only this CPU uses the count, with its interrupts masked, so that
+    /// plain loads and stores suffice. An exception in between that takes and releases locks leaves
+    /// the count unchanged.
     pub struct Nesting {
         depth: AtomicUsize,
         /// Whether interrupts were enabled when the depth rose from 0.
@@ -81,19 +83,19 @@ mod nesting {
             }
         }
 
-        /// Counts a lock more. `were_enabled` says whether interrupts were enabled before they were
-        /// masked for it.
+        /// Counts one more lock. `were_enabled` says whether interrupts were enabled before they
+        /// were masked for this lock.
         #[inline]
         pub fn enter(&self, were_enabled: bool) {
             let depth = self.depth.load(Ordering::Relaxed);
-            // In this order, an exception in between counts as nested and keeps the flag.
+            // In this order, an exception in between counts as nested and does not change the flag.
             self.depth.store(depth + 1, Ordering::Relaxed);
             if depth == 0 {
                 self.were_enabled.store(were_enabled, Ordering::Relaxed);
             }
         }
 
-        /// Counts a lock less. Returns whether interrupts are to be enabled.
+        /// Counts one lock less. Returns whether the caller must enable interrupts.
         #[inline]
         pub fn leave(&self) -> bool {
             let were_enabled = self.were_enabled.load(Ordering::Relaxed);
@@ -111,16 +113,16 @@ mod mask {
 
     use super::nesting::Nesting;
 
-    /// Returns the count of this CPU. There is one CPU; each further one needs a count of its own, found
-    /// here by what tells it from the others (its `GS` base, for instance). Interrupts are masked when
-    /// this is called, so the code stays on its CPU.
+    /// Returns the count of this CPU. The kernel runs on one CPU. With more, each CPU needs a count
+    /// of its own, which this function finds by the `GS` base, for instance. Callers have masked
+    /// interrupts, so that the code stays on its CPU.
     #[inline]
     fn this_cpu() -> &'static Nesting {
         static ONLY_CPU: Nesting = Nesting::new();
         &ONLY_CPU
     }
 
-    /// Masks interrupts until [`leave`] was called as often as this.
+    /// Masks interrupts until [`leave`] has been called as often as `enter`.
     #[inline]
     pub fn enter() {
         let were_enabled = interrupts::are_enabled();
@@ -138,14 +140,14 @@ mod mask {
         }
     }
 
-    /// Panics if a lock that could not be taken is held by this CPU. There is one CPU, so it is.
+    /// Panics if this CPU holds the lock that it waits for. With one CPU this is always the case.
     #[cold]
     pub fn assert_another_cpu_may_unlock() {
         panic!("this CPU waits for a lock that it holds itself");
     }
 }
 
-/// On the host there are no interrupts to mask: this is a plain spin lock.
+/// On the host the lock is a plain spin lock: a program has no interrupts to mask.
 #[cfg(not(target_os = "none"))]
 mod mask {
     pub fn enter() {}
@@ -160,9 +162,9 @@ mod tests {
     use super::nesting::Nesting;
 
     #[test]
-    fn only_the_last_lock_enables_interrupts() {
+    fn only_the_last_release_enables_interrupts() {
         let cpu = Nesting::new();
-        // The flag of the first counts: for the others interrupts are masked already.
+        // The flag of the first lock counts: interrupts are masked when the others are taken.
         cpu.enter(true);
         cpu.enter(false);
         cpu.enter(false);
@@ -183,7 +185,7 @@ mod tests {
     fn a_handler_within_a_lock_keeps_the_flag_of_the_first() {
         let cpu = Nesting::new();
         cpu.enter(true);
-        // Somebody has enabled interrupts by hand, and one came: its handler locks and unlocks.
+        // The code enables interrupts by hand, and the handler of one locks and unlocks.
         cpu.enter(false);
         assert!(!cpu.leave());
         assert!(cpu.leave());

@@ -1,5 +1,5 @@
-//! Time for a free and an allocation among many live blocks, for two alignments; and for 1,000 operations
-//! on blocks that begin at pages, or are as large as one.
+//! Time for a free and an allocation among many live blocks, for two alignments; and for 1,000
+//! operations on page-aligned blocks, and on blocks of a page.
 
 use criterion::measurement::WallTime;
 use criterion::{
@@ -13,10 +13,11 @@ use heap_benches::workload::PAGES;
 
 mod replays;
 
-/// How many blocks are live.
+/// The numbers of live blocks.
 const LIVE: [usize; 3] = [1_000, 10_000, 100_000];
 
-/// With more live blocks, what searches linearly takes minutes even to set up.
+/// Returns whether a peer is measured: with more live blocks, one that searches linearly takes
+/// minutes even to set up.
 fn is_feasible(peer: &str, live: usize) -> bool {
     live <= 1_000 || ![Buddy::NAME, LinkedList::NAME].contains(&peer)
 }

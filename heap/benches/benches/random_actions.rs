@@ -1,4 +1,4 @@
-//! Time for 1,000 random actions on blocks of up to so many bytes, without and with reallocations.
+//! Time for 1,000 random actions on blocks up to a maximum size, without and with reallocations.
 
 use criterion::{
     AxisScale, BenchmarkId, Criterion, PlotConfiguration, criterion_group, criterion_main,

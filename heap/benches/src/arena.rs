@@ -1,15 +1,15 @@
-//! Memory for an allocator to work in.
+//! Memory for an allocator.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 
-/// A range of memory, aligned to 4 MiB, so that no result depends on where it happens to lie.
+/// A range of memory, aligned to 4 MiB, so that results do not depend on its address.
 pub struct Arena {
     base: *mut u8,
     layout: Layout,
 }
 
 impl Arena {
-    /// `size` bytes, which are more than none.
+    /// Allocates `size` bytes, which is not zero.
     pub fn new(size: usize) -> Self {
         let layout = Layout::from_size_align(size, 4 << 20).expect("a size of memory");
         assert!(size > 0);
@@ -21,12 +21,12 @@ impl Arena {
         Self { base, layout }
     }
 
-    /// Its first byte.
+    /// Returns the address of the first byte.
     pub fn base(&self) -> *mut u8 {
         self.base
     }
 
-    /// Its bytes.
+    /// Returns the number of bytes.
     pub fn size(&self) -> usize {
         self.layout.size()
     }
@@ -34,7 +34,7 @@ impl Arena {
 
 impl Drop for Arena {
     fn drop(&mut self) {
-        // SAFETY: it was allocated so.
+        // SAFETY: the memory was allocated with this layout.
         unsafe { dealloc(self.base, self.layout) }
     }
 }

@@ -1,4 +1,4 @@
-//! What the measurements share.
+//! The parts that the benchmarks share.
 //!
 //! | file | subject |
 //! |---|---|

@@ -6,9 +6,9 @@ use crate::arena::Arena;
 use crate::peer::Peer;
 use crate::random::Random;
 
-/// Live blocks of random sizes at one alignment, half of which were freed again in random order.
+/// Live blocks of random sizes at one alignment, among as many that were freed in random order.
 pub struct Live<P> {
-    /// In a box because `dlmalloc` must stay where its first allocation found it.
+    /// Boxed, because `dlmalloc` must not move after its first allocation.
     peer: Box<P>,
     blocks: Vec<(*mut u8, Layout)>,
     align: usize,
@@ -19,9 +19,9 @@ pub struct Live<P> {
 impl<P: Peer> Live<P> {
     /// Allocates twice `count` blocks of 8 to 127 bytes, and frees half of them.
     pub fn new(count: usize, align: usize) -> Self {
-        // Buddies make each block as large as its alignment, and lists add to it.
+        // Buddy systems make each block as large as its alignment, and free lists add to that.
         let arena = Arena::new((4 * count * (align + 192)).next_multiple_of(1 << 20));
-        // SAFETY: the arena is nobody else's.
+        // SAFETY: only this peer uses the arena.
         let peer = unsafe { P::new(arena.base(), arena.size()) }.expect("the arena is large");
         let random = Random::new(count as u64);
         let mut live = Self {

@@ -1,4 +1,4 @@
-//! Timing on a busy machine.
+//! Timing on a busy machine, part by part.
 
 use std::time::{Duration, Instant};
 
@@ -7,16 +7,16 @@ use crate::peer::Peer;
 use crate::replay::{Slot, free_rest, replay_part};
 use crate::trace::Trace;
 
-/// Operations that are timed together, in some ten microseconds: hardly any replay is left alone as a
-/// whole, but most of its parts are.
+/// The number of operations that are timed together, in some ten microseconds. Hardly any whole
+/// replay is undisturbed, but most of its parts are.
 const PART: usize = 500;
 
-/// The times of the parts of a replay, of each the shortest so far. A busy machine makes times longer,
-/// never shorter.
+/// The shortest times so far of the parts of a replay. A busy machine makes times longer, never
+/// shorter.
 pub struct Parts(Vec<Duration>);
 
 impl Parts {
-    /// Nothing is timed yet.
+    /// Returns the parts of a trace, none of them timed yet.
     pub fn new(trace: &Trace) -> Self {
         let parts = [trace.operations.len(), trace.slots].map(|len| len.div_ceil(PART));
         Self(vec![Duration::MAX; parts.iter().sum()])
@@ -24,12 +24,12 @@ impl Parts {
 
     /// Times one replay in a new heap.
     pub fn replay<P: Peer>(&mut self, arena: &Arena, trace: &Trace, slots: &mut [Slot]) {
-        // SAFETY: the arena is nobody else's.
+        // SAFETY: only this peer uses the arena.
         let mut peer = unsafe { P::new(arena.base(), arena.size()) }.expect("the arena is large");
         let mut shortest = self.0.iter_mut();
         let mut note = |start: Instant| {
             let time = start.elapsed();
-            let shortest = shortest.next().expect("there are so many parts");
+            let shortest = shortest.next().expect("each part has a time");
             *shortest = time.min(*shortest);
         };
         for part in trace.operations.chunks(PART) {
@@ -44,7 +44,7 @@ impl Parts {
         }
     }
 
-    /// How long a replay takes when nobody disturbs it. At least one was timed.
+    /// Returns the time of an undisturbed replay. At least one must have been timed.
     pub fn total(&self) -> Duration {
         self.0.iter().sum()
     }

@@ -1,7 +1,7 @@
 //! The allocators that are compared, under one trait.
 //!
-//! Every operation is a call that is not inlined, also those of [`Null`]: what a peer takes beyond
-//! what that takes is the allocator's own cost.
+//! Every operation is a call that is not inlined, including those of [`Null`]. The time beyond that
+//! of `Null` is the allocator's own cost.
 
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -9,36 +9,36 @@ use std::ptr::{self, NonNull};
 
 /// An allocator that manages one range of memory.
 pub trait Peer: Sized {
-    /// How the tables call it.
+    /// The name in the tables.
     const NAME: &'static str;
 
-    /// Manages `size` bytes from `base`, or `None` if they are too few.
+    /// Returns an allocator of `size` bytes from `base`, or `None` if they are too few.
     ///
     /// # Safety
-    /// * The range is aligned to a page and nobody else uses it as long as the value is used.
+    /// * The range is aligned to a page, and only this value uses it.
     /// * The value is not moved after the first allocation. ([`Dlmalloc`] then has pointers into
     ///   itself.)
     unsafe fn new(base: *mut u8, size: usize) -> Option<Self>;
 
-    /// Allocates; null if there is no room.
+    /// Allocates, or returns null if no memory is left.
     ///
     /// # Safety
     /// The size is not zero.
     unsafe fn allocate(&mut self, layout: Layout) -> *mut u8;
 
-    /// Frees.
+    /// Frees a block.
     ///
     /// # Safety
     /// `ptr` is live and of that layout.
     unsafe fn deallocate(&mut self, ptr: *mut u8, layout: Layout);
 
-    /// Resizes, in place if the allocator can; null if there is no room. By default it allocates,
-    /// copies and frees.
+    /// Resizes a block, in place if the allocator can; returns null if no memory is left. By
+    /// default it allocates, copies and frees.
     ///
     /// # Safety
     /// `ptr` is live and of that layout; the new size is not zero.
     unsafe fn reallocate(&mut self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller's duty.
+        // SAFETY: the block is live, with this layout, and the new size is not zero.
         unsafe { move_block(self, ptr, layout, new_size) }
     }
 }
@@ -53,7 +53,7 @@ unsafe fn move_block<P: Peer>(
     layout: Layout,
     new_size: usize,
 ) -> *mut u8 {
-    // SAFETY: both blocks are live and as large as their layouts say.
+    // SAFETY: both blocks are live and have the sizes of their layouts.
     unsafe {
         let new = peer.allocate(resized(layout, new_size));
         if !new.is_null() {
@@ -73,7 +73,7 @@ fn or_null(block: Option<NonNull<u8>>) -> *mut u8 {
     block.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
-/// This project's.
+/// This project's `heap::talc`.
 pub struct Heap(heap::talc::base::Talc<heap::talc::source::Manual, heap::talc::DefaultBinning>);
 
 impl Peer for Heap {
@@ -185,15 +185,15 @@ impl Peer for Rlsf {
 /// The `dlmalloc` crate.
 pub struct Dlmalloc(dlmalloc::Dlmalloc<OneRange>);
 
-/// The system beneath [`Dlmalloc`]: it has one range to give, once, and takes nothing back.
+/// The system beneath [`Dlmalloc`]: it grants one range, once, and takes nothing back.
 pub struct OneRange {
     range: Cell<Option<(*mut u8, usize)>>,
 }
 
-// SAFETY: the value moves with its allocator; nothing is shared.
+// SAFETY: the value moves with its allocator, and nothing is shared.
 unsafe impl Send for OneRange {}
 
-// SAFETY: the range is given once and is not used otherwise.
+// SAFETY: the range is granted once and is not used otherwise.
 unsafe impl dlmalloc::Allocator for OneRange {
     fn alloc(&self, size: usize) -> (*mut u8, usize, u32) {
         match self.range.take() {
@@ -309,7 +309,7 @@ impl Peer for LinkedList {
     }
 }
 
-/// No allocator: every block is the whole range. Its cost is that of the measurement.
+/// Not an allocator: every block is the whole range. Its cost is that of the measurement.
 pub struct Null(*mut u8);
 
 impl Peer for Null {
@@ -337,7 +337,7 @@ impl Peer for Null {
     }
 }
 
-/// Calls a generic function for the peer of a given name: `None` if there is none of that name.
+/// Calls a generic function for the peer of a given name, or returns `None` for an unknown name.
 #[macro_export]
 macro_rules! with_peer {
     ($name:expr, $function:ident ( $($argument:expr),* )) => {
@@ -357,7 +357,7 @@ macro_rules! with_peer {
     };
 }
 
-/// The peers that are measured when none is named. ([`LinkedList`] takes minutes for a trace.)
+/// The peers that are measured by default. ([`LinkedList`] takes minutes for a trace.)
 pub const NAMES: [&str; 5] = [
     Heap::NAME,
     Talc::NAME,

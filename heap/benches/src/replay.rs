@@ -6,14 +6,14 @@ use std::ptr;
 use crate::peer::Peer;
 use crate::trace::{Operation, Trace};
 
-/// A block, or null for none.
+/// A block, or null if the slot is empty.
 #[derive(Clone, Copy)]
 pub struct Slot {
     ptr: *mut u8,
     layout: Layout,
 }
 
-/// Empty slots for a trace.
+/// Returns empty slots for a trace.
 pub fn slots(trace: &Trace) -> Vec<Slot> {
     vec![
         Slot {
@@ -24,8 +24,8 @@ pub fn slots(trace: &Trace) -> Vec<Slot> {
     ]
 }
 
-/// Replays a trace and frees what it leaves behind, so that the slots are empty again. Returns
-/// whether there was room for everything; if not, the allocator is of no more use.
+/// Replays a trace and frees the blocks that remain, so that the slots are empty again. Returns
+/// whether memory sufficed; if not, the allocator must not be used further.
 pub fn replay<P: Peer>(peer: &mut P, trace: &Trace, slots: &mut [Slot]) -> bool {
     let had_room = replay_part(peer, &trace.operations, slots);
     if had_room {
@@ -34,11 +34,11 @@ pub fn replay<P: Peer>(peer: &mut P, trace: &Trace, slots: &mut [Slot]) -> bool 
     had_room
 }
 
-/// Replays operations that follow upon what is in the slots. Returns whether there was room.
+/// Replays operations with the blocks that are in the slots. Returns whether memory sufficed.
 pub fn replay_part<P: Peer>(peer: &mut P, operations: &[Operation], slots: &mut [Slot]) -> bool {
     for &operation in operations {
-        // SAFETY: a trace allocates into empty slots, and frees and resizes full ones. It has no
-        // sizes of zero.
+        // SAFETY: a trace allocates into empty slots, frees and resizes full ones, and has no sizes
+        // of zero.
         unsafe {
             match operation {
                 Operation::Allocate { slot, layout } => {
@@ -68,7 +68,7 @@ pub fn replay_part<P: Peer>(peer: &mut P, operations: &[Operation], slots: &mut 
     true
 }
 
-/// Frees what is in the slots.
+/// Frees the blocks in the slots.
 pub fn free_rest<P: Peer>(peer: &mut P, slots: &mut [Slot]) {
     for slot in slots {
         if !slot.ptr.is_null() {

@@ -1,4 +1,4 @@
-//! What the allocators are put through. All of it is traces, so that one replay serves all.
+//! The workloads. All of them are traces, so that one replay serves all.
 
 use std::alloc::Layout;
 
@@ -11,20 +11,20 @@ pub const RECORDED: [&str; 5] = ["cc", "git", "python", "sqlite", "json"];
 /// The largest sizes of random actions, which are called `random-SIZE` and `random-SIZE-realloc`.
 pub const RANDOM_SIZES: [usize; 5] = [200, 1_000, 3_000, 10_000, 30_000];
 
-/// One byte at the alignment of a page, again and again; and a page at any alignment.
+/// The workloads of page-aligned bytes and of whole pages.
 pub const PAGES: [&str; 2] = ["byte-at-page", "page-at-byte"];
 
-/// So many operations are random actions.
+/// The number of operations of a random workload.
 const RANDOM_OPERATIONS: usize = 100_000;
 
-/// So many blocks are live among random actions, give or take some. At most twice as many are.
+/// The approximate number of live blocks among random actions. At most twice as many are live.
 const RANDOM_LIVE: usize = 1_000;
 
-/// How many pages, and how large they are.
+/// The number of pages, and their size.
 const PAGE_COUNT: usize = 16_384;
 const PAGE: usize = 4096;
 
-/// The workload of that name, or `None` if there is none.
+/// Returns the workload of that name, or `None` if it is unknown.
 pub fn workload(name: &str) -> Option<Trace> {
     let bytes: &[u8] = match name {
         "cc" => include_bytes!("../../../tests/traces/cc.trace"),
@@ -46,8 +46,8 @@ pub fn workload(name: &str) -> Option<Trace> {
     Some(Trace::parse(bytes).expect("the trace is not damaged"))
 }
 
-/// A size of memory in which any peer has room for the workload of that name. (What a search among lists
-/// or levels costs may depend on it.)
+/// Returns a size of memory that suffices every peer for the workload of that name. (The cost of a
+/// search among lists or levels may depend on it.)
 pub fn room(name: &str) -> usize {
     if PAGES.contains(&name) {
         2 * PAGE_COUNT * PAGE
@@ -56,18 +56,18 @@ pub fn room(name: &str) -> usize {
     }
 }
 
-/// The first `operations` of a trace.
+/// Returns the first `operations` of a trace.
 pub fn shortened(mut trace: Trace, operations: usize) -> Trace {
     trace.operations.truncate(operations);
     trace
 }
 
-/// Blocks of 1 to `max_size` bytes, allocated and freed at random; if asked for, every third operation
-/// resizes one.
+/// Returns random allocations and frees of blocks of 1 to `max_size` bytes. With `reallocates`,
+/// every third operation resizes one.
 fn random_actions(max_size: usize, reallocates: bool) -> Trace {
     let mut random = Random::new(max_size as u64);
     let mut vacant: Vec<_> = (0..2 * RANDOM_LIVE).collect();
-    // Slots and sizes.
+    // The live slots with their sizes.
     let mut live: Vec<(usize, usize)> = Vec::new();
     let (mut live_bytes, mut peak) = (0, 0);
     let operations = (0..RANDOM_OPERATIONS)
@@ -105,7 +105,7 @@ fn random_actions(max_size: usize, reallocates: bool) -> Trace {
     }
 }
 
-/// Many equal blocks are allocated, then freed in the same order.
+/// Returns a trace that allocates many equal blocks, and then frees them in the same order.
 fn all_then_none(layout: Layout) -> Trace {
     let allocate = (0..PAGE_COUNT).map(|slot| Operation::Allocate { slot, layout });
     let free = (0..PAGE_COUNT).map(|slot| Operation::Free { slot });

@@ -1,28 +1,30 @@
 #!/bin/sh
-# Instructions (callgrind) and time of the operations of an arena, of this project's and of the
-# `vmem` crate's, as the table of `BENCHMARKS.md`. The loops' own cost is subtracted.
+# Prints the table of `BENCHMARKS.md`: instructions (callgrind) and time of each operation, of this
+# project's arena and of the `vmem` crate's. The cost of the loop is subtracted.
 # `heap/benches/vmem/count.sh [SCENARIO…]`
 set -eu
 cd "$(dirname "$0")"
 
 cargo build --quiet --release
-program=$(cargo metadata --no-deps --format-version 1 | sed 's/.*"target_directory":"\([^"]*\)".*/\1/')/release/vmem-benches
+target=$(cargo metadata --no-deps --format-version 1 |
+    sed 's/.*"target_directory":"\([^"]*\)".*/\1/')
+program=$target/release/vmem-benches
 counts=$(mktemp -d)
 trap 'rm -r "$counts"' EXIT
 
-# Instructions of one operation: `count PEER SCENARIO LIVE OPERATIONS`.
+# Prints the instructions of one operation: `count PEER SCENARIO LIVE OPERATIONS`.
 count() {
     valgrind --tool=callgrind --toggle-collect='*scenarios::measured*' \
         --callgrind-out-file=/dev/null "$program" "$@" 2>"$counts/log" >/dev/null || return 1
     echo $(($(sed -n 's/.*Collected : *//p' "$counts/log") / $4))
 }
 
-# Nanoseconds of one operation, in the best of five runs.
+# Prints the nanoseconds of one operation, in the best of five runs.
 time() {
     for _ in 1 2 3 4 5; do "$program" "$@"; done | sort -n | head -n 1
 }
 
-# A row: `row SCENARIO LIVE OPERATIONS [OPERATIONS-OF-VMEM]`.
+# Prints a row: `row SCENARIO LIVE OPERATIONS [OPERATIONS-OF-VMEM]`.
 row() {
     loop=$(count null "$1" "$2" "$3")
     printf '| %s | %s ' "$1" "$2"
@@ -30,7 +32,8 @@ row() {
         operations=$3
         [ "$peer" = vmem ] && operations=${4:-$3}
         if instructions=$(count "$peer" "$1" "$2" "$operations"); then
-            printf '| %s | %s ns ' $((instructions - loop)) "$(time "$peer" "$1" "$2" "$operations")"
+            nanoseconds=$(time "$peer" "$1" "$2" "$operations")
+            printf '| %s | %s ns ' $((instructions - loop)) "$nanoseconds"
         else
             printf '| – | – '
         fi
@@ -40,7 +43,9 @@ row() {
 
 echo '| scenario | live | instructions | time | `vmem` 1.0.0: instructions | time |'
 echo '|---|---:|---:|---:|---:|---:|'
-for scenario in ${*:-newest-instant random-instant resize newest-best random-best constrained import holes-instant holes-best spans}; do
+scenarios='newest-instant random-instant resize newest-best random-best constrained import
+    holes-instant holes-best spans'
+for scenario in ${*:-$scenarios}; do
     case $scenario in
     holes-*)
         row "$scenario" 10 1000

@@ -1,29 +1,29 @@
-//! Programs on an arena, whose source and supply of tags fail now and then.
+//! Programs on an arena, with fault injection in its source and its tag supply.
 
 use std::sync::atomic::Ordering::SeqCst;
 
 use crate::input::Input;
 use crate::vmem::program::Shadow;
-use crate::vmem::support::{Books, Choices, Tags, TestArena};
+use crate::vmem::support::{CheckedSource, Choices, Tags, TestArena};
 
 static TAGS: Tags = Tags::new();
-/// As good as without end, and what comes back can be added.
+/// A budget that no program can spend. Returned tags can be added without overflow.
 const PLENTY: usize = usize::MAX / 2;
 
-/// Runs a program on spans of its own, on borrowed spans, or on spans of another arena.
+/// Runs a program on added spans, on spans borrowed from a source, or on spans of another arena.
 pub fn run(data: &[u8]) {
     let mut input = Input::new(data);
     let quantum = 1 << input.below(4);
     let space = 512 * quantum;
     TAGS.budget.store(PLENTY, SeqCst);
-    let books = Books::new(space, 2 * space - 1);
+    let lender = CheckedSource::new(space, 2 * space - 1);
     {
-        let above = TestArena::create("above", 2 * quantum, Some(&books), &TAGS)
+        let above = TestArena::create("above", 2 * quantum, Some(&lender), &TAGS)
             .unwrap()
             .with_retained_spans(input.below(2));
         let arena = match input.below(3) {
             0 => TestArena::create("own", quantum, None, &TAGS),
-            1 => TestArena::create("borrowing", quantum, Some(&books), &TAGS),
+            1 => TestArena::create("borrowing", quantum, Some(&lender), &TAGS),
             _ => TestArena::create("below another", quantum, Some(&above), &TAGS),
         };
         let arena = arena
@@ -39,10 +39,10 @@ pub fn run(data: &[u8]) {
         while !input.is_over() {
             if input.chance(16) {
                 TAGS.budget.store(input.below(40), SeqCst);
-                books.budget.store(input.below(20), SeqCst);
+                lender.budget.store(input.below(20), SeqCst);
             } else if input.chance(16) {
                 TAGS.budget.store(PLENTY, SeqCst);
-                books.budget.store(PLENTY, SeqCst);
+                lender.budget.store(PLENTY, SeqCst);
             }
             shadow.step(&arena, &mut input, 0, 2 * space);
             arena.check().unwrap();
@@ -50,12 +50,12 @@ pub fn run(data: &[u8]) {
         }
 
         TAGS.budget.store(PLENTY, SeqCst);
-        books.budget.store(PLENTY, SeqCst);
+        lender.budget.store(PLENTY, SeqCst);
         shadow.finish(&arena, &mut input);
         arena.trim();
         assert_eq!(arena.borrowed_space(), 0);
         above.trim();
-        assert_eq!(books.lent(), []);
+        assert_eq!(lender.lent(), []);
         arena.check().unwrap();
     }
     TAGS.assert_all_back();

@@ -72,7 +72,7 @@ pub fn run(data: &[u8]) {
     }
     shadow.assert_all_intact();
 
-    // All that is left, and no more, is there.
+    // Exactly the rest of the capacity can still be allocated.
     let left = bump.capacity() - bump.level().byte_offset();
     assert!(bump.get_slice::<u8>(left + 1).is_none());
     assert!(bump.get_slice::<u8>(left).is_some());

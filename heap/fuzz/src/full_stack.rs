@@ -1,5 +1,5 @@
-//! Programs on all layers over real pages, which are refused, interrupted and used by others: the steps of the
-//! model `full_stack`, chosen by bytes.
+//! Programs on all layers over real pages, with fault injection, interruptions and other users of
+//! the arena. The steps are those of the model test `full_stack`, chosen by bytes.
 
 use std::sync::atomic::{AtomicBool, Ordering::Relaxed};
 
@@ -14,23 +14,23 @@ pub fn run(data: &[u8]) {
             actor.step(input);
         }
     });
-    if print_at_exit() {
-        print_when_it_ends();
+    if is_first_program() {
+        register_report();
     }
 }
 
-/// Whether this is the first program.
-fn print_at_exit() -> bool {
-    static IS_LATER: AtomicBool = AtomicBool::new(false);
-    !IS_LATER.swap(true, Relaxed)
+/// Returns whether this is the first program of the process.
+fn is_first_program() -> bool {
+    static HAS_RUN: AtomicBool = AtomicBool::new(false);
+    !HAS_RUN.swap(true, Relaxed)
 }
 
-/// Prints what the programs got into when the process ends.
-fn print_when_it_ends() {
+/// Registers a function that prints the situations of all programs when the process exits.
+fn register_report() {
     extern "C" fn print() {
         println!("{} operations; situations:", stack::operations());
         stack::SITUATIONS.print();
     }
-    // SAFETY: the function may be called when the process ends: it uses statics alone.
+    // SAFETY: the function uses only statics, so it is sound to call it when the process exits.
     unsafe { libc::atexit(print) };
 }

@@ -1,5 +1,5 @@
-//! Programs on all layers at once: a Talc, over an `ArenaSource`, over an arena, over a window of pages.
-//! Pages for the heap and pages for boundary tags run out at any call.
+//! Programs on all layers at once: a Talc over an `ArenaSource`, an arena and a window of pages.
+//! Pages for the heap and pages for boundary tags can run out at any call.
 
 use std::alloc::GlobalAlloc;
 use std::ptr::NonNull;
@@ -13,13 +13,13 @@ use crate::common::shadow::Shadow;
 use crate::common::window::{PAGE, Pages, SpinLock, Window};
 use crate::input::Input;
 
-/// Pages for boundary tags, as many as it is given.
+/// A limited supply of pages for boundary tags.
 struct TagPages {
     left: AtomicUsize,
     out: AtomicUsize,
 }
 
-// SAFETY: the pages are those of another supply.
+// SAFETY: all pages come from another supply, which keeps the contract.
 unsafe impl PageSupply for &TagPages {
     fn allocate_page(&self) -> Option<NonNull<Page>> {
         self.left
@@ -31,7 +31,7 @@ unsafe impl PageSupply for &TagPages {
 
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
         self.out.fetch_sub(1, SeqCst);
-        // SAFETY: it came from there.
+        // SAFETY: the page came from `Pages`.
         unsafe { Pages.deallocate_page(page) };
     }
 }
@@ -68,7 +68,7 @@ fn program<'a>(
     pages: &TagPages,
     arena: &'a Arena<'a, 'a, &'a Tags<'a>, SpinLock>,
 ) {
-    // SAFETY: the window's pages are memory that only the arena's borrower uses.
+    // SAFETY: the window's pages are memory that only the heaps of this source use.
     let source = unsafe { ArenaSource::new(arena) };
     let heap: TalcLock<spin::Mutex<()>, _> = TalcLock::new(source);
     let mut shadow = Shadow::new();
@@ -102,7 +102,7 @@ fn program<'a>(
                     shadow.put_back(block, moved, new_size);
                 }
             }
-            // What the source or the supply refuses stays in the queue.
+            // A refused release stays in the release queue.
             12 => drop(heap.drain()),
             13 => heap.lock().trim(),
             14 => window.fail_after(input.below(6)),
@@ -129,7 +129,7 @@ fn program<'a>(
     let talc = heap.lock();
     talc.check().unwrap();
     assert_eq!(talc.counters().allocated_bytes, 0);
-    // Only the heap with Talc's own structures is left.
+    // Only the heap that contains Talc's own metadata is left.
     assert!(talc.arena_heaps().count() <= 1);
     let sum: usize = talc.arena_heaps().map(|heap| heap.size).sum();
     assert_eq!(sum, talc.source.claimed());

@@ -1,5 +1,7 @@
-//! Programs on the allocators, chosen by a fuzzer. What is verified is what the model tests verify,
-//! by the same code: contents, alignment, overlap, the walkers, and at the end that all came back.
+//! Programs on the allocators, chosen by a fuzzer.
+//!
+//! The same code as in the model tests verifies contents, alignment and disjointness of blocks. It
+//! checks all structures, and at the end that all memory has been returned.
 
 #[path = "../../tests/common/mod.rs"]
 mod common;

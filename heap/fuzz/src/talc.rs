@@ -1,4 +1,4 @@
-//! Programs on a Talc with a few heaps that come, grow, shrink and go.
+//! Programs on a Talc with three heaps, which are claimed, extended, truncated and removed.
 
 use std::alloc::Layout;
 
@@ -78,7 +78,7 @@ pub fn run(data: &[u8]) {
         assert!(talc.gaps_in(span).count() <= 1, "free neighbours");
         let gap = talc.gaps_in(span).map(|gap| gap.size()).next();
         if let Some(size) = gap.filter(|&size| size >= 512) {
-            // The rest is for what an allocation needs itself.
+            // The difference is the overhead of an allocation.
             let layout = Layout::from_size_align(size - 256, 1).unwrap();
             // SAFETY: the size is not zero.
             let block = unsafe { talc.allocate(layout) }.expect("a gap can be allocated");

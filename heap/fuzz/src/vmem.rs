@@ -1,4 +1,4 @@
-//! What the arena's tests share.
+//! The shared code of the arena's tests.
 
 #[path = "../../tests/vmem/program.rs"]
 pub mod program;

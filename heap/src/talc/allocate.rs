@@ -13,17 +13,18 @@ use super::source::Source;
 use super::tag::Tag;
 use super::zeroed::grants_zeroed;
 
-/// Gaps that may or may not fit are tried this often before the source is asked for memory.
+/// The number of gaps that may fit or not, and are probed before the source is asked for
+/// memory.
 const MAX_PROBES: usize = 16;
 
-/// A source that says it has granted memory, when it has not, is believed this often in one
-/// allocation.
+/// The number of calls in one allocation in which a source may claim success without granting
+/// memory.
 const MAX_IDLE_ACQUISITIONS: usize = 8;
 
-/// What an allocation needs of a gap.
+/// What an allocation needs of a gap, and what the search for one has found.
 pub(super) struct Request {
     pub(super) footprint: Footprint,
-    /// What is wrong with gaps that were probed.
+    /// Damage to gaps that were probed.
     pub(super) findings: Findings,
 }
 
@@ -36,13 +37,13 @@ impl Request {
         }
     }
 
-    /// Bytes from `base` to the first aligned address.
+    /// Returns the bytes from `base` to the first aligned address.
     #[inline]
     fn padding_at(&self, base: NonNull<u8>) -> usize {
         base.addr().get().wrapping_neg() & (self.footprint.align() - 1)
     }
 
-    /// There is room for the chunk at an aligned address in the gap.
+    /// Returns whether the gap has room for the chunk at an aligned address. Counts as a probe.
     pub(super) fn fits(&self, gap: Gap) -> bool {
         #[cfg(test)]
         super::probe_tests::count_probe();
@@ -52,7 +53,7 @@ impl Request {
 }
 
 impl<S: Source, B: Binning> Talc<S, B> {
-    /// Allocates from the heaps as they are, without asking the [`Source`] for more.
+    /// Allocates from the heaps as they are, without asking the [`Source`] for memory.
     ///
     /// ```text
     ///     0x1010         0x1040         0x1070            0x1100
@@ -61,22 +62,22 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     ├─ gap: 48 ────┼─ chunk: 48 ──┼─── gap: 144 ────┤   or after 40 bytes aligned to 64
     /// ```
     ///
-    /// A chunk is taken from the lowest aligned address of a gap, and what is left on either side
+    /// The chunk begins at the lowest aligned address of a gap. The rest of the gap on either side
     /// stays free.
     ///
-    /// In constant time while there is a gap that fits wherever it lies. Otherwise every gap that
-    /// might fit is looked at, so that what fits is found. `None` if none does.
+    /// Constant time while a gap exists that fits wherever it lies. Otherwise every gap that might
+    /// fit is probed, so that one is found if it exists. Returns `None` if none fits.
     ///
     /// ```
     /// # use core::alloc::Layout;
     /// # use heap::talc::{DefaultBinning, base::Talc, source::Manual};
     /// # let mut memory = [0_u64; 2048];
     /// # let mut talc = Talc::<_, DefaultBinning>::new(Manual);
-    /// // SAFETY: nobody else uses `memory` as long as `talc` does. The sizes are not zero.
+    /// // SAFETY: only `talc` uses `memory`, which outlives it. The sizes are not zero.
     /// unsafe {
     ///     talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory)).expect("large enough");
     ///     let block = talc.try_allocate(Layout::from_size_align(40, 64)?).expect("there is room");
-    ///     assert!(block.addr().get().is_multiple_of(64));
+    ///     assert_eq!(block.addr().get() % 64, 0);
     ///     assert_eq!(talc.try_allocate(Layout::new::<[u64; 2048]>()), None);
     /// }
     /// # Ok::<(), core::alloc::LayoutError>(())
@@ -91,11 +92,11 @@ impl<S: Source, B: Binning> Talc<S, B> {
         })
     }
 
-    /// Allocates, asking the [`Source`] for memory when there is not enough.
+    /// Allocates, and asks the [`Source`] for memory when the heaps have too little.
     ///
-    /// The chunk is taken from a gap as in the diagram of [`try_allocate`](Self::try_allocate). For
-    /// 40 bytes aligned to 64, a chunk of 48, the gap is searched for in the lists of the
-    /// [`DefaultBinning`](super::DefaultBinning) in this order:
+    /// The diagram of [`try_allocate`](Self::try_allocate) shows how a gap is divided. For 40 bytes
+    /// aligned to 64, a chunk of 48, the lists of the [`DefaultBinning`](super::DefaultBinning) are
+    /// searched in this order:
     ///
     /// ```text
     ///     list      3          4          5          6          7 …
@@ -104,31 +105,33 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     1         the first 4
     ///     2                                          the first of the first list that has one
     ///     3         about 16 of all in these ──────────────┤
-    ///     4         Source::acquire, and from 1 again if it says that it gave something
-    ///     5         all in these, when it has no more ─────┤
+    ///     4         Source::acquire, and from 1 again if it claims success
+    ///     5         all in these, when it fails ───────────┤
     /// ```
     ///
-    /// With an alignment up to the unit, the first gap of the lowest list from the chunk's size up
-    /// that is not empty comes before all this, and nearly always does.
+    /// With an alignment up to the unit, a fast path comes before all this: it takes the first gap
+    /// of the lowest list from the chunk's size up that is not empty, if that gap fits. It nearly
+    /// always does.
     ///
-    /// In constant time, the source's own time excepted: before the source is asked, only a bounded
-    /// number of gaps is looked at. All that might fit are looked at when the source has no more to
-    /// give. `None` if none of them fits either.
+    /// Constant time, except for the source's own: before the source is asked, the number of probes
+    /// is bounded. Only when the source has no more memory is every gap probed that might fit.
+    /// Returns `None` if none of those fits either.
     ///
-    /// The source is asked as long as it gives something: until the request fits, it fails, or for
-    /// the eighth time it claims success and the heaps have not become larger than they ever were in
-    /// this allocation. So a source that grants small pieces which touch is enough for a large
-    /// request. One that grants small heaps apart from each other is emptied by it in vain, in as
-    /// many calls as it has heaps; they serve other requests.
+    /// The source is asked until the request fits or the source fails. A call that claims success
+    /// without making the heaps larger than ever before in this allocation is idle; the eighth idle
+    /// call is the last. A source that grants small adjacent pieces can thus serve a large request.
+    /// A source that grants small heaps apart from each other is exhausted in vain; its heaps then
+    /// serve other requests.
     ///
     /// # Safety
     /// `layout.size()` is not zero.
+    #[doc(alias("malloc", "alloc"))]
     #[inline]
     pub unsafe fn allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         self.allocate_by(layout, Self::find_or_acquire)
     }
 
-    /// Allocates from the first gap that comes to hand, or else from what `find` finds.
+    /// Allocates on the fast path, or else from the gap that `find` returns.
     #[inline]
     fn allocate_by(
         &mut self,
@@ -139,21 +142,23 @@ impl<S: Source, B: Binning> Talc<S, B> {
             None => self.allocate_from_larger_bin(layout, find),
             block => block,
         };
-        // SAFETY: the block has just been made.
+        // SAFETY: the block, if there is one, is a new chunk for this layout, and nothing uses it
+        // yet.
         unsafe { self.write_redzone(block, layout) };
         self.report_pending_finding();
         block
     }
 
-    /// Whether the first gap of a list will do, no questions asked: those are for
-    /// [`allocate_slow`](Self::allocate_slow).
+    /// Returns whether the fast path serves the layout: its alignment is at most the unit. With
+    /// `hardened`, every request takes the slow path.
     #[inline]
     fn is_simple(layout: Layout) -> bool {
         layout.align() <= CHUNK_UNIT && cfg!(not(feature = "hardened"))
     }
 
-    /// Allocates from the first gap of the first list in which one may be large enough, if it is and the
-    /// alignment is none. Most allocations are that.
+    /// The fast path, which serves most requests: allocates from the first gap of the lowest list
+    /// that is not empty and may hold a gap of this size. Requires that this gap is large enough
+    /// and that `align <= CHUNK_UNIT`.
     #[inline]
     fn allocate_fast(&mut self, layout: Layout) -> Option<NonNull<u8>> {
         if !Self::is_simple(layout) {
@@ -161,12 +166,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
         let size = chunk_size(layout.size());
         let (head, gap) = self.free_lists.first_for(size)?;
-        // SAFETY: it was found there, and is large enough.
+        // SAFETY: `first_for` returns the first gap of the list at `head`, which has `size` bytes.
         unsafe { self.allocate_from_first(layout, size, head, gap) }
     }
 
-    /// When [`allocate_fast`](Self::allocate_fast) finds nothing: allocates from the first gap of the
-    /// first list in which all are large enough, if the alignment is none; or else from what `find` finds.
+    /// Allocates, after the [fast path](Self::allocate_fast) has failed, from the first gap of the
+    /// lowest list whose gaps are all large enough, if `align <= CHUNK_UNIT`; or else on the [slow
+    /// path](Self::allocate_slow).
     #[inline(never)]
     fn allocate_from_larger_bin(
         &mut self,
@@ -175,18 +181,19 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ) -> Option<NonNull<u8>> {
         if Self::is_simple(layout) {
             let size = chunk_size(layout.size());
-            if let Some((head, gap)) = self.free_lists.first_beyond(size) {
-                // SAFETY: it was found there, and is large enough.
+            if let Some((head, gap)) = self.free_lists.first_in_larger_bin(size) {
+                // SAFETY: `first_in_larger_bin` returns the first gap of the list at `head`, which
+                // has `size` bytes.
                 return unsafe { self.allocate_from_first(layout, size, head, gap) };
             }
         }
         self.allocate_slow(layout, find)
     }
 
-    /// Allocates `size` bytes, which are the layout's, from the first gap of a list.
+    /// Makes a chunk of `size` bytes for `layout` at the base of the first gap of a list.
     ///
     /// # Safety
-    /// `gap` is the first of the list at `head`, and [has](Gap::has) so many bytes.
+    /// `gap` is the first of the list at `head`, and [has](Gap::has) `size` bytes.
     #[inline]
     unsafe fn allocate_from_first(
         &mut self,
@@ -196,7 +203,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         gap: Gap,
     ) -> Option<NonNull<u8>> {
         self.counters.count_allocation(layout.size());
-        // SAFETY: the gap is the first of its list. Below a gap there is always a tag.
+        // SAFETY: the gap is the first of its list, and a tag lies below every gap.
         unsafe {
             let rest = gap.above(size);
             if !rest.is_empty() {
@@ -212,18 +219,20 @@ impl<S: Source, B: Binning> Talc<S, B> {
         Some(gap.base)
     }
 
-    /// Makes a chunk of the lowest `size` bytes of a gap, and a gap of the rest.
+    /// Divides a gap into a chunk of its lowest `size` bytes and a gap of the rest. Returns the
+    /// base of the chunk.
     ///
-    /// It is not a part of its caller because it needs more registers. (Its result is computed from
-    /// the rest so that the call can be a jump; and without link-time optimisation its caller only
-    /// knows by the type that there always is one.)
+    /// This is a function of its own because it needs more registers than its caller. (The result
+    /// is computed from the rest so that the call can be a jump. Without link-time optimisation,
+    /// the caller knows only from the type that the result is not null.)
     ///
     /// # Safety
-    /// `rest` and `size` bytes below it are the first gap of the list at `head`. Neither is empty.
+    /// `rest` and the `size` bytes below it are the first gap of the list at `head`. Neither is
+    /// empty.
     #[inline(never)]
     unsafe fn split_first(&mut self, head: *mut Link, rest: Gap, size: usize) -> NonNull<u8> {
-        // SAFETY: the gap is the first of its list, and the rest of it remains free. Below a gap
-        // there is always a tag.
+        // SAFETY: the gap is the first of its list, the rest of it remains free, and a tag lies
+        // below every gap.
         unsafe {
             let base = rest.base.byte_sub(size);
             self.counters.uncount_gap(size + rest.size());
@@ -240,8 +249,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// Allocates from the gap that `find` finds, after a more careful search than
-    /// [`allocate_fast`](Self::allocate_fast)'s.
+    /// The slow path: allocates from the gap that `find` returns, at any alignment.
     #[inline(never)]
     fn allocate_slow(
         &mut self,
@@ -251,16 +259,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let request = Request::new(layout);
         let gap = find(self, &request, layout);
         self.report_findings(&request.findings);
-        // SAFETY: the request fits in the gap.
+        // SAFETY: `find` returns a gap in its list, in which the request fits.
         Some(unsafe { self.allocate_from(gap?, &request, layout) })
     }
 
-    /// A gap in which the request fits. Asks the source until there is one, it fails, or it no longer
-    /// gives anything.
+    /// Returns a gap in which the request fits. Asks the source until one exists, the source fails,
+    /// or it grants nothing more.
     pub(super) fn find_or_acquire(&mut self, request: &Request, layout: Layout) -> Option<Gap> {
-        // A source that gives and takes by turns gains nothing: so it is the most that counts, and
-        // that cannot grow for ever.
-        let mut most = self.heap_bytes;
+        // The largest sum of heap sizes counts as progress: it is bounded, and a source that
+        // alternately grants and takes back does not raise it.
+        let mut largest = self.heap_bytes;
         let mut idle = 0;
         while idle < MAX_IDLE_ACQUISITIONS {
             if let Some(gap) = self.free_lists.find(request, MAX_PROBES) {
@@ -269,8 +277,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
             if S::acquire(self, layout).is_err() {
                 break;
             }
-            if self.heap_bytes > most {
-                most = self.heap_bytes;
+            if self.heap_bytes > largest {
+                largest = self.heap_bytes;
             } else {
                 idle += 1;
             }
@@ -278,7 +286,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         self.free_lists.find(request, usize::MAX)
     }
 
-    /// Makes the lowest aligned part of a gap a chunk.
+    /// Makes a chunk at the lowest aligned address of a gap.
     ///
     /// # Safety
     /// The gap is in its list, and the request, made from `layout`, fits in it.
@@ -288,8 +296,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
         request: &Request,
         layout: Layout,
     ) -> NonNull<u8> {
-        // SAFETY: the gap is in its list. It ends in its heap, the chunk ends in it, and what is
-        // left on either side is free. Below a gap there is always a tag.
+        // SAFETY: the gap is in its list, the chunk lies in it, and the rest on either side is
+        // free. A tag lies below every gap.
         unsafe {
             let padding = request.padding_at(gap.base);
             let base = gap.base.byte_add(padding);
@@ -307,15 +315,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// Ends a chunk at `end`, within a gap that was removed. What is left of the gap above is a gap
-    /// again.
+    /// Ends a chunk at `end`, in a gap that was removed from its list. The rest of the gap above
+    /// becomes a gap.
     ///
     /// # Safety
-    /// `end` is a multiple of the unit in or at the end of `gap`, and higher than the chunk's base;
-    /// from there on the gap is free and in no list.
+    /// `end` is a multiple of the unit, in or at the end of `gap`, and above the chunk's base. The
+    /// gap from `end` up is free and in no list.
     pub(super) unsafe fn end_chunk_in(&mut self, gap: Gap, end: NonNull<u8>) {
         let rest = gap.above(distance(gap.base, end));
-        // SAFETY: by this function's contract.
+        // SAFETY: a chunk ends at `end`, and the rest above it is free and in no list.
         unsafe {
             if rest.is_empty() {
                 Tag::ending_chunk(gap.is_heap_end()).write_at(end);
@@ -326,7 +334,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// Frees an allocation, which merges with the gaps that it touches.
+    /// Frees an allocation, which coalesces with the gaps that it touches.
     ///
     /// ```text
     ///     0x1000       0x1040       0x1070                0x1100
@@ -334,13 +342,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     ├───────────────── gap: 256 ────────────────────┤   after: one, in list 16
     /// ```
     ///
-    /// In constant time. (With `hardened`, in proportion to the size and the number of heaps.) When
-    /// that leaves more free space at the top of a heap, a [tracking](Source::TRACK_HEAP_END)
-    /// source decides where the heap shall end.
+    /// Constant time. (With `hardened`, in proportion to the size and to the number of heaps.) When
+    /// the free space at the top of a heap has grown, a [tracking](Source::TRACK_HEAP_END) source
+    /// decides where the heap ends from now on.
     ///
     /// # Safety
-    /// `ptr` is an allocation of this allocator, made or last resized to `layout`, and not yet
-    /// freed.
+    /// `ptr` is a live allocation of this allocator, made with `layout` or last resized to it.
+    #[doc(alias("free", "dealloc"))]
     #[inline]
     pub unsafe fn deallocate(&mut self, ptr: *mut u8, layout: Layout) {
         if !self.validate_block(ptr, layout) {
@@ -348,14 +356,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
         self.counters.count_deallocation(layout.size());
         // SAFETY: an allocation is not null, and begins a chunk whose size follows from the layout.
+        // Nothing uses it any more.
         unsafe {
             let base = NonNull::new_unchecked(ptr);
             let size = chunk_size(layout.size());
-            let gap = self.merge(base, size);
+            let gap = self.coalesce(base, size);
             if S::TRACK_HEAP_END && gap.is_heap_end() {
                 self.offer_top(gap.base, gap.end(), base.byte_add(size));
             } else {
-                // No chunk is as small as a sliver.
+                // A freed chunk is never as small as a sliver.
                 self.counters.count_gap(gap.size());
                 self.free_lists.insert(gap);
             }
@@ -363,14 +372,14 @@ impl<S: Source, B: Binning> Talc<S, B> {
         self.report_pending_finding();
     }
 
-    /// Frees the last `size` bytes of a chunk that ended at `base + size`, and ends at `base` now.
+    /// Frees the last `size` bytes of a chunk that ended at `base + size` and now ends at `base`.
     ///
     /// # Safety
-    /// The chunk's old tag is in place as well as its new one. Nothing in the range is in use.
-    pub(super) unsafe fn free_tail(&mut self, base: NonNull<u8>, size: usize) {
-        // SAFETY: by this function's contract.
+    /// Both the old and the new tag of the chunk are in place. Nothing uses the range between them.
+    pub(super) unsafe fn free_end(&mut self, base: NonNull<u8>, size: usize) {
+        // SAFETY: the range lies between two tags and is not in use.
         unsafe {
-            let gap = self.merge(base, size);
+            let gap = self.coalesce(base, size);
             if S::TRACK_HEAP_END && gap.is_heap_end() {
                 self.offer_top(gap.base, gap.end(), base.byte_add(size));
             } else {
@@ -379,16 +388,17 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// The range of `size` bytes from `base` up to the end of a chunk, and with it the gaps that it
-    /// touches, which are taken out of their lists.
+    /// Coalesces the `size` bytes from `base`, up to the end of a chunk, with the gaps that they
+    /// touch. Those gaps are removed from their lists. Returns the gap, which is in no list and has
+    /// no header yet.
     ///
     /// # Safety
-    /// A chunk ends there and nothing in the range is in use. A chunk, a gap or a heap's base tag
-    /// ends at `base`.
+    /// A chunk ends at `base + size`, and nothing in the range is in use. A chunk, a gap or a
+    /// heap's base tag ends at `base`.
     #[inline]
-    unsafe fn merge(&mut self, base: NonNull<u8>, size: usize) -> Gap {
-        // SAFETY: tags and extents are where the caller says that chunks and gaps end, and tell the
-        // truth about what is next to them.
+    unsafe fn coalesce(&mut self, base: NonNull<u8>, size: usize) -> Gap {
+        // SAFETY: tags or extents lie below `base` and below the end of the range, and describe the
+        // neighbours.
         unsafe {
             let end = base.byte_add(size);
             let tag = Tag::ending_at(end);
@@ -414,24 +424,24 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// The free range from `base` to the end of its heap has grown, by what was in use up to
-    /// `freed_end`: the source decides where the heap shall end.
+    /// Lets the source decide where a heap ends. The free range from `base` to the heap's end has
+    /// grown by memory that was in use up to `freed_end`.
     ///
     /// # Safety
-    /// The range is free, ends a heap at `end` and is in no list.
+    /// The range is free, ends its heap at `end`, and is in no list.
     #[inline(never)]
     unsafe fn offer_top(&mut self, base: NonNull<u8>, end: NonNull<u8>, freed_end: NonNull<u8>) {
         if grants_zeroed::<S>() {
             self.known_zero.note_freed(freed_end, end);
         }
-        // SAFETY: there is a tag below every free range.
+        // SAFETY: a tag lies below every free range.
         let is_heap_base = unsafe { Tag::ending_at(base) }.is_heap_base();
         if is_heap_base {
-            // If it goes, nothing in it is looked at again.
+            // If the heap is deleted, its memory must not be read again.
             self.free_lists.heaps.remove(end);
         }
-        // SAFETY: base and end are multiples of the unit, and the heap goes if `base` is returned
-        // and there is nothing under it.
+        // SAFETY: base and end are multiples of the unit and delimit the free top of a heap. If
+        // nothing lies below `base`, returning it deletes the heap, as `resize` demands.
         let new_end = unsafe {
             self.source
                 .resize(base.as_ptr(), end.as_ptr(), is_heap_base)
@@ -445,21 +455,22 @@ impl<S: Source, B: Binning> Talc<S, B> {
             "the source cut into what is in use"
         );
         if is_heap_base && new_end == base.as_ptr() {
-            // Nothing of the heap is looked at again, not even its base.
+            // The memory of a deleted heap is not read again, not even its base tag.
             self.known_zero.forget(end);
             self.count_end_moved(end.addr().get(), base.addr().get());
             self.counters.count_deleted_heap(HEAP_OVERHEAD);
             return;
         }
         if is_heap_base {
-            // SAFETY: it was there before.
+            // SAFETY: the heap's record was in place until it was removed above.
             unsafe { self.free_lists.heaps.insert(base, base, end) };
         }
-        // SAFETY: the source vouches for the new end. From here on nothing above it is touched.
+        // SAFETY: the source guarantees that the memory up to the new end stays. From here on
+        // nothing above it is touched.
         unsafe { self.set_heap_end(base, end, new_end.addr()) };
     }
 
-    /// Makes a free range a gap, and enters it into its list unless it is a sliver.
+    /// Makes a free range a gap, and inserts it into its list unless it is a sliver.
     ///
     /// # Safety
     /// * The range is free memory of a heap, in no list, and at least one unit.
@@ -467,24 +478,24 @@ impl<S: Source, B: Binning> Talc<S, B> {
     #[inline]
     pub(super) unsafe fn insert_gap(&mut self, gap: Gap) {
         if gap.is_sliver() {
-            // SAFETY: the caller's duty.
+            // SAFETY: the range is free, at least one unit, and in no list.
             unsafe { gap.write_extent() };
         } else {
             self.counters.count_gap(gap.size());
-            // SAFETY: the caller's duty.
+            // SAFETY: the range is free, no sliver, and in no list.
             unsafe { self.free_lists.insert(gap) }
         }
     }
 
-    /// Takes a gap out of its list, unless it is a sliver.
+    /// Removes a gap from its list, unless it is a sliver.
     ///
     /// # Safety
-    /// It is a gap of a heap, as [`insert_gap`](Self::insert_gap) made it.
+    /// `gap` is a gap of a heap, as [`insert_gap`](Self::insert_gap) made it.
     #[inline]
     pub(super) unsafe fn remove_gap(&mut self, gap: Gap) {
         if !gap.is_sliver() {
             self.counters.uncount_gap(gap.size());
-            // SAFETY: what is no sliver is in its list.
+            // SAFETY: a gap that is no sliver is in its list.
             unsafe { self.free_lists.remove(gap) }
         }
     }

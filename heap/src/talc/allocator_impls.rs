@@ -1,4 +1,4 @@
-//! What the wrappers around a [`Talc`] have in common: allocating through a shared reference.
+//! `GlobalAlloc` and `Allocator` for the wrappers around a [`Talc`].
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -9,27 +9,27 @@ use super::source::Source;
 
 /// A [`Talc`] that is used through shared references.
 ///
-/// Its methods are what `GlobalAlloc` and `Allocator` are made of. They copy and clear memory while
-/// nobody has the allocator.
+/// `GlobalAlloc` and `Allocator` are implemented by these methods. Memory is copied and cleared
+/// while the allocator is not borrowed.
 pub(super) trait SharedTalc {
     type Source: Source;
     type Binning: Binning;
 
-    /// Lends the allocator, which nobody else can use until `work` is done. What `hardened` has to
-    /// report is reported after that.
+    /// Lends the allocator exclusively to `work`. Afterwards, when the allocator is free again, it
+    /// reports misuse that `hardened` has found.
     fn with<R>(&self, work: impl FnOnce(&mut Talc<Self::Source, Self::Binning>) -> R) -> R;
 
-    /// Allocates. No bytes can always be had.
+    /// Allocates. Zero-sized requests always succeed.
     #[inline]
     fn allocate_block(&self, layout: Layout) -> Option<NonNull<u8>> {
-        match layout.align().try_into() {
-            Ok(align) if layout.size() == 0 => Some(NonNull::without_provenance(align)),
-            // SAFETY: an alignment is not zero, so it is the size that is not.
-            _ => self.with(|talc| unsafe { talc.allocate(layout) }),
+        if layout.size() == 0 {
+            return NonNull::new(ptr::without_provenance_mut(layout.align()));
         }
+        // SAFETY: the size is not zero.
+        self.with(|talc| unsafe { talc.allocate(layout) })
     }
 
-    /// Allocates, and clears what is not known to be zero.
+    /// Allocates, and clears the bytes that are not known to be zero.
     #[inline]
     fn allocate_zeroed_block(&self, layout: Layout) -> Option<NonNull<u8>> {
         if layout.size() == 0 {
@@ -37,27 +37,27 @@ pub(super) trait SharedTalc {
         }
         // SAFETY: the size is not zero.
         let block = self.with(|talc| unsafe { talc.allocate_uncleared(layout) })?;
-        // SAFETY: it is the caller's, who does not have it yet.
+        // SAFETY: the block was just allocated, and is not freed before it is returned.
         Some(unsafe { block.clear() })
     }
 
-    /// Frees.
+    /// Frees a block. A zero-sized block takes no memory.
     ///
     /// # Safety
-    /// The block was allocated by this allocator, made or last resized to `layout`, and not freed.
+    /// The block is a live allocation of this allocator, made with `layout` or last resized to it.
     #[inline]
     unsafe fn deallocate_block(&self, block: NonNull<u8>, layout: Layout) {
         if layout.size() != 0 {
-            // SAFETY: the caller's duty.
+            // SAFETY: the block is a live allocation of this layout.
             self.with(|talc| unsafe { talc.deallocate(block.as_ptr(), layout) });
         }
     }
 
-    /// Resizes a block: in place if it is aligned as it shall be, and can be as large, or else by
-    /// allocating another, copying and freeing. `None` if that fails, and then nothing has changed.
+    /// Resizes a block: in place if the new alignment and size allow that, or else by allocating
+    /// another, copying and freeing. Returns `None`, and changes nothing, if that fails.
     ///
     /// # Safety
-    /// The block was allocated by this allocator, made or last resized to `old`, and not freed.
+    /// The block is a live allocation of this allocator, made with `old` or last resized to it.
     unsafe fn resize_block(
         &self,
         block: NonNull<u8>,
@@ -73,10 +73,10 @@ pub(super) trait SharedTalc {
         let is_aligned = block.addr().get() & (new.align() - 1) == 0;
         if may_stay(old, new)
             && is_aligned
-            // SAFETY: the caller vouches for the block. It has bytes, and shall have some.
+            // SAFETY: the block is live, and neither size is zero.
             && self.with(|talc| unsafe {
                 let stays = talc.try_realloc_in_place(block.as_ptr(), old, new.size());
-                // It may have another alignment from now on.
+                // The redzone records the alignment, which may have changed.
                 talc.write_redzone(stays.then_some(block), new);
                 stays
             })
@@ -84,8 +84,8 @@ pub(super) trait SharedTalc {
             return Some(block);
         }
         let other = self.allocate_block(new)?;
-        // SAFETY: both blocks have as many bytes, and the other is nobody else's. The first is no
-        // longer used after this.
+        // SAFETY: both blocks have this many bytes and do not overlap, because the other is new.
+        // The first is not used after this.
         unsafe {
             ptr::copy_nonoverlapping(block.as_ptr(), other.as_ptr(), old.size().min(new.size()));
             self.deallocate_block(block, old);
@@ -94,7 +94,7 @@ pub(super) trait SharedTalc {
     }
 }
 
-/// Whether resizing in place is worth a try. Blocks without bytes are nowhere.
+/// Returns whether to try resizing in place. Zero-sized blocks have no place.
 #[inline]
 fn may_stay(old: Layout, new: Layout) -> bool {
     let grows = new.size() > old.size();
@@ -104,8 +104,8 @@ fn may_stay(old: Layout, new: Layout) -> bool {
         && !(grows && cfg!(feature = "disable-grow-in-place"))
 }
 
-/// Aborts the program when it is dropped, which happens when what follows it unwinds: a `GlobalAlloc` must
-/// not. (A source or a hook that panics would make it.)
+/// Aborts the program when it is dropped by unwinding, because a `GlobalAlloc` must not unwind. (A
+/// source or a hook that panics would cause that.)
 pub(super) struct AbortOnUnwind;
 
 impl AbortOnUnwind {
@@ -121,20 +121,20 @@ impl AbortOnUnwind {
 
 impl Drop for AbortOnUnwind {
     fn drop(&mut self) {
-        // A panic while another unwinds aborts.
+        // A panic while another one unwinds aborts.
         panic!("a global allocator must not unwind");
     }
 }
 
-/// Implements `GlobalAlloc` for a type that is [`SharedTalc`].
+/// Implements `GlobalAlloc` for a type that implements [`SharedTalc`].
 macro_rules! global_alloc {
     ([$($generics:tt)*] $type:ty) => {
-        // SAFETY: blocks are disjoint, fit their layouts, and stay where they are until freed.
+        // SAFETY: blocks are disjoint, fit their layouts, and stay in place until they are freed.
         unsafe impl<$($generics)*> core::alloc::GlobalAlloc for $type {
             #[inline]
             unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {
                 let block = AbortOnUnwind::during(|| {
-                    // SAFETY: the caller vouches for a size above zero.
+                    // SAFETY: `GlobalAlloc` requires a size above zero.
                     self.with(|talc| unsafe { talc.allocate(layout) })
                 });
                 block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)
@@ -143,7 +143,7 @@ macro_rules! global_alloc {
             #[inline]
             unsafe fn dealloc(&self, ptr: *mut u8, layout: core::alloc::Layout) {
                 AbortOnUnwind::during(|| {
-                    // SAFETY: the caller vouches for pointer and layout.
+                    // SAFETY: `GlobalAlloc` requires a live block and its layout.
                     self.with(|talc| unsafe { talc.deallocate(ptr, layout) });
                 });
             }
@@ -160,10 +160,11 @@ macro_rules! global_alloc {
                 layout: core::alloc::Layout,
                 new_size: usize,
             ) -> *mut u8 {
-                // SAFETY: the caller vouches that the new size, rounded up to the alignment, is no
-                // more than `isize::MAX`, and for pointer and layout. A block is not at null.
+                // SAFETY: `GlobalAlloc` requires a live block, which is not null, its layout, and a
+                // new size that, rounded up to the alignment, is at most `isize::MAX`.
                 let block = AbortOnUnwind::during(|| unsafe {
-                    let new = core::alloc::Layout::from_size_align_unchecked(new_size, layout.align());
+                    let align = layout.align();
+                    let new = core::alloc::Layout::from_size_align_unchecked(new_size, align);
                     self.resize_block(core::ptr::NonNull::new_unchecked(ptr), layout, new)
                 });
                 block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)
@@ -172,8 +173,8 @@ macro_rules! global_alloc {
     };
 }
 
-/// Implements `Allocator` for a type that is [`SharedTalc`]: the one of `allocator-api2`, and the one of
-/// `core` too where that is to be had.
+/// Implements `Allocator` for a type that implements [`SharedTalc`]: the trait of `allocator-api2`
+/// and, with `nightly`, also that of `core`.
 macro_rules! allocators {
     ([$($generics:tt)*] $type:ty) => {
         $crate::talc::allocator_impls::allocator!(allocator_api2::alloc, [$($generics)*] $type);
@@ -184,8 +185,8 @@ macro_rules! allocators {
 
 macro_rules! allocator {
     ($($api:ident)::+, [$($generics:tt)*] $type:ty) => {
-        // SAFETY: blocks are disjoint, fit their layouts, and stay where they are until freed,
-        // wherever the allocator is moved to.
+        // SAFETY: blocks are disjoint, fit their layouts, and stay in place until they are freed,
+        // even when the allocator is moved.
         unsafe impl<$($generics)*> $($api)::+::Allocator for $type {
             #[inline]
             fn allocate(
@@ -206,8 +207,12 @@ macro_rules! allocator {
             }
 
             #[inline]
-            unsafe fn deallocate(&self, block: core::ptr::NonNull<u8>, layout: core::alloc::Layout) {
-                // SAFETY: the caller vouches for block and layout.
+            unsafe fn deallocate(
+                &self,
+                block: core::ptr::NonNull<u8>,
+                layout: core::alloc::Layout,
+            ) {
+                // SAFETY: `Allocator` requires a live block and its layout.
                 unsafe { self.deallocate_block(block, layout) }
             }
 
@@ -218,8 +223,9 @@ macro_rules! allocator {
                 new: core::alloc::Layout,
             ) -> Result<core::ptr::NonNull<[u8]>, $($api)::+::AllocError> {
                 debug_assert!(new.size() >= old.size());
-                // SAFETY: the caller vouches for block and layout.
-                let block = unsafe { self.resize_block(block, old, new) }.ok_or($($api)::+::AllocError)?;
+                // SAFETY: `Allocator` requires a live block and its layout.
+                let block = unsafe { self.resize_block(block, old, new) };
+                let block = block.ok_or($($api)::+::AllocError)?;
                 Ok(core::ptr::NonNull::slice_from_raw_parts(block, new.size()))
             }
 
@@ -229,8 +235,8 @@ macro_rules! allocator {
                 old: core::alloc::Layout,
                 new: core::alloc::Layout,
             ) -> Result<core::ptr::NonNull<[u8]>, $($api)::+::AllocError> {
-                // SAFETY: the caller vouches for block and layouts. What was added to the block is
-                // in it.
+                // SAFETY: `Allocator` requires a live block and its layout. The added bytes are in
+                // the block.
                 unsafe {
                     let block = $($api)::+::Allocator::grow(self, block, old, new)?;
                     let added = block.cast::<u8>().add(old.size());
@@ -246,8 +252,9 @@ macro_rules! allocator {
                 new: core::alloc::Layout,
             ) -> Result<core::ptr::NonNull<[u8]>, $($api)::+::AllocError> {
                 debug_assert!(new.size() <= old.size());
-                // SAFETY: the caller vouches for block and layout.
-                let block = unsafe { self.resize_block(block, old, new) }.ok_or($($api)::+::AllocError)?;
+                // SAFETY: `Allocator` requires a live block and its layout.
+                let block = unsafe { self.resize_block(block, old, new) };
+                let block = block.ok_or($($api)::+::AllocError)?;
                 Ok(core::ptr::NonNull::slice_from_raw_parts(block, new.size()))
             }
         }

@@ -1,10 +1,10 @@
-//! Which gaps share a list.
+//! Size classes: the bins by which gaps are sorted into free lists.
 
 use super::bitfield::BitField;
 use super::chunk::CHUNK_UNIT;
 use super::tag::MAX_GAP;
 
-/// A division of gap sizes into bins, each of which is a list of gaps.
+/// A division of gap sizes into bins (size classes). Each bin has a free list.
 ///
 /// ```text
 ///     size in units         1     2     3     4     5     6     7     8     9 …
@@ -13,43 +13,44 @@ use super::tag::MAX_GAP;
 ///                                             └ 4 units: list 2 has gaps of 3 and of 4
 /// ```
 ///
-/// The finer the bins, the better the fit and the larger the metadata: one word for each bin.
+/// Finer bins fit better and need more metadata: one word for each bin.
 ///
-/// This is a safe trait, and memory safety never rests on it. A binning that breaks the promises
-/// below wastes memory or time, and [`Talc::check`](super::Talc::check) reports gaps in the wrong
-/// list. One that panics aborts the program, because an operation that is half done cannot unwind.
-/// (What is trusted is the [`BitField`], which is an unsafe trait.)
+/// The trait is safe to implement: memory safety never depends on it. A binning that breaks the
+/// promises below wastes memory or time, and [`Talc::check`](super::Talc::check) reports gaps in
+/// the wrong list. A binning that panics aborts the program, because an operation that is half done
+/// cannot unwind. (The [`BitField`] is trusted: it is an unsafe trait.)
 pub trait Binning: Sized {
-    /// Remembers which bins have a gap in them.
+    /// The set of bins that are not empty.
     type AvailabilityBitField: BitField;
 
-    /// How many bins there are: at least one, and at most `AvailabilityBitField::BITS`. Anything
-    /// else does not compile. For each bin there is a list head.
+    /// The number of bins: at least one, and at most `AvailabilityBitField::BITS`. Other numbers do
+    /// not compile. Each bin has a list head.
     const BIN_COUNT: u32 = <Self::AvailabilityBitField>::BITS;
 
-    /// The bin of gaps of `size` bytes. A result of [`BIN_COUNT`](Binning::BIN_COUNT) or more means
-    /// the last bin.
+    /// Returns the bin of gaps of `size` bytes. A result of [`BIN_COUNT`](Binning::BIN_COUNT) or
+    /// more means the last bin.
     ///
-    /// `size` is a multiple of [`CHUNK_UNIT`] above zero, unless the call comes from the provided
-    /// [`size_to_bin_ceil`](Binning::size_to_bin_ceil): then it is one less than such a multiple.
+    /// `size` is a multiple of [`CHUNK_UNIT`] above zero; when called by the provided
+    /// [`size_to_bin_ceil`](Binning::size_to_bin_ceil), it is one less than such a multiple.
     ///
-    /// The result depends on `size` alone, never decreases as `size` grows, and is `u32::MAX` only
+    /// The result depends only on `size`, never decreases as `size` grows, and is `u32::MAX` only
     /// for sizes below [`CHUNK_UNIT`].
     fn size_to_bin(size: usize) -> u32;
 
-    /// The lowest bin in which every gap has at least `size` bytes, which are a multiple of
+    /// Returns the lowest bin in which every gap has at least `size` bytes, a multiple of
     /// [`CHUNK_UNIT`].
     ///
-    /// When the result is the last bin or beyond it, there is no such certainty: the last bin is
-    /// then searched gap by gap, which is linear. Bins that cover every size avoid that.
+    /// If the result is the last bin or beyond, its gaps may be smaller, and that bin is searched
+    /// gap by gap in linear time. Bins that cover every size avoid that.
     #[inline]
     fn size_to_bin_ceil(size: usize) -> u32 {
         Self::size_to_bin(size - 1).wrapping_add(1)
     }
 }
 
-/// A bin for each chunk size up to `DIVISIONS * EXTENT` units, from there on `DIVISIONS` bins of
-/// equal width between each power of two and the next.
+/// Returns the bin of `size` in a hybrid binning: one bin for each chunk size below `DIVISIONS *
+/// EXTENT` units, and from there on `DIVISIONS` bins of equal width between each power of two and
+/// the next.
 ///
 /// ```text
 ///     DIVISIONS = 4, EXTENT = 4
@@ -60,14 +61,15 @@ pub trait Binning: Sized {
 /// ```
 ///
 /// Both parameters are powers of two: `DIVISIONS` is at most 2¹⁶, `EXTENT` at most 2¹². More
-/// divisions mean a better fit and more bins: `DIVISIONS` for each power of two that is to be
-/// covered. A larger `EXTENT` has `DIVISIONS * (EXTENT - 1)` exact bins where otherwise there are
-/// `DIVISIONS * log2(EXTENT)`: it only pays where chunks a few units apart must not share a bin.
+/// divisions mean a better fit and more bins: `DIVISIONS` for each power of two. A larger `EXTENT`
+/// has `DIVISIONS * (EXTENT - 1)` exact bins instead of `DIVISIONS * log2(EXTENT)`. It only pays
+/// where chunks that differ by a few units must not share a bin.
 ///
-/// `size` is in bytes; what exceeds a whole number of units does not count. Sizes below
-/// [`CHUNK_UNIT`] yield `u32::MAX`. O(1).
+/// `size` is in bytes and is rounded down to whole units. Sizes below [`CHUNK_UNIT`] yield
+/// `u32::MAX`. O(1).
 ///
-/// So does the second level of TLSF's lists divide powers of two (Masmano and others, 2004).
+/// The second level of TLSF's lists divides powers of two in the same way (Masmano and others,
+/// 2004).
 ///
 /// ```
 /// use heap::talc::base::CHUNK_UNIT;
@@ -97,8 +99,8 @@ pub const fn linear_extent_then_linearly_divided_exponential_binning<
     let bin_above = if units < linear {
         units as u32
     } else {
-        // units = 0b1ddd…: the position of the last of the log2(DIVISIONS) digits after its first one,
-        // and all digits up to there.
+        // units = 0b1ddd…: the position of the last of the log2(DIVISIONS) digits after the first
+        // one, and all digits up to there.
         //
         //     units = linear      : shift = log2(EXTENT), step = DIVISIONS
         //     units = linear × 2  : shift is one more, and step back at DIVISIONS
@@ -110,8 +112,8 @@ pub const fn linear_extent_then_linearly_divided_exponential_binning<
     bin_above.wrapping_sub(1)
 }
 
-/// Exact bins for small chunks; for larger ones fewer and fewer to each power of two, up to the
-/// largest gap that there can be.
+/// Exact bins for small chunks, and ever fewer bins to each power of two for larger ones, up to the
+/// largest possible gap.
 ///
 /// ```text
 ///  bytes    32   48   64  …  1008   1024…1136   1152…1264  …  1920…2032   2048…2288   2304…2544 …
@@ -127,12 +129,12 @@ pub const fn linear_extent_then_linearly_divided_exponential_binning<
 /// | 2 MiB | 16 KiB | 2 |
 /// | 4 PiB | 128 MiB | 1 |
 ///
-/// Recorded programs ask for few sizes above 16 KiB, and finer bins for those change neither their
-/// fit nor their instructions. No bin is a catch-all. Bins 0 and 1 have no gaps, so that a bin of
-/// the first part is the number of units: that saves an instruction for each bin that is computed.
+/// Recorded programs request few sizes above 16 KiB, and finer bins for those improve neither the
+/// fit nor the number of instructions. No bin is a catch-all. Bins 0 and 1 are always empty, so
+/// that an exact bin is the number of units. That saves an instruction each time a bin is computed.
 ///
-/// On 64-bit machines there are 190 bins, whose list heads take 1,520 bytes; on 32-bit machines 94,
-/// which take 376.
+/// On 64-bit machines there are 190 bins, whose list heads take 1,520 bytes; on 32-bit machines 94
+/// bins, whose heads take 376.
 ///
 /// ```
 /// use heap::talc::base::{CHUNK_UNIT, binning::Binning};
@@ -160,7 +162,7 @@ impl Binning for DefaultBinning {
     #[inline]
     fn size_to_bin(size: usize) -> u32 {
         let units = size / CHUNK_UNIT;
-        // Where the compiler can see that a bin is below BIN_COUNT, others need not check.
+        // The compiler sees that a bin is below BIN_COUNT, so that callers need not check.
         if units < EXACT {
             units as u32
         } else {
@@ -170,15 +172,15 @@ impl Binning for DefaultBinning {
     }
 }
 
-/// Chunks of fewer units have a bin for each size.
+/// Chunks of fewer units have one bin for each size.
 const EXACT: usize = if usize::BITS == 64 { 64 } else { 32 };
 
-/// No gap has 2 to the power of this many units.
+/// Every gap has fewer than 2 to the power of this many units.
 const POWER_COUNT: u32 = (MAX_GAP / CHUNK_UNIT).ilog2();
 
-/// How many bins there are for 2ⁿ to 2ⁿ⁺¹ units, where `power` is n: a power of two.
-const fn steps(power: u32) -> u32 {
-    // In units: the sizes of the table above.
+/// Returns the number of bins for 2ⁿ to 2ⁿ⁺¹ units, a power of two. `power` is n.
+const fn bins_in(power: u32) -> u32 {
+    // The powers of two, in units, at which the rows of the table above begin.
     let [fours, twos, ones] = if usize::BITS == 64 {
         [10, 17, 48]
     } else {
@@ -192,7 +194,7 @@ const fn steps(power: u32) -> u32 {
     }
 }
 
-/// How a power of two is divided into bins.
+/// The division of one power of two into bins.
 ///
 /// ```text
 ///     bits   15 … 6                                     5 … 0
@@ -201,23 +203,25 @@ const fn steps(power: u32) -> u32 {
 ///          └──────────────────────────────────────────┴──────────────────────────┘
 /// ```
 ///
-/// 64 to 127 units in bins 64 to 71 are 56 and 3: 72 units are in bin 56 + (72 >> 3) = 65.
+/// Bins 64 to 71 for 64 to 127 units are encoded as 56 and 3: 72 units are in bin 56 + (72 >> 3) =
+/// 65.
 #[derive(Clone, Copy)]
 struct Power(u16);
 
 impl Power {
-    const fn new(power: u32, steps: u32, first_bin: u32) -> Self {
-        Self(((first_bin - steps) << 6 | (power - steps.ilog2())) as u16)
+    const fn new(power: u32, bins: u32, first_bin: u32) -> Self {
+        Self(((first_bin - bins) << 6 | (power - bins.ilog2())) as u16)
     }
 
     #[inline]
     const fn bin_of(self, units: usize) -> u32 {
-        // The shift is less than a word has bits: what is above that is masked at no cost.
+        // The shift is less than the width of a word, so that wrapping costs nothing and changes
+        // nothing.
         units.wrapping_shr(self.0 as u32) as u32 + (self.0 >> 6) as u32
     }
 }
 
-/// The division of all powers of two. Where it is used, one load says all there is to know.
+/// The division of all powers of two. A single load returns everything that is needed of it.
 static POWERS: [Power; usize::BITS as usize] = DIVISION.powers;
 
 struct Division {
@@ -231,10 +235,10 @@ const DIVISION: Division = {
     let mut power = EXACT.ilog2();
     while power < usize::BITS {
         if power < POWER_COUNT {
-            powers[power as usize] = Power::new(power, steps(power), bins);
-            bins += steps(power);
+            powers[power as usize] = Power::new(power, bins_in(power), bins);
+            bins += bins_in(power);
         } else {
-            // No gap is so large. Requests may be.
+            // Gaps of this size are impossible, but requests are not.
             powers[power as usize] = Power::new(power, 1, bins - 1);
         }
         power += 1;
@@ -247,7 +251,8 @@ mod tests {
     use super::*;
     use crate::test_random::Random;
 
-    /// Multiples of the unit around every place where a binning by powers of two might break.
+    /// Returns multiples of the unit around every size at which a binning by powers of two might
+    /// break.
     fn interesting_sizes() -> impl Iterator<Item = usize> {
         let small = (1..=4096).map(|units| units * CHUNK_UNIT);
         let large = (CHUNK_UNIT.ilog2() + 12..usize::BITS).flat_map(|power| {
@@ -264,7 +269,7 @@ mod tests {
         small.chain(large).chain(random.take(10_000))
     }
 
-    fn keeps_the_rules<B: Binning>() {
+    fn assert_keeps_promises<B: Binning>() {
         assert!(B::BIN_COUNT <= B::AvailabilityBitField::BITS);
         let mut sizes: std::vec::Vec<_> = interesting_sizes().collect();
         sizes.sort_unstable();
@@ -284,7 +289,7 @@ mod tests {
                 floor != u32::MAX && (floor == ceil || floor + 1 == ceil),
                 "{size:#x}"
             );
-            // The rounding-up twin is right exactly when what lies one unit below is in a lower bin.
+            // Rounding up is right exactly when a gap that is one unit smaller is in a lower bin.
             if size > CHUNK_UNIT {
                 assert!(B::size_to_bin(size - CHUNK_UNIT) < ceil, "{size:#x}");
             }
@@ -312,14 +317,14 @@ mod tests {
     }
 
     #[test]
-    fn bins_are_monotone_and_the_rounding_up_twin_is_certain() {
-        keeps_the_rules::<DefaultBinning>();
-        keeps_the_rules::<Sparse>();
-        keeps_the_rules::<Wide>();
+    fn bins_grow_with_sizes_and_rounding_up_is_certain() {
+        assert_keeps_promises::<DefaultBinning>();
+        assert_keeps_promises::<Sparse>();
+        assert_keeps_promises::<Wide>();
     }
 
     #[test]
-    fn the_defaults_list_heads_take_little() {
+    fn default_list_heads_fit_in_1600_bytes() {
         use crate::talc::min_first_heap_size;
         if cfg!(not(feature = "hardened")) {
             let most = if usize::BITS == 64 { 1600 } else { 420 };
@@ -328,7 +333,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_skips_no_bin_and_needs_no_catch_all() {
+    fn default_bins_are_all_used_and_cover_every_size() {
         let mut sizes: std::vec::Vec<_> =
             interesting_sizes().filter(|&size| size < MAX_GAP).collect();
         sizes.sort_unstable();
@@ -342,14 +347,14 @@ mod tests {
     }
 
     #[test]
-    fn no_size_has_a_bin_beyond_those_of_the_default() {
+    fn every_size_has_a_bin_below_bin_count() {
         let all = interesting_sizes().chain([usize::MAX & !(CHUNK_UNIT - 1)]);
         let last = all.map(DefaultBinning::size_to_bin).max();
         assert_eq!(last, Some(DefaultBinning::BIN_COUNT - 1));
     }
 
     #[test]
-    fn the_linear_part_is_exact() {
+    fn each_size_of_the_linear_part_has_its_own_bin() {
         for units in 1..=64 {
             assert_eq!(Wide::size_to_bin(units * CHUNK_UNIT), units as u32 - 1);
         }

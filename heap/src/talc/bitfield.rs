@@ -1,4 +1,4 @@
-//! Which bins have a gap in them: sets of small numbers that answer "the first at or after".
+//! Sets of small numbers with a fast scan: they record which bins are not empty.
 
 use core::fmt::Debug;
 use core::num::NonZero;
@@ -13,9 +13,10 @@ use core::num::NonZero;
 ///     first_from(2)          4 <─────┘               first_from(4): 4       first_from(7): none
 /// ```
 ///
-/// Implemented for the unsigned integers up to `u64` and `usize`, for arrays of bit fields (good up
-/// to four words) and by [`TwoLevelBitField`] (for more). In an array `[F; N]` bit *b* is bit
-/// `b % F::BITS` of field `b / F::BITS`. All is O(1), apart from scans of arrays: O(N).
+/// Implemented for the unsigned integers up to `u64` and `usize`, for arrays of bit fields (suited
+/// to four words or fewer), and for [`TwoLevelBitField`] (suited to more). In an array `[F; N]`,
+/// bit *b* is bit `b % F::BITS` of field `b / F::BITS`. Every operation is O(1), except scans of
+/// arrays, which are O(N).
 ///
 /// ```
 /// use heap::talc::base::bitfield::BitField;
@@ -35,29 +36,30 @@ use core::num::NonZero;
 /// ```
 ///
 /// # Safety
-/// A [`Talc`](super::Talc) follows the list head of each bit that a scan finds, without looking
-/// whether there is a gap. An implementor guarantees, for every value that
-/// [`ZEROES`](BitField::ZEROES) became by [`set_bit`](BitField::set_bit) and
-/// [`clear_bit`](BitField::clear_bit) with bits below [`BITS`](BitField::BITS):
+/// A [`Talc`](super::Talc) follows the list head of each bit that a scan finds, without checking
+/// that the list is not empty. For every value that [`ZEROES`](BitField::ZEROES) became through
+/// [`set_bit`](BitField::set_bit) and [`clear_bit`](BitField::clear_bit) with bits below
+/// [`BITS`](BitField::BITS), an implementor guarantees:
 ///
-/// * A bit *is set* when the latest of these calls for it was `set_bit`. In `ZEROES` no bit is.
+/// * A bit *is set* when the latest of these calls for it was `set_bit`. `ZEROES` has no bit set.
 /// * [`read_bit`](BitField::read_bit) returns whether the bit is set.
 /// * [`bit_scan_forward`](BitField::bit_scan_forward) returns `BITS` or more, or a bit that is set;
 ///   [`first_from`](BitField::first_from) returns `None` or a bit that is set.
 /// * A copy has the same bits set. No method unwinds when it is called with bits below `BITS`.
 ///
-/// That a scan finds the *lowest* bit, and finds one whenever there is one, is needed for memory to
-/// be found, and not for safety.
+/// Safety does not require that a scan finds the *lowest* bit, or that it finds one whenever one is
+/// set. Finding all free memory does.
 pub unsafe trait BitField: Debug + Copy + Sized + Send + Sync + 'static + Eq {
-    /// How many bits there are.
+    /// The number of bits.
     const BITS: u32;
     /// All bits clear.
     const ZEROES: Self;
 
-    /// The lowest set bit that is `b` or higher; if there is none, [`BITS`](BitField::BITS) or
-    /// more. `b` is less than `BITS`.
+    /// Returns the lowest set bit that is `b` or higher, or [`BITS`](BitField::BITS) or more if
+    /// none is. `b` is less than `BITS`.
     fn bit_scan_forward(&self, b: u32) -> u32;
-    /// Like [`bit_scan_forward`](BitField::bit_scan_forward), but `None` if there is none.
+    /// Returns the same as [`bit_scan_forward`](BitField::bit_scan_forward), but `None` if no bit
+    /// is found.
     #[inline]
     fn first_from(&self, b: u32) -> Option<u32> {
         let found = self.bit_scan_forward(b);
@@ -69,13 +71,13 @@ pub unsafe trait BitField: Debug + Copy + Sized + Send + Sync + 'static + Eq {
     /// Clears bit `b`, which is less than [`BITS`](BitField::BITS): `0b0101_0010` with bit 4 clear
     /// is `0b0100_0010`.
     fn clear_bit(&mut self, b: u32);
-    /// Whether bit `b` is set. `b` is less than [`BITS`](BitField::BITS).
+    /// Returns whether bit `b` is set. `b` is less than [`BITS`](BitField::BITS).
     fn read_bit(&self, b: u32) -> bool;
 }
 
 macro_rules! word_bit_field {
     ($($word:ty)*) => {$(
-        // SAFETY: a bit of the set is a bit of the word, and shifts are by less than its width.
+        // SAFETY: bit *b* of the set is bit *b* of the word, and shifts are less than its width.
         unsafe impl BitField for $word {
             const BITS: u32 = <$word>::BITS;
             const ZEROES: Self = 0;
@@ -110,7 +112,7 @@ macro_rules! word_bit_field {
 
 word_bit_field!(u8 u16 u32 u64 usize);
 
-// SAFETY: bit *b* is bit `b % F::BITS` of one field, which keeps these promises.
+// SAFETY: bit *b* is bit `b % F::BITS` of one field, which keeps the promises of this trait.
 unsafe impl<const N: usize, F: BitField> BitField for [F; N] {
     const BITS: u32 = F::BITS * N as u32;
     const ZEROES: Self = [F::ZEROES; N];
@@ -133,7 +135,7 @@ unsafe impl<const N: usize, F: BitField> BitField for [F; N] {
 
     #[inline]
     fn set_bit(&mut self, b: u32) {
-        // (Not indexed: a call that panics would cost a stack frame.)
+        // (`get_mut` instead of an index: a call that can panic would cost a stack frame.)
         if let Some(word) = self.get_mut((b / F::BITS) as usize) {
             word.set_bit(b % F::BITS);
         }
@@ -152,8 +154,8 @@ unsafe impl<const N: usize, F: BitField> BitField for [F; N] {
     }
 }
 
-/// `N` fields of type `L`, and a field of type `U` that says which of them are not empty: a scan
-/// looks at no more than three words, however many there are.
+/// `N` fields of type `L`, and a field of type `U` that records which of them are not empty. A scan
+/// reads at most three words, for any `N`.
 ///
 /// ```text
 ///     TwoLevelBitField<u8, u8, 4> with the bits 1, 6 and 27
@@ -166,7 +168,7 @@ unsafe impl<const N: usize, F: BitField> BitField for [F; N] {
 ///     first_from(7):   1. lower[0] from 7: none   2. upper from 1: 3   3. lower[3] from 0: 3
 /// ```
 ///
-/// `N` is at most `U::BITS`, or it does not compile.
+/// `N` is at most `U::BITS`, or the type does not compile.
 ///
 /// ```
 /// use heap::talc::base::bitfield::{BitField, TwoLevelBitField};
@@ -183,8 +185,8 @@ pub struct TwoLevelBitField<U: BitField, L: BitField, const N: usize> {
     lower: [L; N],
 }
 
-// SAFETY: what is read and what scans return are bits of one of the lower fields, which keep these
-// promises. The upper field only says where a scan looks.
+// SAFETY: reads and scans return bits of a lower field, which keeps the promises of this trait. The
+// upper field only chooses the field that a scan reads.
 unsafe impl<U: BitField, L: BitField, const N: usize> BitField for TwoLevelBitField<U, L, N> {
     const BITS: u32 = {
         assert!(
@@ -209,7 +211,7 @@ unsafe impl<U: BitField, L: BitField, const N: usize> BitField for TwoLevelBitFi
         if let Some(bit) = self.lower[word as usize].first_from(b % L::BITS) {
             return Some(word * L::BITS + bit);
         }
-        // Beyond the last word there is no bit to begin at.
+        // Beyond the last word, no bit exists at which a scan could begin.
         let next = word + 1;
         let word = (next < N as u32).then(|| self.upper.first_from(next))??;
         let bit = self.lower.get(word as usize)?.first_from(0)?;
@@ -244,13 +246,13 @@ mod tests {
     use super::*;
     use crate::test_random::Random;
 
-    fn agrees_with_a_set<F: BitField>() {
+    fn assert_agrees_with_a_set<F: BitField>() {
         let mut random = Random::new(0x0b17_f1e1d);
         let mut field = F::ZEROES;
         let mut set = BTreeSet::new();
         for step in 0..2_000 {
             let bit = random.below(F::BITS as usize) as u32;
-            // Alternate between filling and emptying, so that both extremes are reached.
+            // Filling and emptying alternate, so that both extremes are reached.
             if random.below(8) < if step / 500 % 2 == 0 { 6 } else { 2 } {
                 field.set_bit(bit);
                 set.insert(bit);
@@ -276,11 +278,11 @@ mod tests {
         assert!(field.bit_scan_forward(0) >= F::BITS);
     }
 
-    /// Has only what is required.
+    /// Implements only the required methods.
     #[derive(Debug, Clone, Copy, PartialEq, Eq)]
     struct Plain(u32);
 
-    // SAFETY: a bit of the set is a bit of the word.
+    // SAFETY: bit *b* of the set is bit *b* of the word.
     unsafe impl BitField for Plain {
         const BITS: u32 = 20;
         const ZEROES: Self = Self(0);
@@ -303,20 +305,20 @@ mod tests {
     }
 
     #[test]
-    fn words_arrays_and_two_levels_agree_with_a_set() {
-        agrees_with_a_set::<u8>();
-        agrees_with_a_set::<u16>();
-        agrees_with_a_set::<u32>();
-        agrees_with_a_set::<u64>();
-        agrees_with_a_set::<usize>();
-        agrees_with_a_set::<[u64; 2]>();
-        agrees_with_a_set::<[u8; 5]>();
-        agrees_with_a_set::<TwoLevelBitField<u8, u64, 7>>();
-        agrees_with_a_set::<TwoLevelBitField<u8, u8, 8>>();
-        agrees_with_a_set::<TwoLevelBitField<u16, [u32; 2], 9>>();
+    fn all_bit_fields_agree_with_a_set_of_numbers() {
+        assert_agrees_with_a_set::<u8>();
+        assert_agrees_with_a_set::<u16>();
+        assert_agrees_with_a_set::<u32>();
+        assert_agrees_with_a_set::<u64>();
+        assert_agrees_with_a_set::<usize>();
+        assert_agrees_with_a_set::<[u64; 2]>();
+        assert_agrees_with_a_set::<[u8; 5]>();
+        assert_agrees_with_a_set::<TwoLevelBitField<u8, u64, 7>>();
+        assert_agrees_with_a_set::<TwoLevelBitField<u8, u8, 8>>();
+        assert_agrees_with_a_set::<TwoLevelBitField<u16, [u32; 2], 9>>();
         assert_eq!(<[u8; 5]>::BITS, 40);
         assert_eq!(TwoLevelBitField::<u8, u64, 7>::BITS, 448);
-        agrees_with_a_set::<Plain>();
-        agrees_with_a_set::<[Plain; 3]>();
+        assert_agrees_with_a_set::<Plain>();
+        assert_agrees_with_a_set::<[Plain; 3]>();
     }
 }

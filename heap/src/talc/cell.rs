@@ -1,4 +1,4 @@
-//! An allocator for one thread, without a lock.
+//! The allocator for one thread, without a lock.
 
 use core::cell::RefCell;
 use core::fmt;
@@ -26,18 +26,18 @@ use super::source::Source;
 ///        │     a block          └────────────────┘
 /// ```
 ///
-/// As with a [`Cell`](core::cell::Cell), nobody gets a reference to what is in it: all that is lent
-/// is the [`Source`], to itself, and a source promises not to use the cell then. A source that breaks
-/// this promise, as one does that allocates from the very cell that it is in, panics.
+/// As with a [`Cell`](core::cell::Cell), code outside never gets a reference to the contents. Only
+/// the [`Source`] does, and a source promises not to use the cell meanwhile. A source that breaks
+/// this promise, for instance by allocating from the very cell that it is in, panics.
 ///
-/// It is an `Allocator`, as are references to it.
+/// A `TalcCell` implements `Allocator`, and so does a reference to one.
 ///
 /// ```
 /// use allocator_api2::vec::Vec;
 /// use heap::talc::{TalcCell, source::Claim};
 ///
 /// let mut memory = [0_u8; 10_000];
-/// // SAFETY: nobody else uses `memory` as long as the cell does.
+/// // SAFETY: only the cell uses `memory`, which outlives it.
 /// let talc = TalcCell::new(unsafe { Claim::array(&raw mut memory) });
 /// let mut primes = Vec::with_capacity_in(3, &talc);
 /// primes.extend([2, 3, 5, 7]);
@@ -56,39 +56,39 @@ pub struct TalcCell<S: Source, B: Binning> {
 }
 
 impl<S: Source, B: Binning> TalcCell<S, B> {
-    /// An allocator that has no memory yet.
+    /// Returns an allocator without memory.
     pub const fn new(source: S) -> Self {
         Self {
             talc: RefCell::new(Talc::new(source)),
         }
     }
 
-    /// The allocator, which nobody else can be using.
+    /// Returns the allocator. `&mut self` proves that it is not borrowed.
     #[inline]
     pub fn get_mut(&mut self) -> &mut Talc<S, B> {
         self.talc.get_mut()
     }
 
-    /// The allocator without the cell.
+    /// Returns the allocator without the cell.
     pub fn into_inner(self) -> Talc<S, B> {
         self.talc.into_inner()
     }
 
-    /// Puts another source in the place of the one that is there, and returns that.
+    /// Replaces the source, and returns the old one.
     ///
-    /// Heaps, and what is allocated in them, stay. What becomes of heaps that the old source
-    /// provided, its documentation says: the memory must be there as long as the allocator uses it.
+    /// Heaps and their allocations stay. The documentation of the old source says what becomes of
+    /// heaps that it provided: their memory must exist as long as the allocator uses it.
     ///
-    /// An allocator that has a heap of a source which takes heaps back (`AllocatorSource`,
-    /// `GlobalAllocSource`, `ArenaSource`) gets nothing more from another source of this kind: neither
-    /// could tell whose heaps are whose.
+    /// Some sources take heaps back (`AllocatorSource`, `GlobalAllocSource`, `ArenaSource`). An
+    /// allocator with a heap from one of them gets no memory from another: neither could tell which
+    /// heaps are its own.
     ///
     /// ```
     /// use heap::talc::{TalcCell, source::Claim};
     ///
     /// let mut memory = [0_u8; 10_000];
     /// let talc = TalcCell::new(Claim::standby());
-    /// // SAFETY: nobody else uses `memory` as long as the cell does.
+    /// // SAFETY: only the cell uses `memory`, which outlives it.
     /// let old = talc.replace_source(unsafe { Claim::array(&raw mut memory) });
     /// assert!(!old.is_ready());
     /// ```
@@ -96,7 +96,7 @@ impl<S: Source, B: Binning> TalcCell<S, B> {
         self.with(|talc| core::mem::replace(&mut talc.source, source))
     }
 
-    /// A clone of the source.
+    /// Clones the source.
     pub fn clone_source(&self) -> S
     where
         S: Clone,
@@ -104,71 +104,71 @@ impl<S: Source, B: Binning> TalcCell<S, B> {
         self.with(|talc| talc.source.clone())
     }
 
-    /// Makes a range of memory a heap. See [`Talc::claim`].
+    /// Claims a range of memory as a heap. See [`Talc::claim`].
     ///
     /// # Safety
-    /// As there.
+    /// As for [`Talc::claim`].
     pub unsafe fn claim(&self, base: *mut u8, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's duty.
+        // SAFETY: the contract is that of `Talc::claim`.
         self.with(|talc| unsafe { talc.claim(base, size) })
     }
 
-    /// How much of a heap is in use. See [`Talc::reserved`].
+    /// Returns the part of a heap that is in use. See [`Talc::reserved`].
     ///
     /// # Safety
-    /// As there.
+    /// As for [`Talc::reserved`].
     pub unsafe fn reserved(&self, heap_end: NonNull<u8>) -> Reserved {
-        // SAFETY: the caller's duty.
+        // SAFETY: the contract is that of `Talc::reserved`.
         self.with(|talc| unsafe { talc.reserved(heap_end) })
     }
 
     /// Moves a heap's end up. See [`Talc::extend`].
     ///
     /// # Safety
-    /// As there.
+    /// As for [`Talc::extend`].
     pub unsafe fn extend(&self, heap_end: NonNull<u8>, new_end: *mut u8) -> NonNull<u8> {
-        // SAFETY: the caller's duty.
+        // SAFETY: the contract is that of `Talc::extend`.
         self.with(|talc| unsafe { talc.extend(heap_end, new_end) })
     }
 
     /// Moves a heap's end down. See [`Talc::truncate`].
     ///
     /// # Safety
-    /// As there.
+    /// As for [`Talc::truncate`].
     pub unsafe fn truncate(&self, heap_end: NonNull<u8>, new_end: *mut u8) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's duty.
+        // SAFETY: the contract is that of `Talc::truncate`.
         self.with(|talc| unsafe { talc.truncate(heap_end, new_end) })
     }
 
     /// Moves a heap's end up or down. See [`Talc::resize`].
     ///
     /// # Safety
-    /// As there.
+    /// As for [`Talc::resize`].
     pub unsafe fn resize(&self, heap_end: NonNull<u8>, new_end: *mut u8) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's duty.
+        // SAFETY: the contract is that of `Talc::resize`.
         self.with(|talc| unsafe { talc.resize(heap_end, new_end) })
     }
 
-    /// Whether an invariant of the heaps is broken. See [`Talc::check`].
+    /// Checks the invariants of the heaps. See [`Talc::check`].
     ///
     /// # Errors
-    /// The first that is.
+    /// The first invariant that is broken.
     pub fn check(&self) -> Result<(), Corruption> {
         self.with(|talc| talc.check())
     }
 
-    /// Sets what misuse is reported to. See [`Talc::set_hook`].
+    /// Sets the hook to which misuse is reported. See [`Talc::set_hook`].
     #[cfg(feature = "hardened")]
     pub fn set_hook(&self, hook: fn(&Report)) {
         self.with(|talc| talc.set_hook(hook));
     }
 
-    /// Whether a heap was ever claimed. See [`Talc::is_metadata_established`].
+    /// Returns whether a heap was ever claimed. See [`Talc::is_metadata_established`].
     pub fn is_metadata_established(&self) -> bool {
         self.with(|talc| talc.is_metadata_established())
     }
 
-    /// What is allocated, free and claimed now, and how much ever was.
+    /// Returns statistics: what is allocated, free and claimed now, and in total.
     #[cfg(feature = "counters")]
     pub fn counters(&self) -> Counters {
         self.with(|talc| *talc.counters())
@@ -196,13 +196,13 @@ allocators!([S: Source, B: Binning] TalcCell<S, B>);
 
 impl<S: Source, B: Binning> fmt::Debug for TalcCell<S, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What `f` writes to may allocate from here: the allocator must be free again.
+        // The writer behind `f` may allocate from this cell, so it must not be borrowed.
         let summary = self.with(|talc| talc.summary());
         f.debug_tuple("TalcCell").field(&summary).finish()
     }
 }
 
-/// A [`TalcCell`] that claims to be `Sync`, as a `#[global_allocator]` must.
+/// A [`TalcCell`] that is `Sync` by the promise of its user, as a `#[global_allocator]` must be.
 ///
 /// ```text
 ///     time   ──┤ alloc ├────┤ dealloc ├──┤ alloc ├──    right: calls follow each other
@@ -210,42 +210,43 @@ impl<S: Source, B: Binning> fmt::Debug for TalcCell<S, B> {
 ///            ─────┤ dealloc ├────────────────────────    an interrupt calls meanwhile
 /// ```
 ///
-/// That is true of programs with one thread and no interrupts or signals that allocate. In all
-/// others a [`TalcLock`](super::TalcLock) is right, and a lock that nobody contends for is cheap.
+/// The promise holds in programs with one thread and no interrupts or signal handlers that
+/// allocate. All other programs need a [`TalcLock`](super::TalcLock); a lock without contention is
+/// cheap.
 ///
 /// ```
 /// use heap::talc::{DefaultBinning, TalcCell, cell::TalcSyncCell, source::Claim};
 ///
 /// static HEAP: TalcSyncCell<Claim, DefaultBinning> = {
 ///     static mut MEMORY: [u8; 100_000] = [0; 100_000];
-///     // SAFETY: nothing else uses `MEMORY`, and only one thread allocates.
+///     // SAFETY: only the heap uses `MEMORY`, and only one thread allocates.
 ///     unsafe { TalcSyncCell::new(TalcCell::new(Claim::array(&raw mut MEMORY))) }
 /// };
 /// ```
 pub struct TalcSyncCell<S: Source, B: Binning>(TalcCell<S, B>);
 
-// SAFETY: whoever made it vouched for there being only one user at a time.
+// SAFETY: the caller of `new` guaranteed that calls follow each other.
 unsafe impl<S: Source, B: Binning> Sync for TalcSyncCell<S, B> {}
 
 impl<S: Source, B: Binning> TalcSyncCell<S, B> {
-    /// Shares a cell between threads.
+    /// Makes a cell `Sync`.
     ///
     /// # Safety
-    /// No call of a method begins before all others have returned: not on another thread, and not in
-    /// an interrupt or a signal handler.
+    /// No call of a method begins before all others have returned: neither on another thread, nor
+    /// in an interrupt or signal handler.
     pub const unsafe fn new(talc: TalcCell<S, B>) -> Self {
         Self(talc)
     }
 
-    /// Shares a cell where there are no threads and no interrupts: in WebAssembly without atomics.
+    /// Makes a cell `Sync` on a target without threads and interrupts: WebAssembly without atomics.
     ///
     /// # Panics
-    /// Elsewhere.
+    /// On other targets.
     pub const fn new_wasm(source: S) -> Self {
         if !cfg!(all(target_family = "wasm", not(target_feature = "atomics"))) {
             panic!("this is not WebAssembly without threads");
         }
-        // SAFETY: on this target there is nobody who could call.
+        // SAFETY: this target has one thread and no interrupts, so calls follow each other.
         unsafe { Self::new(TalcCell::new(source)) }
     }
 }

@@ -1,4 +1,4 @@
-//! The walker: does every invariant hold?
+//! Consistency checks: the invariants of heaps and free lists.
 
 use core::fmt;
 
@@ -16,16 +16,16 @@ use super::{
 };
 use crate::span::Span;
 
-/// An invariant that does not hold, and where: see the diagram of [`Rule`].
+/// An invariant that does not hold, and its address: see the diagram of [`Rule`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Corruption {
-    /// Of the gap, list head, run or heap.
+    /// The address of the gap, list head, run or heap.
     pub address: usize,
-    /// What is wrong there.
+    /// The invariant that is broken there.
     pub rule: Rule,
 }
 
-/// What a heap must be like, and how it is not.
+/// An invariant of a heap, with the values that break it.
 ///
 /// ```text
 ///       bit n, list head n ───┐
@@ -38,15 +38,15 @@ pub struct Corruption {
 ///     e GapEnd       f HeapEnd, TagOfRun                     bit and head Availability
 /// ```
 ///
-/// `Counters` holds for all lists together.
+/// `Counters` concerns all free lists together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum Rule {
-    /// The bit of a bin is set exactly when its list has a gap in it.
+    /// The bit of a bin is set exactly when its free list contains a gap.
     Availability {
-        /// The number of the list.
+        /// The number of the free list.
         bin: u32,
-        /// The bit, which is wrong.
+        /// The bit, which has the wrong value.
         available: bool,
     },
     /// Gaps begin at multiples of [`CHUNK_UNIT`](super::base::CHUNK_UNIT).
@@ -58,25 +58,25 @@ pub enum Rule {
         /// The address of the pointer that led here.
         expected: usize,
     },
-    /// A gap is in the list of its bin.
+    /// A gap is in the free list of its bin.
     Bin {
-        /// The list that the gap is in.
+        /// The list in which the gap is.
         found: u32,
-        /// The list that its size demands.
+        /// The list in which a gap of its size belongs.
         expected: u32,
     },
     /// A gap's extent is the same at both ends.
     Extent {
-        /// As the header has it.
+        /// The extent in the header.
         at_base: usize,
-        /// As the last word has it.
+        /// The extent in the last word.
         at_end: usize,
     },
-    /// Below a gap is a chunk or the heap's base, and its tag says that a gap is above it.
+    /// Below a gap lies a chunk or the heap's base, whose tag says that a gap is above.
     TagBelowGap,
-    /// Below the first chunk or gap of a heap is the base tag, and nowhere else.
+    /// The base tag lies below the first chunk or gap of a heap, and nowhere else.
     HeapBase,
-    /// The last chunk or gap of a heap is marked as the last, and no other.
+    /// The last chunk or gap of a heap is marked as the last, and no other is.
     HeapEnd,
     /// A heap that does not end with a gap ends with a tag that says so, or with a sliver.
     TagOfRun,
@@ -87,45 +87,46 @@ pub enum Rule {
         /// Where the heap ends.
         heap_end: usize,
     },
-    /// With `hardened`: there is no trace of misuse.
+    /// With `hardened`: no misuse has left a trace.
     #[cfg(feature = "hardened")]
     Misuse(super::hardened::Misuse),
-    /// With `hardened`: all gaps, slivers excepted, are in lists.
+    /// With `hardened`: all gaps, slivers excepted, are in free lists.
     #[cfg(feature = "hardened")]
     Listed {
-        /// Gaps in lists.
+        /// The number of gaps in free lists.
         listed: usize,
-        /// Gaps in heaps.
+        /// The number of gaps in heaps.
         walked: usize,
     },
-    /// What a source has noted of a heap is so: see [`Source::check`].
+    /// The record that a source keeps of a heap agrees with the heap: see [`Source::check`].
     Record(&'static str),
     /// The counters agree with the lists.
     Counters {
-        /// What the lists have.
+        /// The value in the free lists.
         found: usize,
-        /// What was counted.
+        /// The value of the counter.
         counted: usize,
     },
 }
 
 impl<S: Source, B: Binning> Talc<S, B> {
-    /// Looks at every gap of every heap, and returns the first invariant that does not hold: the
-    /// availability bits, the links in both directions, bins, sizes, and the tags below.
+    /// Checks every gap of every heap: the availability bits, the links in both directions, bins,
+    /// sizes, and the tags below gaps.
     ///
-    /// In proportion to the gaps and lists; with `hardened`, to all memory of the heaps.
+    /// Takes time in proportion to the number of gaps and lists; with `hardened`, to all memory of
+    /// the heaps.
     ///
-    /// This trusts pointers in the heap to lead to memory: the allocator does not know where its heaps are.
-    /// A pointer that was overwritten by an address outside all memory faults, although the list's
-    /// bit, the alignment and the referrer are looked at before what comes next. Lists that lead back
-    /// into themselves are found.
+    /// By default, pointers in the heap are trusted to lead to memory, because the allocator does
+    /// not know where its heaps are. The bit of the list, the alignment and the referrer are
+    /// checked before a link is followed. Nevertheless a pointer that was overwritten with an
+    /// address outside all memory causes a fault. A list that leads back into itself is found.
     ///
-    /// With `hardened` nothing is followed before it has been verified. All heaps are walked too, and it
-    /// is looked at every tail and tag, at the list heads and the records of heaps, and whether anybody has
-    /// written to free memory. What was damaged at random is found, and never faults.
+    /// With `hardened`, pointers are verified before they are followed. All heaps are walked too,
+    /// and every redzone, tag, list head and heap record is checked, and all free memory for writes
+    /// after free. Random damage is found and never causes a fault.
     ///
     /// # Errors
-    /// The first [`Rule`] that is broken, with the address where it is.
+    /// The first [`Rule`] that is broken, with its address.
     pub fn check(&self) -> Result<(), Corruption> {
         if !self.is_metadata_established() {
             S::check(self)?;
@@ -155,7 +156,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     fn check_list(&self, bin: u32, mut visit: impl FnMut(Gap)) -> Result<(), Corruption> {
         let (head, available) = self.free_lists.list(bin);
         let mut referrer: *mut Link = head;
-        // SAFETY: the list heads are established.
+        // SAFETY: `check` calls this only with established list heads.
         let mut link = unsafe { head.read() };
         ensure(
             link.is_some() == available,
@@ -164,23 +165,19 @@ impl<S: Source, B: Binning> Talc<S, B> {
         )?;
         while let Some(at) = link {
             let address = at.addr().get();
-            ensure(
-                address.is_multiple_of(CHUNK_UNIT),
-                address,
-                Rule::Misaligned,
-            )?;
-            // SAFETY: what a list leads to is the header of a gap, or the heap is damaged beyond
-            // what can be told.
+            ensure(address % CHUNK_UNIT == 0, address, Rule::Misaligned)?;
+            // SAFETY: a link of a list leads to the header of a gap. (A link that is damaged but
+            // aligned may fault: see the documentation of `check`.)
             let header = unsafe { at.read() };
-            // This also ends the walk of a list that leads back into itself: where it does, a gap
-            // has two pointers to it and one referrer.
+            // This check also ends the walk of a list that leads back into itself: the gap where it
+            // does has one referrer, but two pointers lead to it.
             let (found, expected) = (header.referrer.addr(), referrer.addr());
             ensure(
                 found == expected,
                 address,
                 Rule::Referrer { found, expected },
             )?;
-            // SAFETY: as before.
+            // SAFETY: the gap names the pointer that leads to it, so its header is one.
             let gap = unsafe { Gap::at(at.cast()) };
             let expected = FreeLists::<B>::expected_bin(gap.size());
             let size_is_possible = gap.size() != 0 && gap.size() < MAX_GAP;
@@ -192,7 +189,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
                     expected,
                 },
             )?;
-            // SAFETY: the size belongs in this list, so the end is about where it should be.
+            // SAFETY: a gap of this size belongs in this list, so its end is approximately right
+            // and in memory.
             let at_end = unsafe { gap.end().cast::<usize>().sub(1).read() };
             ensure(
                 header.extent == at_end,
@@ -202,13 +200,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
                     at_end,
                 },
             )?;
-            // SAFETY: there is a tag below each gap.
+            // SAFETY: a tag lies below every gap.
             let below = unsafe { Tag::ending_at(gap.base) };
             let below_is_right =
                 below.is_allocated() && below.is_below_gap() && !below.is_heap_end();
             ensure(below_is_right, address, Rule::TagBelowGap)?;
             visit(gap);
-            // SAFETY: the header is what it should be.
+            // SAFETY: the header was checked above.
             referrer = unsafe { &raw mut (*at.as_ptr()).next };
             link = header.next;
         }
@@ -236,23 +234,23 @@ impl<S: Source, B: Binning> Talc<S, B> {
         Ok(())
     }
 
-    /// Walks a heap from its base to its end, gap by gap, and returns the first invariant that does
-    /// not hold: base and end marks, the tags on both sides of each gap, and that gaps and runs of
-    /// chunks tile the heap. Trusts the lists: [`check`](Talc::check) comes first.
+    /// Walks a heap from its base to its end, gap by gap. Checks the base and end marks, the tags
+    /// on both sides of each gap, and that gaps and runs of chunks tile the heap. Trusts the free
+    /// lists: call [`check`](Talc::check) first.
     ///
-    /// `heap` reaches from the base that was given to [`claim`](Talc::claim) up to the heap's
-    /// current end. Its cost is that of [`gaps_in`](Talc::gaps_in).
+    /// `heap` extends from the base that was given to [`claim`](Talc::claim) to the heap's current
+    /// end. The cost is that of [`gaps_in`](Talc::gaps_in).
     ///
     /// # Errors
-    /// As for [`check`](Talc::check).
+    /// The first [`Rule`] that is broken, with its address.
     ///
     /// # Safety
-    /// `heap` is, as described, a heap of this allocator.
+    /// `heap` is the extent of a heap of this allocator, as described above.
     pub unsafe fn check_heap(&self, heap: Span) -> Result<(), Corruption> {
         let tiles = allocatable(heap);
         let (first, heap_end) = (tiles.base().addr(), tiles.end().addr());
         ensure(!tiles.is_empty(), heap.base().addr(), Rule::HeapEnd)?;
-        // SAFETY: the base tag is below the first chunk or gap.
+        // SAFETY: the base tag lies below the first chunk or gap.
         let base_tag = unsafe { tag_at(tiles.base()) };
         let is_base = base_tag.is_allocated() && base_tag.is_heap_base() && !base_tag.is_heap_end();
         ensure(is_base, first, Rule::HeapBase)?;
@@ -260,7 +258,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let mut rest = tiles;
         for gap in self.gaps_by_address(tiles) {
             let (base, end) = (gap.base.addr().get(), gap.end().addr().get());
-            // SAFETY: there is a tag below each gap.
+            // SAFETY: a tag lies below every gap.
             let below = unsafe { tag_at(gap.base.as_ptr()) };
             ensure(rest.contains(gap.base.as_ptr()), base, Rule::TagBelowGap)?;
             ensure(
@@ -277,7 +275,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 base,
                 Rule::HeapBase,
             )?;
-            // Two gaps that touch: the end of the lower one is no tag.
+            // If two gaps touch, the end of the lower one is no tag.
             ensure(
                 below.is_allocated() && below.is_below_gap(),
                 base,
@@ -287,7 +285,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
         if !rest.is_empty() {
             // The heap ends with a run of chunks, or with a sliver above one.
-            // SAFETY: something ends where the heap does.
+            // SAFETY: a chunk or a gap ends where the heap does.
             let last = unsafe { tag_at(rest.end()) };
             if last.is_allocated() {
                 ensure(!last.is_below_gap(), heap_end, Rule::TagOfRun)?;
@@ -298,7 +296,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 ensure(sliver, heap_end, Rule::TagOfRun)?;
             }
         }
-        // Without a gap or a sliver at the heap's base, its tag must not claim that there is one.
+        // Without a gap or a sliver at the heap's base, the base tag must not announce one.
         let first_is_gap = self
             .gaps_by_address(tiles)
             .next()
@@ -318,7 +316,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 }
 
-/// Whether there is a sliver, with such a flag, and the tag below it says so.
+/// Returns whether a sliver with this flag begins at `base`, and the tag below it says so.
 ///
 /// # Safety
 /// `base` is a multiple of the unit in a heap but not its end.
@@ -327,14 +325,15 @@ unsafe fn is_sliver(base: *mut u8, flag: usize) -> bool {
     let last = first.wrapping_byte_add(CHUNK_UNIT).wrapping_sub(1);
     // SAFETY: the unit's first and last word.
     let extents = unsafe { [first.read(), last.read()] };
-    // SAFETY: below a sliver there is a tag.
+    // SAFETY: a tag lies below every sliver.
     extents == [CHUNK_UNIT | flag; 2] && unsafe { tag_at(base) }.is_below_gap()
 }
 
 /// # Safety
 /// A chunk, a gap or a heap's base tag ends at `end`.
 unsafe fn tag_at(end: *mut u8) -> Tag {
-    // SAFETY: the caller's duty; nothing ends at the null address.
+    // SAFETY: a chunk, a gap or a base tag ends at `end`, which is not null because memory lies
+    // below it.
     unsafe { Tag::ending_at(core::ptr::NonNull::new_unchecked(end)) }
 }
 
@@ -358,7 +357,7 @@ impl fmt::Display for Rule {
             Rule::Availability {
                 bin,
                 available: true,
-            } => write!(f, "bin {bin} is empty, but marked as not"),
+            } => write!(f, "bin {bin} is empty, but marked as not empty"),
             Rule::Availability { bin, .. } => write!(f, "bin {bin} is marked as empty, but is not"),
             Rule::Misaligned => write!(f, "a gap is misaligned"),
             Rule::Referrer { found, expected } => {
@@ -389,7 +388,7 @@ impl fmt::Display for Rule {
             Rule::Listed { listed, walked } => {
                 write!(f, "{walked} gaps in heaps, but {listed} in lists")
             }
-            Rule::Record(what) => write!(f, "what a source noted of its heap is wrong: {what}"),
+            Rule::Record(what) => write!(f, "a source's record of a heap is wrong: {what}"),
             Rule::Counters { found, counted } => write!(f, "{found} found, but {counted} counted"),
         }
     }

@@ -11,13 +11,13 @@ pub(super) use enabled::Counters as Counting;
 mod enabled {
     use core::fmt;
 
-    /// What is allocated, free and claimed now, and how much ever was.
+    /// Statistics: what is allocated, free and claimed now, and in total.
     ///
     /// ```text
     ///     ├─ claimed_bytes ─────────────────────────────────────────────────────────┤
     ///     ├─ unavailable_bytes() ────────────────────────────┼─ available_bytes ────┤
     ///     ├─ allocated_bytes ──────┼─ overhead_bytes() ──────┤  (gaps)
-    ///      (as asked for)            tags, padding, slivers, list heads
+    ///      (as requested)            tags, padding, slivers, list heads
     /// ```
     ///
     /// Sizes are in bytes. Totals wrap around.
@@ -28,7 +28,7 @@ mod enabled {
     /// # let mut memory = [0_u64; 2048];
     /// # let mut talc = Talc::<_, DefaultBinning>::new(Manual);
     /// # let layout = Layout::new::<[u32; 10]>();
-    /// // SAFETY: nobody else uses `memory` as long as `talc` does. The block is freed once.
+    /// // SAFETY: only `talc` uses `memory`, which outlives it. The block is freed once.
     /// unsafe {
     ///     talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory)).expect("large enough");
     ///     let block = talc.allocate(layout).expect("there is room");
@@ -42,27 +42,27 @@ mod enabled {
     /// ```
     #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
     pub struct Counters {
-        /// Live allocations.
+        /// The number of live allocations.
         pub allocation_count: usize,
-        /// Allocations ever made. Resizing in place makes none.
+        /// The number of allocations ever made. Resizing in place makes none.
         pub total_allocation_count: u64,
-        /// Bytes of live allocations, as asked for.
+        /// Bytes of live allocations, as requested.
         pub allocated_bytes: usize,
-        /// Bytes ever asked for. Growing in place adds what a block grows by, and shrinking takes off
-        /// what it shrinks by, as if it had been allocated as it is.
+        /// Bytes ever requested. Growing in place adds the difference of the sizes, and shrinking
+        /// subtracts it, as if the block had been allocated with its present size.
         pub total_allocated_bytes: u64,
         /// Bytes in gaps, slivers excepted.
         pub available_bytes: usize,
-        /// Gaps, slivers excepted.
+        /// The number of gaps, slivers excepted.
         pub fragment_count: usize,
-        /// Heaps.
+        /// The number of heaps.
         pub heap_count: usize,
-        /// Heaps ever claimed.
+        /// The number of heaps ever claimed.
         pub total_heap_count: u64,
-        /// Bytes in heaps, base tags (with `hardened`, records too) included. The first heap is
-        /// counted from the first aligned word of what was claimed.
+        /// Bytes in heaps, including base tags (with `hardened`, also records). The first heap is
+        /// counted from the first aligned word of its range.
         pub claimed_bytes: usize,
-        /// Bytes ever claimed, by new heaps and by extension.
+        /// Bytes ever claimed, by new heaps and by extensions.
         pub total_claimed_bytes: u64,
     }
 
@@ -82,24 +82,25 @@ mod enabled {
             }
         }
 
-        /// Claimed bytes that are not in gaps: allocations and [overhead](Self::overhead_bytes).
+        /// Returns the claimed bytes that are not in gaps: allocations and
+        /// [overhead](Self::overhead_bytes).
         pub const fn unavailable_bytes(&self) -> usize {
             self.claimed_bytes - self.available_bytes
         }
 
-        /// Claimed bytes that are neither in gaps nor asked for by allocations: padding, tags (with
-        /// `hardened`, tails and records too), slivers and list heads.
+        /// Returns the claimed bytes that are neither in gaps nor requested: padding, tags (with
+        /// `hardened`, also redzones and records), slivers and list heads.
         pub const fn overhead_bytes(&self) -> usize {
             self.unavailable_bytes() - self.allocated_bytes
         }
 
-        /// Bytes of all allocations that were freed.
+        /// Returns the bytes of all allocations that were freed.
         pub const fn total_freed_bytes(&self) -> u64 {
             self.total_allocated_bytes
                 .wrapping_sub(self.allocated_bytes as u64)
         }
 
-        /// Bytes that were claimed and given back.
+        /// Returns the bytes that were claimed and given back.
         pub const fn total_released_bytes(&self) -> u64 {
             self.total_claimed_bytes
                 .wrapping_sub(self.claimed_bytes as u64)
@@ -185,7 +186,7 @@ mod enabled {
     }
 }
 
-/// Without the feature, counting is nothing.
+/// No-op versions of the functions that count, for builds without the feature `counters`.
 #[cfg(not(feature = "counters"))]
 mod disabled {
     pub(crate) struct Counting;

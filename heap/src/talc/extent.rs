@@ -1,4 +1,4 @@
-//! Heaps: where they begin and where they end.
+//! The extent of heaps: claiming, extending and truncating them.
 
 use core::ptr::NonNull;
 
@@ -12,21 +12,21 @@ use super::source::Source;
 use super::tag::{MAX_GAP, Tag};
 use super::zeroed::grants_zeroed;
 
-/// How much of a heap is in use: see the diagrams of [`Talc::reserved`].
+/// The part of a heap that is in use: see the diagrams of [`Talc::reserved`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reserved {
-    /// The end of the highest allocation (or of the allocator's metadata), or, if there is none, the
-    /// base of the heap's lowest possible allocation.
+    /// The end of the highest allocation (or of the allocator's metadata). If the heap has neither,
+    /// the base of its lowest possible allocation.
     pub up_to: NonNull<u8>,
-    /// Whether there is an allocation or metadata in this heap.
+    /// Whether the heap contains an allocation or metadata.
     ///
-    /// If not, a [`Talc::truncate`] to `up_to` deletes the heap.
+    /// If not, [`Talc::truncate`] to `up_to` deletes the heap.
     pub any: bool,
 }
 
 impl<S: Source, B: Binning> Talc<S, B> {
-    /// Makes `size` bytes from `base` up a heap and returns the heap's end, less than a unit below the
-    /// range's. What lies in the range but outside the heap is not touched.
+    /// Claims `size` bytes from `base` as a heap. Returns the heap's end, which is less than a unit
+    /// below the end of the range. Memory of the range outside the heap is not touched.
     ///
     /// ```text
     ///     0x1004     0x100f 0x1010                                0x3000        0x300c
@@ -37,14 +37,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///                    base tag                                   ^ the heap's end, returned
     /// ```
     ///
-    /// `None`, and nothing is touched, if the range is null, wraps around, is too small, or too
-    /// large (2⁵⁶ bytes; where a word has 32 bits, 2³¹). The first heap must have room for the list
-    /// heads. With [`min_first_heap_size`](super::min_first_heap_size) it has, and for an allocation.
-    /// Others must hold [`HEAP_OVERHEAD`] and, at multiples of the unit, the smallest chunk.
+    /// Returns `None`, and touches nothing, if the range is null, wraps around, is too small, or
+    /// too large (2⁵⁶ bytes; where a word has 32 bits, 2³¹). The first heap must have room for the
+    /// list heads: [`min_first_heap_size`](super::min_first_heap_size) suffices for them and for an
+    /// allocation. Other heaps must have room for [`HEAP_OVERHEAD`] and, at multiples of the unit,
+    /// the smallest chunk.
     ///
-    /// Heaps never merge, even if they touch.
+    /// Heaps never coalesce, even if they touch.
     ///
-    /// In constant time. (With `hardened`, in proportion to the size: free memory is poison.)
+    /// Constant time. (With `hardened`, in proportion to the size: free memory is poisoned.)
     ///
     /// ```
     /// use heap::Span;
@@ -56,7 +57,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// let (mut memory, mut other) = (Memory([0; 0x3000]), Memory([0; 0x3000]));
     /// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
-    /// // SAFETY: nobody else uses the memory as long as `talc` does.
+    /// // SAFETY: only `talc` uses the memory, which outlives it.
     /// unsafe {
     ///     // Too small for the list heads.
     ///     assert_eq!(talc.claim(memory.0.as_mut_ptr(), 100), None);
@@ -71,10 +72,12 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// ```
     ///
     /// # Safety
-    /// * The range is valid for reads and writes, and up to the returned end it belongs to this
-    ///   allocator until it is [truncated](Talc::truncate) away, or no one uses the allocator and
-    ///   its allocations any more. What is allocated from it belongs to whoever allocated it.
+    /// * The range is valid for reads and writes. Up to the returned end, it belongs to this
+    ///   allocator until it is [truncated](Talc::truncate) away, or until the allocator and its
+    ///   allocations are no longer used. An allocation in the range belongs to the caller that made
+    ///   it.
     /// * The [`Source`] allows heaps that it did not make.
+    #[doc(alias("add_to_heap", "init", "sbrk"))]
     pub unsafe fn claim(&mut self, base: *mut u8, size: usize) -> Option<NonNull<u8>> {
         let base = NonNull::new(base)?;
         let limit = base.addr().get().checked_add(size)?;
@@ -92,12 +95,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let counted_from = if metadata_size == 0 {
             first - HEAP_OVERHEAD
         } else {
-            // It stays for good, and so does what lies below its list heads.
+            // The first heap is permanent, and so is the memory below its list heads.
             base.addr().get().next_multiple_of(align_of::<usize>())
         };
 
-        // SAFETY: the caller gives the range; `first` and `end` are multiples of the unit in it,
-        // with room for what is below `first`, and for the metadata or a gap between them.
+        // SAFETY: the range is the allocator's from now on. `first` and `end` are multiples of the
+        // unit in it, with room for the base tag below `first`, and for the metadata or a gap
+        // between them.
         unsafe {
             let first = base.byte_add(first - base.addr().get());
             let end = first.byte_add(heap_size);
@@ -116,7 +120,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// How much of a heap is in use, and so how far [`truncate`](Talc::truncate) can go.
+    /// Returns the part of a heap that is in use: the limit for [`truncate`](Talc::truncate).
     ///
     /// ```text
     ///     ├─ heap ──────────────────────────────────────────┤
@@ -130,15 +134,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     ^ up_to: just above the base tag
     /// ```
     ///
-    /// An allocation that ends where the heap does makes `up_to` the heap's end. (With `hardened`, so does
-    /// damage there.)
+    /// If an allocation ends where the heap does, `up_to` is the heap's end. (With `hardened`, the
+    /// same if the top of the heap is damaged.)
     ///
-    /// In constant time.
+    /// Constant time.
     ///
     /// # Safety
     /// `heap_end` is the current end of a heap of this allocator.
+    #[doc(alias("top chunk", "get_allocated_span"))]
     pub unsafe fn reserved(&self, heap_end: NonNull<u8>) -> Reserved {
-        // SAFETY: a chunk or a gap ends at a heap's end, and a tag below each gap.
+        // SAFETY: a chunk or a gap ends at a heap's end, and a tag lies below every gap.
         unsafe {
             if !self.is_known_heap_end(heap_end) || Tag::ending_at(heap_end).is_allocated() {
                 return Reserved {
@@ -154,8 +159,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// Moves a heap's end up to `new_end`, rounded down to a multiple of the unit, and returns the
-    /// end. If that is not above `heap_end`, or if the gap at the top would be too large for a
+    /// Moves a heap's end up to `new_end`, rounded down to a multiple of the unit. Returns the end.
+    /// If the result would not be above `heap_end`, or the gap at the top would be too large for a
     /// [claim](Talc::claim), nothing happens, and `heap_end` is returned.
     ///
     /// ```text
@@ -167,9 +172,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     ┄──────┴────────────────────────────────────────┘
     /// ```
     ///
-    /// Where the heap ended with a chunk, the gap begins at `heap_end`.
+    /// If the heap ended with a chunk, the gap begins at `heap_end`.
     ///
-    /// In constant time. (With `hardened`, in proportion to what is added.)
+    /// Constant time. (With `hardened`, in proportion to the memory that is added.)
     ///
     /// ```
     /// # use heap::talc::{DefaultBinning, base::{CHUNK_UNIT, Talc}, source::Manual};
@@ -179,7 +184,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// let mut memory = Memory([0; 0x4000]);
     /// let base = memory.0.as_mut_ptr();
     /// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
-    /// // SAFETY: nobody else uses the memory as long as `talc` does.
+    /// // SAFETY: only `talc` uses the memory, which outlives it.
     /// unsafe {
     ///     let end = talc.claim(base, 0x2000).expect("large enough");
     ///     assert_eq!(talc.extend(end, base.add(0x1000)), end); // not above
@@ -191,21 +196,22 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// # Safety
     /// * `heap_end` is the current end of a heap of this allocator.
-    /// * The memory from there to the returned end is given as by [`claim`](Talc::claim), and both
-    ///   ranges are parts of one allocated object, for all of which `heap_end` is valid.
+    /// * The memory from `heap_end` to the returned end is given as for [`claim`](Talc::claim). The
+    ///   old and the new memory are parts of one allocated object, for all of which `heap_end` is
+    ///   valid.
     pub unsafe fn extend(&mut self, heap_end: NonNull<u8>, new_end: *mut u8) -> NonNull<u8> {
         let new_end = unit_floor(new_end.addr());
         if new_end <= heap_end.addr().get() || !self.validate_heap_end(heap_end) {
             return heap_end;
         }
-        // SAFETY: a chunk or a gap ends at a heap's end.
+        // SAFETY: a heap ends at `heap_end`.
         let gap = unsafe { top_gap(heap_end) };
         let base = gap.map_or(heap_end, |gap| gap.base);
         if new_end - base.addr().get() >= MAX_GAP {
             return heap_end;
         }
-        // SAFETY: the gap, if there is one, is in its list, and then free up to the heap's end; what
-        // lies above is the caller's gift.
+        // SAFETY: the gap, if the heap ends with one, is in its list; once removed, its memory is
+        // free. The caller gives the memory above the heap.
         unsafe {
             if let Some(gap) = gap {
                 self.remove_gap(gap);
@@ -216,8 +222,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     /// Moves a heap's end down to `new_end`, rounded down to a multiple of the unit, but never into
-    /// what is [reserved](Talc::reserved), and returns the end. Null means: as far as possible.
-    /// `None` if nothing was left of the heap and it is deleted.
+    /// the [reserved](Talc::reserved) part. Returns the end, or `None` if the heap is deleted. A
+    /// null `new_end` means as low as possible.
     ///
     /// ```text
     ///             0x1f00  0x2000                          0x3000
@@ -230,19 +236,19 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     ┄──────┘
     /// ```
     ///
-    /// What lies above the returned end is the caller's again, and is not touched any more. If
-    /// `new_end` is not below `heap_end`, or the heap ends with an allocation, nothing happens. A heap
-    /// in which nothing is in use, and nothing would fit, is deleted too. The first heap is never
-    /// deleted: the list heads stay in it.
+    /// The memory above the returned end belongs to the caller again and is no longer touched. If
+    /// `new_end` is not below `heap_end`, or the heap ends with an allocation, nothing happens. A
+    /// heap in which nothing is in use, and which would be too small for any allocation, is
+    /// deleted. The first heap is never deleted, because the list heads lie in it.
     ///
-    /// In constant time.
+    /// Constant time.
     ///
     /// ```
     /// # use core::{alloc::Layout, ptr::null_mut};
     /// # use heap::talc::{DefaultBinning, base::Talc, source::Manual};
     /// let (mut memory, mut other) = ([0_u64; 1024], [0_u64; 1024]);
     /// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
-    /// // SAFETY: nobody else uses the memory as long as `talc` does, and the block is freed once.
+    /// // SAFETY: only `talc` uses the memory, which outlives it, and the block is freed once.
     /// unsafe {
     ///     let first_end = talc.claim(memory.as_mut_ptr().cast(), 8192).expect("large enough");
     ///     // Nothing but the list heads is in use.
@@ -266,6 +272,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// # Safety
     /// * `heap_end` is the current end of a heap of this allocator.
     /// * The [`Source`] allows heaps that it did not make.
+    #[doc(alias("trim", "malloc_trim"))]
     pub unsafe fn truncate(
         &mut self,
         heap_end: NonNull<u8>,
@@ -275,7 +282,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         if new_end >= heap_end.addr().get() || !self.validate_heap_end(heap_end) {
             return Some(heap_end);
         }
-        // SAFETY: a chunk or a gap ends at a heap's end. A gap is in its list.
+        // SAFETY: a heap ends at `heap_end`, and a gap at its top is in its list.
         unsafe {
             let Some(gap) = top_gap(heap_end) else {
                 return Some(heap_end);
@@ -289,34 +296,35 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// [Extends](Talc::extend) or [truncates](Talc::truncate) a heap, whichever `new_end` asks for;
-    /// null is as there. `None` if the heap is deleted.
+    /// [Extends](Talc::extend) or [truncates](Talc::truncate) a heap, depending on `new_end`. Null
+    /// means as for `truncate`. Returns `None` if the heap is deleted.
     ///
-    /// In constant time. (With `hardened`, in proportion to what is added.)
+    /// Constant time. (With `hardened`, in proportion to the memory that is added.)
     ///
     /// # Safety
-    /// As for both.
+    /// As for [`extend`](Talc::extend) and [`truncate`](Talc::truncate).
     pub unsafe fn resize(
         &mut self,
         heap_end: NonNull<u8>,
         new_end: *mut u8,
     ) -> Option<NonNull<u8>> {
         if new_end > heap_end.as_ptr() {
-            // SAFETY: the caller's duty.
+            // SAFETY: a heap ends at `heap_end`, and the caller gives the memory up to `new_end`.
             Some(unsafe { self.extend(heap_end, new_end) })
         } else {
-            // SAFETY: the caller's duty.
+            // SAFETY: a heap ends at `heap_end`, and the source allows heaps that it did not make.
             unsafe { self.truncate(heap_end, new_end) }
         }
     }
 
-    /// Ends a heap, which ended at `old_end` and is free from `base` up, at the address `new_end`.
-    /// `None` if nothing is left of it. Nothing above `new_end` is read or written.
+    /// Ends a heap that ended at `old_end`, and is free from `base` up, at the address `new_end`.
+    /// Returns `None` if nothing is left of the heap. Memory above `new_end` is not accessed.
     ///
     /// # Safety
-    /// * `base` is a multiple of the unit with the tag of a chunk or of the heap's base below it.
+    /// * `base` is a multiple of the unit, and below it lies the tag of a chunk or of the heap's
+    ///   base.
     /// * `new_end` is a multiple of the unit and not below `base`.
-    /// * The range between them is the allocator's, in no list, and not in use.
+    /// * The range from `base` to `new_end` is the allocator's, in no list, and not in use.
     pub(super) unsafe fn set_heap_end(
         &mut self,
         base: NonNull<u8>,
@@ -327,14 +335,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
         if grants_zeroed::<S>() {
             self.known_zero.note_end(old_end, new_end);
         }
-        // SAFETY: by this function's contract.
+        // SAFETY: a tag lies below `base`, and the range up to the new end is free memory in no
+        // list.
         unsafe {
             let below = Tag::ending_at(base)
                 .without(Tag::BELOW_GAP)
                 .without(Tag::HEAP_END);
             let end = base.byte_add(new_end - base.addr().get());
             if end > old_end {
-                // A gap's last word was there, if it was not a tag.
+                // The last word of a gap was below the old end, unless a tag was.
                 let last_word = old_end.byte_sub(size_of::<usize>());
                 poison(base.max(last_word), end);
             }
@@ -354,7 +363,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// A heap that ended at `old_end` ends at `new_end`.
+    /// Counts that a heap which ended at `old_end` now ends at `new_end`.
     pub(super) fn count_end_moved(&mut self, old_end: usize, new_end: usize) {
         self.counters.count_end_moved(old_end, new_end);
         let difference = new_end.wrapping_sub(old_end);
@@ -362,11 +371,11 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 }
 
-/// The gap at the top of a heap.
+/// Returns the gap at the top of a heap, if the heap ends with one.
 ///
 /// # Safety
 /// A heap ends at `heap_end`.
 unsafe fn top_gap(heap_end: NonNull<u8>) -> Option<Gap> {
-    // SAFETY: a chunk or a gap ends at a heap's end.
+    // SAFETY: a chunk or a gap ends at a heap's end, and the tag tells which.
     unsafe { (!Tag::ending_at(heap_end).is_allocated()).then(|| Gap::ending_at(heap_end)) }
 }

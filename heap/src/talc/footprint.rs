@@ -2,13 +2,11 @@
 //!
 //! ```text
 //!      base of the heap        free memory begins
-//!      ├──────────┬─┬──────────┬─────────┬────────────────────────────┬───────────────┬───────┐
-//!      │ not used │t│ metadata │ slack   │ allocation: layout.size()  │ CHUNK_OVERHEAD, │ free  │
-//!      │          │ │          │         │                            │ rounded up      │       │
-//!      └──────────┴─┴──────────┴─────────┴────────────────────────────┴───────────────┴───────┘
-//!      ├─ heap overhead ───────┤         ^ multiple of layout.align()                 │
-//!                              │         ├─ chunk ────────────────────────────────────┤
-//!                              ├─ footprint: at most max_size() ──────────────────────┤
+//!      ├──────────┬─┬──────────┬─────────┬──────────────────────────┬─────────────────────┬──────┤
+//!      │ not used │t│ metadata │ slack   │ allocation: size() bytes │ CHUNK_OVERHEAD + …  │ free │
+//!      └──────────┴─┴──────────┴─────────┴──────────────────────────┴─────────────────────┴──────┘
+//!      ├─ heap overhead ───────┤         ├─ chunk: from a multiple of align() ────────────┤
+//!                              ├─ at most max_size() bytes ───────────────────────────────┤
 //! ```
 
 use core::alloc::Layout;
@@ -27,8 +25,8 @@ use super::free_lists::FreeLists;
 ///                         ├─ chunk: 112 ───────────────────────┤
 /// ```
 ///
-/// A [`Source`](super::source::Source) needs it to tell how much memory to provide. A new heap takes
-/// [`next_heap_overhead`](super::Talc::next_heap_overhead) more.
+/// A [`Source`](super::source::Source) needs it to tell how much memory to provide. A new heap
+/// takes [`next_heap_overhead`](super::Talc::next_heap_overhead) more.
 ///
 /// ```
 /// use core::alloc::Layout;
@@ -78,12 +76,12 @@ impl Footprint {
     /// slack that its alignment may cost.
     #[inline]
     pub const fn max_size(self) -> usize {
-        // A layout's size and alignment sum to at most isize::MAX + 1: no overflow.
+        // A layout's size and alignment sum to at most isize::MAX + 1, so this cannot overflow.
         self.chunk_size + (self.align - CHUNK_UNIT)
     }
 
-    /// Returns the address where the chunk ends when it is cut from the bottom of free memory that
-    /// begins at `base`, or `None` beyond the end of the address space.
+    /// Returns the end of a chunk that is cut from the bottom of free memory at `base`, or `None`
+    /// if the end is beyond the address space.
     #[inline]
     pub const fn end_above(self, base: usize) -> Option<usize> {
         match base.checked_next_multiple_of(self.align) {

@@ -1,4 +1,14 @@
-//! The lists of gaps, one for each bin.
+//! The free lists: one list of gaps for each bin.
+//!
+//! ```text
+//!      Talc                   the first chunk of the first heap
+//!     ┌─────────────────┐    ┌────────┬────────┬┄┄┬─────────────────────┬────────────┬┄┄┄┬─────┐
+//!     │ heads ───────────────> head 0 │ head 1 │  │ head BIN_COUNT - 1  │ owner flag │   │ tag │
+//!     │ available: bits │    └────────┴───│────┴┄┄┴─────────────────────┴────────────┴┄┄┄┴─────┘
+//!     └─────────────────┘     1 word      │                              1 byte
+//!      bit 1 is set                       v        next            next
+//!                                         gap ────────> gap ────────────> null
+//! ```
 
 use core::hint;
 use core::ptr::{self, NonNull};
@@ -10,30 +20,33 @@ use super::bitfield::BitField;
 use super::gap_header::{Gap, GapHeader, Link};
 use super::hardened::{Findings, Heaps};
 
-/// So many gaps that may fit are looked at before one that certainly does is taken.
+/// The number of probes in the lowest list where a gap may fit, before a gap that certainly fits is
+/// taken from a higher list.
 const MAX_NEAR_PROBES: usize = 4;
 
-/// Every gap of every heap, slivers excepted, in a doubly linked list for its bin, latest first.
+/// The free lists of all heaps: a doubly linked list of gaps for each bin, latest first. Slivers
+/// are in none.
 pub(super) struct FreeLists<B: Binning> {
-    /// A list head for each bin, in memory of the first heap that was claimed; null before that.
+    /// A list head for each bin, in memory of the heap that was claimed first; null before that.
     heads: *mut Link,
-    /// Bit *n* is set exactly when list *n* has a gap in it.
+    /// Bit *n* is set exactly when list *n* contains a gap.
     available: B::AvailabilityBitField,
-    /// Where gaps can be.
+    /// The heaps in which gaps can be.
     pub(super) heaps: Heaps,
 }
 
 impl<B: Binning> FreeLists<B> {
-    /// Bytes that the list heads take.
+    /// Bytes of the list heads.
     pub(super) const HEADS_SIZE: usize = {
         assert!(B::BIN_COUNT > 0 && B::BIN_COUNT <= B::AvailabilityBitField::BITS);
         B::BIN_COUNT as usize * size_of::<Link>()
     };
 
-    /// Bytes that the list heads take, and the flag above them, which is set when the allocator is gone.
+    /// Bytes of the list heads and of the owner flag above them, which is set when the allocator is
+    /// dropped.
     pub(super) const METADATA_SIZE: usize = Self::HEADS_SIZE + size_of::<AtomicBool>();
 
-    /// No lists, which is to say that they are all empty.
+    /// Returns empty lists, without memory for their heads.
     pub(super) const fn new() -> Self {
         Self {
             heads: ptr::null_mut(),
@@ -42,32 +55,33 @@ impl<B: Binning> FreeLists<B> {
         }
     }
 
-    /// Puts the list heads and the flag at `heads`.
+    /// Places empty list heads and the owner flag at `heads`.
     ///
     /// # Safety
-    /// * `heads` is aligned for pointers and its [`METADATA_SIZE`](Self::METADATA_SIZE) bytes belong
-    ///   to this value from now on.
+    /// * `heads` is aligned for pointers and its [`METADATA_SIZE`](Self::METADATA_SIZE) bytes
+    ///   belong to this value from now on.
     /// * This is done once, before the first [`insert`](Self::insert).
     pub(super) unsafe fn establish(&mut self, heads: NonNull<u8>) {
         self.heads = heads.cast().as_ptr();
         for bin in 0..B::BIN_COUNT {
-            // SAFETY: the caller gives room for so many heads.
+            // SAFETY: `heads` has room for `BIN_COUNT` heads.
             unsafe { self.head(bin).write(None) };
         }
-        // SAFETY: and for the flag.
+        // SAFETY: `METADATA_SIZE` includes the flag above the heads.
         unsafe { self.owner_flag().write(AtomicBool::new(false)) };
     }
 
-    /// The flag that is set when the allocator is gone. It is there once the list heads are.
+    /// Returns the owner flag, which is set when the allocator is dropped. It is valid once the
+    /// list heads are established.
     pub(super) fn owner_flag(&self) -> *mut AtomicBool {
         self.heads.wrapping_byte_add(Self::HEADS_SIZE).cast()
     }
 
-    /// The bin of gaps of `size` bytes, below [`BIN_COUNT`](Binning::BIN_COUNT). The binning may
-    /// return anything.
+    /// Returns the bin of gaps of `size` bytes, below [`BIN_COUNT`](Binning::BIN_COUNT) for any
+    /// result of the binning.
     #[inline]
     fn bin_of(size: usize) -> u32 {
-        // Not unwinding: lists may be half changed when this is called.
+        // A panic must not unwind from here: the lists may be half changed.
         #[inline]
         extern "C" fn abort_on_panic<B: Binning>(size: usize) -> u32 {
             B::size_to_bin(size)
@@ -75,46 +89,47 @@ impl<B: Binning> FreeLists<B> {
         abort_on_panic::<B>(size).min(B::BIN_COUNT - 1)
     }
 
-    /// The lowest bin in which every gap has at least `size` bytes, or the last bin. The binning may
-    /// return anything.
+    /// Returns the lowest bin in which every gap has at least `size` bytes, or the last bin: for
+    /// any result of the binning.
     fn bin_ceil_of(size: usize) -> u32 {
-        // Not unwinding: a `GlobalAlloc` must not.
+        // A panic must not unwind from here into a `GlobalAlloc`.
         extern "C" fn abort_on_panic<B: Binning>(size: usize) -> u32 {
             B::size_to_bin_ceil(size)
         }
         abort_on_panic::<B>(size).min(B::BIN_COUNT - 1)
     }
 
-    /// Where the pointer to the first gap of list `bin` is, which is less than
-    /// [`BIN_COUNT`](Binning::BIN_COUNT). There is something there once the heads are established.
+    /// Returns where the head of list `bin` lies, which is below [`BIN_COUNT`](Binning::BIN_COUNT).
+    /// It is valid once the heads are established.
     #[inline]
     fn head(&self, bin: u32) -> *mut Link {
         self.heads.wrapping_add(bin as usize)
     }
 
-    /// Enters a free range into its list. It becomes a gap.
+    /// Inserts a gap into its list, and writes its header and last word.
     ///
     /// # Safety
     /// * The range is free memory of a heap, in no list, and no sliver.
     /// * The list heads are established.
     #[inline]
     pub(super) unsafe fn insert(&mut self, gap: Gap) {
-        // SAFETY: the caller's duty.
+        // SAFETY: the caller passes a free range that is in no list, and the heads are established.
         unsafe { self.insert_into(Self::bin_of(gap.size()), gap) }
     }
 
-    /// [Inserts](Self::insert) a gap whose bin is known.
+    /// [Inserts](Self::insert) a gap into the list of its `bin`.
     ///
     /// # Safety
     /// As for `insert`.
     #[inline]
     unsafe fn insert_into(&mut self, bin: u32, gap: Gap) {
-        // SAFETY: the caller's duty.
-        if !unsafe { self.can_enter(bin, gap) } {
+        // SAFETY: the caller passes a free range that is in no list.
+        if !unsafe { self.can_insert(bin, gap) } {
             return;
         }
         let head = self.head(bin);
-        // SAFETY: head and successor are ours; the caller vouches for the range.
+        // SAFETY: the heads are established, a head leads to a gap in its list, and the caller
+        // passes a free range.
         unsafe {
             let next = head.read();
             match Self::link(head, gap, next) {
@@ -124,16 +139,17 @@ impl<B: Binning> FreeLists<B> {
         }
     }
 
-    /// Makes `gap` the first gap of the list at `head`, and `next` the second. Returns where the second
-    /// has its referrer, which is still to be changed.
+    /// Makes `gap` the first gap of the list at `head`, and `next` the second. Returns where the
+    /// referrer of the second lies, which the caller has to change.
     ///
     /// # Safety
-    /// The range is free memory of a heap, and no sliver; `head` and `next` are as described.
+    /// `gap` is free memory of a heap, and no sliver; `head` and `next` are a list's head and its
+    /// first gap.
     #[inline]
     unsafe fn link(head: *mut Link, gap: Gap, next: Link) -> Option<*mut *mut Link> {
         let header = gap.header().as_ptr();
-        // SAFETY: the range has room for a header and nobody else uses it, and no reference to the
-        // list's parts is alive.
+        // SAFETY: a gap that is no sliver has room for a header, only the lists use it, and no
+        // reference to any part of the list is alive.
         unsafe {
             gap.write_extent();
             (&raw mut (*header).next).write(next);
@@ -143,28 +159,29 @@ impl<B: Binning> FreeLists<B> {
         }
     }
 
-    /// Takes a gap out of its list. It remains free memory, and its header remains readable.
+    /// Removes a gap from its list. It remains free memory, and its header remains readable.
     ///
     /// # Safety
     /// The gap is in a list.
     #[inline]
     pub(super) unsafe fn remove(&mut self, gap: Gap) {
-        // SAFETY: a gap in a list has a valid header, and what that points to is ours.
+        // SAFETY: a gap in a list has a valid header, which leads to other gaps and heads of this
+        // list.
         unsafe {
             let GapHeader { next, referrer, .. } = gap.header().read();
             referrer.write(next);
             match next {
                 Some(next) => (*next.as_ptr()).referrer = referrer,
-                None => self.note_removal_of_last(referrer),
+                None => self.clear_bit_if_empty(referrer),
             }
         }
     }
 
-    /// The last gap of a list was removed. If it was the only one, its referrer is the list's head,
-    /// and that says which list.
+    /// Clears the bit of a list that has become empty, after the gap at the end of the list was
+    /// removed. If that was the only gap, its referrer is the list head and identifies the list.
     #[inline]
-    fn note_removal_of_last(&mut self, referrer: *mut Link) {
-        // A referrer in a gap below the heads wraps to a large number.
+    fn clear_bit_if_empty(&mut self, referrer: *mut Link) {
+        // For a referrer in a gap below the heads, the difference wraps to a large number.
         let offset = referrer.addr().wrapping_sub(self.heads.addr());
         if offset < Self::HEADS_SIZE {
             self.available
@@ -172,8 +189,9 @@ impl<B: Binning> FreeLists<B> {
         }
     }
 
-    /// The first gap of the first list in which there may be one of `size` bytes, if it has so many,
-    /// and the list's head. Most requests need no more than this.
+    /// Returns the first gap of the lowest list that is not empty and may contain gaps of `size`
+    /// bytes, with the list's head. Returns `None` if that gap is too small. Most requests need no
+    /// more.
     #[inline]
     pub(super) fn first_for(&self, size: usize) -> Option<(*mut Link, Gap)> {
         #[cfg(test)]
@@ -183,29 +201,30 @@ impl<B: Binning> FreeLists<B> {
         gap.has(size).then_some((self.head(bin), gap))
     }
 
-    /// The first gap of the first list after that of gaps of `size` bytes, and the list's head. (It has so
-    /// many, if the binning keeps its promises.)
+    /// Returns the first gap of the lowest list that is not empty and lies above that of gaps of
+    /// `size` bytes, with the list's head. (The gap is large enough, if the binning keeps its
+    /// promises.)
     #[inline]
-    pub(super) fn first_beyond(&self, size: usize) -> Option<(*mut Link, Gap)> {
+    pub(super) fn first_in_larger_bin(&self, size: usize) -> Option<(*mut Link, Gap)> {
         let bin = self.bins_from(Self::bin_of(size) + 1).next()?;
         let gap = self.first(bin);
         gap.has(size).then_some((self.head(bin), gap))
     }
 
-    /// Takes `first` out of the list at `head`.
+    /// Removes `first` from the list at `head`.
     ///
     /// # Safety
-    /// It is the first gap there.
+    /// `first` is the first gap of that list.
     #[inline]
     pub(super) unsafe fn remove_first(&mut self, head: *mut Link, first: NonNull<GapHeader>) {
-        // SAFETY: a gap in a list has a valid header, and what that points to is ours.
+        // SAFETY: a gap in a list has a valid header, which leads to the next gap of this list.
         unsafe {
             let next = (*first.as_ptr()).next;
             head.write(next);
             match next {
                 Some(next) => (*next.as_ptr()).referrer = head,
                 None => {
-                    let bin = head.offset_from_unsigned(self.heads) as u32;
+                    let bin = head.offset_from(self.heads) as u32;
                     hint::assert_unchecked(bin < B::BIN_COUNT);
                     self.available.clear_bit(bin);
                 }
@@ -213,11 +232,11 @@ impl<B: Binning> FreeLists<B> {
         }
     }
 
-    /// Takes `first` out of the list at `head`, and enters `rest`, which is a part of it, into its
-    /// list. That often is the same.
+    /// Removes `first` from the list at `head`, and inserts `rest`, a part of it, into its own
+    /// list: often the same.
     ///
     /// # Safety
-    /// `first` is the first gap there, and `rest` is free and no sliver.
+    /// `first` is the first gap of that list. `rest` is free and no sliver.
     #[inline]
     pub(super) unsafe fn replace_first(
         &mut self,
@@ -226,8 +245,8 @@ impl<B: Binning> FreeLists<B> {
         rest: Gap,
     ) {
         let rest_bin = Self::bin_of(rest.size());
-        // SAFETY: a gap in a list has a valid header, and what that points to is ours. The rest is
-        // free memory of a heap.
+        // SAFETY: a gap in a list has a valid header, which leads to the next gap of this list. The
+        // rest is free memory of a heap.
         unsafe {
             if self.head(rest_bin) == head {
                 let next = (*first.as_ptr()).next;
@@ -241,16 +260,17 @@ impl<B: Binning> FreeLists<B> {
         }
     }
 
-    /// A gap in which the request fits: one of the first in the lowest list that may have one; or
-    /// else the first of the first list whose gaps all certainly do; or else the first that does
-    /// among about `looks` gaps which may. The latest gap of each list is among them: what a source
-    /// has just granted is found, if it fits.
-    pub(super) fn find(&self, request: &Request, looks: usize) -> Option<Gap> {
+    /// Returns a gap in which the request fits. Three searches follow each other. The first probes
+    /// a few gaps of the lowest list in which one may fit. The second takes the first gap of the
+    /// lowest list whose gaps all fit. The third probes about `max_probes` gaps of all lists in
+    /// which one may fit. Each search begins with the latest gap of a list, so that memory which a
+    /// source has just granted is found.
+    pub(super) fn find(&self, request: &Request, max_probes: usize) -> Option<Gap> {
         let floor = Self::bin_of(request.footprint.chunk_size());
         let certain = Self::bin_ceil_of(request.footprint.max_size());
         let fits = |gap: &Gap| request.fits(*gap);
-        // SAFETY: links in the lists lead to gaps.
-        let follow = |link| unsafe { request.findings.sound_gap(self, link) };
+        // SAFETY: each link that is followed is a list head, or in a gap that this function found.
+        let follow = |link| unsafe { request.findings.follow_link(self, link) };
         self.iter_bin(floor, follow)
             .take(MAX_NEAR_PROBES)
             .find(fits)
@@ -263,15 +283,15 @@ impl<B: Binning> FreeLists<B> {
                 let bins = certain.saturating_sub(floor) as usize + 1;
                 self.bins_from(floor)
                     .take_while(|&bin| bin <= certain)
-                    .flat_map(|bin| self.iter_bin(bin, follow).take(looks.div_ceil(bins)))
+                    .flat_map(|bin| self.iter_bin(bin, follow).take(max_probes.div_ceil(bins)))
                     .find(fits)
             })
     }
 
-    /// Which lists from `bin` up have a gap in them.
+    /// Returns the lists from `bin` up that are not empty.
     fn bins_from(&self, bin: u32) -> impl Iterator<Item = u32> {
         let first_from = |bin: u32| {
-            // Scans must begin within the field.
+            // A scan must begin at a bit of the field.
             let next = if bin < B::BIN_COUNT {
                 self.available.bit_scan_forward(bin)
             } else {
@@ -282,15 +302,16 @@ impl<B: Binning> FreeLists<B> {
         core::iter::successors(first_from(bin), move |&bin| first_from(bin + 1))
     }
 
-    /// The first gap of list `bin`, whose bit is set.
+    /// Returns the first gap of list `bin`, whose bit is set.
     #[inline]
     fn first(&self, bin: u32) -> Gap {
-        // SAFETY: bits are only set when the heads are established, and exactly for lists that are
-        // not empty; what is in a list is a gap.
+        // SAFETY: a bit is set only when the heads are established and its list is not empty. Each
+        // entry of a list is a gap.
         unsafe { Gap::at(self.head(bin).read().unwrap_unchecked().cast()) }
     }
 
-    /// The gaps of list `bin` in the order of the list, as far as its links can be followed.
+    /// Returns the gaps of list `bin` in the order of the list, as far as `follow` follows its
+    /// links.
     fn iter_bin(
         &self,
         bin: u32,
@@ -298,46 +319,47 @@ impl<B: Binning> FreeLists<B> {
     ) -> impl Iterator<Item = Gap> {
         let head = self.available.read_bit(bin).then(|| self.head(bin));
         core::iter::successors(head.and_then(&follow), move |gap| {
-            // SAFETY: what is in a list is a gap with a valid header, and nothing in a list changes
-            // while `self` is borrowed.
+            // SAFETY: each entry of a list is a gap with a valid header, and the lists do not
+            // change while `self` is borrowed.
             follow(unsafe { &raw mut (*gap.header().as_ptr()).next })
         })
     }
 
-    /// Every gap, list by list.
+    /// Returns every gap, list by list.
     pub(super) fn iter(&self) -> impl Iterator<Item = Gap> {
-        // SAFETY: links in the lists lead to gaps.
-        let follow = |link| unsafe { Findings::new().sound_gap(self, link) };
+        // SAFETY: each link that is followed is a list head, or in a gap that was found before it.
+        let follow = |link| unsafe { Findings::new().follow_link(self, link) };
         self.bins_from(0)
             .flat_map(move |bin| self.iter_bin(bin, follow))
     }
 
-    /// Forgets the gaps of a list. They are in no list then. Only once established.
+    /// Empties a list without changing its gaps, which are then in no list. The heads must be
+    /// established.
     #[cfg(feature = "hardened")]
     pub(super) fn empty_list(&mut self, bin: u32) {
         self.available.clear_bit(bin);
-        // SAFETY: the list heads are this value's.
+        // SAFETY: the established heads belong to this value.
         unsafe { self.head(bin).write(None) };
     }
 
-    /// Where the list heads are. Only once established.
+    /// Returns the address of the list heads, which must be established.
     #[cfg(feature = "hardened")]
     pub(super) fn heads_address(&self) -> core::num::NonZero<usize> {
-        // SAFETY: they are not at null then.
+        // SAFETY: established heads are not at null.
         unsafe { NonNull::new_unchecked(self.heads) }.addr()
     }
 
-    /// Whether the list heads are where they will stay.
+    /// Returns whether the list heads have been placed.
     pub(super) const fn is_established(&self) -> bool {
         !self.heads.is_null()
     }
 
-    /// The parts that the checker looks at: list head and bit of a bin. Only once established.
+    /// Returns the head and the bit of list `bin`, for `check`. The heads must be established.
     pub(super) fn list(&self, bin: u32) -> (*mut Link, bool) {
         (self.head(bin), self.available.read_bit(bin))
     }
 
-    /// The bin in which the checker expects a gap of `size` bytes.
+    /// Returns the bin in which `check` expects a gap of `size` bytes.
     pub(super) fn expected_bin(size: usize) -> u32 {
         Self::bin_of(size)
     }

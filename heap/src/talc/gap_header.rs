@@ -1,4 +1,4 @@
-//! Gaps: free ranges that describe themselves.
+//! Gaps: free chunks, each with a header at its base and its extent at both ends.
 //!
 //! ```text
 //!   base          + 1 word      + 2 words     + 3 words                  end - 1 word
@@ -7,14 +7,14 @@
 //!    └─────────────┴─────────────┴─────────────┴┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┄┴─────────────┘
 //! ```
 //!
-//! * `extent` is the gap's size with the flag [`HEAP_END`] in it, so that the gap is found from
-//!   both neighbours. A size is a multiple of [`CHUNK_UNIT`], which leaves its low bits free.
-//! * `next` and `referrer` link the gap into the list of its bin. The referrer is the address of
-//!   the pointer that leads here, be it in another gap or in the array of list heads: unlinking
-//!   needs to know neither the bin nor whether the gap is the first in it.
+//! * `extent` is the gap's size and the flag [`HEAP_END`]: a boundary tag, by which both neighbours
+//!   find the gap. A size is a multiple of [`CHUNK_UNIT`], so its low bits are free for flags.
+//! * `next` and `referrer` link the gap into the free list of its bin. The referrer is the address
+//!   of the pointer that leads here, in another gap or in the array of list heads (as `pprev` in
+//!   Linux's `hlist`). To unlink a gap, neither its bin nor its position in the list must be known.
 //!
-//! The smallest gap with links is the smallest chunk: nothing is unused. A gap of one unit is a
-//! *sliver*: it has both extents and no links.
+//! The smallest gap with links has the size of the smallest chunk, and no unused bytes. A gap of
+//! one unit is a *sliver*: it has both extents and no links.
 //!
 //! ```text
 //!   base          end - 1 word
@@ -28,24 +28,24 @@ use core::ptr::NonNull;
 use super::chunk::{CHUNK_UNIT, MIN_CHUNK, unit_floor};
 use super::tag::HEAP_END;
 
-/// A pointer to the first or to the next gap of a list.
+/// A pointer to the first or to the next gap of a free list.
 pub(super) type Link = Option<NonNull<GapHeader>>;
 
-/// The header of a gap.
+/// The header at the base of a gap that is not a sliver.
 #[repr(C)]
 pub(super) struct GapHeader {
-    /// As at the end of the gap.
+    /// The size and flag, as in the last word of the gap.
     pub(super) extent: usize,
-    /// The next gap in the same bin.
+    /// The next gap in the same free list.
     pub(super) next: Link,
-    /// Points to the pointer that points here.
+    /// The address of the pointer that leads to this gap.
     pub(super) referrer: *mut Link,
 }
 
 const _: () = assert!(size_of::<GapHeader>() + size_of::<usize>() <= MIN_CHUNK);
 const _: () = assert!(2 * size_of::<usize>() <= CHUNK_UNIT && HEAP_END < CHUNK_UNIT);
 
-/// A free range of a heap, as its first or last word describes it.
+/// A gap as its first or last word describes it.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Gap {
     pub(super) base: NonNull<u8>,
@@ -53,7 +53,7 @@ pub(super) struct Gap {
 }
 
 impl Gap {
-    /// The free range of `size` bytes from `base`, which may still be without header.
+    /// Returns the gap of `size` bytes from `base`. Its header may not have been written yet.
     #[inline]
     pub(super) fn new(base: NonNull<u8>, size: usize, heap_end: bool) -> Gap {
         Gap {
@@ -62,7 +62,7 @@ impl Gap {
         }
     }
 
-    /// The gap that begins at `base`.
+    /// Reads the gap that begins at `base`.
     ///
     /// # Safety
     /// A gap begins at `base`.
@@ -73,7 +73,7 @@ impl Gap {
         Gap { base, extent }
     }
 
-    /// The gap that ends at `end`.
+    /// Reads the gap that ends at `end`.
     ///
     /// # Safety
     /// A gap ends at `end`.
@@ -81,12 +81,12 @@ impl Gap {
     pub(super) unsafe fn ending_at(end: NonNull<u8>) -> Gap {
         // SAFETY: the last word of a gap is its extent.
         let extent = unsafe { end.cast::<usize>().sub(1).read() };
-        // SAFETY: the extent says how far down the gap, and so its heap, reaches.
+        // SAFETY: the extent is the gap's size, so `base` is in the same heap.
         let base = unsafe { end.byte_sub(unit_floor(extent)) };
         Gap { base, extent }
     }
 
-    /// The gap that ends at `end`, where a chunk begins.
+    /// Reads the gap that ends at `end`, where a chunk begins.
     ///
     /// # Safety
     /// A gap ends at `end`, but not its heap.
@@ -94,51 +94,49 @@ impl Gap {
     pub(super) unsafe fn below(end: NonNull<u8>) -> Gap {
         // SAFETY: the last word of a gap is its extent.
         let extent = unsafe { end.cast::<usize>().sub(1).read() };
-        // SAFETY: without a flag, the extent is the size, and so far down the gap reaches.
+        // SAFETY: an extent without the flag is the gap's size, so `base` is in the same heap.
         let base = unsafe { end.byte_sub(extent) };
         Gap { base, extent }
     }
 
-    /// This gap and the one that begins where it ends, as one.
+    /// Coalesces this gap with the gap that begins where it ends.
     #[inline]
     pub(super) fn join(self, above: Gap) -> Gap {
-        // What has something above it has no flag: the sum is the size of both with the flag of the
-        // upper.
+        // A gap below another has no flag, so the sum is both sizes with the flag of the upper one.
         Gap {
             base: self.base,
             extent: self.extent + above.extent,
         }
     }
 
-    /// Whether it has at least `size` bytes, which are a multiple of the unit.
+    /// Returns whether the gap has at least `size` bytes, a multiple of the unit.
     #[inline]
     pub(super) const fn has(self, size: usize) -> bool {
         // The flag is less than a unit.
         self.extent >= size
     }
 
-    /// What is left above its first `size` bytes, a multiple of the unit. It [has](Gap::has) so many.
-    ///
-    /// The result may be of no size.
+    /// Returns the rest above the first `size` bytes, a multiple of the unit that the gap
+    /// [has](Gap::has). The rest may be empty.
     #[inline]
     pub(super) fn above(self, size: usize) -> Gap {
         Gap {
-            // SAFETY: this is in the gap or at its end.
+            // SAFETY: the gap has `size` bytes, so this is in the gap or at its end.
             base: unsafe { self.base.byte_add(size) },
             extent: self.extent - size,
         }
     }
 
-    /// There are no bytes in it.
+    /// Returns whether the gap has no bytes.
     #[inline]
     pub(super) const fn is_empty(self) -> bool {
         self.extent < CHUNK_UNIT
     }
 
-    /// Writes the extent to both ends.
+    /// Writes the extent to the first and the last word.
     ///
     /// # Safety
-    /// The range is free, at least one unit and in no list.
+    /// The range is free, at least one unit, and in no free list.
     #[inline]
     pub(super) unsafe fn write_extent(self) {
         // SAFETY: the range is free and has room for two words.
@@ -148,38 +146,38 @@ impl Gap {
         }
     }
 
-    /// What is written to both ends.
+    /// Returns the first and last word of the gap.
     #[cfg(feature = "hardened")]
     pub(super) const fn extent(self) -> usize {
         self.extent
     }
 
-    /// Too small for links (or empty): in no list.
+    /// Returns whether the gap is too small for links (or empty), and so in no free list.
     #[inline]
     pub(super) const fn is_sliver(self) -> bool {
         self.extent < MIN_CHUNK
     }
 
-    /// The gap's header, unless it is a sliver.
+    /// Returns the gap's header, which a sliver does not have.
     #[inline]
     pub(super) fn header(self) -> NonNull<GapHeader> {
         self.base.cast()
     }
 
-    /// Bytes from the base to the end.
+    /// Returns the bytes from the base to the end.
     #[inline]
     pub(super) const fn size(self) -> usize {
         unit_floor(self.extent)
     }
 
-    /// The first address above.
+    /// Returns the first address above the gap.
     #[inline]
     pub(super) fn end(self) -> NonNull<u8> {
         // SAFETY: the whole gap lies in one heap, whose end is at most one past its memory.
         unsafe { self.base.byte_add(self.size()) }
     }
 
-    /// The heap ends where this gap ends.
+    /// Returns whether the heap ends where this gap ends.
     #[inline]
     pub(super) const fn is_heap_end(self) -> bool {
         self.extent & HEAP_END != 0

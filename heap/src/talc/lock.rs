@@ -1,4 +1,4 @@
-//! An allocator behind a lock: for several threads, and as the `#[global_allocator]`.
+//! The allocator behind a lock: for several threads, and as the `#[global_allocator]`.
 
 use core::alloc::Layout;
 use core::fmt;
@@ -15,7 +15,7 @@ use super::zeroed::Uncleared;
 
 /// A [`Talc`] in a [`lock_api`] mutex.
 ///
-/// The lock is held while the allocator works, and never while memory is copied or cleared. When
+/// The lock is held while the allocator works, but never while memory is copied or cleared. When
 /// `realloc` has to move a block, for instance:
 ///
 /// ```text
@@ -32,22 +32,24 @@ use super::zeroed::Uncleared;
 /// assert!(!HEAP.lock().is_metadata_established());
 /// ```
 ///
-/// It is a `GlobalAlloc`, and an `Allocator`, as are references to it.
+/// A `TalcLock` implements `GlobalAlloc` and `Allocator`; a reference to one implements
+/// `Allocator`.
+#[doc(alias = "Talck")]
 pub struct TalcLock<R: RawMutex, S: Source, B: Binning = DefaultBinning> {
     mutex: Mutex<R, Talc<S, B>>,
 }
 
 impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
-    /// An allocator that has no memory yet.
+    /// Returns an allocator without memory.
     pub const fn new(source: S) -> Self {
         Self {
             mutex: Mutex::new(Talc::new(source)),
         }
     }
 
-    /// Waits for the lock, and holds it as long as the guard lives.
+    /// Waits for the lock. The guard holds it until it is dropped.
     ///
-    /// Code that has the guard must not allocate through this lock: it would wait for ever.
+    /// Code that has the guard must not allocate through this lock, because it would deadlock.
     #[inline]
     pub fn lock(&self) -> TalcGuard<'_, R, S, B> {
         TalcGuard {
@@ -55,30 +57,44 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
         }
     }
 
-    /// Takes the lock unless it is held; `None` if it is.
+    /// Takes the lock, or returns `None` if it is held.
     #[inline]
     pub fn try_lock(&self) -> Option<TalcGuard<'_, R, S, B>> {
         let talc = self.mutex.try_lock()?;
         Some(TalcGuard { talc })
     }
 
-    /// The allocator, which nobody else can be using.
+    /// Runs `work` while the lock is held. Misuse that `work` finds is reported when the lock is
+    /// free again, so that the hook may allocate.
+    ///
+    /// # Safety
+    /// As for [`TalcGuard::as_mut`]: `work` neither replaces nor drops the allocator or its source.
+    #[inline]
+    pub unsafe fn run_locked<T>(&self, work: impl FnOnce(&mut Talc<S, B>) -> T) -> T {
+        let mut talc = self.mutex.lock();
+        let (result, reports) = talc.deferring(work);
+        drop(talc);
+        reports.report();
+        result
+    }
+
+    /// Returns the allocator. `&mut self` proves that the lock is free.
     #[inline]
     pub fn get_mut(&mut self) -> &mut Talc<S, B> {
         self.mutex.get_mut()
     }
 
-    /// The allocator without its lock.
+    /// Returns the allocator without its lock.
     pub fn into_inner(self) -> Talc<S, B> {
         self.mutex.into_inner()
     }
 }
 
-/// The lock of a [`TalcLock`] while it is held, and the way to the allocator: its methods, and what takes
-/// `&self` of [`Talc`], its [`source`](Talc::source) included.
+/// The lock of a [`TalcLock`] while it is held. It gives access to the methods of [`Talc`] and,
+/// through `Deref`, to what needs only `&Talc`: its [`source`](Talc::source), for instance.
 ///
-/// There is no `DerefMut`: with a `&mut Talc` safe code could put another allocator in the place of
-/// this one, whose blocks are in use.
+/// The guard has no `DerefMut`: with a `&mut Talc`, safe code could replace the allocator while its
+/// blocks are in use.
 ///
 /// ```compile_fail,E0594
 /// use heap::talc::{TalcLock, base::Talc, source::Manual};
@@ -99,7 +115,7 @@ impl<R: RawMutex, S: Source, B: Binning> Deref for TalcGuard<'_, R, S, B> {
     }
 }
 
-/// Methods that forward to the [`Talc`] method of the same name.
+/// Defines methods that forward to the [`Talc`] method of the same name.
 macro_rules! forward {
     ($(unsafe fn $name:ident($($argument:ident: $type:ty),*) $(-> $result:ty)?;)*) => {
         impl<R: RawMutex, S: Source, B: Binning> TalcGuard<'_, R, S, B> {
@@ -107,10 +123,10 @@ macro_rules! forward {
                 #[doc = concat!("See [`Talc::", stringify!($name), "`].")]
                 ///
                 /// # Safety
-                /// As there.
+                /// As for the method of [`Talc`].
                 #[inline]
                 pub unsafe fn $name(&mut self, $($argument: $type),*) $(-> $result)? {
-                    // SAFETY: the caller fulfils the contract of the method of the same name.
+                    // SAFETY: the contract is that of the method of the same name.
                     unsafe { self.talc.$name($($argument),*) }
                 }
             )*
@@ -129,23 +145,25 @@ forward! {
     unsafe fn claim(base: *mut u8, size: usize) -> Option<NonNull<u8>>;
     unsafe fn claim_zeroed(base: *mut u8, size: usize) -> Option<NonNull<u8>>;
     unsafe fn extend(heap_end: NonNull<u8>, new_end: *mut u8) -> NonNull<u8>;
-    unsafe fn extend_zeroed(heap_end: NonNull<u8>, new_end: *mut u8, zero_from: *mut u8) -> NonNull<u8>;
+    unsafe fn extend_zeroed(
+        heap_end: NonNull<u8>, new_end: *mut u8, zero_from: *mut u8
+    ) -> NonNull<u8>;
     unsafe fn truncate(heap_end: NonNull<u8>, new_end: *mut u8) -> Option<NonNull<u8>>;
     unsafe fn resize(heap_end: NonNull<u8>, new_end: *mut u8) -> Option<NonNull<u8>>;
 }
 
 impl<R: RawMutex, S: Source, B: Binning> TalcGuard<'_, R, S, B> {
-    /// The allocator itself.
+    /// Returns the allocator itself.
     ///
     /// # Safety
-    /// Neither it nor its [`source`](Talc::source) is replaced, swapped or dropped, as long as anything that
-    /// was allocated from it is in use, or a [`drain`](TalcLock::drain) of it is under way.
+    /// Neither the allocator nor its [`source`](Talc::source) is replaced, swapped or dropped,
+    /// while any of its allocations is in use or a [`drain`](TalcLock::drain) of it is under way.
     #[inline]
     pub unsafe fn as_mut(&mut self) -> &mut Talc<S, B> {
         &mut self.talc
     }
 
-    /// Sets what misuse is reported to. See [`Talc::set_hook`].
+    /// Sets the hook to which misuse is reported. See [`Talc::set_hook`].
     #[cfg(feature = "hardened")]
     pub fn set_hook(&mut self, hook: fn(&super::hardened::Report)) {
         self.talc.set_hook(hook);
@@ -166,11 +184,9 @@ impl<R: RawMutex, S: Source, B: Binning> SharedTalc for TalcLock<R, S, B> {
 
     #[inline]
     fn with<T>(&self, work: impl FnOnce(&mut Talc<S, B>) -> T) -> T {
-        let mut talc = self.mutex.lock();
-        let (result, reports) = talc.deferring(work);
-        drop(talc);
-        reports.report();
-        result
+        // SAFETY: the methods of `SharedTalc` pass closures that call methods of the allocator.
+        // None of them replaces it or its source.
+        unsafe { self.run_locked(work) }
     }
 }
 
@@ -179,7 +195,7 @@ allocators!([R: RawMutex, S: Source, B: Binning] TalcLock<R, S, B>);
 
 impl<R: RawMutex, S: Source, B: Binning> fmt::Debug for TalcLock<R, S, B> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // What `f` writes to may allocate from here: the lock must be free again.
+        // The writer behind `f` may allocate from this lock, so the lock must be free again.
         let summary = self.try_lock().map(|talc| talc.summary());
         match summary {
             Some(summary) => f.debug_tuple("TalcLock").field(&summary).finish(),

@@ -1,24 +1,25 @@
 //! The boundary-tag allocator.
 //!
-//! [`Talc`] allocates from any number of heaps, which are ranges of addresses that its
-//! user claims or that its [`Source`] provides. Free ranges, *gaps*, lie in lists by size; a freed
-//! chunk merges at once with the gaps that it touches. No operation depends on how many chunks, gaps
-//! or heaps there are.
+//! [`Talc`] allocates from any number of *heaps*: ranges of addresses that its user claims, or that
+//! its [`Source`] provides. A heap consists of *chunks*, which are in use, and of *gaps*, which are
+//! free. Free lists hold the gaps by size. A freed chunk coalesces immediately with the gaps that
+//! it touches. The cost of an operation does not depend on the number of chunks, gaps or heaps.
 //!
-//! It is in the family of dlmalloc (Doug Lea, *A Memory Allocator*, 1996) and TLSF (Masmano and
-//! others, *TLSF: a new dynamic memory allocator for real-time systems*, 2004).
+//! Its relatives are dlmalloc (Doug Lea, *A Memory Allocator*, 1996) and TLSF (Masmano and others,
+//! *TLSF: a new dynamic memory allocator for real-time systems*, 2004).
 //!
 //! | file | subject |
 //! |---|---|
-//! | `chunk`, `tag`, `node` | where everything lies in memory |
-//! | `gaps`, `binning`, `bitfield` | the lists of gaps |
-//! | `allocate`, `reallocate`, `extent` | the operations |
-//! | `fresh` | what is zero need not be cleared |
-//! | `check`, `walk`, `counters` | looking at a heap |
+//! | `chunk`, `tag`, `gap_header` | the layout of a heap in memory |
+//! | `footprint` | what an allocation takes of a heap |
+//! | `free_lists`, `binning`, `bitfield` | the free lists and their bins |
+//! | `allocate`, `reallocate`, `extent` | the operations on chunks and on heaps |
+//! | `zeroed` | memory that is known to be zero and need not be cleared |
+//! | `check`, `walk`, `counters` | inspection of a heap |
 //! | `lock` | an allocator for several threads, and a `#[global_allocator]` |
 //! | `cell` | an allocator for one thread, without a lock |
-//! | `shared` | what both have in common: `GlobalAlloc` and `Allocator` |
-//! | `hardened` | detection of misuse and damage, with the feature of that name |
+//! | `allocator_impls` | `GlobalAlloc` and `Allocator` for both |
+//! | `hardened` | detection of misuse and damage, with the feature `hardened` |
 
 use core::alloc::Layout;
 use core::fmt;
@@ -58,6 +59,7 @@ pub(crate) mod owner;
 #[cfg(test)]
 mod probe_tests;
 mod reallocate;
+mod reclaim;
 pub mod source;
 mod tag;
 mod walk;
@@ -73,7 +75,7 @@ pub use self::check::{Corruption, Rule};
 pub use self::counters::Counters;
 pub use self::walk::Region;
 
-/// The allocator without a lock around it.
+/// The allocator without a lock.
 pub mod base {
     pub use super::chunk::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD};
     #[cfg(feature = "counters")]
@@ -87,6 +89,7 @@ pub mod base {
 /// The allocator behind a lock.
 pub mod sync {
     pub use super::lock::{TalcGuard, TalcLock};
+    pub use super::reclaim::{Reclaim, Reclaiming};
 }
 
 /// A [`sync::TalcLock`] with the [`DefaultBinning`].
@@ -95,7 +98,7 @@ pub type TalcLock<R, S> = sync::TalcLock<R, S, DefaultBinning>;
 /// A [`cell::TalcCell`] with the [`DefaultBinning`].
 pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 
-/// An allocator over any number of heaps.
+/// A boundary-tag allocator over any number of heaps.
 ///
 /// ```text
 ///  Talc        first heap                                          another heap
@@ -107,21 +110,22 @@ pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 ///  bits: 3 and 7          └──────────────────────────────┘
 /// ```
 ///
-/// Each heap begins with a base tag *t*, each chunk ends with a tag. Bit *n* is set when list *n*
-/// has a gap in it. `Talc` itself has a fixed size; all else lies in the heaps.
+/// Each heap begins with a base tag *t*, and each chunk ends with a tag. Bit *n* is set when free
+/// list *n* contains a gap. `Talc` itself has a fixed size; everything else lies in the heaps.
 ///
-/// It has no interior mutability, so it is no `GlobalAlloc` itself: see [`TalcLock`](sync::TalcLock)
-/// and [`TalcCell`](cell::TalcCell).
+/// `Talc` has no interior mutability and so does not implement `GlobalAlloc`.
+/// [`TalcLock`](sync::TalcLock) and [`TalcCell`](cell::TalcCell) do.
 ///
-/// `S` is asked for memory when there is not enough, and may take it back when it becomes free.
-/// `B` says which gaps share a list: [`DefaultBinning`] unless you know your sizes.
+/// The source `S` provides memory when the heaps have too little, and may take memory back when it
+/// becomes free. The binning `B` decides which gaps share a free list; [`DefaultBinning`] suits
+/// most programs.
 ///
-/// Where a method wants the layout of an allocation, only its size matters: it may have any
-/// alignment that the address has. (With the feature `hardened` it must have the alignment with which
-/// the allocation was made.)
+/// Where a method takes the layout of an allocation, only the size matters: the alignment may be
+/// any that the address has. (With the feature `hardened` it must be the alignment of the
+/// allocation.)
 ///
-/// Sizes are bytes. Numbers in the diagrams of the methods, and times, are those of the default
-/// build on a 64-bit little-endian machine: `hardened` takes more of both.
+/// Sizes are in bytes. The numbers in the diagrams of the methods, and the costs, are those of the
+/// default build on a 64-bit little-endian machine. With `hardened` both are higher.
 ///
 /// ```
 /// use core::alloc::Layout;
@@ -129,7 +133,7 @@ pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 ///
 /// let mut memory = [0_u64; 2048];
 /// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
-/// // SAFETY: nobody else uses `memory` as long as `talc` does.
+/// // SAFETY: only `talc` uses `memory`, which outlives it.
 /// let heap_end = unsafe { talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory)) };
 /// assert!(heap_end.is_some());
 ///
@@ -141,26 +145,27 @@ pub type TalcCell<S> = cell::TalcCell<S, DefaultBinning>;
 /// assert!(talc.check().is_ok());
 /// ```
 pub struct Talc<S: Source, B: Binning> {
-    /// Dropped before the source, which may want to know that this is about to happen.
+    /// Dropped before the source, which may need to know that the allocator is gone.
     pub(crate) owner_token: OwnerToken,
-    /// Provides memory. `Talc` calls it and does not touch it otherwise. See [`Source`].
+    /// The provider of memory. `Talc` only calls its methods: see [`Source`].
     pub source: S,
     free_lists: FreeLists<B>,
     counters: Counting,
-    /// Bytes in heaps, from the first chunk or gap of each to its end.
+    /// Bytes in all heaps, each counted from its first chunk or gap to its end.
     heap_bytes: usize,
     known_zero: KnownZero,
     #[cfg_attr(not(feature = "hardened"), expect(dead_code))]
     reporting: Reporting,
 }
 
-// SAFETY: the gaps that it points to belong to it, and go where it goes.
+// SAFETY: the allocator owns the gaps that its pointers lead to, and they move between threads with
+// it.
 unsafe impl<S: Source + Send, B: Binning> Send for Talc<S, B> {}
-// SAFETY: what takes `&self` only reads.
+// SAFETY: methods that take `&self` only read.
 unsafe impl<S: Source + Sync, B: Binning> Sync for Talc<S, B> {}
 
 impl<S: Source, B: Binning> Talc<S, B> {
-    /// An allocator that has no memory yet.
+    /// Returns an allocator without memory.
     pub const fn new(source: S) -> Self {
         Self {
             owner_token: OwnerToken::new(),
@@ -173,20 +178,20 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// Whether a heap was ever claimed. O(1).
+    /// Returns whether a heap was ever claimed. O(1).
     ///
-    /// The first heap also holds the list heads, for good, and must be large enough for them: see
-    /// [`min_first_heap_size`]. Heaps that follow need a few bytes only.
+    /// The first heap permanently holds the list heads and must have room for them: see
+    /// [`min_first_heap_size`]. Later heaps need only a few bytes.
     pub fn is_metadata_established(&self) -> bool {
         self.free_lists.is_established()
     }
 
-    /// The flag in the first heap that is to be set when this is gone.
+    /// Returns the flag in the first heap that is set when this allocator is dropped.
     ///
     /// # Safety
-    /// A heap was claimed.
+    /// A heap has been claimed.
     pub(crate) unsafe fn owner_flag(&self) -> NonNull<AtomicBool> {
-        // SAFETY: with the first heap the flag was made.
+        // SAFETY: the first claim placed the flag above the list heads, so the pointer is not null.
         unsafe { NonNull::new_unchecked(self.free_lists.owner_flag()) }
     }
 
@@ -199,8 +204,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
         heap_overhead::<B>(!self.free_lists.is_established())
     }
 
-    /// What is allocated, free and claimed now, and how much ever was. O(1).
+    /// Returns statistics: what is allocated, free and claimed now, and in total. O(1).
     #[cfg(feature = "counters")]
+    #[doc(alias("get_counters", "mallinfo"))]
     pub fn counters(&self) -> &Counters {
         &self.counters
     }
@@ -215,9 +221,9 @@ impl<S: Source, B: Binning> fmt::Debug for Talc<S, B> {
     }
 }
 
-/// What `Debug` shows of an allocator's state.
+/// The state of an allocator as `Debug` shows it.
 #[derive(Debug)]
-#[expect(dead_code, reason = "the fields are there to be shown")]
+#[expect(dead_code, reason = "only `Debug` reads the fields")]
 struct Summary {
     is_metadata_established: bool,
     gaps: usize,
@@ -242,8 +248,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 }
 
-/// With this size, wherever it is, the first claim succeeds, and the smallest allocation after it.
-/// In bytes.
+/// Returns the size of a range of memory in which the first [claim](base::Talc::claim), and then
+/// the smallest allocation, always succeed, at any address.
 ///
 /// ```text
 ///   any address   multiple of 16                                        multiple of 16
@@ -254,9 +260,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
 ///      15            + 1 + 1536                       + 32       + 15 = 1599
 /// ```
 ///
-/// A gap holds a chunk of the smallest size: see [`CHUNK_UNIT`](base::CHUNK_UNIT). On 32-bit machines
-/// the sum is 418 with the `DefaultBinning`. (A [claim](base::Talc::claim) succeeds with less, but no
-/// allocation after it.)
+/// The gap holds the smallest chunk: see [`CHUNK_UNIT`](base::CHUNK_UNIT). On 32-bit machines the
+/// sum is 418 with the `DefaultBinning`. (A claim succeeds with less, but then no allocation does.)
 ///
 /// ```
 /// use heap::talc::{DefaultBinning, base::Talc, min_first_heap_size, source::Manual};
@@ -264,17 +269,19 @@ impl<S: Source, B: Binning> Talc<S, B> {
 /// const SIZE: usize = min_first_heap_size::<DefaultBinning>();
 /// let mut memory = [0_u8; SIZE];
 /// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
-/// // SAFETY: nobody else uses `memory` as long as `talc` does.
+/// // SAFETY: only `talc` uses `memory`, which outlives it.
 /// assert!(unsafe { talc.claim(memory.as_mut_ptr(), SIZE) }.is_some());
 /// assert!(talc.is_metadata_established());
 /// ```
 pub const fn min_first_heap_size<B: Binning>() -> usize {
-    // At the base, the tag and up to a unit less one byte to the first multiple of the unit; at the
-    // end up to as much again to the last; between them the metadata and a chunk for an allocation.
+    // At the base: the tag, and up to one unit less a byte to the first multiple of the unit. At
+    // the end: as much again from the last multiple. Between them: the metadata and the smallest
+    // chunk.
     HEAP_OVERHEAD + 2 * (base::CHUNK_UNIT - 1) + metadata_chunk_size::<B>() + chunk_size(1)
 }
 
-/// With this size and alignment the first claim succeeds, and the smallest allocation after it.
+/// Returns the layout of a range of memory in which the first claim, and then the smallest
+/// allocation, succeed.
 ///
 /// ```text
 ///    multiple of 16
@@ -285,7 +292,7 @@ pub const fn min_first_heap_size<B: Binning>() -> usize {
 ///      16          + 1536                         + 32 = 1584
 /// ```
 pub const fn min_first_heap_layout<B: Binning>() -> Layout {
-    // The base tag takes whole units, or else the metadata would not be aligned.
+    // The base tag takes whole units, because the metadata must be aligned.
     let size = heap_overhead::<B>(true) + chunk_size(1);
     match Layout::from_size_align(size, base::CHUNK_UNIT) {
         Ok(layout) => layout,

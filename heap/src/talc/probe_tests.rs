@@ -1,4 +1,5 @@
-//! How many gaps allocations look at: steps, which unlike time are the same on every machine.
+//! The number of gaps that allocations probe: a cost that, unlike time, is the same on every
+//! machine.
 
 use core::alloc::Layout;
 use core::cell::Cell;
@@ -14,18 +15,18 @@ std::thread_local! {
     static MAX_PROBES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A gap is looked at.
+/// Counts a probe of a gap.
 pub(super) fn count_probe() {
     MAX_PROBES.set(MAX_PROBES.get() + 1);
 }
 
-/// The gaps that so many allocations look at; then those that as many pairs of a free and an allocation
-/// look at, after every other block was freed.
+/// Returns two numbers of probes: those of `count` allocations, and those of `count` pairs of a
+/// free and an allocation, after every other block was freed.
 fn probes(count: usize, layout: Layout) -> [usize; 2] {
     let room = count * layout.size().max(layout.align()) * 3 / 2 + (count << 7);
     let mut memory = vec![0_u64; (min_first_heap_size::<DefaultBinning>() + room) / 8];
     let mut talc = Talc::<_, DefaultBinning>::new(Manual);
-    // SAFETY: the memory lives as long as the allocator, sizes are not zero, and blocks are freed once.
+    // SAFETY: the memory outlives the allocator, sizes are not zero, and each block is freed once.
     unsafe {
         talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory[..]))
             .unwrap();
@@ -50,7 +51,7 @@ fn probes(count: usize, layout: Layout) -> [usize; 2] {
 
 /// Regression: `talc` 44, hermit 1968.
 #[test]
-fn blocks_at_page_alignment_cost_at_most_five_times_as_much_as_pages() {
+fn page_aligned_blocks_need_at_most_five_times_the_probes() {
     const COUNT: usize = 0x4000;
     let aligned = probes(COUNT, Layout::from_size_align(1, 4096).unwrap());
     let plain = probes(COUNT, Layout::from_size_align(4096, 1).unwrap());
@@ -61,7 +62,7 @@ fn blocks_at_page_alignment_cost_at_most_five_times_as_much_as_pages() {
 }
 
 #[test]
-fn probes_do_not_depend_on_how_many_blocks_there_are() {
+fn probes_do_not_depend_on_the_number_of_blocks() {
     for layout in [(100, 64), (1, 4096), (100, 8)] {
         let layout = Layout::from_size_align(layout.0, layout.1).unwrap();
         let (few, many) = (probes(1 << 9, layout), probes(1 << 13, layout));

@@ -11,8 +11,8 @@ use super::source::Source;
 use super::tag::Tag;
 
 impl<S: Source, B: Binning> Talc<S, B> {
-    /// Grows an allocation without moving it, to `new_size` bytes. `false` if there is no room
-    /// above, and then nothing has changed.
+    /// Grows an allocation to `new_size` bytes without moving it. Returns `false`, and changes
+    /// nothing, if the memory above is in use or too small.
     ///
     /// ```text
     ///     0x1040       0x1070           0x10b0            0x1100
@@ -20,14 +20,14 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     ├─ chunk: 112 ────────────────┼─── gap: 80 ─────┤   100 bytes, after
     /// ```
     ///
-    /// Up to 47 bytes need no gap: the chunk of 48 has room for them.
+    /// Growing to at most 47 bytes needs no gap: a chunk of 48 has room for them.
     ///
-    /// In constant time.
+    /// Constant time.
     ///
     /// # Safety
-    /// * `ptr` is an allocation of this allocator, made or last resized to `layout`, and not yet
-    ///   freed.
+    /// * `ptr` is a live allocation of this allocator, made with `layout` or last resized to it.
     /// * `new_size` is at least `layout.size()`.
+    #[doc(alias = "grow_in_place")]
     pub unsafe fn try_grow_in_place(
         &mut self,
         ptr: *mut u8,
@@ -43,8 +43,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
         let old_chunk = chunk_size(layout.size());
         if new_chunk != old_chunk {
-            // SAFETY: an allocation is not null, and begins a chunk of this size, with a tag at its
-            // end that tells the truth. The new end lies in the gap above, or at its end.
+            // SAFETY: an allocation is not null, and begins a chunk of this size, with a valid tag
+            // at its end. The new end lies in the gap above, or at that gap's end.
             unsafe {
                 let base = NonNull::new_unchecked(ptr);
                 let end = base.byte_add(old_chunk);
@@ -62,8 +62,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 self.clear_redzone(end);
             }
         }
-        // SAFETY: the chunk has the size that the block needs now. Above it, the address space ends
-        // later than any alignment.
+        // SAFETY: the chunk has the size for this layout now. The end of the chunk, rounded up to
+        // the alignment, is within the address space.
         unsafe {
             let layout = Layout::from_size_align_unchecked(new_size, layout.align());
             self.write_redzone(NonNull::new(ptr), layout);
@@ -73,7 +73,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         true
     }
 
-    /// Shrinks an allocation without moving it, to `new_size` bytes. The rest is freed, in whole
+    /// Shrinks an allocation to `new_size` bytes without moving it. The rest is freed, in whole
     /// units.
     ///
     /// ```text
@@ -83,15 +83,14 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     ├─ chunk: 96 ────────────┼────┼─ chunk: 80 ─────┤   or 90 bytes: a sliver is left
     /// ```
     ///
-    /// A gap above takes the rest in. A *sliver*, a free unit between two chunks, is in no list: it
-    /// is used again when one of its neighbours is freed or grows.
+    /// A gap above coalesces with the rest. A *sliver*, a free unit between two chunks, is in no
+    /// free list: it is used again when a neighbour is freed or grows.
     ///
-    /// In constant time. When that leaves more free space at the top of a heap, a
-    /// [tracking](Source::TRACK_HEAP_END) source decides where the heap shall end.
+    /// Constant time. When the free space at the top of a heap has grown, a
+    /// [tracking](Source::TRACK_HEAP_END) source decides where the heap ends from now on.
     ///
     /// # Safety
-    /// * `ptr` is an allocation of this allocator, made or last resized to `layout`, and not yet
-    ///   freed.
+    /// * `ptr` is a live allocation of this allocator, made with `layout` or last resized to it.
     /// * `new_size` is at most `layout.size()` and not zero.
     pub unsafe fn shrink(&mut self, ptr: *mut u8, layout: Layout, new_size: usize) {
         debug_assert!(new_size != 0 && new_size <= layout.size());
@@ -101,16 +100,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let new_chunk = chunk_size(new_size);
         let old_chunk = chunk_size(layout.size());
         if new_chunk != old_chunk {
-            // SAFETY: an allocation is not null, and begins a chunk of this size. Between the new end
-            // and the old one nothing is in use any more.
+            // SAFETY: an allocation is not null, and begins a chunk of this size. Nothing uses the
+            // memory between the new end and the old one any more.
             unsafe {
                 let base = NonNull::new_unchecked(ptr);
                 let new_end = base.byte_add(new_chunk);
                 Tag::ALLOCATED.write_at(new_end);
-                self.free_tail(new_end, old_chunk - new_chunk);
+                self.free_end(new_end, old_chunk - new_chunk);
             }
         }
-        // SAFETY: the chunk has the size that the block needs now, which is smaller than it was.
+        // SAFETY: the chunk has the size for this layout, which is smaller than a valid one.
         unsafe {
             let layout = Layout::from_size_align_unchecked(new_size, layout.align());
             self.write_redzone(NonNull::new(ptr), layout);
@@ -120,9 +119,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     /// [Grows](Talc::try_grow_in_place) or [shrinks](Talc::shrink) an allocation without moving it.
-    /// `false` if it cannot grow, and then nothing has changed; shrinking always succeeds.
+    /// Returns `false`, and changes nothing, if it cannot grow. Shrinking always succeeds.
     ///
-    /// In constant time.
+    /// Constant time.
     ///
     /// ```
     /// # use core::alloc::Layout;
@@ -130,12 +129,12 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// # let mut memory = [0_u64; 2048];
     /// # let mut talc = Talc::<_, DefaultBinning>::new(Manual);
     /// let layout = |size| Layout::from_size_align(size, 1).expect("it is little");
-    /// // SAFETY: nobody else uses `memory` as long as `talc` does. The blocks are freed once.
+    /// // SAFETY: only `talc` uses `memory`, which outlives it. The blocks are freed once.
     /// unsafe {
     ///     talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory)).expect("large enough");
     ///     let block = talc.allocate(layout(40)).expect("there is room").as_ptr();
     ///     assert!(talc.try_realloc_in_place(block, layout(40), 100));
-    ///     // Now there is something above.
+    ///     // Now another block lies above.
     ///     let other = talc.allocate(layout(40)).expect("there is room").as_ptr();
     ///     assert!(!talc.try_realloc_in_place(block, layout(100), 200));
     ///     assert!(talc.try_realloc_in_place(block, layout(100), 40));
@@ -146,9 +145,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// ```
     ///
     /// # Safety
-    /// * `ptr` is an allocation of this allocator, made or last resized to `layout`, and not yet
-    ///   freed.
+    /// * `ptr` is a live allocation of this allocator, made with `layout` or last resized to it.
     /// * `new_size` is not zero.
+    #[doc(alias = "realloc")]
     #[inline]
     pub unsafe fn try_realloc_in_place(
         &mut self,
@@ -157,10 +156,10 @@ impl<S: Source, B: Binning> Talc<S, B> {
         new_size: usize,
     ) -> bool {
         if new_size > layout.size() {
-            // SAFETY: the caller's duty; the new size is larger.
+            // SAFETY: the allocation is live, and the new size is larger.
             unsafe { self.try_grow_in_place(ptr, layout, new_size) }
         } else {
-            // SAFETY: the caller's duty; the new size is not larger.
+            // SAFETY: the allocation is live, and the new size is neither larger nor zero.
             unsafe { self.shrink(ptr, layout, new_size) };
             true
         }

@@ -1,4 +1,5 @@
-//! The trait [`Source`]: where a Talc heap gets its memory. Implementations are in [`crate::source`].
+//! The trait [`Source`]: where a Talc heap gets its memory. Implementations are in
+//! [`crate::source`].
 
 use core::alloc::Layout;
 use core::fmt::Debug;
@@ -44,12 +45,12 @@ pub use crate::source::{AllocatorSource, Claim, GlobalAllocSource};
 ///
 /// /// The pages that are left.
 /// #[derive(Debug)]
-/// struct Pages(&'static mut [[u8; 4096]]);
+/// struct Pages(std::slice::IterMut<'static, [u8; 4096]>);
 ///
 /// // SAFETY: `acquire` claims through its argument only, and `resize` keeps each heap as it is.
 /// unsafe impl Source for Pages {
 ///     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
-///         let page = talc.source.0.split_off_first_mut().ok_or(())?;
+///         let page = talc.source.0.next().ok_or(())?;
 ///         // SAFETY: the page belongs to this source, which hands it out once.
 ///         let end = unsafe { talc.claim(page.as_mut_ptr(), page.len()) };
 ///         end.map(|_| ()).ok_or(())
@@ -57,7 +58,7 @@ pub use crate::source::{AllocatorSource, Claim, GlobalAllocSource};
 /// }
 ///
 /// # use allocator_api2::vec::Vec;
-/// let talc = TalcCell::new(Pages(Box::leak(Box::new([[0; 4096]; 4]))));
+/// let talc = TalcCell::new(Pages(Box::leak(Box::new([[0; 4096]; 4])).iter_mut()));
 /// let mut squares = Vec::new_in(&talc);
 /// squares.extend((0..100).map(|n| n * n));
 /// ```
@@ -74,8 +75,8 @@ pub unsafe trait Source: Debug + Sized {
     /// Gives the allocator more memory, so that `layout` fits, by [`Talc::claim`] or
     /// [`Talc::extend`]. The source itself is at `talc.source`. This function does not unwind.
     ///
-    /// After `Ok` the allocator searches again. If the layout still does not fit, it calls again: as
-    /// long as the heaps become larger, and at most 8 times when they do not. After `Err` the
+    /// After `Ok` the allocator searches again. If the layout still does not fit, it calls again:
+    /// as long as the heaps become larger, and at most 8 times when they do not. After `Err` the
     /// allocation fails, unless an exhaustive search of the free lists finds a gap.
     ///
     /// [`Footprint`](crate::talc::base::Footprint) tells what an allocation of `layout` takes, and
@@ -107,16 +108,16 @@ pub unsafe trait Source: Debug + Sized {
     ///     ┄──────────┴──────────────┴──────────────┘
     /// ```
     ///
-    /// * `chunk_base` is where the free range begins, and the lowest end that the heap can have. The
-    ///   memory from there to `heap_end` is free, but still belongs to the allocator.
+    /// * `chunk_base` is where the free range begins, and the lowest end that the heap can have.
+    ///   The memory from there to `heap_end` is free, but still belongs to the allocator.
     /// * `heap_end` is where the heap ends now. A source that keeps the heap as it is returns it.
-    /// * `is_heap_base` is true when the heap is empty: returning `chunk_base` then deletes the heap.
-    ///   Its base is [`HEAP_OVERHEAD`](crate::talc::base::HEAP_OVERHEAD) below `chunk_base`, or
-    ///   less than a unit more.
+    /// * `is_heap_base` is true when the heap is empty: returning `chunk_base` then deletes the
+    ///   heap. Its base is [`HEAP_OVERHEAD`](crate::talc::base::HEAP_OVERHEAD) below `chunk_base`,
+    ///   or less than a unit more.
     ///
-    /// After this call the allocator neither reads nor writes above the returned end. During the call
-    /// the source may write between the end that it returns and `heap_end`: the allocator has stored
-    /// nothing there that it reads again.
+    /// After this call the allocator neither reads nor writes above the returned end. During the
+    /// call the source may write between the end that it returns and `heap_end`: the allocator has
+    /// stored nothing there that it reads again.
     ///
     /// Talc calls this for every deallocation and every shrinking that frees memory at the top of a
     /// heap, so an implementation begins with a cheap test. It does not unwind.
@@ -127,8 +128,8 @@ pub unsafe trait Source: Debug + Sized {
     /// `is_heap_base`.
     ///
     /// The implementor guarantees that the returned end is such a multiple and not below
-    /// `chunk_base`. If that end is above `heap_end`, the memory between them meets the conditions of
-    /// [`Talc::extend`].
+    /// `chunk_base`. If that end is above `heap_end`, the memory between them meets the conditions
+    /// of [`Talc::extend`].
     #[inline]
     unsafe fn resize(
         &mut self,

@@ -1,11 +1,11 @@
-//! The tag that ends every chunk.
+//! The boundary tag at the end of every chunk.
 //!
-//! A chunk carries its metadata in its last bytes, so that the allocation can begin exactly where
-//! its chunk begins. Whoever looks down from an address that begins a chunk or a gap finds either
-//! the tag of the chunk below or the last bytes of the gap below; the flag *allocated* tells which.
+//! A chunk has its metadata in its last bytes, so that the allocation begins exactly where the
+//! chunk does. The bytes below the base of a chunk or gap are thus either the tag of the chunk
+//! below, or the last bytes of the gap below. The flag *allocated* distinguishes the two.
 //!
-//! On 64-bit little-endian machines a tag is one byte. It shares its place with the most
-//! significant byte of the extent that ends a gap, and that byte is zero, because no gap reaches
+//! On 64-bit little-endian machines a tag is one byte. A tag lies where a gap has the most
+//! significant byte of its last extent. That byte is zero, because every gap is smaller than
 //! [`MAX_GAP`]:
 //!
 //! ```text
@@ -17,9 +17,9 @@
 //!            +---------------------------------------+-----------------+
 //! ```
 //!
-//! Elsewhere a tag is one word, in the same place as the extent, whose lowest bits are flags too. With
-//! `hardened` it is one word everywhere, and what its flags leave of it is a *checksum* that only a tag
-//! with these flags at this address has.
+//! On other machines a tag is one word and lies where a gap has its last extent, whose lowest bits
+//! are flags too. With `hardened` a tag is one word on every machine. The bits beyond its flags are
+//! a *checksum* of the flags and of the tag's address.
 
 use core::ptr::NonNull;
 
@@ -36,18 +36,18 @@ type Bits = u8;
 )))]
 type Bits = usize;
 
-/// The flags of a tag. What else there is is the checksum.
+/// The bits of a tag that are flags. The other bits are the checksum.
 const FLAGS: Bits = if cfg!(feature = "hardened") {
     0xf
 } else {
     Bits::MAX
 };
 
-/// Bytes that a tag takes at the end of each chunk and below the first chunk of each heap.
+/// Bytes of a tag, at the end of each chunk and below the first chunk of each heap.
 pub(super) const TAG_SIZE: usize = size_of::<Bits>();
 
-/// No gap is this large or larger, so that the last byte of its extent is never taken for a tag. (Of
-/// machines with larger tags only those with small words can have gaps of that size.)
+/// Every gap is smaller than this, so that the last byte of an extent is never taken for a tag. (Of
+/// the machines with tags of one word, only those with 32-bit words can have a gap of that size.)
 pub(crate) const MAX_GAP: usize = if usize::BITS == 64 {
     1 << (usize::BITS - 8)
 } else {
@@ -64,43 +64,45 @@ const _: () = {
     assert!(TAG_SIZE == size_of::<usize>() || usize::from_ne_bytes(word) == MAX_GAP);
 };
 
-/// What a chunk says about itself and about what lies above it.
+/// A tag: what a chunk says about itself and about its upper neighbour.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Tag(Bits);
 
 impl Tag {
-    /// In use. Set in every tag, never set at this place in a gap.
+    /// A chunk, or a heap's base, ends here. Set in every tag; the same bit of a gap's extent is
+    /// clear.
     pub(super) const ALLOCATED: Tag = Tag(1 << 0);
     /// A gap begins where this chunk ends.
     pub(super) const BELOW_GAP: Tag = Tag(1 << 2);
-    /// There is no chunk under this tag: a heap's first chunk or gap begins above it.
+    /// The base tag of a heap: the heap's first chunk or gap begins above it.
     pub(super) const HEAP_BASE: Tag = Tag(1 << 3);
     /// The heap ends where this chunk ends.
     pub(super) const HEAP_END: Tag = Tag(HEAP_END as Bits);
 
-    /// The tag in the last bytes under `end`, or, if a gap ends there, something that is not
+    /// Reads the tag in the last bytes below `end`. If a gap ends there, the result is not
     /// [allocated](Tag::is_allocated).
     ///
     /// # Safety
     /// A chunk, a gap or the base tag of a heap ends at `end`.
     #[inline]
     pub(super) unsafe fn ending_at(end: NonNull<u8>) -> Tag {
-        // SAFETY: each of the three has at least `TAG_SIZE` initialised bytes under its end.
-        // Ends are multiples of `CHUNK_UNIT`, so a tag of one word is aligned.
+        // SAFETY: each of the three has at least `TAG_SIZE` initialised bytes below its end. Ends
+        // are multiples of `CHUNK_UNIT`, so a tag of one word is aligned.
         Tag(unsafe { end.byte_sub(TAG_SIZE).cast::<Bits>().read() } & FLAGS)
     }
 
-    /// Writes the tag into the last bytes under `end`.
+    /// Writes the tag into the last bytes below `end`.
     ///
     /// # Safety
-    /// A chunk or the base tag of a heap ends, or is about to end, at `end`.
+    /// A chunk or the base tag of a heap ends at `end`, or is about to.
     #[inline]
     pub(super) unsafe fn write_at(self, end: NonNull<u8>) {
-        // SAFETY: the bytes under `end` are metadata of this heap, aligned as for `ending_at`.
+        // SAFETY: the bytes below `end` are metadata of this heap, aligned because ends are
+        // multiples of `CHUNK_UNIT`.
         unsafe { end.byte_sub(TAG_SIZE).cast::<Bits>().write(self.word(end)) }
     }
 
-    /// What is written for this tag under `end`.
+    /// Returns the bits that [`write_at`](Self::write_at) writes below `end`.
     #[inline]
     pub(super) fn word(self, end: NonNull<u8>) -> Bits {
         #[cfg(feature = "hardened")]
@@ -113,7 +115,7 @@ impl Tag {
         self.0 | checksum
     }
 
-    /// The tag of a chunk with no gap above it.
+    /// Returns the tag of a chunk without a gap above it.
     #[inline]
     pub(super) const fn ending_chunk(heap_end: bool) -> Tag {
         if heap_end {
@@ -123,37 +125,37 @@ impl Tag {
         }
     }
 
-    /// Both tags' flags.
+    /// Returns the flags of both tags.
     #[inline]
     pub(super) const fn with(self, other: Tag) -> Tag {
         Tag(self.0 | other.0)
     }
 
-    /// This tag's flags except those of `other`.
+    /// Returns this tag's flags except those of `other`.
     #[inline]
     pub(super) const fn without(self, other: Tag) -> Tag {
         Tag(self.0 & !other.0)
     }
 
-    /// A chunk (or a heap's base) ends here, not a gap.
+    /// Returns whether a chunk (or a heap's base) ends here, not a gap.
     #[inline]
     pub(super) const fn is_allocated(self) -> bool {
         self.has(Tag::ALLOCATED)
     }
 
-    /// A gap begins here.
+    /// Returns whether a gap begins here.
     #[inline]
     pub(super) const fn is_below_gap(self) -> bool {
         self.has(Tag::BELOW_GAP)
     }
 
-    /// Nothing of the heap lies under this tag.
+    /// Returns whether this is the base tag of a heap.
     #[inline]
     pub(super) const fn is_heap_base(self) -> bool {
         self.has(Tag::HEAP_BASE)
     }
 
-    /// The heap ends here.
+    /// Returns whether the heap ends here.
     #[inline]
     pub(super) const fn is_heap_end(self) -> bool {
         self.has(Tag::HEAP_END)

@@ -1,8 +1,9 @@
-//! Gaps, and what lies between them, for whoever wants to look.
+//! Inspection of a heap: its gaps, and the regions between them.
 //!
-//! A chunk does not store its size, the layout with which it is freed gives that. So what is seen
-//! of a heap are its gaps and the *runs* of chunks (and slivers) between them. With `hardened`,
-//! chunks have tails that store it, and each is a run of its own.
+//! A chunk does not store its size, because the layout with which it is freed determines it. The
+//! visible parts of a heap are therefore its gaps, and the *runs* of chunks (and slivers) between
+//! them. With `hardened`, the redzone of a chunk stores the size, and each chunk is a run of its
+//! own.
 
 use core::fmt;
 
@@ -14,7 +15,7 @@ use super::gap_header::Gap;
 use super::source::Source;
 use crate::span::Span;
 
-/// A part of a heap, as [`Talc::regions`] finds it.
+/// A gap, or a run of chunks, as [`Talc::regions`] finds it in a heap.
 ///
 /// ```text
 ///     ┌─┬────────────┬───────┬───────┬───────┬───────┬────────┬───────┬───────┐
@@ -25,16 +26,16 @@ use crate::span::Span;
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Region {
-    /// A free range, and all of it: there is another kind of region on either side.
+    /// A whole free range: both its neighbours are of the other kind.
     Gap(Span),
-    /// One or more chunks without a gap between them, tags and metadata included; also slivers, free
-    /// ranges of one unit, which are too small for any chunk and in no list. With `hardened`, exactly
-    /// one of these, unless it is damaged.
+    /// One or more chunks without a gap between them, including tags and metadata. Also slivers:
+    /// free ranges of one unit, which are too small for any chunk and in no free list. With
+    /// `hardened`, exactly one of these, unless it is damaged.
     Run(Span),
 }
 
 impl Region {
-    /// Where it is.
+    /// Returns the addresses of the region.
     pub const fn span(&self) -> Span {
         match *self {
             Region::Gap(span) | Region::Run(span) => span,
@@ -43,12 +44,12 @@ impl Region {
 }
 
 impl<S: Source, B: Binning> Talc<S, B> {
-    /// The gaps of all heaps, in no particular order, without slivers. O(1) for each.
+    /// Returns the gaps of all heaps, slivers excepted, in no particular order. O(1) for each.
     pub fn gaps(&self) -> impl Iterator<Item = Span> {
         self.free_lists.iter().map(gap_span)
     }
 
-    /// The gaps that begin in `range`, in the order of their addresses, without slivers.
+    /// Returns the gaps that begin in `range`, slivers excepted, in the order of their addresses.
     ///
     /// ```text
     ///     range          ├───────────────────────────┤
@@ -56,8 +57,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     found      no          first          second         no
     /// ```
     ///
-    /// With *g* gaps in all heaps and *n* in the range, the first takes time in proportion to *g*,
-    /// and all of them to *g* + *g* × *n* / 64. It needs about a kibibyte of stack, and no memory.
+    /// Let *g* be the number of gaps in all heaps, and *n* of those in the range. The first gap
+    /// takes time in proportion to *g*, and all of them to *g* + *g* × *n* / 64. The iterator needs
+    /// about one kibibyte of stack and no heap memory.
     pub fn gaps_in(&self, range: Span) -> impl Iterator<Item = Span> {
         self.gaps_by_address(range).map(gap_span)
     }
@@ -71,22 +73,22 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// The gaps and runs of a heap in the order of their addresses: together they are the heap,
-    /// from its base tag up. See the [diagram](Region).
+    /// Returns the gaps and runs of a heap in the order of their addresses. Together they are the
+    /// whole heap, from its base tag up: see the [diagram](Region).
     ///
-    /// `heap` reaches from the base that was given to [`claim`](Talc::claim) up to the heap's
-    /// current end. With *n* parts, the first takes time in proportion to *n*, and
-    /// all of them to *n* + *n*² / 64.
+    /// `heap` extends from the base that was given to [`claim`](Talc::claim) to the heap's current
+    /// end. With *n* regions, the first takes time in proportion to *n*, and all of them to *n* +
+    /// *n*² / 64.
     #[cfg(feature = "hardened")]
     pub fn regions(&self, heap: Span) -> impl Iterator<Item = Region> {
-        super::hardened::Parts::new(&self.free_lists, allocatable(heap))
+        super::hardened::RegionsByAddress::new(&self.free_lists, allocatable(heap))
     }
 
-    /// The gaps and runs of a heap in the order of their addresses: together they are the heap,
-    /// from its base tag up. See the [diagram](Region).
+    /// Returns the gaps and runs of a heap in the order of their addresses. Together they are the
+    /// whole heap, from its base tag up: see the [diagram](Region).
     ///
-    /// `heap` reaches from the base that was given to [`claim`](Talc::claim) up to the heap's
-    /// current end. Its cost is that of [`gaps_in`](Talc::gaps_in).
+    /// `heap` extends from the base that was given to [`claim`](Talc::claim) to the heap's current
+    /// end. The cost is that of [`gaps_in`](Talc::gaps_in).
     ///
     /// ```
     /// # use core::alloc::Layout;
@@ -96,7 +98,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// # let mut memory = [0_u64; 2048];
     /// # let mut talc = Talc::<_, DefaultBinning>::new(Manual);
     /// let layout = Layout::new::<[u64; 10]>();
-    /// // SAFETY: nobody else uses `memory` as long as `talc` does. One block is freed, once.
+    /// // SAFETY: only `talc` uses `memory`, which outlives it. One block is freed, once.
     /// let heap = unsafe {
     ///     let base = memory.as_mut_ptr().cast();
     ///     let end = talc.claim(base, size_of_val(&memory)).expect("large enough");
@@ -128,7 +130,7 @@ fn gap_span(gap: Gap) -> Span {
     Span::new(gap.base.as_ptr(), gap.end().as_ptr())
 }
 
-/// The part of a claimed range that chunks and gaps tile.
+/// Returns the part of a claimed range that chunks and gaps tile.
 pub(super) fn allocatable(heap: Span) -> Span {
     let first = heap
         .base()
@@ -140,18 +142,18 @@ pub(super) fn allocatable(heap: Span) -> Span {
     })
 }
 
-/// How many gaps one pass over the lists puts into order.
+/// The number of gaps that one pass over the free lists puts into order.
 pub(super) const BATCH: usize = 64;
 
-/// An iterator that selects, in each pass over the lists, the [`BATCH`] lowest gaps that are still
-/// to come.
+/// An iterator over gaps in the order of their addresses. Each pass over the free lists selects the
+/// [`BATCH`] lowest gaps that are still to come.
 pub(super) struct GapsByAddress<'a, B: Binning> {
     free_lists: &'a FreeLists<B>,
-    /// Gaps that begin here are still to come, apart from those in the batch.
+    /// Gaps that begin in this range are still to come, apart from those in the batch.
     rest: Span,
-    /// The lowest gaps, in order. `None` in the end if there are fewer.
+    /// The lowest gaps, in order; filled up with `None` if fewer are left.
     batch: [Option<Gap>; BATCH],
-    /// The first of the batch that is still to come.
+    /// The index of the next gap in the batch.
     next: usize,
 }
 
@@ -168,7 +170,7 @@ impl<B: Binning> GapsByAddress<'_, B> {
                 .batch
                 .partition_point(|it| it.is_some_and(|it| it.base < gap.base));
             if place < BATCH {
-                // The highest of a full batch falls out, for a later pass.
+                // The highest gap of a full batch falls out; a later pass finds it again.
                 self.batch[place..].rotate_right(1);
                 self.batch[place] = Some(gap);
             }

@@ -1,4 +1,4 @@
-//! Memory that is known to be zero, so that nobody clears it again.
+//! Memory that is known to be zero, and so need not be cleared.
 //!
 //! ```text
 //!                base of the top gap     from                       heap end
@@ -7,13 +7,13 @@
 //!      ┄──────────┴────────┴──────────────┴──────────────────┴────────┘
 //! ```
 //!
-//! A source may grant memory that is zero. What is allocated comes from the bottom of a gap, so what
-//! nobody has had yet is at the heap's top. Nothing needs to be noted when it is allocated:
-//! then it is in the top gap no more. Only when the top gap gets larger, by what is freed below
-//! it, is it noted up to where that had been in use. So this costs nothing but in that case, and only
-//! with a source that may [grant zeroed memory](Source::GRANTS_ZEROED).
+//! A source may grant memory that is zero. Allocations come from the bottom of a gap, so memory
+//! that was never allocated lies at the top of its heap. An allocation need not be noted: it takes
+//! memory out of the top gap. Only when freed memory extends the top gap downwards is it noted up
+//! to which address memory had been in use. The cost is limited to that case, and to sources that
+//! may [grant zeroed memory](Source::GRANTS_ZEROED).
 //!
-//! It is known of one heap, that to which such memory was granted last.
+//! One heap is remembered: the one that was granted such memory last.
 
 use core::alloc::Layout;
 use core::ops::Range;
@@ -25,15 +25,15 @@ use super::binning::Binning;
 use super::gap_header::{Gap, GapHeader};
 use super::source::Source;
 
-/// To clear less is not worth a search of its own.
+/// Smaller allocations are cleared completely: that costs less than a look-up.
 const MIN_SIZE: usize = 1024;
 
-/// Where memory is zero.
+/// The memory that is known to be zero.
 pub(super) struct KnownZero {
-    /// In the gap that ends a heap at `end`, all above this and above its header is zero, but for its
-    /// last word.
+    /// In the gap that ends a heap at `end`, all memory above this address and above the gap's
+    /// header is zero, except for the last word.
     from: usize,
-    /// Where that heap ends; zero if there is none.
+    /// The end of that heap; zero if no heap is known.
     end: usize,
 }
 
@@ -42,8 +42,8 @@ impl KnownZero {
         Self { from: 0, end: 0 }
     }
 
-    /// A chunk that ended at `end` was freed, and is now part of the top gap of the heap that ends at
-    /// `heap_end`. There may still be a header above it.
+    /// Notes that a chunk which ended at `end` was freed into the top gap of the heap that ends at
+    /// `heap_end`. A gap's header may still lie above the chunk.
     #[inline]
     pub(super) fn note_freed(&mut self, end: NonNull<u8>, heap_end: NonNull<u8>) {
         if self.end == heap_end.addr().get() {
@@ -51,24 +51,24 @@ impl KnownZero {
         }
     }
 
-    /// A heap that ended at `old_end` ends at `new_end`.
+    /// Notes that a heap which ended at `old_end` now ends at `new_end`.
     #[inline]
     pub(super) fn note_end(&mut self, old_end: NonNull<u8>, new_end: usize) {
         if self.end == old_end.addr().get() {
-            // Of what was added nothing is known.
+            // The added memory may have any contents.
             let is_lower = new_end <= self.end;
             self.end = if is_lower { new_end } else { 0 };
         }
     }
 
-    /// The heap that ended at `end` is gone.
+    /// Forgets the heap that ended at `end`.
     pub(super) fn forget(&mut self, end: NonNull<u8>) {
         if self.end == end.addr().get() {
             self.end = 0;
         }
     }
 
-    /// The part of a gap that is zero.
+    /// Returns the addresses in a gap that are known to be zero.
     fn part_of(&self, gap: Gap) -> Range<usize> {
         if gap.end().addr().get() != self.end {
             return 0..0;
@@ -80,7 +80,7 @@ impl KnownZero {
     }
 }
 
-/// An allocation that shall be zero, and is not yet.
+/// An allocation that has yet to be cleared.
 ///
 /// ```text
 ///     block         + 24                                  + 4008         + 4015
@@ -91,21 +91,21 @@ impl KnownZero {
 ///      a gap had its header here                           and its last word here
 /// ```
 ///
-/// It is to be [cleared](Self::clear), which takes time and so is left for when no lock is held.
-#[must_use = "it is not cleared yet"]
+/// [Clearing](Self::clear) takes time, and so is left to the caller, who may release a lock first.
+#[must_use = "the allocation is not cleared yet"]
 #[derive(Debug)]
 pub struct Uncleared {
     block: NonNull<u8>,
     size: usize,
-    /// The offsets from `block` of bytes that are zero: within the block.
+    /// The offsets from `block`, within the block, of bytes that are zero.
     zeroed: Range<usize>,
 }
 
-// SAFETY: it is memory that nobody else has.
+// SAFETY: the value has exclusive access to the memory of its block.
 unsafe impl Send for Uncleared {}
 
 impl Uncleared {
-    /// `zeroed` are addresses.
+    /// Returns the allocation at `block`. `zeroed` is a range of addresses, of any extent.
     #[inline]
     fn new(block: NonNull<u8>, size: usize, zeroed: Range<usize>) -> Self {
         let offset = |address: usize| address.saturating_sub(block.addr().get()).min(size);
@@ -117,16 +117,16 @@ impl Uncleared {
         }
     }
 
-    /// How many bytes are still to be cleared: those that are not known to be zero, in the
-    /// [diagram](Self) on both sides. O(1).
+    /// Returns the number of bytes that are not known to be zero, on both sides in the
+    /// [diagram](Self). O(1).
     pub fn bytes(&self) -> usize {
         self.size - self.zeroed.len()
     }
 
-    /// Clears the allocation, and returns it. Writes [`bytes`](Self::bytes) bytes.
+    /// Clears the allocation and returns it. Writes [`bytes`](Self::bytes) bytes.
     ///
     /// # Safety
-    /// It has not been freed, and the allocator's memory is still there.
+    /// The allocation has not been freed, and the allocator's memory still exists.
     #[inline]
     pub unsafe fn clear(self) -> NonNull<u8> {
         let Self {
@@ -134,7 +134,7 @@ impl Uncleared {
             size,
             zeroed,
         } = self;
-        // SAFETY: this is all in the block.
+        // SAFETY: `zeroed` lies within the block, so both sides of it do.
         unsafe {
             block.write_bytes(0, zeroed.start);
             let above = block.byte_add(zeroed.end);
@@ -145,18 +145,18 @@ impl Uncleared {
 }
 
 impl<S: Source, B: Binning> Talc<S, B> {
-    /// [Allocates](Talc::allocate) memory that shall be zero. It is returned with what is known about
-    /// which of it already is. `None` as there.
+    /// [Allocates](Talc::allocate) memory that is to be zero, without clearing it. The result says
+    /// which bytes are known to be zero already. Returns `None` as `allocate` does.
     ///
-    /// In constant time, as there: nothing is cleared yet. Only of 1 KiB or more, and of memory
-    /// that the [`Source`] granted as zero, anything is known.
+    /// The cost is that of `allocate`. Bytes are known to be zero only in allocations of 1 KiB or
+    /// more, and only in memory that the [`Source`] granted as zero.
     ///
     /// ```
     /// # use core::alloc::Layout;
     /// # use heap::talc::{DefaultBinning, base::Talc, source::Manual};
     /// # let mut memory = [0xaa_u8; 10_000];
     /// # let mut talc = Talc::<_, DefaultBinning>::new(Manual);
-    /// // SAFETY: nobody else uses `memory` as long as `talc` does.
+    /// // SAFETY: only `talc` uses `memory`, which outlives it.
     /// unsafe {
     ///     talc.claim(memory.as_mut_ptr(), size_of_val(&memory)).expect("large enough");
     ///     let layout = Layout::new::<[u8; 4000]>();
@@ -169,6 +169,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// # Safety
     /// `layout.size()` is not zero.
+    #[doc(alias("calloc", "alloc_zeroed"))]
     #[inline]
     pub unsafe fn allocate_uncleared(&mut self, layout: Layout) -> Option<Uncleared> {
         let size = layout.size();
@@ -176,11 +177,11 @@ impl<S: Source, B: Binning> Talc<S, B> {
             let request = Request::new(layout);
             let gap = self.find_or_acquire(&request, layout)?;
             let zeroed = self.known_zero.part_of(gap);
-            // SAFETY: the request fits in the gap.
+            // SAFETY: the gap was found in its list, and the request fits in it.
             let block = unsafe { self.allocate_from(gap, &request, layout) };
             return Some(Uncleared::new(block, size, zeroed));
         }
-        // SAFETY: the caller's duty.
+        // SAFETY: the size is not zero.
         let block = unsafe { self.allocate(layout) }?;
         Some(Uncleared::new(block, size, 0..0))
     }
@@ -194,8 +195,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///                      ├─ the gap ────────────────────────────────────────────────────────┤
     /// ```
     ///
-    /// It has no advantage over that unless the source's [`GRANTS_ZEROED`](Source::GRANTS_ZEROED) is set.
-    /// It is known of one heap: the last that was claimed or extended so.
+    /// This is `claim`, unless the source sets [`GRANTS_ZEROED`](Source::GRANTS_ZEROED). One heap
+    /// is remembered: the last that was claimed or extended with zeroed memory.
     ///
     /// ```
     /// # use core::alloc::Layout;
@@ -204,7 +205,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// #[derive(Debug)]
     /// struct Zeroed;
-    /// // SAFETY: it does nothing but keep heaps as they are.
+    /// // SAFETY: the source only leaves heaps as they are.
     /// unsafe impl Source for Zeroed {
     ///     const TRACK_HEAP_END: bool = true;
     ///     const GRANTS_ZEROED: bool = true;
@@ -215,13 +216,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///
     /// let mut memory = [0_usize; 4096];
     /// let mut talc = Talc::<_, DefaultBinning>::new(Zeroed);
-    /// // SAFETY: nobody else uses `memory` as long as `talc` does. It is zero.
+    /// // SAFETY: only `talc` uses `memory`, which outlives it. It is zero.
     /// unsafe {
     ///     let base = memory.as_mut_ptr().cast();
     ///     talc.claim_zeroed(base, size_of_val(&memory)).expect("large enough");
     ///     let layout = Layout::new::<[u8; 4000]>();
     ///     let block = talc.allocate_uncleared(layout).expect("there is room");
-    ///     // Where the gap's header was. (With `hardened`, free memory is poison instead.)
+    ///     // The gap's header was there. (With `hardened`, free memory is poisoned instead.)
     ///     let header = 3 * size_of::<usize>();
     ///     assert_eq!(block.bytes(), if cfg!(feature = "hardened") { 4000 } else { header });
     ///     block.clear();
@@ -229,12 +230,12 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// ```
     ///
     /// # Safety
-    /// As there, and the memory is zero.
+    /// As for [`claim`](Talc::claim), and the memory is zero.
     pub unsafe fn claim_zeroed(&mut self, base: *mut u8, size: usize) -> Option<NonNull<u8>> {
-        // SAFETY: the caller's duty.
+        // SAFETY: the caller gives the memory as for `claim`.
         let end = unsafe { self.claim(base, size) }?;
         if grants_zeroed::<S>() {
-            // What was written there is not in the gap, or its header.
+            // The words that `claim` wrote are outside the gap, or in its header.
             self.known_zero = KnownZero {
                 from: base.addr(),
                 end: end.addr().get(),
@@ -243,8 +244,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
         Some(end)
     }
 
-    /// [Extends](Talc::extend) a heap by memory that is zero from `zero_from` up, which is `heap_end` or
-    /// above.
+    /// [Extends](Talc::extend) a heap by memory that is zero from `zero_from` up, which is
+    /// `heap_end` or above.
     ///
     /// ```text
     ///                        heap_end        zero_from                   new_end
@@ -253,12 +254,13 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     ┄──────────────────┴───────────────┴───────────────────────────┘
     /// ```
     ///
-    /// If they are the same, what was known to be zero below `heap_end` still is.
+    /// If both are the same, memory below `heap_end` that was known to be zero still is.
     ///
-    /// It has no advantage over that unless the source's [`GRANTS_ZEROED`](Source::GRANTS_ZEROED) is set.
+    /// This is `extend`, unless the source sets [`GRANTS_ZEROED`](Source::GRANTS_ZEROED).
     ///
     /// # Safety
-    /// As there, and the memory is zero from `zero_from` to the returned end.
+    /// As for [`extend`](Talc::extend), and the memory is zero from `zero_from` to the returned
+    /// end.
     pub unsafe fn extend_zeroed(
         &mut self,
         heap_end: NonNull<u8>,
@@ -272,16 +274,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
         } else {
             zero_from.addr()
         };
-        // SAFETY: the caller's duty.
+        // SAFETY: the caller gives the memory as for `extend`.
         let end = unsafe { self.extend(heap_end, new_end) };
         if grants_zeroed::<S>() && end > heap_end {
-            // SAFETY: the heap ends with the gap that was just made there.
+            // SAFETY: the heap has just been extended by a gap, which ends at `end`.
             let gap = unsafe { Gap::ending_at(end) };
             // SAFETY: the word is below the heap's old end.
             let last_word = unsafe { heap_end.cast::<usize>().sub(1) };
-            // A gap's last word, unless no gap was there, or one as small as a header.
+            // If a gap ended at the old end, its last word is now in the middle of the new gap.
             if last_word.addr().get() >= gap.base.addr().get() + size_of::<GapHeader>() {
-                // SAFETY: the word is in the gap, and does not describe it any more.
+                // SAFETY: the word is in the gap, above its header, and describes nothing any more.
                 unsafe { last_word.write(0) };
             }
             self.known_zero = KnownZero {
@@ -293,7 +295,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 }
 
-/// Whether anything is to be known about memory that is zero. Free memory is poison with `hardened`.
+/// Returns whether memory may be known to be zero: never with `hardened`, which poisons free
+/// memory.
 #[inline]
 pub(super) const fn grants_zeroed<S: Source>() -> bool {
     const {

@@ -1,4 +1,4 @@
-//! Allocation: which free segment, and where in it.
+//! Allocation: the choice of a free segment, and of a base in it.
 
 use super::boundary_tag::TagRef;
 use super::free_lists::{FreeLists, members};
@@ -6,14 +6,16 @@ use super::request::{Request, round_up};
 use super::state::State;
 use super::{AllocPolicy, Arena, Error, Layout, Lock, Result, Source, TagSupply};
 
-/// How many segments that may or may not fit are looked at before the arena imports.
+/// The number of segments that an instant fit probes, none of which is sure to fit, before the
+/// arena imports a span.
 const MAX_PROBES: usize = 16;
 
 impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// Allocates a segment of `size`, and returns its base.
     ///
-    /// The size is rounded up to the quantum, and comes from the front of a free segment. If no
-    /// free segment is found, a span is borrowed from the source.
+    /// The size is rounded up to the quantum. The segment comes from the front of a free segment,
+    /// or of a new span from the source if none fits. Expected O(1) apart from that, with the
+    /// policies `InstantFit` and, mostly, `BestFit`.
     ///
     /// ```text
     ///  before            0x1_0000                                0x1_5000
@@ -34,9 +36,10 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::AllocZeroSize`], [`Error::SizeOverflow`], [`Error::AllocatorError`], and if there is
-    /// no room, the source's error, [`Error::LimitReached`], or, without a source,
-    /// [`Error::Empty`].
+    /// [`Error::AllocZeroSize`], [`Error::SizeOverflow`], [`Error::AllocatorError`]. If no segment
+    /// fits: [`Error::Empty`] without a source, otherwise the source's error or
+    /// [`Error::LimitReached`].
+    #[doc(alias("vmem_alloc", "malloc"))]
     #[inline]
     pub fn alloc(&self, size: usize, policy: AllocPolicy) -> Result<usize> {
         match policy {
@@ -46,7 +49,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         }
     }
 
-    /// The common case: there is a segment, and what it takes to divide it is in hand.
+    /// Allocates on the fast path: a segment is found, and the tags to divide it are cached.
     fn alloc_fast(
         &self,
         policy: AllocPolicy,
@@ -55,25 +58,27 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     ) -> Result<usize> {
         let space = round_up(size, self.quantum)?;
         let mut state = self.lock();
-        if state.is_ready()
-            && let Some((list, segment)) = find(&state.free_lists, space)
-        {
-            let base = segment.start.get();
-            state.carve_front(segment, list, space);
-            return Ok(base);
+        if state.is_ready() {
+            if let Some((list, segment)) = find(&state.free_lists, space) {
+                let base = segment.start.get();
+                state.carve_front(segment, list, space);
+                return Ok(base);
+            }
         }
         drop(state);
         self.alloc_slow(policy, size)
     }
 
+    /// Allocates on the slow path: may refill tags, import a span and call the reclaim hook.
     #[inline(never)]
     fn alloc_slow(&self, policy: AllocPolicy, size: usize) -> Result<usize> {
         self.allocate(&Request::plain(size, self.quantum)?, policy)
     }
 
-    /// Allocates a segment that satisfies `layout`, and returns its base. Of a free segment it
-    /// takes the lowest place that does, with `NextFit` at or above where that goes on; what is
-    /// left on either side stays free.
+    /// Allocates a segment that satisfies `layout`, and returns its base.
+    ///
+    /// In a free segment the lowest base that satisfies the layout is taken; with `NextFit`, the
+    /// lowest at or above the cursor. Parts on either side stay free.
     ///
     /// ```text
     ///  before                0x1_1000                                                0x1_8000
@@ -95,20 +100,21 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// ```
     ///
     /// # Errors
-    /// As [`alloc`](Self::alloc), and [`Error::Unsatisfiable`] if no address satisfies the layout in
-    /// an arena of this quantum.
+    /// Those of [`alloc`](Self::alloc), and [`Error::Unsatisfiable`] if no address satisfies the
+    /// layout in an arena of this quantum.
+    #[doc(alias = "vmem_xalloc")]
     pub fn xalloc(&self, layout: Layout, policy: AllocPolicy) -> Result<usize> {
         self.allocate(&Request::new(&layout, self.quantum)?, policy)
     }
 
-    /// Allocates exactly the range of `size` at `base`, rounded up to the quantum. Never imports.
+    /// Allocates the range of `size`, rounded up to the quantum, at exactly `base`. Never imports.
     /// O(log spans + segments of the span).
     ///
     /// ```text
     ///                             0x1_0000                0x1_3000        0x1_5000
-    ///  there is                   │ free                  │ allocated     │
-    ///  (0x1_1000, 0x1000)                  ├──────┤  it is allocated
-    ///  (0x1_2000, 0x2000)                          ├──────────────┤  Occupied
+    ///  before                     │ free                  │ allocated     │
+    ///  (0x1_1000, 0x1000)                  ├──────┤  is allocated
+    ///  (0x1_2000, 0x2000)                          ├──────────────┤  fails: Occupied
     /// ```
     ///
     /// ```
@@ -130,7 +136,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// [`Error::AllocatorError`].
     pub fn xalloc_at(&self, base: usize, size: usize) -> Result<()> {
         let space = round_up(size, self.quantum)?;
-        if !base.is_multiple_of(self.quantum) {
+        if base % self.quantum != 0 {
             return Err(Error::UnalignedBase {
                 base,
                 quantum: self.quantum,
@@ -157,7 +163,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         }
     }
 
-    /// Tries again if the reclaim hook says that it has freed something.
+    /// Tries once more if the reclaim hook returns that it has freed something.
     #[cold]
     fn allocate_after_reclaim(
         &self,
@@ -193,7 +199,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         }
     }
 
-    /// Allocates from a new span of the source, or, if there is none to be had, from whatever fits.
+    /// Allocates from a newly imported span. If the import fails, probes all free segments.
     #[cold]
     fn allocate_by_import(
         &self,
@@ -221,14 +227,15 @@ impl State {
     fn allocate(&mut self, segment: TagRef, base: usize, request: &Request, policy: AllocPolicy) {
         let tag = self.carve(segment, base, request.rounded_size);
         if policy == AllocPolicy::NextFit {
-            // Past the last address, this is the lowest again.
+            // It wraps to 0 after the last address.
             self.cursor.address = base.wrapping_add(request.rounded_size);
             self.cursor.near = Some(tag);
         }
     }
 
-    /// A free segment into which the request fits, and where. Among segments that may or may not
-    /// fit, `probes` limits how many are looked at.
+    /// Returns a free segment into which the request fits, and the base there.
+    ///
+    /// An instant fit probes at most `probes` segments that are not sure to fit.
     #[inline]
     fn search(
         &self,
@@ -252,7 +259,7 @@ impl State {
         {
             return position(request, segment);
         }
-        // From here on, no list at or above `sure` has members.
+        // No list at or above `sure` has members, so the lists below it are probed.
         let mut probes = probes;
         for (_, first) in self
             .free_lists
@@ -270,7 +277,7 @@ impl State {
     }
 
     fn best_fit(&self, request: &Request) -> Option<(TagRef, usize)> {
-        // All members of a list are smaller than those of the next.
+        // All members of a list are smaller than those of the next list.
         self.free_lists
             .nonempty_lists_from(self.free_lists.list_of(request.rounded_size))
             .find_map(|(list, first)| {
@@ -285,14 +292,14 @@ impl State {
     }
 
     fn next_fit(&self, request: &Request) -> Option<(TagRef, usize)> {
-        // Spare the walk if nothing is large enough.
+        // If no segment is large enough, the walk is not needed.
         self.free_lists
             .first_nonempty_from(self.free_lists.list_of(request.rounded_size))?;
         let position_if_free = |segment: TagRef, request: &Request| {
             let free = segment.is_free();
             free.then(|| position(request, segment)).flatten()
         };
-        // From the cursor on, once around, and last what lies below it in its segment.
+        // Begin at the cursor and go around once. The part of its segment below it comes last.
         let start = self.segment_at_cursor()?;
         let here = if start.contains(self.cursor.address) {
             request.above(self.cursor.address)
@@ -314,7 +321,7 @@ impl State {
         }
     }
 
-    /// The segment that contains the cursor's address, or else the next one, or the first.
+    /// Returns the segment at the cursor's address, else the next one, else the first.
     fn segment_at_cursor(&self) -> Option<TagRef> {
         let address = self.cursor.address;
         if let Some(mut segment) = self.cursor.near {
@@ -334,7 +341,7 @@ impl State {
         })
     }
 
-    /// The next segment in address order; after the last one, the first.
+    /// Returns the next segment in address order; after the last one, the first.
     fn segment_after(&self, segment: TagRef) -> Option<TagRef> {
         let above = segment.above();
         if !above.is_span() {
@@ -344,17 +351,25 @@ impl State {
         Some(span.or_else(|| self.spans.at_or_above(0))?.above())
     }
 
-    /// The segment that contains `address`.
+    /// Returns the segment that contains `address`. O(log spans + segments of the span).
+    ///
+    /// The search ends even in damaged tags, as long as their links lead to tags: fault handlers use
+    /// it too.
     pub(super) fn segment_containing(&self, address: usize) -> Option<TagRef> {
         let mut segment = self.spans.containing(address)?.above();
         while segment.last.get() < address {
-            segment = segment.above();
+            let above = segment.above();
+            // The next segment lies above. If not, the links may form a cycle.
+            if above.start.get() <= segment.last.get() {
+                return None;
+            }
+            segment = above;
         }
-        Some(segment)
+        segment.contains(address).then_some(segment)
     }
 }
 
-/// A free segment and where in it the request fits, if it does.
+/// Returns a free segment with the base at which the request fits, if it fits.
 #[inline]
 fn position(request: &Request, segment: TagRef) -> Option<(TagRef, usize)> {
     let base = request.position(segment.start.get(), segment.last.get())?;

@@ -1,23 +1,23 @@
-//! What can go wrong in an arena, with the values a person needs to act on it.
+//! The errors of an arena, with the values to act on.
 
 use core::fmt;
 
 /// [`core::result::Result`] with [`Error`] as the error type.
 pub type Result<T> = core::result::Result<T, Error>;
 
-/// An error returned by an arena or by a [`Source`](super::Source).
+/// An error of an arena or of a [`Source`](super::Source).
 ///
-/// After an error the arena is as it was before the call. Sizes and addresses are in the unit of
+/// After an error the arena is in the state before the call. Sizes and addresses are in the unit of
 /// the arena.
 ///
-/// Spans that an arena of quantum 0x1000 refuses:
+/// The picture shows spans that an arena of quantum 0x1000 refuses:
 ///
 /// ```text
 ///                        0x1_0000                                0x1_5000
-///  there is              │ a span                                │
+///  existing span         │                                       │
 ///  OverlappingSpan                                       ├──────────────┤   (0x1_4000, 0x2000)
 ///  UnalignedSpan     ├──────┤                                    (0xf800, 0x1000)
-///  WrappingSpan      the last page and one more, which would be page 0
+///  WrappingSpan      the last page of the address space, and page 0 after it
 /// ```
 ///
 /// ```
@@ -42,30 +42,30 @@ pub enum Error {
         /// The quantum given.
         quantum: usize,
     },
-    /// The tag supply had no boundary tag left for this operation.
+    /// The tag supply has no boundary tag left for this operation.
     AllocatorError,
     /// Neither the arena nor its source has room for the request.
     Empty {
-        /// The size asked for; of a segment that was to grow, how much was missing.
+        /// The requested size; when a segment was to grow, the missing size.
         size: usize,
     },
-    /// No allocated segment starts here: it never did, or it was freed already.
+    /// No allocated segment starts at this base. It never did, or it is freed already.
     NoSuchAllocation {
-        /// The base given.
+        /// The base that was passed.
         base: usize,
     },
-    /// The segment has another size than the caller says.
+    /// The segment does not have the size that the caller passed.
     WrongSize {
         /// The base of the segment.
         base: usize,
-        /// The size that the segment has, a multiple of the quantum.
+        /// The size of the segment, a multiple of the quantum.
         expected: usize,
-        /// The size that the caller gave, before it is rounded up.
+        /// The size that was passed, not rounded up.
         found: usize,
     },
     /// The arena has no source to import from.
     NoSource,
-    /// The span would reach past the last address.
+    /// The span would reach beyond the last address.
     WrappingSpan {
         /// The base of the span.
         base: usize,
@@ -81,58 +81,60 @@ pub enum Error {
         /// The arena's quantum.
         quantum: usize,
     },
-    /// The span shares addresses with one that the arena already has.
+    /// The span overlaps a span of the arena.
     OverlappingSpan {
         /// The base of the span.
         base: usize,
         /// Its length.
         len: usize,
-        /// The base of the span that was there first.
+        /// The base of the existing span.
         other: usize,
     },
-    /// The address asked for is not a multiple of the quantum.
+    /// The requested base is not a multiple of the quantum.
     UnalignedBase {
-        /// The address given.
+        /// The base that was passed.
         base: usize,
         /// The arena's quantum.
         quantum: usize,
     },
-    /// A size of zero was asked for.
+    /// The requested size is zero.
     AllocZeroSize,
-    /// The size, rounded up to the quantum, is more than the address space, or from the base given
-    /// reaches past its end, or makes more of all spans together than a number can say.
+    /// A computation with the size overflows: the size rounded up to the quantum, the end of the
+    /// range, or the total size of all spans.
     SizeOverflow {
-        /// The size given.
+        /// The size that was passed.
         size: usize,
     },
-    /// No address at all satisfies the layout in an arena of this quantum: for example its phase
-    /// is no multiple of the quantum, or its bounds are closer together than its size.
+    /// No address satisfies the layout in an arena of this quantum.
+    ///
+    /// For example, the phase is no multiple of the quantum, or the range from `min` to `max` is
+    /// smaller than the size.
     Unsatisfiable {
-        /// The size asked for.
+        /// The requested size.
         size: usize,
     },
-    /// The range asked for is not entirely free.
+    /// The requested range is not entirely free.
     Occupied {
-        /// The first address of the range; of a segment that was to grow, the range above it.
+        /// The first address of the range. When a segment was to grow, this is the range above it.
         base: usize,
         /// Its size, rounded up to the quantum.
         size: usize,
     },
-    /// The arena would hold more than its limit.
+    /// The spans of the arena would exceed its [limit](super::Arena::with_limit).
     LimitReached {
         /// The limit.
         limit: usize,
-        /// What the arena would have held, with what it is borrowing or giving back just now.
+        /// The total size of all spans after the operation, with imports and releases in progress.
         total: usize,
     },
-    /// Another operation on this segment, or at the end of its span, is under way.
+    /// Another operation on this segment, or at the end of its span, is in progress.
     Busy {
         /// The base of the segment.
         base: usize,
     },
-    /// The source cannot do this.
+    /// The source does not implement this operation.
     NotSupported,
-    /// An error of the source's own.
+    /// An error specific to the source.
     Other(&'static str),
 }
 
@@ -185,7 +187,7 @@ impl fmt::Display for Error {
                 write!(f, "a total of {total:#x} is above the limit {limit:#x}")
             }
             Self::Busy { base } => {
-                write!(f, "another operation on {base:#x} is under way")
+                write!(f, "another operation on {base:#x} is in progress")
             }
             Self::NotSupported => f.write_str("not supported by the source"),
             Self::Other(reason) => f.write_str(reason),

@@ -1,8 +1,8 @@
-//! The lock of an arena: a trait, and implementations of it.
+//! The lock of an arena: a trait and its implementations.
 
 use lock_api::{Mutex, MutexGuard, RawMutex};
 
-/// A lock without data, held by an arena for the short time in which it changes its structures.
+/// A lock without data, which an arena holds for a short time while it accesses its structures.
 ///
 /// ```text
 ///  one thread     lock() ─▶ guard ════════════════ drop
@@ -11,11 +11,12 @@ use lock_api::{Mutex, MutexGuard, RawMutex};
 /// ```
 ///
 /// # Safety
-/// Until the guard is dropped, no other call of `lock` on the same value returns and no call of
-/// `try_lock` returns a guard. Releasing it makes what was written under it visible to whoever
-/// acquires it next.
+/// * Mutual exclusion: until the guard is dropped, no other call of `lock` on the same value
+///   returns, and no call of `try_lock` returns a guard.
+/// * Ordering: releasing the lock makes all writes under it visible to the next thread that
+///   acquires it.
 pub unsafe trait Lock: Default {
-    /// Keeps the lock held until it is dropped.
+    /// A guard that holds the lock until it is dropped.
     type Guard<'a>
     where
         Self: 'a;
@@ -23,15 +24,15 @@ pub unsafe trait Lock: Default {
     /// Waits until the lock is free, and acquires it.
     fn lock(&self) -> Self::Guard<'_>;
 
-    /// Acquires the lock if that is possible without waiting.
+    /// Acquires the lock without waiting, or returns `None`.
     ///
-    /// A lock that cannot tell says `None`, as the default does.
+    /// A lock without this ability always returns `None`, as the default does.
     fn try_lock(&self) -> Option<Self::Guard<'_>> {
         None
     }
 }
 
-/// A [`Lock`] made of any raw mutex of [`lock_api`].
+/// A [`Lock`] that uses a raw mutex of the crate [`lock_api`].
 ///
 /// ```
 /// use heap::vmem::{Lock, LockApi};
@@ -45,7 +46,7 @@ pub unsafe trait Lock: Default {
 pub struct LockApi<R>(Mutex<R, ()>);
 
 impl<R: RawMutex> LockApi<R> {
-    /// A lock that is free.
+    /// Creates an unlocked lock.
     pub const fn new() -> Self {
         Self(Mutex::new(()))
     }
@@ -57,7 +58,7 @@ impl<R: RawMutex> Default for LockApi<R> {
     }
 }
 
-// SAFETY: `RawMutex` promises mutual exclusion with acquire and release ordering.
+// SAFETY: `RawMutex` guarantees mutual exclusion, with acquire and release ordering.
 unsafe impl<R: RawMutex> Lock for LockApi<R> {
     type Guard<'a>
         = MutexGuard<'a, R, ()>
@@ -74,7 +75,7 @@ unsafe impl<R: RawMutex> Lock for LockApi<R> {
 }
 
 #[cfg(feature = "spin")]
-// SAFETY: a spin mutex excludes, with acquire and release ordering.
+// SAFETY: `spin::Mutex` guarantees mutual exclusion, with acquire and release ordering.
 unsafe impl Lock for spin::Mutex<()> {
     type Guard<'a> = spin::MutexGuard<'a, ()>;
 
@@ -88,8 +89,8 @@ unsafe impl Lock for spin::Mutex<()> {
 }
 
 #[cfg(any(test, feature = "std"))]
-// SAFETY: a `std` mutex excludes, with acquire and release ordering. No data is behind it that a
-// panic could leave half-written, so poison is of no concern.
+// SAFETY: `std::sync::Mutex` guarantees mutual exclusion, with acquire and release ordering. Poison
+// is ignored: the mutex protects no data that a panic could leave half-written.
 unsafe impl Lock for std::sync::Mutex<()> {
     type Guard<'a> = std::sync::MutexGuard<'a, ()>;
 
@@ -111,7 +112,7 @@ unsafe impl Lock for std::sync::Mutex<()> {
 mod tests {
     use super::*;
 
-    fn excludes<L: Lock>() {
+    fn assert_mutual_exclusion<L: Lock>() {
         let lock = L::default();
         let guard = lock.lock();
         assert!(lock.try_lock().is_none());
@@ -121,15 +122,15 @@ mod tests {
     }
 
     #[test]
-    fn every_lock_excludes_until_its_guard_is_dropped() {
-        excludes::<LockApi<spin::Mutex<()>>>();
-        excludes::<std::sync::Mutex<()>>();
+    fn every_lock_is_exclusive_until_its_guard_is_dropped() {
+        assert_mutual_exclusion::<LockApi<spin::Mutex<()>>>();
+        assert_mutual_exclusion::<std::sync::Mutex<()>>();
         #[cfg(feature = "spin")]
-        excludes::<spin::Mutex<()>>();
+        assert_mutual_exclusion::<spin::Mutex<()>>();
     }
 
     #[test]
-    fn a_standard_lock_works_after_a_panic() {
+    fn a_poisoned_standard_mutex_still_locks() {
         let lock = std::sync::Mutex::new(());
         let panicked = std::panic::catch_unwind(|| {
             let _guard = Lock::lock(&lock);

@@ -1,11 +1,12 @@
-//! Boundary tags, which describe the spans of an arena and the segments in them.
+//! Boundary tags: each describes one span of an arena, or one segment in a span.
 //!
 //! ```text
-//!  address order: a ring through each span and its segments       left, right
+//!  prev, next: the address order, a ring                   left, right: a second structure
 //!
-//!    ┌─▶ span ◀─▶ free ◀─▶ allocated ◀─▶ free ◀─┐               span: in the tree of spans
-//!    └──────────────────────────────────────────┘               free: in a free list
-//!        [0,99]   [0,9]     [10,59]     [60,99]                  allocated: in a bucket (right)
+//!    ┌─▶ span ◀─▶ free ◀─▶ allocated ◀─▶ free ◀─┐          span: the tree of spans
+//!    └──────────────────────────────────────────┘          free segment: its free list
+//!        [0,99]   [0,9]     [10,59]     [60,99]            allocated segment: its hash
+//!                                                          bucket (right only)
 //! ```
 
 use core::cell::Cell;
@@ -13,10 +14,10 @@ use core::fmt;
 use core::ops::Deref;
 use core::ptr::NonNull;
 
-/// A boundary tag.
+/// A boundary tag: the description of a span or a segment.
 ///
-/// The type is public so that a tag supply knows its size and alignment; what is in it concerns the
-/// arena alone. On 64-bit machines it is 64 bytes, aligned to as many:
+/// The type is public because a [`TagSupply`](super::TagSupply) needs its size and alignment. Its
+/// fields belong to the arena. On 64-bit machines a tag has 64 bytes, one cache line:
 ///
 /// ```text
 ///  0       8       16      24      32      40      48      56     57     58      64
@@ -33,23 +34,27 @@ use core::ptr::NonNull;
 /// #[cfg(target_pointer_width = "64")]
 /// assert_eq!((size_of::<BoundaryTag>(), align_of::<BoundaryTag>()), (64, 64));
 /// ```
+#[doc(alias("vmem_seg_t", "vmem_seg"))]
 #[repr(C)]
 #[cfg_attr(target_pointer_width = "64", repr(align(64)))]
 pub struct BoundaryTag {
     /// The first address.
     pub(super) start: Cell<usize>,
-    /// The last address, so that a range may end where the address space ends. At least `start`.
+    /// The last address, at least `start`. Inclusive, so that a range can end at `usize::MAX`.
     pub(super) last: Cell<usize>,
-    /// The neighbour below; for a span, its last segment. A ring: the tag itself to begin with.
+    /// The neighbour below; of a span, its last segment. A new tag is a ring by itself.
     pub(super) prev: Cell<TagRef>,
-    /// The neighbour above; for a span, its first segment.
+    /// The neighbour above; of a span, its first segment.
     pub(super) next: Cell<TagRef>,
+    /// The left child in the tree of spans, or the previous member of a free list.
     pub(super) left: Cell<Option<TagRef>>,
+    /// The right child, or the next member of a free list, a hash bucket or the tag cache.
     pub(super) right: Cell<Option<TagRef>>,
-    /// Links in the queue of idle spans: see there.
+    /// A link in the queue of idle spans: see `idle_spans.rs`.
     pub(super) idle: Cell<Option<TagRef>>,
     pub(super) kind: Cell<Kind>,
-    /// The source is being called about the end of this span, or of the span of this segment.
+    /// Whether a call to the source about the end of this span is in progress. Also set on the
+    /// segment that such a call extends.
     pub(super) busy: Cell<bool>,
 }
 
@@ -66,19 +71,20 @@ pub(super) enum Kind {
     Allocated,
 }
 
-/// A boundary tag that belongs to an arena.
+/// A reference to a boundary tag that belongs to an arena.
 ///
-/// It derefs to the tag, whose fields are cells: lists, trees and callers may all hold the same tag,
-/// and nobody ever has a `&mut` to it.
+/// It dereferences to the tag. All fields are cells, and no `&mut` to a tag exists, so lists, trees
+/// and callers may hold the same tag at once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TagRef(NonNull<BoundaryTag>);
 
 impl TagRef {
-    /// Makes a tag of raw memory.
+    /// Initialises a tag in raw memory.
     ///
     /// # Safety
-    /// The memory comes from the arena's tag supply. The value and its copies are not used after
-    /// the memory has been given back, and only under the arena's lock.
+    /// * The memory comes from the arena's tag supply, and no other code uses it.
+    /// * The result and its copies are used only under the arena's lock, and not after the memory
+    ///   has been returned to the supply.
     pub(super) unsafe fn new(memory: NonNull<BoundaryTag>) -> Self {
         let tag = BoundaryTag {
             start: Cell::new(0),
@@ -91,17 +97,18 @@ impl TagRef {
             kind: Cell::new(Kind::Free),
             busy: Cell::new(false),
         };
-        // SAFETY: a supply's memory is valid, aligned, and ours alone.
+        // SAFETY: a tag supply returns memory that is valid for writes and aligned, and the caller
+        // passes it on unshared.
         unsafe { memory.write(tag) };
         Self(memory)
     }
 
-    /// The memory, to be given back to the supply.
+    /// Returns the memory of the tag, for its return to the supply.
     pub(super) fn into_memory(self) -> NonNull<BoundaryTag> {
         self.0
     }
 
-    /// Describes the range from `start` to `last`, inclusive.
+    /// Makes the tag describe the range from `start` to `last`, inclusive.
     pub(super) fn set(self, kind: Kind, start: usize, last: usize) {
         debug_assert!(start <= last);
         self.start.set(start);
@@ -110,18 +117,18 @@ impl TagRef {
         self.busy.set(false);
     }
 
-    /// The size. It always fits: no span is as large as the whole address space.
+    /// Returns the size. It cannot overflow, because no span is as large as the address space.
     pub(super) fn size(self) -> usize {
         self.last.get() - self.start.get() + 1
     }
 
-    /// The neighbour below: a segment, or the span.
+    /// Returns the neighbour below: a segment, or the span.
     #[inline]
     pub(super) fn below(self) -> TagRef {
         self.prev.get()
     }
 
-    /// The neighbour above: a segment, or the span.
+    /// Returns the neighbour above: a segment, or the span.
     #[inline]
     pub(super) fn above(self) -> TagRef {
         self.next.get()
@@ -154,9 +161,9 @@ impl Deref for TagRef {
     fn deref(&self) -> &BoundaryTag {
         #[cfg(test)]
         super::cost_tests::count_probe();
-        // SAFETY: `new` was promised that the memory is valid for as long as the tag is used, and
-        // that the arena's lock keeps other threads away. It has been initialised, and is only
-        // changed through cells.
+        // SAFETY: `new` initialised the memory. By its contract the memory is valid while the
+        // reference is used, and the arena's lock excludes other threads. All changes go through
+        // cells.
         unsafe { self.0.as_ref() }
     }
 }

@@ -1,4 +1,4 @@
-//! The walk over all structures of an arena that finds what is wrong with them.
+//! The check of an arena: a walk over all its structures that finds corruption.
 
 use core::fmt;
 
@@ -8,16 +8,16 @@ use super::span_tree;
 use super::state::{State, is_idle};
 use super::{Arena, Lock, TagSupply};
 
-/// A broken invariant: which one, and where. [`Arena::check`] finds it.
+/// A broken invariant of an arena, found by [`Arena::check`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Corruption {
-    /// The rule that does not hold.
+    /// The broken rule.
     pub rule: Rule,
-    /// The base of the span or segment for which it does not; 0 for the arena as a whole.
+    /// The base of the span or segment that breaks the rule; 0 for the arena as a whole.
     pub address: usize,
 }
 
-/// What always holds in an arena while it is not locked.
+/// An invariant of an arena, which holds whenever the arena is not locked.
 ///
 /// ```text
 ///  SpanTree, SpansDisjoint            in a tree
@@ -25,34 +25,34 @@ pub struct Corruption {
 ///  Coalesced, Alignment         └───────────────────────────────────────────────┘
 ///  FreeLists, FreeBitmap                          in a list                in a list
 ///  Index                                                  in a bucket
-///  IdleSpans                     queue of the borrowed spans that are one free segment
-///  Counters, Cursor              total, allocated, borrowed; where NextFit goes on
+///  IdleSpans                     queue of the borrowed spans that are entirely free
+///  Counters, Cursor              total, allocated, borrowed; position of NextFit
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Rule {
-    /// The tree of spans is ordered by base, and a heap by priority.
+    /// The tree of spans is ordered by base, and is a heap by priority.
     SpanTree,
     /// Spans do not overlap.
     SpansDisjoint,
     /// Spans and segments begin and end at multiples of the quantum.
     Alignment,
-    /// The segments of a span follow each other without gap and fill it.
+    /// The segments of a span follow each other without a gap, and fill the span.
     SegmentsFillSpan,
-    /// Neighbours know each other.
+    /// The links between neighbours agree in both directions.
     Ring,
-    /// Two free segments are never neighbours.
+    /// No two free segments are neighbours.
     Coalesced,
-    /// Each free segment is in the list for its size, and nothing else is there.
+    /// The free list for a size class contains exactly the free segments of that class.
     FreeLists,
-    /// The bit maps say which free lists have members.
+    /// The bitmap marks exactly the nonempty free lists.
     FreeBitmap,
-    /// Each allocated segment is in the index, in the bucket for its base, and nothing else is.
+    /// The hash table contains exactly the allocated segments, each in the bucket for its base.
     Index,
-    /// Each borrowed span that is entirely free is in the queue of such spans, and no other is.
+    /// The queue of idle spans contains exactly the borrowed spans that are entirely free.
     IdleSpans,
     /// The counters agree with the segments.
     Counters,
-    /// The cursor is near a segment of the arena.
+    /// The cursor of `NextFit` refers to a segment of the arena.
     Cursor,
 }
 
@@ -61,16 +61,16 @@ impl fmt::Display for Corruption {
         let rule = match self.rule {
             Rule::SpanTree => "the tree of spans is out of order",
             Rule::SpansDisjoint => "spans overlap",
-            Rule::Alignment => "not aligned to the quantum",
+            Rule::Alignment => "a segment is not aligned to the quantum",
             Rule::SegmentsFillSpan => "the segments do not fill the span",
-            Rule::Ring => "neighbours do not know each other",
-            Rule::Coalesced => "free neighbours have not merged",
-            Rule::FreeLists => "a free segment is not where it belongs",
-            Rule::FreeBitmap => "the bit maps of the free lists are wrong",
-            Rule::Index => "an allocated segment is not where it belongs",
-            Rule::IdleSpans => "a free borrowed span is not where it belongs",
+            Rule::Ring => "the links between neighbours disagree",
+            Rule::Coalesced => "two free neighbours have not coalesced",
+            Rule::FreeLists => "a free list is wrong",
+            Rule::FreeBitmap => "the bitmap of the free lists is wrong",
+            Rule::Index => "the hash table of allocated segments is wrong",
+            Rule::IdleSpans => "the queue of idle spans is wrong",
             Rule::Counters => "a counter is wrong",
-            Rule::Cursor => "the cursor is lost",
+            Rule::Cursor => "the cursor refers to no segment",
         };
         write!(f, "{rule}, at {:#x}", self.address)
     }
@@ -81,8 +81,8 @@ impl core::error::Error for Corruption {}
 type Checked = core::result::Result<(), Corruption>;
 
 impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
-    /// Walks over everything, with the arena locked, and returns the first rule that is broken.
-    /// Expected O(segments + spans · log spans).
+    /// Checks all structures of the arena, and returns the first broken rule. Holds the lock for
+    /// expected O(segments + spans · log spans).
     ///
     /// ```
     /// # use heap::vmem::*;
@@ -96,13 +96,13 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     /// ```
     ///
     /// # Errors
-    /// The rule, and the address.
+    /// The broken rule, and the address.
     pub fn check(&self) -> Checked {
         self.lock().check(self.quantum)
     }
 }
 
-/// What the walk in address order found.
+/// The totals of the walk in address order.
 #[derive(Default)]
 struct Totals {
     total: usize,
@@ -134,7 +134,7 @@ impl State {
             require(disjoint, Rule::SpansDisjoint, start)?;
             self.check_span(span, quantum, &mut totals)?;
             previous = Some(span);
-            // Not from its end, which may be wrong.
+            // Not from the end of the span, which may be wrong.
             next = start
                 .checked_add(1)
                 .and_then(|above| self.spans.at_or_above(above));
@@ -144,7 +144,7 @@ impl State {
         let mut idle_spans = 0;
         for span in self.idle.iter() {
             idle_spans += 1;
-            // More than there are would be a circle.
+            // A longer queue would be a cycle.
             let right = is_idle(span.above()) && idle_spans <= totals.idle_spans;
             require(right, Rule::IdleSpans, span.start.get())?;
         }
@@ -171,8 +171,7 @@ impl State {
             require(!segment.is_span(), Rule::Ring, start)?;
             let follows = expected == Some(start) && start <= last;
             require(follows, Rule::SegmentsFillSpan, start)?;
-            let aligned =
-                start.is_multiple_of(quantum) && last.wrapping_add(1).is_multiple_of(quantum);
+            let aligned = start % quantum == 0 && last.wrapping_add(1) % quantum == 0;
             require(aligned, Rule::Alignment, start)?;
             let merged = !(segment.is_free() && below.is_free());
             require(merged, Rule::Coalesced, start)?;
@@ -233,7 +232,7 @@ impl State {
     }
 }
 
-/// Checks that a tree is a heap, with bases from `low` to `high`, inclusive.
+/// Checks that a tree is ordered and a heap, with bases from `low` to `high`, inclusive.
 fn check_tree(tree: Option<TagRef>, low: usize, high: usize) -> Checked {
     let Some(top) = tree else { return Ok(()) };
     let base = top.start.get();
@@ -243,7 +242,7 @@ fn check_tree(tree: Option<TagRef>, low: usize, high: usize) -> Checked {
         .all(|child| span_tree::priority(child) <= span_tree::priority(top));
     require(top.is_span() && heap, Rule::SpanTree, base)?;
     require(low <= base && base <= high, Rule::SpanTree, base)?;
-    // A span at 0 has nothing below it, one at the last address nothing above.
+    // A span at 0 has no left child, and one at the last address no right child.
     match base.checked_sub(1) {
         Some(high) => check_tree(top.left.get(), low, high)?,
         None => require(top.left.get().is_none(), Rule::SpanTree, base)?,
@@ -262,7 +261,7 @@ mod tests {
     type Lock = LockApi<spin::Mutex<()>>;
     type Pool = TagPool<Lock, NoPages, 256>;
 
-    /// Lends from 0x10000 on, once.
+    /// A source that lends the range at 0x10000 once.
     struct Lender;
 
     impl Source for Lender {
@@ -275,10 +274,12 @@ mod tests {
         }
     }
 
-    /// Breaks an arena with three spans, 0x1000 (two free segments, two allocated), 0x8000 (full)
-    /// and 0x10000 (borrowed, free), and expects that rule to be reported.
+    /// Damages an arena, and expects `check` to report `rule`.
+    ///
+    /// The arena has three spans: 0x1000 with free and allocated segments, 0x8000 fully allocated,
+    /// and 0x10000 borrowed and free.
     #[track_caller]
-    fn finds(rule: Rule, damage: impl FnOnce(&mut State)) {
+    fn assert_reports(rule: Rule, damage: impl FnOnce(&mut State)) {
         let pool = Pool::new(Lock::new(), NoPages);
         let arena = Arena::<_, Lock>::create("damaged", 0x10, Some(&Lender), &pool).unwrap();
         arena.add_span(0x1000, 0x100).unwrap();
@@ -294,7 +295,7 @@ mod tests {
         damage(&mut arena.lock());
         let found = arena.check().unwrap_err();
         assert_eq!(found.rule, rule, "{found}");
-        // What is damaged cannot be taken apart.
+        // A damaged arena cannot be dropped.
         core::mem::forget(arena);
         core::mem::forget(pool);
     }
@@ -303,9 +304,51 @@ mod tests {
         state.segment_containing(address).unwrap()
     }
 
+    /// In a full span, and in a tree in which spans lie on both sides of the root.
     #[test]
-    fn a_span_out_of_order_is_found() {
-        finds(Rule::SpanTree, |state| {
+    fn a_look_up_ends_although_links_lead_in_circles() {
+        let pool = Pool::new(Lock::new(), NoPages);
+        let arena = Arena::<_, Lock>::create("circles", 0x10, None, &pool).unwrap();
+        for span in 1..16 {
+            arena.add_span(0x1000 * span, 0x40).unwrap();
+            for segment in 0..4 {
+                let base = 0x1000 * span + 0x10 * segment;
+                arena.xalloc_at(base, 0x10).unwrap();
+            }
+        }
+        let low = at(&arena.lock(), 0x1010);
+        let high = low.above();
+        low.next.set(low);
+        assert!(arena.segment_of(0x1010).is_some());
+        assert_eq!(arena.segment_of(0x1020), None);
+        low.next.set(high);
+        high.next.set(low);
+        assert_eq!(arena.segment_of(0x1030), None);
+
+        let root = arena.lock().spans.root().unwrap();
+        let (left, right) = (root.left.get().unwrap(), root.right.get().unwrap());
+        for circle in [root, left, right] {
+            for span in [root, left, right] {
+                let links = (span.left.get(), span.right.get());
+                span.left.set(Some(circle));
+                span.right.set(Some(circle));
+                for address in (0..0x1_1000).step_by(0x10) {
+                    let found = arena.segment_of(address);
+                    let is_right = found.is_none_or(|it| (it.base..=it.last).contains(&address));
+                    assert!(is_right, "{address:#x} in {found:?}");
+                }
+                span.left.set(links.0);
+                span.right.set(links.1);
+            }
+        }
+        // What is damaged cannot be taken apart.
+        core::mem::forget(arena);
+        core::mem::forget(pool);
+    }
+
+    #[test]
+    fn a_tree_of_spans_out_of_order_is_reported() {
+        assert_reports(Rule::SpanTree, |state| {
             let root = state.spans.root().unwrap();
             let (left, right) = (root.left.get(), root.right.get());
             root.left.set(right);
@@ -314,8 +357,8 @@ mod tests {
     }
 
     #[test]
-    fn spans_that_overlap_are_found() {
-        finds(Rule::SpansDisjoint, |state| {
+    fn overlapping_spans_are_reported() {
+        assert_reports(Rule::SpansDisjoint, |state| {
             let span = state.spans.containing(0x1000).unwrap();
             let last = at(state, 0x10ff);
             span.last.set(0x8fff);
@@ -324,50 +367,50 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_that_is_not_aligned_is_found() {
-        finds(Rule::Alignment, |state| at(state, 0x1000).last.set(0x1007));
+    fn a_misaligned_segment_is_reported() {
+        assert_reports(Rule::Alignment, |state| at(state, 0x1000).last.set(0x1007));
     }
 
     #[test]
-    fn a_gap_between_segments_is_found() {
-        finds(Rule::SegmentsFillSpan, |state| {
+    fn a_gap_between_segments_is_reported() {
+        assert_reports(Rule::SegmentsFillSpan, |state| {
             at(state, 0x1040).last.set(0x104f)
         });
     }
 
     #[test]
-    fn a_span_longer_than_its_segments_is_found() {
-        finds(Rule::SegmentsFillSpan, |state| {
+    fn a_span_longer_than_its_segments_is_reported() {
+        assert_reports(Rule::SegmentsFillSpan, |state| {
             state.spans.containing(0x1000).unwrap().last.set(0x110f);
         });
     }
 
     #[test]
-    fn neighbours_that_do_not_know_each_other_are_found() {
-        finds(Rule::Ring, |state| {
+    fn inconsistent_links_between_neighbours_are_reported() {
+        assert_reports(Rule::Ring, |state| {
             let segment = at(state, 0x1040);
             segment.prev.set(segment);
         });
     }
 
     #[test]
-    fn free_neighbours_are_found() {
-        finds(Rule::Coalesced, |state| {
+    fn free_neighbours_that_did_not_coalesce_are_reported() {
+        assert_reports(Rule::Coalesced, |state| {
             at(state, 0x1010).kind.set(Kind::Free)
         });
     }
 
     #[test]
-    fn a_free_segment_in_no_list_is_found() {
-        finds(Rule::FreeLists, |state| {
+    fn a_free_segment_in_no_list_is_reported() {
+        assert_reports(Rule::FreeLists, |state| {
             let segment = at(state, 0x1020);
             state.free_lists.remove(segment);
         });
     }
 
     #[test]
-    fn a_free_segment_in_the_wrong_list_is_found() {
-        finds(Rule::FreeLists, |state| {
+    fn a_free_segment_in_the_wrong_list_is_reported() {
+        assert_reports(Rule::FreeLists, |state| {
             let segment = at(state, 0x1020);
             state.free_lists.remove(segment);
             segment.last.set(0x102f);
@@ -377,36 +420,36 @@ mod tests {
     }
 
     #[test]
-    fn a_wrong_bit_is_found() {
-        finds(Rule::FreeBitmap, |state| state.free_lists.flip_bit(100));
+    fn a_wrong_bit_in_the_bitmap_is_reported() {
+        assert_reports(Rule::FreeBitmap, |state| state.free_lists.flip_bit(100));
     }
 
     #[test]
-    fn an_allocated_segment_that_is_not_in_the_index_is_found() {
-        finds(Rule::Index, |state| {
+    fn an_allocated_segment_missing_in_the_index_is_reported() {
+        assert_reports(Rule::Index, |state| {
             let segment = at(state, 0x1040);
             state.index.take(segment.start.get(), |_| Ok(())).unwrap();
         });
     }
 
     #[test]
-    fn an_idle_span_that_is_not_in_its_queue_is_found() {
-        finds(Rule::IdleSpans, |state| {
+    fn an_idle_span_missing_in_its_queue_is_reported() {
+        assert_reports(Rule::IdleSpans, |state| {
             let span = state.spans.containing(0x1_0000).unwrap();
             state.idle.remove(span);
         });
     }
 
     #[test]
-    fn wrong_counters_are_found() {
-        finds(Rule::Counters, |state| state.total += 0x10);
-        finds(Rule::Counters, |state| state.allocated -= 0x10);
-        finds(Rule::Counters, |state| state.borrowed -= 0x10);
+    fn wrong_counters_are_reported() {
+        assert_reports(Rule::Counters, |state| state.total += 0x10);
+        assert_reports(Rule::Counters, |state| state.allocated -= 0x10);
+        assert_reports(Rule::Counters, |state| state.borrowed -= 0x10);
     }
 
     #[test]
-    fn a_lost_cursor_is_found() {
-        finds(Rule::Cursor, |state| {
+    fn a_cursor_without_a_segment_is_reported() {
+        assert_reports(Rule::Cursor, |state| {
             state.cursor.near = state.spans.root();
         });
     }

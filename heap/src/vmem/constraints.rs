@@ -1,12 +1,12 @@
-//! The layout of a constrained allocation.
+//! The constraints of an allocation, as a layout.
 
 /// Size, alignment and further constraints of an allocation.
 ///
-/// All constraints apply to the range `[base, base + size)` with the size as it was asked for, not
-/// as it is rounded up to the quantum.
+/// The constraints apply to the range `[base, base + size)` with the requested size, before it is
+/// rounded up to the quantum.
 ///
-/// Of size 0x3000, at an alignment of 0x4000 with a phase of 0x2000, not across a multiple of
-/// 0x1_0000, and within these bounds, there is one range only:
+/// The picture shows a layout of size 0x3000, aligned to 0x4000 with a phase of 0x2000. It must not
+/// cross a multiple of `0x1_0000`, and it has bounds. One range satisfies all that:
 ///
 /// ```text
 ///              0x8000          0xc000          0x1_0000        0x1_4000        0x1_8000
@@ -45,8 +45,8 @@ pub struct Layout {
 }
 
 impl Layout {
-    /// A layout of `size` at multiples of `align`; `None` if the size is zero or the alignment is
-    /// not a power of two.
+    /// Creates a layout of `size`, aligned to `align`. `None` if `size` is zero or `align` is no
+    /// power of two.
     pub const fn from_size_align(size: usize, align: usize) -> Option<Self> {
         if size == 0 || !align.is_power_of_two() {
             return None;
@@ -54,8 +54,8 @@ impl Layout {
         Some(Self::unconstrained(size, align))
     }
 
-    /// The layout of a value of type `T`. For a type of size zero this is a layout that every
-    /// arena refuses.
+    /// Creates the layout of a value of type `T`. Every arena refuses the layout of a zero-sized
+    /// type.
     pub const fn new<T>() -> Self {
         Self::unconstrained(size_of::<T>(), align_of::<T>())
     }
@@ -71,10 +71,10 @@ impl Layout {
         }
     }
 
-    /// Asks for a base that lies `phase` after a multiple of the alignment: `base ≡ phase (mod
-    /// align)`, as in the [diagram](Self). Of a phase of `align` or more the remainder counts.
+    /// Demands a base that lies `phase` above a multiple of the alignment: `base % align == phase %
+    /// align`, as in the [picture](Self).
     ///
-    /// An arena refuses a remainder that is no multiple of its quantum, as
+    /// If `phase % align` is no multiple of an arena's quantum, allocations there fail with
     /// [`Unsatisfiable`](super::Error::Unsatisfiable).
     #[must_use]
     pub const fn with_phase(mut self, phase: usize) -> Self {
@@ -82,8 +82,8 @@ impl Layout {
         self
     }
 
-    /// Asks that no multiple of `align` lies strictly inside the range; `None` unless `align` is a
-    /// power of two and at least the size. A range may begin or end at one:
+    /// Demands that no multiple of `align` lies strictly inside the range. The range may begin or
+    /// end at a multiple. `None` unless `align` is a power of two and at least the size.
     ///
     /// ```text
     ///              0x1_0000                                0x2_0000
@@ -95,7 +95,7 @@ impl Layout {
     /// ```
     /// use heap::vmem::Layout;
     ///
-    /// // A DMA buffer: below 16 MiB, not across a boundary of 64 KiB.
+    /// // A buffer for ISA DMA: below 16 MiB, not across a multiple of 64 KiB.
     /// let layout = Layout::from_size_align(0x3000, 0x1000).unwrap();
     /// let buffer = layout.with_nocross(0x1_0000).unwrap().with_max(0xff_ffff);
     /// assert_eq!((buffer.nocross(), buffer.max()), (Some(0x1_0000), Some(0xff_ffff)));
@@ -109,47 +109,46 @@ impl Layout {
         Some(self)
     }
 
-    /// Sets the lowest address that the range may contain: see the [diagram](Self).
+    /// Sets the lowest address that the range may contain: see the [picture](Self).
     #[must_use]
     pub const fn with_min(mut self, min: usize) -> Self {
         self.min = Some(min);
         self
     }
 
-    /// Sets the highest address that the range may contain, with its last byte: see the
-    /// [diagram](Self).
+    /// Sets the highest address that the range may contain, inclusive: see the [picture](Self).
     #[must_use]
     pub const fn with_max(mut self, max: usize) -> Self {
         self.max = Some(max);
         self
     }
 
-    /// The size.
+    /// Returns the size.
     pub const fn size(&self) -> usize {
         self.size
     }
 
-    /// The alignment, a power of two.
+    /// Returns the alignment, a power of two.
     pub const fn align(&self) -> usize {
         self.align
     }
 
-    /// The phase, if one was set.
+    /// Returns the phase, if one was set.
     pub const fn phase(&self) -> Option<usize> {
         self.phase
     }
 
-    /// The boundary not to cross, if one was set: a power of two, at least the size.
+    /// Returns the boundary not to cross, if one was set: a power of two, at least the size.
     pub const fn nocross(&self) -> Option<usize> {
         self.nocross
     }
 
-    /// The lowest address that the range may contain, if one was set.
+    /// Returns the lowest address that the range may contain, if one was set.
     pub const fn min(&self) -> Option<usize> {
         self.min
     }
 
-    /// The highest address that the range may contain, if one was set.
+    /// Returns the highest address that the range may contain, if one was set.
     pub const fn max(&self) -> Option<usize> {
         self.max
     }

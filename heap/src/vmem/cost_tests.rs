@@ -1,5 +1,5 @@
-//! How much work operations are: counted in looks at boundary tags, which no machine makes faster or
-//! slower.
+//! Tests of the cost of operations, in probes: accesses to boundary tags. Unlike time, this number
+//! is the same on every machine.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -14,28 +14,29 @@ use super::{
 use crate::test_random::Random;
 
 std::thread_local! {
+    /// The number of probes of this thread.
     static PROBES: Cell<usize> = const { Cell::new(0) };
 }
 
-/// Called at each look at a boundary tag.
+/// Counts a probe. `TagRef::deref` calls it.
 pub(super) fn count_probe() {
     PROBES.set(PROBES.get() + 1);
 }
 
-/// How many looks it takes.
+/// Returns the number of probes that `work` takes.
 fn probes(work: impl FnOnce()) -> usize {
     let before = PROBES.get();
     work();
     PROBES.get() - before
 }
 
-/// Pages of the host, until there are none for the index.
+/// Pages of the host, which can be refused to the index.
 #[derive(Default)]
 struct HostPages {
     refuses: AtomicBool,
 }
 
-// SAFETY: memory of the host.
+// SAFETY: a leaked box is valid memory without another owner.
 unsafe impl PageSupply for HostPages {
     fn allocate_page(&self) -> Option<NonNull<Page>> {
         if self.refuses.load(SeqCst) {
@@ -47,7 +48,7 @@ unsafe impl PageSupply for HostPages {
 
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
         let page = page.cast::<core::mem::MaybeUninit<Page>>();
-        // SAFETY: it came from `allocate_page`.
+        // SAFETY: the page is a box that `allocate_page` leaked.
         drop(unsafe { Box::from_raw(page.as_ptr()) });
     }
 }
@@ -63,10 +64,10 @@ fn pool() -> Pool {
 }
 
 fn arena(pool: &Pool) -> TestArena<'_> {
-    TestArena::create("steps", QUANTUM, None, pool).unwrap()
+    TestArena::create("costs", QUANTUM, None, pool).unwrap()
 }
 
-/// An arena with so many allocations of one to three quanta, and room after them.
+/// Returns an arena with `live` allocations of one to three quanta, and free space after them.
 fn filled(pool: &Pool, live: usize) -> (TestArena<'_>, Vec<usize>) {
     let arena = arena(pool);
     arena.add_span(QUANTUM, 4 * (live + 100) * QUANTUM).unwrap();
@@ -76,7 +77,8 @@ fn filled(pool: &Pool, live: usize) -> (TestArena<'_>, Vec<usize>) {
     (arena, blocks)
 }
 
-/// The looks that 2,000 pairs take in which any segment is freed and one of any size allocated.
+/// Returns the probes of 2,000 pairs, each of which frees a random segment and allocates one of a
+/// random size.
 fn pairs(live: usize, policy: AllocPolicy) -> usize {
     let pool = pool();
     let (arena, mut blocks) = filled(&pool, live);
@@ -92,7 +94,7 @@ fn pairs(live: usize, policy: AllocPolicy) -> usize {
 }
 
 #[test]
-fn defect_24_pairs_take_no_more_looks_with_more_segments() {
+fn alloc_and_free_take_no_more_probes_with_more_segments() {
     for policy in [InstantFit, BestFit] {
         let few = pairs(10, policy);
         for live in [1000, 100_000] {
@@ -106,7 +108,7 @@ fn defect_24_pairs_take_no_more_looks_with_more_segments() {
 }
 
 #[test]
-fn best_fit_takes_at_most_twice_the_looks_of_instant_fit_in_a_mix_of_sizes() {
+fn best_fit_takes_at_most_twice_the_probes_of_instant_fit() {
     for live in [10, 1000, 100_000] {
         let (instant, best) = (pairs(live, InstantFit), pairs(live, BestFit));
         assert!(best <= 2 * instant, "{live}: {instant}, {best}");
@@ -114,7 +116,7 @@ fn best_fit_takes_at_most_twice_the_looks_of_instant_fit_in_a_mix_of_sizes() {
 }
 
 #[test]
-fn no_single_operation_pays_for_the_growth_of_the_index() {
+fn no_single_operation_pays_for_a_rehash_of_the_whole_index() {
     let pool = pool();
     let arena = arena(&pool);
     arena.add_span(QUANTUM, 100_000 * QUANTUM).unwrap();
@@ -125,7 +127,7 @@ fn no_single_operation_pays_for_the_growth_of_the_index() {
         });
         worst = worst.max((cost, number));
     }
-    // Two buckets are divided, each with as many members as a hash gives the fullest.
+    // Two buckets are split, each of which may be the fullest of the table.
     assert!(worst.0 < 150, "{worst:?}");
     let mut worst = (0, 0);
     for number in 0..100_000 {
@@ -135,10 +137,10 @@ fn no_single_operation_pays_for_the_growth_of_the_index() {
     assert!(worst.0 < 150, "{worst:?}");
 }
 
-/// Tags of the host without end, and pages for the index unless they are refused.
+/// An unlimited supply of tags from the host, and of pages unless they are refused.
 struct HostTags(HostPages);
 
-// SAFETY: memory of the host.
+// SAFETY: a leaked box is valid memory without another owner.
 unsafe impl TagSupply for &HostTags {
     fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
         let tag = Box::new(core::mem::MaybeUninit::<BoundaryTag>::uninit());
@@ -147,7 +149,7 @@ unsafe impl TagSupply for &HostTags {
 
     unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
         let tag = tag.cast::<core::mem::MaybeUninit<BoundaryTag>>();
-        // SAFETY: it came from `allocate`.
+        // SAFETY: the tag is a box that `allocate` leaked.
         drop(unsafe { Box::from_raw(tag.as_ptr()) });
     }
 
@@ -156,12 +158,12 @@ unsafe impl TagSupply for &HostTags {
     }
 
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
-        // SAFETY: the page came from there.
+        // SAFETY: the page came from `self.0.allocate_page`.
         unsafe { self.0.deallocate_page(page) };
     }
 }
 
-/// The looks of 2,000 pairs in an arena of one-quantum segments, `live` of them.
+/// Returns the probes of 2,000 pairs in an arena with `live` segments of one quantum.
 fn uniform_pairs(arena: &Arena<'_, '_, &HostTags, Lock>, live: usize) -> usize {
     let mut random = Random::new(25);
     probes(|| {
@@ -173,7 +175,7 @@ fn uniform_pairs(arena: &Arena<'_, '_, &HostTags, Lock>, live: usize) -> usize {
 }
 
 fn tagged_arena(tags: &HostTags, room: usize) -> Arena<'static, '_, &HostTags, Lock> {
-    let arena = Arena::<_, Lock>::create("steps", QUANTUM, None, tags).unwrap();
+    let arena = Arena::<_, Lock>::create("costs", QUANTUM, None, tags).unwrap();
     arena.add_span(QUANTUM, room * QUANTUM).unwrap();
     arena
 }
@@ -185,7 +187,7 @@ fn fill(arena: &Arena<'_, '_, &HostTags, Lock>, count: usize) {
 }
 
 #[test]
-fn refusals_at_a_peak_do_not_slow_what_comes_after_it() {
+fn refused_pages_at_a_peak_do_not_slow_later_operations() {
     const PEAK: usize = 200_000;
     const LATER: usize = 100_000;
     let tags = HostTags(HostPages::default());
@@ -193,7 +195,8 @@ fn refusals_at_a_peak_do_not_slow_what_comes_after_it() {
     fill(&arena, LATER);
     let usual = uniform_pairs(&arena, LATER);
 
-    // At the peak there is no page for a while; then everything goes, and half of it comes back.
+    // At the peak, pages are refused for a while. Then all segments are freed, and half of that
+    // number allocated again.
     fill(&arena, PEAK - LATER);
     tags.0.refuses.store(true, SeqCst);
     fill(&arena, 2000);
@@ -207,7 +210,7 @@ fn refusals_at_a_peak_do_not_slow_what_comes_after_it() {
 }
 
 #[test]
-fn a_table_that_waited_for_pages_recovers_without_growing() {
+fn a_table_that_waited_for_pages_recovers_with_equal_load() {
     const LIVE: usize = 20_000;
     let tags = HostTags(HostPages::default());
     let arena = tagged_arena(&tags, LIVE + 100);
@@ -215,26 +218,29 @@ fn a_table_that_waited_for_pages_recovers_without_growing() {
     fill(&arena, LIVE);
     let starved = uniform_pairs(&arena, LIVE);
     tags.0.refuses.store(false, SeqCst);
-    // After some insertions it asks again, and then each adds two buckets.
+    // After some insertions the table requests a page again. Then each insertion adds two buckets.
     while uniform_pairs(&arena, LIVE) * 10 > starved {
         let pages = arena.lock().index.pages();
         uniform_pairs(&arena, LIVE);
-        assert!(arena.lock().index.pages() > pages, "it does not recover");
+        assert!(
+            arena.lock().index.pages() > pages,
+            "the table does not grow"
+        );
     }
     arena.check().unwrap();
 }
 
 #[test]
-fn a_supply_without_pages_is_seldom_asked() {
+fn a_supply_without_pages_gets_few_requests() {
     struct Counts(HostTags, core::sync::atomic::AtomicUsize);
-    // SAFETY: the memory is that of another supply.
+    // SAFETY: the memory comes from a supply that keeps the contract.
     unsafe impl TagSupply for &Counts {
         fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
             (&self.0).allocate()
         }
 
         unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
-            // SAFETY: the tag came from there.
+            // SAFETY: the tag came from `self.0.allocate`.
             unsafe { (&self.0).deallocate(tag) };
         }
 
@@ -244,21 +250,24 @@ fn a_supply_without_pages_is_seldom_asked() {
         }
     }
     let tags = Counts(HostTags(HostPages::default()), Default::default());
-    let arena = Arena::<_, Lock>::create("steps", 1, None, &tags).unwrap();
+    let arena = Arena::<_, Lock>::create("costs", 1, None, &tags).unwrap();
     arena.add_span(0, 10_000).unwrap();
     for _ in 0..10_000 {
         arena.alloc(1, InstantFit).unwrap();
     }
-    let asked = tags.1.load(SeqCst);
-    assert!((2..=10_000 / 500).contains(&asked), "{asked} times");
+    let requests = tags.1.load(SeqCst);
+    assert!(
+        (2..=10_000 / 500).contains(&requests),
+        "{requests} requests"
+    );
 }
 
 #[test]
-fn resizing_takes_no_more_looks_with_more_segments() {
+fn resizing_takes_no_more_probes_with_more_segments() {
     let cost = |live| {
         let pool = pool();
         let (arena, blocks) = filled(&pool, live);
-        // What lies above the last is free.
+        // The space above the last segment is free.
         let last = blocks[live - 1];
         arena.resize(last, QUANTUM).unwrap();
         probes(|| {
@@ -272,13 +281,13 @@ fn resizing_takes_no_more_looks_with_more_segments() {
 }
 
 #[test]
-fn defect_25_adding_spans_takes_a_logarithm_of_looks_and_asking_for_space_none() {
+fn adding_a_span_takes_a_logarithm_of_probes_and_totals_none() {
     let pool = pool();
     let arena = arena(&pool);
     let mut next = 0;
     let mut add = |count: usize| {
         for _ in 0..count {
-            // Scattered, and never overlapping.
+            // The spans are scattered, and do not overlap.
             let base = usize::wrapping_mul(next, 7919) % 65_536;
             arena.add_span(base * 10 * QUANTUM, 5 * QUANTUM).unwrap();
             next += 1;
@@ -287,7 +296,7 @@ fn defect_25_adding_spans_takes_a_logarithm_of_looks_and_asking_for_space_none()
     let few = probes(|| add(1000));
     add(29_000);
     let many = probes(|| add(1000));
-    // From below 10 to 15 levels of a tree that is not perfectly balanced.
+    // The tree grows from below 10 levels to 15, and is not perfectly balanced.
     assert!(many <= 3 * few, "{few}, then {many}");
     let space = probes(|| {
         assert_eq!(arena.total_space(), 31_000 * 5 * QUANTUM);
@@ -297,7 +306,7 @@ fn defect_25_adding_spans_takes_a_logarithm_of_looks_and_asking_for_space_none()
     assert_eq!(space, 0);
 }
 
-/// Has nothing to lend.
+/// A source that has nothing to lend.
 struct Nothing;
 
 impl Source for Nothing {
@@ -313,8 +322,8 @@ impl Source for Nothing {
 }
 
 #[test]
-fn instant_fit_looks_at_a_bounded_number_of_segments_before_it_asks_the_source() {
-    /// Lends one span that is far away.
+fn instant_fit_probes_a_bounded_number_of_segments_then_imports() {
+    /// A source that lends one distant span.
     struct Lender;
     impl Source for Lender {
         fn import(&self, _layout: Layout) -> Result<usize> {
@@ -328,9 +337,9 @@ fn instant_fit_looks_at_a_bounded_number_of_segments_before_it_asks_the_source()
 
     let cost = |source: &dyn Source, holes: usize| {
         let pool = pool();
-        let arena = TestArena::create("steps", QUANTUM, Some(source), &pool).unwrap();
+        let arena = TestArena::create("costs", QUANTUM, Some(source), &pool).unwrap();
         for hole in 0..holes {
-            // Of the class of what is asked for, but too small.
+            // The hole is in the size class of the request, but too small.
             let base = (1 + 40 * hole) * QUANTUM;
             arena.add_span(base, 33 * QUANTUM).unwrap();
         }
@@ -340,12 +349,12 @@ fn instant_fit_looks_at_a_bounded_number_of_segments_before_it_asks_the_source()
     };
     let (few, many) = (cost(&Lender, 100), cost(&Lender, 10_000));
     assert!(many <= few + 50, "{few} with 100 holes, {many} with 10,000");
-    // Only before it refuses does it look at all of them.
+    // It probes all of them only before it refuses.
     assert!(cost(&Nothing, 10_000) > 10_000);
 }
 
 #[test]
-fn the_worst_case_of_best_fit_is_one_look_for_each_segment_of_a_class() {
+fn best_fit_probes_each_segment_of_a_class_in_the_worst_case() {
     let cost = |holes: usize| {
         let pool = pool();
         let arena = arena(&pool);

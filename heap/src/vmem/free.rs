@@ -1,4 +1,4 @@
-//! Freeing.
+//! Deallocation.
 
 use super::boundary_tag::TagRef;
 use super::request::round_up;
@@ -6,8 +6,11 @@ use super::state::{State, is_idle};
 use super::{Arena, Error, Lock, Result, TagSupply};
 
 impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
-    /// Frees the segment that was allocated at `base`. It merges with free segments below and above
-    /// it in its span, and takes no tag: a merger gives up to two back.
+    /// Frees the segment that was allocated at `base`. Expected O(1), apart from calls to the
+    /// source.
+    ///
+    /// The segment coalesces with free neighbours in its span. That takes no boundary tag, and
+    /// releases up to two.
     ///
     /// ```text
     ///                      0x1_0000    0x1_1000                0x1_3000    0x1_4000    0x1_5000
@@ -30,18 +33,20 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     /// # Ok::<(), Error>(())
     /// ```
     ///
-    /// If that leaves a borrowed span entirely free, and more such spans are there than the arena
-    /// keeps, the span goes back to the source. If the source does not take it, it is kept.
+    /// A borrowed span may become entirely free. If the arena then has more such spans than it
+    /// [retains](Self::with_retained_spans), it releases the oldest to the source. A span that the
+    /// source refuses stays in the arena.
     ///
     /// # Errors
     /// [`Error::NoSuchAllocation`] unless an allocated segment starts at `base`, [`Error::Busy`] if
-    /// it is being resized.
+    /// a resize of it is in progress.
+    #[doc(alias("vmem_free", "vmem_xfree"))]
     pub fn free(&self, base: usize) -> Result<()> {
         self.free_if(base, |_| Ok(()))
     }
 
-    /// [Frees](Self::free) the segment of `size`, rounded up to the quantum, that was allocated at
-    /// `base`.
+    /// [Frees](Self::free) the segment at `base`, after a check that it has `size`, rounded up to
+    /// the quantum.
     ///
     /// ```
     /// # use heap::vmem::*;
@@ -57,8 +62,9 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     /// ```
     ///
     /// # Errors
-    /// As [`free`](Self::free); [`Error::WrongSize`] if the segment has another size;
-    /// [`Error::AllocZeroSize`] and [`Error::SizeOverflow`] for sizes that none has.
+    /// Those of [`free`](Self::free); [`Error::WrongSize`] if the segment has another size;
+    /// [`Error::AllocZeroSize`] and [`Error::SizeOverflow`] for sizes that no segment has.
+    #[doc(alias("vmem_free", "vmem_xfree"))]
     pub fn free_sized(&self, base: usize, size: usize) -> Result<()> {
         let space = round_up(size, self.quantum)?;
         self.free_if(base, |segment| {
@@ -98,7 +104,10 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
 }
 
 impl State {
-    /// The allocated segment that starts at `base`, unless another operation on it is under way.
+    /// Returns the allocated segment that starts at `base`.
+    ///
+    /// # Errors
+    /// [`Error::NoSuchAllocation`]; [`Error::Busy`] if a resize of it is in progress.
     pub(super) fn allocated_at(&self, base: usize) -> Result<TagRef> {
         let segment = self
             .index

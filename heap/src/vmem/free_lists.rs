@@ -1,7 +1,7 @@
-//! The free segments by size.
+//! Segregated free lists: the free segments by size class.
 //!
-//! Sizes are in quanta. Each size from 1 to 32 has a list of its own; above, each power of two is
-//! divided into eight classes. A bit map, of eight words at most, says which lists have members:
+//! Sizes are in quanta. Each size from 1 to 32 has a list of its own. Above that, each power of two
+//! is divided into eight size classes. A bitmap of at most eight words marks the nonempty lists.
 //!
 //! ```text
 //!  list   0   1   2  …  31 │   32     33     34  …   39 │   40     41  …
@@ -12,28 +12,26 @@ use core::num::NonZero;
 
 use super::boundary_tag::TagRef;
 
-/// How many sizes have a list of their own.
+/// The number of sizes that have a list of their own.
 const EXACT: usize = 1 << EXACT_LOG2;
 const EXACT_LOG2: usize = 5;
-/// Into how many classes a power of two is divided.
+/// The number of size classes in a power of two.
 const CLASSES: usize = 1 << CLASSES_LOG2;
 const CLASSES_LOG2: usize = 3;
 const LISTS: usize = EXACT + (usize::BITS as usize - EXACT_LOG2) * CLASSES;
-/// How many words of bits there are, and places for lists: powers of two, so that a remainder takes
-/// the place of every check of a bound, and more places than lists, so that the list after the last
-/// one is never found to have members.
+/// The number of words in the bitmap, and of slots for list heads. Both are powers of two, so that
+/// a remainder replaces each bounds check. At least one slot follows the last list and stays empty,
+/// so that a search may begin there.
 const BITMAP_WORDS: usize = usize::BITS as usize * CLASSES / 64;
 const LIST_SLOTS: usize = BITMAP_WORDS * 64;
 
-const _: () = assert!(LISTS < LIST_SLOTS && LIST_SLOTS.is_power_of_two());
-
-/// The free segments of an arena.
+/// The free segments of an arena, by size class.
 pub(super) struct FreeLists {
-    /// The first member of each list; members are linked both ways by `left` and `right`.
+    /// The first member of each list. Members are doubly linked by `left` and `right`.
     heads: [Option<TagRef>; LIST_SLOTS],
-    /// A bit for each list that has members.
+    /// A bit for each list, set if the list has members.
     bitmap: [u64; BITMAP_WORDS],
-    /// A power of two, from which on sizes with the same highest four bits share a list.
+    /// A power of two. At and above it, sizes with the same highest four bits share a list.
     coarse_from: usize,
     /// log₂ of the quantum.
     shift: u32,
@@ -41,16 +39,17 @@ pub(super) struct FreeLists {
 
 impl FreeLists {
     pub(super) const fn new(shift: u32) -> Self {
+        const { assert!(LISTS < LIST_SLOTS && LIST_SLOTS.is_power_of_two()) };
         Self {
             heads: [None; LIST_SLOTS],
             bitmap: [0; BITMAP_WORDS],
-            // With an absurd quantum, no size is this large.
+            // It saturates with a huge quantum: then no size is this large.
             coarse_from: (2 * EXACT).saturating_mul(1 << shift),
             shift,
         }
     }
 
-    /// The list for segments of this size.
+    /// Returns the list for segments of this size.
     #[inline]
     pub(super) fn list_of(&self, size: usize) -> usize {
         let quanta_less_one = (size - 1) >> self.shift;
@@ -61,16 +60,17 @@ impl FreeLists {
         }
     }
 
-    /// Whether all members of a list have the same size.
+    /// Returns whether all members of a list have the same size.
     pub(super) fn has_one_size(list: usize) -> bool {
         list < EXACT
     }
 
-    /// The first list all of whose members, and those of the lists above, have at least this size.
+    /// Returns the first list whose members all have at least this size, as do those of all lists
+    /// above it.
     #[inline]
     pub(super) fn first_sufficient_list(&self, size: usize) -> usize {
         let quanta_less_one = (size - 1) >> self.shift;
-        // One more than the list for the next smaller size.
+        // It is the list after that for `size - 1`.
         if quanta_less_one <= EXACT {
             quanta_less_one
         } else {
@@ -78,20 +78,22 @@ impl FreeLists {
         }
     }
 
-    /// A segment of at least this size, found at once, and its list; there may be others.
+    /// Returns a segment of a list whose members are all at least `size`, and this list. O(1).
+    ///
+    /// On `None`, the list below may still contain a segment that is large enough.
     #[inline]
     pub(super) fn instant_fit(&self, size: usize) -> Option<(usize, TagRef)> {
         self.first_nonempty_from(self.first_sufficient_list(size))
     }
 
-    /// A segment than which no other of at least this size is smaller, and its list.
+    /// Returns the smallest free segment of at least `size`, and its list.
     #[inline]
     pub(super) fn best_fit(&self, size: usize) -> Option<(usize, TagRef)> {
         let (list, first) = self.first_nonempty_from(self.list_of(size))?;
         if Self::has_one_size(list) {
             Some((list, first))
         } else {
-            // The class may turn out to have only smaller ones; all in the next class are larger.
+            // All members of this class may be too small. All in the next class are larger.
             smallest_in(list, first, size).or_else(|| {
                 let (list, first) = self.first_nonempty_from(list + 1)?;
                 smallest_in(list, first, size)
@@ -99,7 +101,7 @@ impl FreeLists {
         }
     }
 
-    /// The first list at or after `list` that has members, and the first of these.
+    /// Returns the first nonempty list at or after `list`, and its first member.
     #[inline]
     pub(super) fn first_nonempty_from(&self, list: usize) -> Option<(usize, TagRef)> {
         let mut word = list / 64 % BITMAP_WORDS;
@@ -112,14 +114,14 @@ impl FreeLists {
         Some((list, self.heads[list]?))
     }
 
-    /// The members of the last list that has any.
+    /// Returns the members of the last nonempty list.
     pub(super) fn largest(&self) -> impl Iterator<Item = TagRef> {
         let mut bitmap = self.bitmap.iter().enumerate().rev();
         let list = bitmap.find_map(|(word, bits)| Some(word * 64 + bits.checked_ilog2()? as usize));
         members(list.and_then(|list| self.heads[list]))
     }
 
-    /// The lists at or after `list` that have members, with the first of each.
+    /// Returns the nonempty lists at or after `list`, each with its first member.
     pub(super) fn nonempty_lists_from(&self, list: usize) -> impl Iterator<Item = (usize, TagRef)> {
         let mut next = list;
         core::iter::from_fn(move || {
@@ -129,7 +131,7 @@ impl FreeLists {
         })
     }
 
-    /// Whether the bit map agrees with the lists.
+    /// Returns whether the bitmap agrees with the lists.
     pub(super) fn bitmap_agrees(&self) -> bool {
         self.heads.iter().enumerate().all(|(list, first)| {
             first.is_some() == (self.bitmap[list / 64] >> (list % 64) & 1 != 0)
@@ -148,7 +150,7 @@ impl FreeLists {
         self.unlink(tag, self.list_of(tag.size()));
     }
 
-    /// Moves a free segment, which had size `before`, to the list for the size that it has now.
+    /// Moves a free segment to the list for its size. It is in the list for its size `before`.
     #[inline]
     pub(super) fn relist(&mut self, tag: TagRef, before: usize) {
         if !self.same_list(before, tag.size()) {
@@ -156,7 +158,8 @@ impl FreeLists {
         }
     }
 
-    /// Moves a free segment from this list, which was for its size `before`.
+    /// Moves a free segment to the list for its size. It is in `list`, the one for its size
+    /// `before`.
     #[inline]
     pub(super) fn relist_from(&mut self, tag: TagRef, before: usize, list: usize) {
         if !self.same_list(before, tag.size()) {
@@ -164,15 +167,16 @@ impl FreeLists {
         }
     }
 
-    /// Whether two sizes obviously share a list. Mostly they do: something small is carved from a
-    /// large segment, or merged with it.
+    /// Returns whether two large sizes share a list, without a computation of either list.
+    ///
+    /// They usually do: a small segment is carved from a large one, or coalesces with it.
     #[inline]
     fn same_list(&self, one: usize, other: usize) -> bool {
-        // So it is if they differ in less than the highest four bits.
+        // They do if their highest four bits are equal.
         one >= self.coarse_from && (one ^ other) <= one >> (CLASSES_LOG2 + 1)
     }
 
-    /// Moves a free segment from this list to the one for its size.
+    /// Moves a free segment from the list `from` to the one for its size.
     #[inline(never)]
     fn move_between_lists(&mut self, tag: TagRef, from: usize) {
         let to = self.list_of(tag.size());
@@ -182,7 +186,7 @@ impl FreeLists {
         }
     }
 
-    /// Damages the bit maps, for a test of `check`.
+    /// Damages the bitmap, for a test of `check`.
     #[cfg(test)]
     pub(super) fn flip_bit(&mut self, list: usize) {
         self.bitmap[list / 64] ^= 1 << (list % 64);
@@ -199,7 +203,7 @@ impl FreeLists {
         }
     }
 
-    /// Removes a free segment from its list, which is this one.
+    /// Removes a free segment from its list, which is `list`.
     #[inline]
     pub(super) fn unlink(&mut self, tag: TagRef, list: usize) {
         let (before, after) = (tag.left.get(), tag.right.get());
@@ -217,23 +221,23 @@ impl FreeLists {
     }
 }
 
-/// The list for sizes of more than `EXACT` quanta.
+/// Returns the list for sizes of more than `EXACT` quanta.
 #[inline]
 fn class_of(quanta: usize) -> usize {
-    // The lowest bit has no say, and a number with it set is not zero, for which there is no log.
+    // The lowest bit does not matter. Setting it makes the number nonzero, so its log exists.
     let log2 = (quanta | 1).ilog2() as usize;
     let class = (quanta >> (log2 - CLASSES_LOG2)) & (CLASSES - 1);
     EXACT + (log2 - EXACT_LOG2) * CLASSES + class
 }
 
-/// The smallest of at least this size in a list, given its first member.
+/// Returns the smallest segment of at least `size` in a list, given the list's first member.
 #[inline(never)]
 fn smallest_in(list: usize, first: TagRef, size: usize) -> Option<(usize, TagRef)> {
     let large_enough = members(Some(first)).filter(|segment| segment.size() >= size);
     Some((list, large_enough.min_by_key(|segment| segment.size())?))
 }
 
-/// A list from one of its members on.
+/// Returns the members of a list, from one of them on.
 pub(super) fn members(first: Option<TagRef>) -> impl Iterator<Item = TagRef> {
     core::iter::successors(first, |tag| tag.right.get())
 }
@@ -244,7 +248,7 @@ mod tests {
 
     use super::*;
 
-    /// Sizes in quanta around every boundary between lists.
+    /// Returns sizes in quanta around every boundary between lists.
     fn sizes() -> impl Iterator<Item = usize> {
         let around = (0..usize::BITS).flat_map(|log2| {
             (0..16).flat_map(move |part| {
@@ -256,7 +260,7 @@ mod tests {
     }
 
     #[test]
-    fn a_larger_size_never_has_a_lower_list() {
+    fn a_larger_size_is_never_in_a_lower_list() {
         let lists = FreeLists::new(0);
         let mut sizes: Vec<_> = sizes().collect();
         sizes.sort_unstable();
@@ -276,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn a_class_spans_at_most_an_eighth() {
+    fn the_sizes_of_a_class_differ_by_at_most_an_eighth() {
         let lists = FreeLists::new(0);
         for size in sizes().filter(|&size| size <= usize::MAX - size / 7) {
             assert!(
@@ -287,7 +291,7 @@ mod tests {
     }
 
     #[test]
-    fn the_list_at_least_holds_nothing_smaller_and_leaves_out_one_list_at_most() {
+    fn the_first_sufficient_list_skips_at_most_one_possible_list() {
         let lists = FreeLists::new(0);
         for size in sizes() {
             let sure = lists.first_sufficient_list(size);

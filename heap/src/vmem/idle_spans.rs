@@ -1,11 +1,19 @@
-//! The borrowed spans that are entirely free, in the order in which they became so.
+//! The idle spans of an arena: borrowed spans that are entirely free, the oldest first.
 //!
-//! The oldest is given back first, so that a span which is allocated and freed again and again stays.
+//! The arena releases the oldest first. A span that is allocated and freed repeatedly is young, and
+//! stays.
+//!
+//! ```text
+//!  oldest ─▶ span A ──idle─▶ span B ──idle─▶ span C ◀─ newest
+//!               ▲               ▲
+//!               └─idle─ segment └─idle─ segment
+//!                       of B            of C
+//! ```
 
 use super::boundary_tag::TagRef;
 
-/// A queue of spans, linked both ways: by the field `idle` of each span to the next, and by that of
-/// its only segment to the one before.
+/// A doubly linked queue of spans. The field `idle` of a span leads to the next span, and the one
+/// of its only segment to the previous span.
 #[derive(Default)]
 pub(super) struct IdleSpans {
     oldest: Option<TagRef>,
@@ -18,7 +26,7 @@ impl IdleSpans {
         self.len
     }
 
-    /// Returns the oldest about which the source is not being called. O(those about which it is).
+    /// Returns the oldest span that is not busy. O(busy spans).
     pub(super) fn oldest_not_busy(&self) -> Option<TagRef> {
         self.iter().find(|span| !span.busy.get())
     }
@@ -51,7 +59,7 @@ impl IdleSpans {
         self.len -= 1;
     }
 
-    /// All of them, the oldest first.
+    /// Returns all spans in the queue, the oldest first.
     pub(super) fn iter(&self) -> impl Iterator<Item = TagRef> {
         core::iter::successors(self.oldest, |span| span.idle.get())
     }

@@ -1,4 +1,4 @@
-//! Spans: added, borrowed from the source, and given back.
+//! Spans: adding them, importing them from the source, and releasing them to it.
 
 use super::boundary_tag::TagRef;
 use super::request::Request;
@@ -7,9 +7,10 @@ use super::tag_refill::TAGS_PER_OPERATION;
 use super::{Arena, Error, Layout, Lock, Locked, Result, Source, TagSupply};
 
 impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
-    /// Adds a span that is not borrowed from anybody: the addresses from `base` on, `len` of them.
-    /// All of it is free. It stays until the arena is dropped, and never merges with another span.
+    /// Adds a span that is not borrowed: the `len` addresses from `base` on, all of them free.
     /// O(log spans).
+    ///
+    /// The span stays until the arena is dropped, and never coalesces with another span.
     ///
     /// ```text
     ///                                  0x1_0000                        0x1_4000        0x1_6000
@@ -31,8 +32,9 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// # Errors
     /// [`Error::AllocZeroSize`], [`Error::UnalignedSpan`] unless base and length are multiples of
     /// the quantum, [`Error::WrappingSpan`], [`Error::OverlappingSpan`], [`Error::LimitReached`],
-    /// [`Error::SizeOverflow`] if all spans together are more than the largest number,
+    /// [`Error::SizeOverflow`] if the total size of all spans exceeds `usize::MAX`,
     /// [`Error::AllocatorError`].
+    #[doc(alias = "vmem_add")]
     pub fn add_span(&self, base: usize, len: usize) -> Result<()> {
         let mut state = self.lock_with_tags()?;
         let last = self.check_span(&state, base, len)?;
@@ -43,10 +45,12 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         Ok(())
     }
 
-    /// Borrows a span from the source in which there is room for `layout`: at its base, unless only a
-    /// part of what a source with a coarser [quantum](Source::quantum) can lend satisfies `layout`. Size
-    /// and alignment are rounded up to the quantum and to the source's. The arena does so of itself when
-    /// an allocation finds no room. O(log spans), and what the source takes.
+    /// Borrows a span from the source, with room for `layout`. O(log spans), and the call to the
+    /// source.
+    ///
+    /// An allocation that finds no free segment imports by itself. Size and alignment are rounded
+    /// up to the quantum and to the source's [quantum](Source::quantum). The range that satisfies
+    /// `layout` begins at the base of the span, unless the source's quantum is too coarse for that.
     ///
     /// ```text
     ///  source      0x8_0000        0x8_2000        0x8_4000     arena    0x8_0000        0x8_2000
@@ -78,9 +82,10 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         Ok(())
     }
 
-    /// Borrows a span in which there is room for a request, and at least the minimum import if possible.
-    /// Returns its segment and where in it the request fits, with the arena locked and tags in hand for
-    /// a split.
+    /// Imports a span with room for a request, of the minimum size if the source permits.
+    ///
+    /// Returns its segment and the base at which the request fits, with the arena locked and enough
+    /// cached tags to divide the segment.
     pub(super) fn import_for(
         &self,
         source: &'src dyn Source,
@@ -96,7 +101,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         self.import_exact(source, request)
     }
 
-    /// As [`import_for`](Self::import_for), without a minimum.
+    /// Does the same as [`import_for`](Self::import_for), without a minimum size.
     #[inline]
     fn import_exact(
         &self,
@@ -105,14 +110,15 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     ) -> Result<(Locked<'_, L>, TagRef, usize)> {
         let layout = request.import_layout(self.import_quantum, 0)?;
         let borrowed = self.import_span(source, request, layout);
-        if borrowed.is_err()
-            && let Some(layout) = request.import_layout_at_min(self.import_quantum)
-        {
-            return self.import_span(source, request, layout).or(borrowed);
+        if borrowed.is_err() {
+            if let Some(layout) = request.import_layout_at_min(self.import_quantum) {
+                return self.import_span(source, request, layout).or(borrowed);
+            }
         }
         borrowed
     }
 
+    /// Imports a span of this layout, which has room for the request.
     fn import_span(
         &self,
         source: &'src dyn Source,
@@ -131,34 +137,34 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         state.tag_cache.append(tags);
         state.end_reservation(size);
         let base = lent?;
-        let place = self.check_span(&state, base, size).and_then(|last| {
+        let checked = self.check_span(&state, base, size).and_then(|last| {
             let position = request.position(base, last).ok_or(Error::Other(
                 "the source lent a range that does not satisfy the layout",
             ))?;
             Ok((last, position))
         });
-        match place {
+        match checked {
             Ok((last, position)) => {
                 let segment = state.add_span(base, last, true);
                 Ok((state, segment, position))
             }
             Err(error) => {
                 drop(state);
-                // SAFETY: the source has just lent this range, and nobody has used it. There is
-                // nothing to be done if it does not even take that back.
+                // SAFETY: the source has just lent this range with this size, and no caller has
+                // seen it. After a refusal the range stays lent for good.
                 let _ = unsafe { source.release(base, size) };
                 Err(error)
             }
         }
     }
 
-    /// Checks that a range can be a span, and returns its last address.
+    /// Returns the last address of a range, after a check that it can become a span.
     fn check_span(&self, state: &State, base: usize, len: usize) -> Result<usize> {
         let quantum = self.quantum;
         if len == 0 {
             return Err(Error::AllocZeroSize);
         }
-        if !(base | len).is_multiple_of(quantum) {
+        if (base | len) % quantum != 0 {
             return Err(Error::UnalignedSpan { base, len, quantum });
         }
         let last = base
@@ -174,9 +180,8 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         }
     }
 
-    /// Gives back to the source what the arena keeps although it is free: borrowed spans, and the
-    /// free ends of others. Returns how much it was. O(spans · log spans), and what the source
-    /// takes.
+    /// Releases all free borrowed spans and the free tails of the others to the source, and returns
+    /// the released size. O(spans · log spans), and the calls to the source.
     ///
     /// ```text
     ///  borrowed spans   0x8_0000                        0x8_4000    0x8_5000    0x8_6000
@@ -200,7 +205,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// # Ok::<(), Error>(())
     /// ```
     pub fn trim(&self) -> usize {
-        let mut given_back = 0;
+        let mut released = 0;
         let mut from = Some(0);
         while let Some(address) = from {
             let state = self.lock();
@@ -208,14 +213,13 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
                 break;
             };
             from = span.last.get().checked_add(1);
-            given_back += self.release_idle_spans(state, span, 0);
+            released += self.release_idle_spans(state, span, 0);
         }
-        given_back
+        released
     }
 
-    /// Offers to the source, after something at the end of a borrowed span has become free, what is
-    /// more than `keep` free spans; if none is to be kept, also the free end of this span. Returns
-    /// how much the source took.
+    /// Releases the oldest idle spans until `keep` are left, and returns the released size. If none
+    /// are kept, it first releases the free tail of `span`.
     #[inline(never)]
     pub(super) fn release_idle_spans<'a>(
         &'a self,
@@ -228,23 +232,25 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         if keep == 0 {
             (state, given_back) = self.release_free_tail(state, source, span);
         }
-        while state.idle.len() > keep
-            && let Some(span) = state.idle.oldest_not_busy()
-        {
+        while state.idle.len() > keep {
+            let Some(span) = state.idle.oldest_not_busy() else {
+                break;
+            };
             let (base, last, size) = (span.start.get(), span.last.get(), span.size());
-            // Out of the arena first: once the source has it, it may come back in an import.
+            // The span leaves the arena first: as soon as the source has it, another thread may
+            // import it again.
             state.remove_span(span);
             state.reserve_for_release(size);
             let tags = state.tag_cache.split(2);
             drop(state);
-            // SAFETY: the source lent this span, it has this size, and the arena does not know it
-            // any more.
+            // SAFETY: the source lent this span, it has exactly this size, all of it was free, and
+            // the arena has forgotten it.
             let released = unsafe { source.release(base, size) };
             state = self.lock();
             state.tag_cache.append(tags);
             state.end_reservation(size);
             if released.is_err() {
-                // Somebody may have added the range meanwhile, against all rules.
+                // A caller may have added the refused range as a span meanwhile.
                 if state.spans.overlapping(base, last).is_none() {
                     state.add_span(base, last, true);
                 }
@@ -256,7 +262,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         given_back
     }
 
-    /// Offers the free end of a span to the source, unless the whole span is free.
+    /// Shrinks a span by its free tail, unless the whole span is free. Returns the released size.
     fn release_free_tail<'a>(
         &'a self,
         mut state: Locked<'a, L>,
@@ -264,7 +270,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         span: TagRef,
     ) -> (Locked<'a, L>, usize) {
         let mut given_back = 0;
-        // More may become free while the source is called.
+        // More of the tail may become free during the call to the source.
         while span.is_borrowed_span()
             && span.below().is_free()
             && !is_idle(span.below())
@@ -280,16 +286,17 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
             let tags = state.tag_cache.split(1);
             span.busy.set(true);
             drop(state);
-            // SAFETY: the source lent this span, it had this size, what was cut off was free, and
-            // the mark keeps others away from the end of the span, and the span in the arena.
+            // SAFETY: the source lent this span, it had exactly this size, and the part above
+            // `new_size` was free and has left the arena. The busy mark prevents other calls
+            // about this span.
             let shrunk = unsafe { source.shrink(base, size, new_size) };
             state = self.lock();
             state.tag_cache.append(tags);
             state.end_reservation(size - new_size);
             if let Err(error) = shrunk {
                 state.source_cannot_shrink |= error == Error::NotSupported;
-                // Somebody may have added the range meanwhile, against all rules. Then the span stays
-                // busy and is never given back, for the source has lent more than the arena knows.
+                // A caller may have added the refused tail as a span meanwhile. Then this span
+                // stays busy and lent, since the source has lent more than the arena knows.
                 if state.spans.overlapping(base + new_size, last).is_none() {
                     span.busy.set(false);
                     state.restore_tail(span, last);

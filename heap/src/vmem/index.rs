@@ -1,17 +1,17 @@
-//! The allocated segments of an arena by their base.
+//! The hash table of allocated segments, by base address.
 //!
-//! Linear hashing (Litwin, VLDB 1980): the table grows and shrinks by one bucket at a time, so that
-//! no operation pays for a rehash of all. Buckets lie in pages that never move:
+//! It uses linear hashing (Litwin, VLDB 1980): the table grows and shrinks by one bucket at a time,
+//! so no operation pays for a rehash of the whole table. Buckets lie in pages that never move:
 //!
 //! ```text
 //!  bucket   0 … 63 │ 64 … 511 │ 512 … 1023 │ …          (on 64-bit machines)
 //!                page 0       │   page 1   │ …   first DIRECT pages, then through directories
 //! ```
 //!
-//! The first 64 lie in the arena itself while there is no page 0.
+//! Before the table has page 0, its first 64 buckets lie in the arena itself.
 //!
-//! Without pages the table stays as it is, and its buckets get longer. A page that was refused is asked
-//! for again after `RETRY_INSERTIONS` insertions which would have used it.
+//! Without further pages the table does not grow, and its buckets get longer. After a refusal the
+//! arena requests the page again after `RETRY_INSERTIONS` insertions that would have used it.
 
 use core::cell::Cell;
 use core::ptr::NonNull;
@@ -20,52 +20,53 @@ use super::boundary_tag::TagRef;
 use super::tag_supply::{PAGE_SIZE, Page};
 use super::{Error, Result};
 
-/// How many buckets need no page; a power of two.
+/// The number of buckets that need no page; a power of two.
 const INLINE: usize = 64;
-/// How many buckets, or pointers to pages, fit into a page.
+/// The number of buckets, or of pointers to pages, that fit into a page.
 const PER_PAGE: usize = PAGE_SIZE / size_of::<usize>();
-/// How many pages of buckets are reached without a directory.
+/// The number of pages of buckets that are reached without a directory.
 const DIRECT: usize = 64;
-/// How many directories there may be.
+/// The greatest number of directories.
 const DIRECTORIES: usize = 16;
-/// After how many insertions a refused page is asked for again: as many as its buckets are for, so that
-/// asking costs little for each, and however large the table once was.
+/// The number of insertions between a refusal and the next request for the same page.
+///
+/// It is the number of buckets in a page. The cost of a request is thus spread over many
+/// insertions, regardless of the size of the table.
 const RETRY_INSERTIONS: usize = PER_PAGE;
 const MAX_BUCKETS: usize = (DIRECT + DIRECTORIES * PER_PAGE) * PER_PAGE;
 
-/// The members of a bucket are linked by `right`.
+/// The head of a list of segments, linked by `right`.
 type Bucket = Cell<Option<TagRef>>;
 type Leaf = [Bucket; PER_PAGE];
 type Directory = [Cell<Option<NonNull<Leaf>>>; PER_PAGE];
 
 const _: () = assert!(size_of::<Leaf>() == PAGE_SIZE && size_of::<Directory>() == PAGE_SIZE);
 
-/// A hash table of allocated segments.
+/// The hash table of allocated segments.
 pub(super) struct Index {
-    /// The first buckets, while there is no page 0.
+    /// The first buckets, until the table gets page 0.
     inline: [Bucket; INLINE],
     direct: [Option<NonNull<Leaf>>; DIRECT],
     directories: [Option<NonNull<Directory>>; DIRECTORIES],
-    /// How many pages of buckets there are. They cover the buckets, and perhaps more.
+    /// The number of pages of buckets. They cover all buckets, and may cover more.
     leaves: usize,
     /// With this many buckets or fewer, the last page is idle: see `set_leaves`.
     idle_at: usize,
-    /// How many buckets there are: `INLINE` or more.
+    /// The number of buckets, at least `INLINE`.
     buckets: usize,
     /// The least 2ⁿ − 1 that is not below `buckets − 1` …
     mask: usize,
     /// … and its highest bit.
     top: usize,
-    /// How many segments there are.
+    /// The number of segments.
     len: usize,
     /// With fewer segments than this, the table is sparse: see `set_buckets`.
     sparse_below: usize,
-    /// Whether the next bucket is due, and wants a page that nobody has asked for yet.
+    /// Whether the table needs a page to grow, and the page has not been requested yet.
     growth_due: bool,
-    /// Whether somebody is asking for a page.
+    /// Whether a request for a page is in flight.
     request_in_flight: bool,
-    /// How many more insertions that want a page go without asking, because the supply has refused
-    /// one.
+    /// A countdown after a refusal: the number of insertions until the next request for a page.
     retry_in: usize,
 }
 
@@ -88,18 +89,18 @@ impl Index {
         }
     }
 
-    /// How many segments there are.
+    /// Returns the number of segments.
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    /// Returns how many pages of buckets there are.
+    /// Returns the number of pages of buckets.
     #[cfg(test)]
     pub(super) fn pages(&self) -> usize {
         self.leaves
     }
 
-    /// The allocated segment that starts at `base`.
+    /// Returns the allocated segment that starts at `base`. Expected O(1).
     pub(super) fn find(&self, base: usize) -> Option<TagRef> {
         let mut member = self.bucket(self.bucket_of(base)).get();
         while let Some(tag) = member {
@@ -111,7 +112,7 @@ impl Index {
         member
     }
 
-    /// Adds a segment.
+    /// Adds a segment, and up to two buckets.
     #[inline]
     pub(super) fn insert(&mut self, tag: TagRef) {
         push(self.bucket(self.bucket_of(tag.start.get())), tag);
@@ -121,7 +122,7 @@ impl Index {
         }
     }
 
-    /// Removes and returns the segment that starts at `base`, unless `check` objects.
+    /// Removes and returns the segment that starts at `base`, unless `check` returns an error.
     #[inline]
     pub(super) fn take(
         &mut self,
@@ -148,12 +149,12 @@ impl Index {
         Ok(tag)
     }
 
-    /// The first member of each bucket, with the number of the bucket.
+    /// Returns the number of each bucket that has members, with its first member.
     pub(super) fn heads(&self) -> impl Iterator<Item = (usize, TagRef)> {
         (0..self.buckets).filter_map(|number| Some((number, self.bucket(number).get()?)))
     }
 
-    /// The bucket for segments that start at `base`.
+    /// Returns the number of the bucket for segments that start at `base`.
     #[inline]
     pub(super) fn bucket_of(&self, base: usize) -> usize {
         let hash = hash(base);
@@ -161,7 +162,7 @@ impl Index {
         if number < self.buckets {
             number
         } else {
-            // It will be split from this one.
+            // This bucket does not exist yet: it will be split from the one returned.
             number - self.top
         }
     }
@@ -177,13 +178,13 @@ impl Index {
             }
             None => self.leaf_in_directory(page - DIRECT),
         };
-        // SAFETY: a page of buckets stays valid while it belongs to the index, was initialised when
-        // it was installed, and is changed through cells only.
+        // SAFETY: `empty_slots` initialised the page when it was installed. The supply keeps the
+        // page valid until `take_page` removes it, and all changes go through cells.
         let leaf = unsafe { leaf.as_ref() };
         &leaf[number % PER_PAGE]
     }
 
-    /// A page of buckets beyond the first `DIRECT`.
+    /// Returns a page of buckets beyond the first `DIRECT`.
     #[inline]
     fn leaf_in_directory(&self, page: usize) -> NonNull<Leaf> {
         self.directory(page / PER_PAGE)
@@ -194,12 +195,12 @@ impl Index {
     #[inline]
     fn directory(&self, number: usize) -> Option<&Directory> {
         let directory = (*self.directories.get(number)?)?;
-        // SAFETY: a directory stays valid while it belongs to the index, was initialised when it
-        // was installed, and is changed through cells only.
+        // SAFETY: `empty_slots` initialised the directory when it was installed. The supply keeps
+        // it valid until `take_page` removes it, and all changes go through cells.
         Some(unsafe { directory.as_ref() })
     }
 
-    /// Adds two buckets, so that a table which had to wait for a page catches up.
+    /// Adds up to two buckets, so that a table that had to wait for a page catches up.
     #[cold]
     fn grow(&mut self) {
         for _ in 0..2 {
@@ -222,7 +223,7 @@ impl Index {
         self.sparse_below = if buckets > INLINE { buckets / 4 } else { 0 };
     }
 
-    /// Adds a bucket, and moves to it what belongs there.
+    /// Adds a bucket, and moves its members there from the bucket that is split.
     fn split(&mut self) {
         let new = self.buckets;
         self.set_buckets(new + 1);
@@ -234,7 +235,7 @@ impl Index {
         }
     }
 
-    /// Whether there are many more buckets than segments.
+    /// Returns whether the table has more than four buckets for each segment.
     #[inline]
     pub(super) fn is_sparse(&self) -> bool {
         self.len < self.sparse_below
@@ -249,7 +250,7 @@ impl Index {
         }
     }
 
-    /// Removes the last bucket, whose members move to the one they were split from.
+    /// Removes the last bucket. Its members move back to the bucket that was split for it.
     fn merge(&mut self) {
         let last = self.buckets - 1;
         let into = last - self.top;
@@ -262,30 +263,33 @@ impl Index {
         }
     }
 
-    /// Whether the table would grow if it had a page.
+    /// Returns whether the table needs a page to grow, and a request is due.
     #[inline]
     pub(super) fn is_growth_due(&self) -> bool {
         self.growth_due
     }
 
-    /// Whether the caller shall ask the supply for a page, and tell the answer to `finish_page_request`.
+    /// Begins a request for a page, if one is due, and returns whether it did.
+    ///
+    /// The caller then asks the supply, and passes the answer to `finish_page_request`.
     pub(super) fn begin_page_request(&mut self) -> bool {
-        let ask = core::mem::take(&mut self.growth_due);
-        self.request_in_flight |= ask;
-        ask
+        let begins = core::mem::take(&mut self.growth_due);
+        self.request_in_flight |= begins;
+        begins
     }
 
-    /// Takes the page that was asked for, or learns that there is none.
+    /// Ends a request: installs the page, or schedules another request after a refusal.
     ///
     /// # Safety
-    /// The page comes from the arena's supply, and nobody else uses it until `take_page` returns it.
+    /// The page comes from the arena's supply, and no other code uses it until `take_page` returns
+    /// it.
     pub(super) unsafe fn finish_page_request(&mut self, page: Option<NonNull<Page>>) {
         self.request_in_flight = false;
         let Some(page) = page else {
             self.retry_in = RETRY_INSERTIONS;
             return;
         };
-        // Nobody else asked meanwhile, so the place is as vacant as it was then.
+        // Only one request is in flight at a time, so this slot is still vacant.
         let number = self.leaves;
         match number.checked_sub(DIRECT) {
             None => {
@@ -300,7 +304,7 @@ impl Index {
                     directory[number % PER_PAGE].set(Some(unsafe { empty_slots(page) }));
                     self.set_leaves(self.leaves + 1);
                 }
-                // `grow` asks again for the page of buckets itself.
+                // The page becomes a directory, and `grow` requests the page of buckets later.
                 None => {
                     // SAFETY: the caller gives us the page.
                     self.directories[number / PER_PAGE] = Some(unsafe { empty_slots(page) });
@@ -309,7 +313,7 @@ impl Index {
         }
     }
 
-    /// Whether there are pages that a table of this size can do without.
+    /// Returns whether the table has a page that it does not need at this size.
     #[inline]
     pub(super) fn has_idle_page(&self) -> bool {
         self.buckets <= self.idle_at
@@ -320,7 +324,7 @@ impl Index {
         self.idle_at = match leaves {
             0 => 0,
             1 => INLINE,
-            // Half a page more than necessary, so that a page does not come and go.
+            // Hysteresis of half a page, so that a page does not come and go.
             _ => (leaves - 1) * PER_PAGE - PER_PAGE / 2,
         };
     }
@@ -332,13 +336,13 @@ impl Index {
         self.take_first();
     }
 
-    /// Empties the first buckets, and returns what was in them.
+    /// Empties the first buckets, and returns their first members.
     fn take_first(&self) -> [Option<TagRef>; INLINE] {
         core::array::from_fn(|number| self.bucket(number).take())
     }
 
-    /// Installs or removes a page of buckets, and returns what was there. With page 0, the first
-    /// buckets move there or back.
+    /// Installs or removes a page of buckets, and returns the page that was there. The first
+    /// buckets move into page 0 or out of it.
     fn set_direct(&mut self, page: usize, leaf: Option<NonNull<Leaf>>) -> Option<NonNull<Leaf>> {
         if page != 0 {
             return core::mem::replace(&mut self.direct[page], leaf);
@@ -351,10 +355,10 @@ impl Index {
         before
     }
 
-    /// Gives up the last page, which must be idle.
+    /// Removes and returns the last page, which must be idle.
     pub(super) fn take_page(&mut self) -> Option<NonNull<Page>> {
         debug_assert!(self.leaves == 0 || self.has_idle_page());
-        // A directory goes after the page that was its first.
+        // A directory is returned after the first page it points to.
         let directories = self.leaves.saturating_sub(DIRECT).div_ceil(PER_PAGE);
         if let Some(directory) = self.directories.get_mut(directories).and_then(Option::take) {
             return Some(directory.cast());
@@ -369,8 +373,10 @@ impl Index {
     }
 }
 
-/// Fibonacci hashing: the high bits of the product depend on all bits of the base, whose low ones are
-/// all zero, so they are swapped to where the mask takes bits.
+/// Returns the hash of a base: Fibonacci hashing, with the bytes swapped.
+///
+/// The high bits of the product depend on all bits of the base. The low bits of the base are zero,
+/// so the swap moves the high bits to where the mask takes them.
 #[inline]
 fn hash(base: usize) -> usize {
     (base as u64)
@@ -383,21 +389,18 @@ fn push(bucket: &Bucket, tag: TagRef) {
     tag.right.set(bucket.replace(Some(tag)));
 }
 
-/// Makes of a page an array of empty slots.
+/// Initialises a page as an array of empty slots.
 ///
 /// # Safety
-/// The page is valid, and ours alone.
+/// The page is valid for writes, and no other code uses it.
 unsafe fn empty_slots<T>(page: NonNull<Page>) -> NonNull<[Cell<Option<T>>; PER_PAGE]> {
     const { assert!(size_of::<Cell<Option<T>>>() == size_of::<usize>()) };
     let slots = page.cast::<[Cell<Option<T>>; PER_PAGE]>();
     for slot in 0..PER_PAGE {
-        // SAFETY: the array is as large as the page, and the page is valid and ours.
-        unsafe {
-            slots
-                .cast::<Cell<Option<T>>>()
-                .add(slot)
-                .write(Cell::new(None))
-        };
+        // SAFETY: a slot has the size of a `usize`, so `PER_PAGE` slots fit into the page.
+        let slot = unsafe { slots.cast::<Cell<Option<T>>>().add(slot) };
+        // SAFETY: the caller passes the page valid and unshared, and this slot lies in it.
+        unsafe { slot.write(Cell::new(None)) };
     }
     slots
 }

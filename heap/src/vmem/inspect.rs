@@ -1,10 +1,10 @@
-//! Looking at an arena: which segment an address lies in, and all of them in order.
+//! Inspection of an arena: the segment at an address, and all segments in address order.
 
 use super::boundary_tag::TagRef;
 use super::state::State;
 use super::{Arena, Lock, TagSupply};
 
-/// A segment of an arena, as it was when it was looked at.
+/// A snapshot of a segment.
 ///
 /// ```text
 ///  0x1_0000                0x1_2000    0x1_3000
@@ -32,29 +32,29 @@ pub struct Segment {
     pub base: usize,
     /// The last address.
     pub last: usize,
-    /// Whether it is free.
+    /// Whether the segment is free or allocated.
     pub kind: SegmentKind,
-    /// The span in which it lies.
+    /// The span that contains the segment.
     pub span: SpanExtent,
 }
 
-/// Whether a [segment](Segment) is free.
+/// The state of a [segment](Segment).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SegmentKind {
-    /// It is free.
+    /// The segment is free.
     Free,
-    /// It is allocated.
+    /// The segment is allocated.
     Allocated,
 }
 
-/// A span of an arena, as it was when it was looked at: see the diagram of [`Segment`].
+/// A snapshot of a span: see the picture at [`Segment`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct SpanExtent {
     /// The first address.
     pub base: usize,
     /// The last address.
     pub last: usize,
-    /// Whether the source has lent it.
+    /// Whether the span is borrowed from the source.
     pub borrowed: bool,
 }
 
@@ -78,35 +78,37 @@ impl Segment {
 }
 
 impl<'label, 'src, A: TagSupply, L: Lock> Arena<'label, 'src, A, L> {
-    /// Whether `address` lies in a span of this arena, free or allocated. O(log spans).
+    /// Returns whether a span of this arena contains `address`, free or allocated. O(log spans).
     ///
     /// ```text
     ///  0x1_0000                0x1_3000                0x1_5000                0x1_7000
     ///  │ allocated             │ free                  │    no span            │ free      │
     ///  ├──────────── true ─────────────────────────────┤──────── false ────────├── true ───┤
     /// ```
+    #[doc(alias = "vmem_contains")]
     pub fn contains(&self, address: usize) -> bool {
         self.lock().spans.containing(address).is_some()
     }
 
-    /// The segment in which `address` lies, as the [diagram](Segment) shows it; `None` if it lies
-    /// in no span. O(log spans + segments of the span).
+    /// Returns the segment that contains `address`, as in the [picture](Segment). `None` if no span
+    /// contains it. O(log spans + segments of the span).
     pub fn segment_of(&self, address: usize) -> Option<Segment> {
         self.lock().segment_of(address)
     }
 
-    /// As [`segment_of`](Self::segment_of), for those who must not wait, such as a fault handler:
-    /// `None` if the arena is locked, and always with a lock whose
-    /// [`try_lock`](Lock::try_lock) cannot tell.
+    /// Returns [`segment_of`](Self::segment_of) without waiting, for example in a fault handler.
+    ///
+    /// `None` if the arena is locked, or if its lock does not implement
+    /// [`try_lock`](Lock::try_lock).
     pub fn try_segment_of(&self, address: usize) -> Option<Option<Segment>> {
         Some(self.try_lock()?.segment_of(address))
     }
 
-    /// The size of the largest free segment, or 0. Looks at the free segments of one size class.
+    /// Returns the size of the largest free segment, or 0. O(free segments of one size class).
     ///
     /// ```text
     ///  │ free 0x3000        │ █ │ free 0x4000               │ █ │ free 0x2000   │
-    ///                             └ the answer
+    ///                             └ largest
     /// ```
     pub fn largest_free(&self) -> usize {
         let state = self.lock();
@@ -118,11 +120,12 @@ impl<'label, 'src, A: TagSupply, L: Lock> Arena<'label, 'src, A, L> {
             .unwrap_or(0)
     }
 
-    /// The segments in address order.
+    /// Returns an iterator over the segments in address order.
     ///
-    /// The arena is locked for a few segments at a time, and may change in between: what was
-    /// iterated over then is not iterated over again, and what is to come is as it is by then. Of a
-    /// segment that has come to reach below that point, only the rest is told.
+    /// The iterator locks the arena for 16 segments at a time. The arena may change in between. The
+    /// iterator never returns an address twice, and later segments are as they are by then. If a
+    /// segment has grown down across that point, the iterator returns only its upper part.
+    #[doc(alias = "vmem_walk")]
     pub fn segments(&self) -> Segments<'_, 'label, 'src, A, L> {
         Segments {
             arena: self,
@@ -140,21 +143,21 @@ impl State {
     }
 }
 
-/// How many segments are taken under one lock.
+/// The number of segments that are copied in one critical section.
 const BATCH: usize = 16;
 
-/// The segments of an arena in address order: see [`Arena::segments`].
+/// An iterator over the segments of an arena in address order: see [`Arena::segments`].
 ///
-/// Takes constant time for each segment while no segment of the arena merges or goes away, and
-/// that of [`Arena::segment_of`] for 16 segments otherwise.
+/// O(1) for each segment while no segment of the arena coalesces or leaves. Otherwise each 16
+/// segments also cost one [`Arena::segment_of`].
 ///
-/// Here there are twenty segments, of one each, and segments 15 and 16 are freed when the first
-/// sixteen have been taken. Nobody is told of 15 twice:
+/// The picture shows twenty segments of size 1. After the iterator has returned the first sixteen,
+/// segments 15 and 16 are freed. The iterator does not return 15 again:
 ///
 /// ```text
-///  taken        │ 0   │ … │ 15  │
-///  meanwhile    │ 0   │ … │ 15, 16    │ 17  │ … │ 19  │
-///  told next                    │ 16  │ 17  │ … │ 19  │
+///  returned     │ 0   │ … │ 15  │
+///  then         │ 0   │ … │ 15, 16    │ 17  │ … │ 19  │
+///  next                         │ 16  │ 17  │ … │ 19  │
 /// ```
 ///
 /// ```
@@ -176,11 +179,11 @@ const BATCH: usize = 16;
 /// ```
 pub struct Segments<'arena, 'label, 'src, A: TagSupply, L: Lock> {
     arena: &'arena Arena<'label, 'src, A, L>,
-    /// The address at which to go on, if there is any left.
+    /// The address of the next batch, unless the last segment has been copied.
     from: Option<usize>,
-    /// The segment and the span that contained this address, and the generation in which they did.
+    /// The segment and the span that contained this address, and the generation at that time.
     near: Option<(TagRef, TagRef, u64)>,
-    /// The segments taken and not yet handed out, in reverse.
+    /// The segments that are copied and not yet returned, in reverse order.
     batch: [Option<Segment>; BATCH],
 }
 
@@ -188,8 +191,8 @@ impl<A: TagSupply, L: Lock> Segments<'_, '_, '_, A, L> {
     fn take_batch(&mut self) {
         let Some(from) = self.from else { return };
         let state = self.arena.lock();
-        let mut place = match self.near {
-            // Nothing has left the address order since, so the tags are still there.
+        let mut next = match self.near {
+            // No tag has left the address order since, so these two are still in it.
             Some((segment, span, generation))
                 if generation == state.generation && segment.contains(from) =>
             {
@@ -198,21 +201,21 @@ impl<A: TagSupply, L: Lock> Segments<'_, '_, '_, A, L> {
             _ => state.segment_at_or_above(from),
         };
         for slot in self.batch.iter_mut().rev() {
-            let Some((segment, span)) = place else {
+            let Some((segment, span)) = next else {
                 break;
             };
             let mut found = Segment::new(segment, span);
-            // It may have merged, or grown, into what was iterated over before.
+            // The segment may have grown down into addresses that were returned before.
             found.base = found.base.max(from);
             *slot = Some(found);
             let above = segment.above();
-            place = if above != span {
+            next = if above != span {
                 Some((above, span))
             } else {
                 state.spans.after(span).map(|span| (span.above(), span))
             };
         }
-        match place {
+        match next {
             Some((segment, span)) => {
                 self.from = Some(segment.start.get());
                 self.near = Some((segment, span, state.generation));
@@ -223,7 +226,7 @@ impl<A: TagSupply, L: Lock> Segments<'_, '_, '_, A, L> {
 }
 
 impl State {
-    /// The segment, and its span, that contains `address`, or else the next one.
+    /// Returns the segment that contains `address`, else the next segment, each with its span.
     fn segment_at_or_above(&self, address: usize) -> Option<(TagRef, TagRef)> {
         match self.spans.containing(address) {
             Some(span) => Some((self.segment_containing(address)?, span)),

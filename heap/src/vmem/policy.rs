@@ -1,12 +1,12 @@
-//! How an arena chooses among the free segments that fit.
+//! Allocation policies: how an arena chooses among the free segments that fit.
 
-/// Which of the free segments that fit is taken.
+/// The choice among the free segments that fit.
 ///
 /// Every policy honours every constraint of a [`Layout`](super::Layout). The names are those of
 /// Bonwick and Adams.
 ///
-/// A request of 37, with quantum 1 and the last `NextFit` allocation below 100. Up to 32 quanta
-/// each size is a class of its own; here 36 to 39 are one, and 40 to 43:
+/// The picture shows a request of 37 in an arena of quantum 1. The last `NextFit` allocation ended
+/// at 100. Sizes 36 to 39 are one size class, and 40 to 43 the next:
 ///
 /// ```text
 ///    0            38    40              81    100                160  200
@@ -36,15 +36,22 @@
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum AllocPolicy {
-    /// A segment that is sure to fit, found in constant time: the first of the lowest class all of
-    /// whose segments fit. On a miss 16 segments that may fit are looked at before the arena
-    /// imports, and all of them before it refuses.
+    /// Takes the first segment of the lowest size class whose segments all fit. O(1).
+    ///
+    /// On a miss the arena probes 16 segments that may fit before it imports a span, and all of
+    /// them before it refuses.
     #[default]
     InstantFit,
-    /// The smallest segment that fits. At most the free segments of two size classes are looked
-    /// at, unless the layout is constrained: then it can be all that are large enough.
+    /// Takes the smallest segment that fits.
+    ///
+    /// O(free segments of two size classes) without constraints; with constraints, up to O(free
+    /// segments that are large enough).
+    #[doc(alias = "VM_BESTFIT")]
     BestFit,
-    /// The next free address after the last such allocation, wrapping at the end: what is freed is
-    /// not used again before the wrap. Walks over the segments in between.
+    /// Takes the next free address after the last `NextFit` allocation, and wraps at the end.
+    ///
+    /// Freed addresses are not reused before the wrap, which helps to find uses after free, and
+    /// keeps process ids apart. O(segments in between).
+    #[doc(alias("VM_NEXTFIT", "rotor"))]
     NextFit,
 }

@@ -1,35 +1,38 @@
-//! Where in a free segment a request fits.
+//! Requests: the constraints of an allocation, and the bases at which they are met.
 
 use super::{Error, Layout, Result};
 
-/// A request, checked against the quantum of an arena and ready to be tried on free segments.
+/// A request, checked against the quantum of an arena.
 ///
-/// The base is a multiple of the quantum, so that a segment which has room for `size` at some base
-/// has room for `space` there, too.
+/// Bases are multiples of the quantum, and so are the ends of segments. A segment with room for
+/// `size` at such a base therefore has room for `rounded_size`.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Request {
-    /// The size as asked for; not zero.
+    /// The requested size; not zero.
     pub(super) size: usize,
-    /// The size rounded up to the quantum.
+    /// The size, rounded up to the quantum.
     pub(super) rounded_size: usize,
     quantum: usize,
     /// At least the quantum.
     align: usize,
     /// Less than `align`, and a multiple of the quantum.
     phase: usize,
-    /// No multiple of this lies strictly inside; a multiple of the quantum.
+    /// No multiple of this lies strictly inside the range. It is a multiple of the quantum.
     nocross: Option<usize>,
     min: usize,
     max: usize,
 }
 
-/// Rounds a size that a caller gave up to the quantum.
+/// Rounds a caller's size up to the quantum.
+///
+/// # Errors
+/// [`Error::AllocZeroSize`], [`Error::SizeOverflow`].
 #[inline]
 pub(super) fn round_up(size: usize, quantum: usize) -> Result<usize> {
     if size == 0 {
         return Err(Error::AllocZeroSize);
     }
-    // Not `checked_next_multiple_of`, which divides: the quantum is a power of two.
+    // `checked_next_multiple_of` would divide, but the quantum is a power of two.
     match size.checked_add(quantum - 1) {
         Some(sum) => Ok(sum & !(quantum - 1)),
         None => Err(Error::SizeOverflow { size }),
@@ -37,7 +40,7 @@ pub(super) fn round_up(size: usize, quantum: usize) -> Result<usize> {
 }
 
 impl Request {
-    /// A request without constraints.
+    /// Creates a request without constraints.
     #[inline]
     pub(super) fn plain(size: usize, quantum: usize) -> Result<Self> {
         Ok(Self {
@@ -52,14 +55,16 @@ impl Request {
         })
     }
 
-    /// A request with constraints, refused if no address can satisfy them.
+    /// Creates a request with constraints.
+    ///
+    /// # Errors
+    /// [`Error::Unsatisfiable`] if no address can satisfy them, and those of [`round_up`].
     pub(super) fn new(layout: &Layout, quantum: usize) -> Result<Self> {
         let size = layout.size();
         let mut request = Self::plain(size, quantum)?;
         let unsatisfiable = Err(Error::Unsatisfiable { size });
 
-        // A base is a multiple of the quantum, whatever the alignment; that leaves no choice of
-        // phase below the quantum.
+        // Every base is a multiple of the quantum, so a phase cannot be finer than that.
         let phase = layout.phase().unwrap_or(0) & (layout.align() - 1);
         if phase & (quantum - 1) != 0 {
             return unsatisfiable;
@@ -67,9 +72,10 @@ impl Request {
         request.align = layout.align().max(quantum);
         request.phase = phase;
 
-        // Below the quantum, nothing that starts at a multiple of it crosses.
+        // `nocross` is at least the size. If it is below the quantum, a range that begins at a
+        // multiple of the quantum cannot cross a boundary.
         if let Some(nocross) = layout.nocross().filter(|&nocross| nocross >= quantum) {
-            // The least that a base can lie above a multiple of `nocross`.
+            // The least distance of a base above a multiple of `nocross`.
             let offset = phase & (nocross - 1);
             if nocross - offset < size {
                 return unsatisfiable;
@@ -85,7 +91,7 @@ impl Request {
         Ok(request)
     }
 
-    /// The same request at or above `min`.
+    /// Returns the same request at or above `min`.
     pub(super) fn above(self, min: usize) -> Self {
         Self {
             min: self.min.max(min),
@@ -93,8 +99,8 @@ impl Request {
         }
     }
 
-    /// The lowest base at which the request fits into the range from `start` to `last`, inclusive,
-    /// whose ends are at multiples of the quantum.
+    /// Returns the lowest base at which the request fits into the range from `start` to `last`,
+    /// inclusive. Both ends of the range are at multiples of the quantum.
     #[inline]
     pub(super) fn position(&self, start: usize, last: usize) -> Option<usize> {
         let low = start.max(self.min);
@@ -105,8 +111,8 @@ impl Request {
             return None;
         }
         match self.nocross {
-            // Of the multiples of `nocross`, at most one lies inside: the size is not larger. Just
-            // above it is a base that does not cross the next one, as `new` has made sure.
+            // The size is at most `nocross`, so exactly one boundary lies inside. `new` has made
+            // sure that the first base above the boundary does not cross the next one.
             Some(nocross) if (base ^ end) >= nocross => {
                 let base = self.align_up(end & !(nocross - 1))?;
                 let end = base.checked_add(self.size - 1)?;
@@ -117,17 +123,19 @@ impl Request {
         }
     }
 
-    /// The lowest address with the right phase at or above `address`.
+    /// Returns the lowest address with the right phase at or above `address`.
     fn align_up(&self, address: usize) -> Option<usize> {
         address.checked_add(self.phase.wrapping_sub(address) & (self.align - 1))
     }
 
-    /// Whether the request can ask for any address.
+    /// Returns whether the request has neither `min` nor `max`.
     pub(super) fn is_unbounded(&self) -> bool {
         self.min == 0 && self.max == usize::MAX
     }
 
-    /// A size such that the request fits into every segment of it, if there is one.
+    /// Returns a size such that the request fits into every segment of at least that size.
+    ///
+    /// `None` if the request has bounds, or if that size overflows.
     #[inline]
     pub(super) fn guaranteed_size(&self) -> Option<usize> {
         if !self.is_unbounded() {
@@ -137,24 +145,25 @@ impl Request {
         let once = self.rounded_size.checked_add(slack)?;
         match self.nocross {
             None => Some(once),
-            // In the worst case the first aligned base crosses with its last quantum.
+            // In the worst case the range at the first aligned base crosses with its last quantum.
             Some(_) => once.checked_add(once),
         }
     }
 
-    /// Returns what to ask a source of `quantum` for, so that a range of it has room for this request.
-    /// The quantum is at least that of the arena.
+    /// Returns the layout to import from a source of this `quantum`, at least that of the arena.
+    /// Every range of this layout has room for the request.
     ///
-    /// The request is placed as low above a multiple of the quantum as its phase permits:
+    /// The request lies as low above a multiple of the quantum as its phase permits:
     ///
     /// ```text
     ///  multiples of the quantum   base                base + quantum      base + size
     ///  imported                   ├───────────────────┼───────────────────┤
     ///  the request                        ├─── self.size ─────────┤
-    ///                             └ ahead ┘
+    ///                             └ ahead ┘                       └ behind┘
     /// ```
     ///
-    /// A request without constraints gets at least `minimum`; a constrained one no more than it needs.
+    /// A request without constraints imports at least `minimum`. A constrained one imports no more
+    /// than it needs.
     ///
     /// # Errors
     /// [`Error::SizeOverflow`].
@@ -174,11 +183,11 @@ impl Request {
         if self.phase != ahead {
             layout = layout.with_phase(self.phase - ahead);
         }
-        // No multiple of the quantum lies between the base of the range and that of the request, nor
-        // between their ends: one of them crosses what the other crosses. What is finer than the
-        // quantum depends on the phase alone.
+        // No multiple of the quantum lies between the base of the range and the base of the
+        // request, nor between their ends. So both cross the same boundaries, if these are
+        // multiples of the quantum. Finer boundaries depend on the phase alone.
         if let Some(nocross) = self.nocross.filter(|&nocross| nocross >= quantum) {
-            // It is a multiple of the quantum, and at least `end`.
+            // `nocross` is a multiple of the quantum, and at least `end`.
             layout = layout.with_nocross(nocross).expect("room for the size");
         }
         if self.min > ahead {
@@ -190,8 +199,11 @@ impl Request {
         Ok(layout)
     }
 
-    /// Returns what else to ask that source for when it has refused [`import_layout`](Self::import_layout): the
-    /// range around the lowest base of all, if a lower bound has moved that up from where it is usually.
+    /// Returns a second layout to import, after the source refused the
+    /// [first](Self::import_layout).
+    ///
+    /// It is the range around the lowest base above `min`, if that base lies higher above a
+    /// multiple of the quantum than the phase demands. Otherwise `None`.
     ///
     /// ```text
     ///                             base                base + quantum      base + size
@@ -219,22 +231,20 @@ impl Request {
 mod tests {
     use super::*;
 
-    /// Every base from the definition, one by one.
+    /// Tries every base against the definition of the constraints.
     fn brute_force(layout: &Layout, quantum: usize, start: usize, last: usize) -> Option<usize> {
         (start..=last).find(|&base| {
             let Some(end) = base.checked_add(layout.size() - 1) else {
                 return false;
             };
-            base.is_multiple_of(quantum)
+            base % quantum == 0
                 && end <= last
                 && base % layout.align() == layout.phase().unwrap_or(0) % layout.align()
                 && base >= layout.min().unwrap_or(0)
                 && end <= layout.max().unwrap_or(usize::MAX)
-                && layout.nocross().is_none_or(|nocross| {
-                    (base..=end)
-                        .skip(1)
-                        .all(|inside| !inside.is_multiple_of(nocross))
-                })
+                && layout
+                    .nocross()
+                    .is_none_or(|nocross| (base..=end).skip(1).all(|inside| inside % nocross != 0))
         })
     }
 
@@ -278,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn the_position_is_the_lowest_base_that_meets_every_constraint() {
+    fn a_request_fits_at_the_lowest_base_that_meets_each_constraint() {
         for layout in layouts() {
             for quantum in [1, 2, 4] {
                 for start in (0..48).step_by(quantum) {
@@ -298,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn the_position_is_the_lowest_base_at_the_end_of_the_address_space() {
+    fn the_lowest_base_is_found_at_the_end_of_the_address_space() {
         const TOP: usize = usize::MAX - 47;
         for layout in layouts().filter(|layout| layout.max().is_none()) {
             for start in TOP..=usize::MAX {
@@ -320,7 +330,7 @@ mod tests {
             for quantum in [1, 2, 4] {
                 let refused = Request::new(&layout, quantum).is_err();
                 let nowhere = brute_force(&layout, quantum, 0, 127).is_none();
-                // A bound that excludes every aligned base is found only by looking.
+                // `Request::new` does not notice bounds that exclude every aligned base.
                 if refused || layout.min().is_none() && layout.max().is_none() {
                     assert_eq!(refused, nowhere, "{layout:?} by {quantum}");
                 }
@@ -329,7 +339,7 @@ mod tests {
     }
 
     #[test]
-    fn a_segment_of_the_sure_size_always_has_room() {
+    fn a_segment_of_the_guaranteed_size_always_has_room() {
         for layout in layouts() {
             for quantum in [1, 2, 4] {
                 let Ok(request) = Request::new(&layout, quantum) else {
@@ -349,7 +359,7 @@ mod tests {
     }
 
     #[test]
-    fn every_range_that_may_be_lent_has_room_for_the_request() {
+    fn every_range_of_the_import_layout_has_room_for_the_request() {
         for layout in layouts() {
             for (quantum, source) in [(1, 1), (2, 2), (4, 4), (1, 4), (2, 8), (1, 16), (4, 32)] {
                 let Ok(request) = Request::new(&layout, quantum) else {
@@ -375,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn a_request_is_imported_from_wherever_there_is_room() {
+    fn one_of_the_import_layouts_finds_each_vacant_range_that_fits() {
         for layout in layouts() {
             for (quantum, source) in [(1, 4), (2, 8), (1, 16), (4, 32)] {
                 let Ok(request) = Request::new(&layout, quantum) else {
@@ -385,7 +395,7 @@ mod tests {
                     request.import_layout(source, 0).ok(),
                     request.import_layout_at_min(source),
                 ];
-                // All that a source may have is the range that the request needs, if it lies here.
+                // The source has no more than the pages around this base.
                 for base in (0..96).filter(|&base| {
                     request.position(base, base + request.rounded_size - 1) == Some(base)
                 }) {

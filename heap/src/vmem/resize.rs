@@ -8,13 +8,14 @@ use super::tag_refill::SHRINK_RESERVE;
 use super::{Arena, Error, Lock, Locked, Result, TagSupply};
 
 impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
-    /// Changes the size of the segment that was allocated at `base` to `new_size`, rounded up to the
-    /// quantum, without moving it.
+    /// Resizes the segment at `base` in place, to `new_size` rounded up to the quantum.
+    /// Expected O(1), apart from calls to the source.
     ///
-    /// It grows into free space above it, and at the end of a borrowed span the source is asked to
-    /// [extend](crate::vmem::Source::extend) the span by what is missing. When it shrinks, its tail
-    /// becomes free; at the end of a borrowed span, an arena that keeps no free spans offers it to
-    /// the source. Expected O(1), apart from calls to the source.
+    /// A segment grows into free space above it. At the end of a borrowed span, the source is asked
+    /// to [extend](crate::vmem::Source::extend) the span by the missing part.
+    ///
+    /// When a segment shrinks, its tail becomes free. At the end of a borrowed span, an arena that
+    /// retains no free spans releases the tail to the source.
     ///
     /// ```text
     ///  an added span               0x1_0000                0x1_2000                0x1_4000
@@ -50,19 +51,19 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     /// ```
     ///
     /// # Errors
-    /// [`Error::NoSuchAllocation`], [`Error::AllocZeroSize`], [`Error::SizeOverflow`]. When growing:
-    /// [`Error::Occupied`] if what lies above is allocated or, beyond a borrowed span, in another
-    /// span; [`Error::Empty`] at the end of a span that is not borrowed; both tell how much was
-    /// missing. [`Error::LimitReached`], and the source's error. [`Error::Busy`] if the
-    /// segment, or the end of its span, is being resized already. [`Error::AllocatorError`] is
-    /// possible when shrinking a segment without free space above it, if even the tags that are
-    /// reserved for this have been used up; and when a source with a coarser quantum would have to lend
-    /// more than is missing, and there is no tag for the rest.
+    /// * [`Error::NoSuchAllocation`], [`Error::AllocZeroSize`], [`Error::SizeOverflow`].
+    /// * [`Error::Busy`] if a resize of the segment, or of the end of its span, is in progress.
+    /// * When growing: [`Error::Occupied`] if the range above is allocated or in another span,
+    ///   [`Error::Empty`] at the end of a span that is not borrowed. Both carry the missing size.
+    ///   [`Error::LimitReached`], and the source's error.
+    /// * [`Error::AllocatorError`] when shrinking, if no free space lies above the segment and even
+    ///   the tags reserved for this are used up. Also when growing, if a source with a coarser
+    ///   quantum lends more than the missing part, and no tag is available for the rest.
     pub fn resize(&self, base: usize, new_size: usize) -> Result<()> {
         let space = round_up(new_size, self.quantum)?;
         let mut state = self.lock();
-        // What follows may need a tag: when shrinking, or for what a source with a coarser quantum lends
-        // beyond need. If there is none, it may still turn out that it does not.
+        // A tag may be needed for the tail of a shrunk segment, or for the rest of an extension by
+        // a coarser quantum. Without one the resize may still succeed, so a failure is ignored.
         let wanted = self.resize_tags;
         if state.tag_cache.len() < wanted {
             state = self
@@ -96,12 +97,12 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
 
     fn grow<'a>(&'a self, mut state: Locked<'a, L>, segment: TagRef, last: usize) -> Result<()> {
         let above = segment.above();
-        let (room, end) = if above.is_free() {
+        let (free_last, end) = if above.is_free() {
             (above.last.get(), above.above())
         } else {
             (segment.last.get(), above)
         };
-        if last <= room {
+        if last <= free_last {
             state.grow(segment, last);
             self.finish(state);
             return Ok(());
@@ -120,8 +121,8 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
         })
     }
 
-    /// Grows the last segment of a borrowed span, which may have free space above it, beyond the
-    /// span's end.
+    /// Grows the last allocated segment of a borrowed span beyond the end of the span. Free space
+    /// may lie between them.
     fn extend<'a>(
         &'a self,
         mut state: Locked<'a, L>,
@@ -158,8 +159,8 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
         }
         state.reserve(more, self.limit)?;
 
-        // Take the free space above, so that nobody else does, and keep a tag to undo that, or for what
-        // is lent beyond need.
+        // Take the free space above before the lock is released. Set a tag aside: to undo this
+        // after a failure, or for the rest of an extension by a coarser quantum.
         let before = segment.last.get();
         if before != end {
             state.grow(segment, end);
@@ -169,15 +170,15 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
         span.busy.set(true);
         drop(state);
 
-        // SAFETY: the source lent this span, it has this size, and the mark keeps others away from
-        // its end.
+        // SAFETY: the source lent this span, it has exactly this size, and the busy mark prevents
+        // other calls about this span.
         let mut extended = unsafe { source.extend(span_base, size, size + more) };
         let mut state = self.lock();
         let mut undone = Ok(());
         if extended.is_ok() && state.spans.overlapping(end + 1, new_last).is_some() {
             drop(state);
-            // SAFETY: the source has just made the span this long, the mark still keeps others away
-            // from its end, and nobody has used what was added.
+            // SAFETY: the source has just extended the span to this size, no caller has seen the
+            // added part, and the busy mark still prevents other calls about this span.
             undone = unsafe { source.shrink(span_base, size + more, size) };
             extended = Err(occupied);
             state = self.lock();
@@ -186,8 +187,8 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
         state.tag_cache.append(tags);
         state.end_reservation(more);
         segment.busy.set(false);
-        // If the source did not take back what overlaps another span, the span stays busy and is never
-        // given back, for the source has lent more than the arena knows.
+        // If the source refuses to take back the part that overlaps another span, this span stays
+        // busy and lent, since the source has lent more than the arena knows.
         span.busy.set(undone.is_err());
         match extended {
             Ok(()) => {

@@ -1,24 +1,25 @@
-//! Where an arena gets spans from.
+//! The source of an arena, from which it imports spans.
 
 use super::{Error, Layout, Result};
 
-/// Something that lends spans to an arena: another arena, or the pages behind addresses.
+/// A lender of spans: another arena, or a page allocator behind a range of addresses.
 ///
-/// An arena calls its source with none of its locks held. No function here may panic. Bases and
-/// sizes are in the unit of the arena; sizes are multiples of its quantum and of the source's.
+/// An arena calls its source without a lock held. Implementations must not panic. Bases and sizes
+/// are in the unit of the arena. Sizes are multiples of its quantum and of the source's.
 ///
-/// The trait is safe to implement: an arena verifies what it is lent, and what a source says can
-/// cost addresses, but never memory safety. Who uses the numbers of an arena as memory must trust its
-/// source, and says so in an `unsafe` block: see [`ArenaSource::new`](crate::source::ArenaSource::new).
+/// The trait is safe to implement. An arena verifies each range that it imports, so a wrong answer
+/// can lose addresses, but cannot violate memory safety. Code that uses the numbers of an arena as
+/// memory must trust the arena's source. It says so in an `unsafe` block: see
+/// [`ArenaSource::new`](crate::source::ArenaSource::new).
 ///
-/// What is lent of a range, after calls in this order:
+/// The picture shows the lent part of a range, after calls in this order:
 ///
 /// ```text
 ///                                   base          + 0x1000      + 0x2000      + 0x3000
 ///  import(size 0x2000) = base       ├─────────── lent ──────────┤
 ///  extend(base, 0x2000, 0x3000)     ├────────────────── lent ─────────────────┤
 ///  shrink(base, 0x3000, 0x1000)     ├─── lent ────┤
-///  release(base, 0x1000)            nothing
+///  release(base, 0x1000)            nothing lent
 /// ```
 ///
 /// An arena is a source itself:
@@ -30,7 +31,7 @@ use super::{Error, Layout, Result};
 /// # let source = Arena::<_, Lock>::create("source", 0x1000, None, &tags)?;
 /// source.add_span(0x8_0000, 0x4000)?;
 /// let base = Source::import(&source, Layout::from_size_align(0x2000, 0x1000).unwrap())?;
-/// // SAFETY: nobody else uses the range, which was lent with this base and these sizes.
+/// // SAFETY: the range is lent with this base and has these sizes, and it is not in use.
 /// unsafe {
 ///     source.extend(base, 0x2000, 0x3000)?;
 ///     source.shrink(base, 0x3000, 0x1000)?;
@@ -39,13 +40,14 @@ use super::{Error, Layout, Result};
 /// assert_eq!(source.allocated_space(), 0);
 /// # Ok::<(), Error>(())
 /// ```
+#[doc(alias = "vmem_source")]
 pub trait Source: Sync {
-    /// Returns the quantum of what is lent: bases and sizes are multiples of it. A power of two, always
-    /// the same; 1 by default, which makes no demand.
+    /// Returns the quantum of the source, a power of two that never changes: 1 by default. Bases
+    /// and sizes of lent ranges are multiples of it.
     ///
-    /// An arena whose own quantum is finer borrows, extends and gives back in multiples of this one, and
-    /// keeps what is left over for later allocations. Constraints that the source cannot express at its
-    /// quantum are widened: of what is lent, the arena takes the part that satisfies them.
+    /// An arena with a finer quantum imports, extends and releases in multiples of this one. It
+    /// retains the rest for later allocations. If a constraint is finer than this quantum, the
+    /// arena imports a larger range, and takes the part that satisfies the constraint.
     ///
     /// ```text
     ///  quantum 0x10, from a source of quantum 0x1000:   alloc(0x20), then alloc(0x10)
@@ -72,48 +74,53 @@ pub trait Source: Sync {
         1
     }
 
-    /// [Lends](Self) a range that satisfies `layout`, and returns its base.
+    /// Lends a range that satisfies `layout`, and returns its base.
     ///
-    /// The layout's size is a multiple of the borrowing arena's quantum and of this source's, and its
-    /// alignment is at least as large as either.
+    /// The size of the layout is a multiple of the quanta of the importing arena and this source.
+    /// Its alignment is at least either quantum.
     ///
     /// # Errors
-    /// Any error; nothing is lent then.
+    /// Any error means that the source has lent nothing.
     fn import(&self, layout: Layout) -> Result<usize>;
 
-    /// Takes back a range, all of it, [as it is then](Self).
+    /// Takes back a lent range, all of it.
     ///
     /// # Errors
-    /// Any error; the range is then still lent.
+    /// Any error means that the range is still lent.
     ///
     /// # Safety
-    /// The range `[base, base + size)` was lent by this source with that base, has now exactly
-    /// this size, and is not used any more. An arena takes what was freed in it for unused: whoever uses its
-    /// numbers as memory must be the only one who frees or shrinks them.
+    /// * The range `[base, base + size)` was lent by this source with that base, and now has
+    ///   exactly this size.
+    /// * The range is no longer in use. An arena considers a freed segment unused. Code that uses
+    ///   its numbers as memory must therefore be the only code that frees or shrinks them.
     unsafe fn release(&self, base: usize, size: usize) -> Result<()>;
 
-    /// Makes a lent range [longer at its end](Self), in place.
+    /// Extends a lent range at its end, in place.
     ///
     /// # Errors
-    /// [`Error::NotSupported`] by default; any error leaves the range as it was.
+    /// [`Error::NotSupported`] by default. Any error leaves the range unchanged.
     ///
     /// # Safety
-    /// The range `[base, base + size)` was lent by this source with that base, and has now exactly
-    /// this size. `new_size` is more than `size`. No other call concerns this range meanwhile.
+    /// * The range `[base, base + size)` was lent by this source with that base, and now has
+    ///   exactly this size.
+    /// * `new_size` is more than `size`.
+    /// * No other call about this range is in progress.
     unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         let _ = (base, size, new_size);
         Err(Error::NotSupported)
     }
 
-    /// Takes back the end of a lent range, `[base + new_size, base + size)`.
+    /// Takes back the tail of a lent range, `[base + new_size, base + size)`.
     ///
     /// # Errors
-    /// [`Error::NotSupported`] by default; any error leaves the range as it was.
+    /// [`Error::NotSupported`] by default. Any error leaves the range unchanged.
     ///
     /// # Safety
-    /// The range `[base, base + size)` was lent by this source with that base, and has now exactly
-    /// this size. `new_size` is less than `size` and not zero; what lies above it is not used any
-    /// more. No other call concerns this range meanwhile.
+    /// * The range `[base, base + size)` was lent by this source with that base, and now has
+    ///   exactly this size.
+    /// * `new_size` is less than `size` and not zero.
+    /// * The tail is no longer in use.
+    /// * No other call about this range is in progress.
     unsafe fn shrink(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         let _ = (base, size, new_size);
         Err(Error::NotSupported)

@@ -1,34 +1,47 @@
-//! The spans of an arena by address.
+//! The tree of spans, by address.
 //!
-//! A treap: a search tree by address that is a heap by a priority, and therefore balanced as if the
-//! spans had been added in random order. The priority is a hash of the span's base, so that it need
-//! not be stored. (Seidel and Aragon, "Randomized search trees", Algorithmica 1996.)
+//! It is a treap: a search tree by address, and a heap by priority. (Seidel and Aragon, "Randomized
+//! search trees", Algorithmica 1996.) The priority is a hash of the span's base, so that no tag has
+//! to store it. The tree is therefore as balanced as if the spans had been added in random order.
 
 use super::boundary_tag::TagRef;
 
-/// The spans, which do not overlap.
+/// The tree of spans, which do not overlap. Operations are expected O(log spans).
 #[derive(Default)]
 pub(super) struct SpanTree {
     root: Option<TagRef>,
 }
 
 impl SpanTree {
-    /// The span with the highest base that is at most `address`.
+    /// Returns the span with the highest base that is at most `address`.
+    ///
+    /// The search ends even in damaged tags, as long as their links lead to tags: bases approach
+    /// `address` from both sides, or the tree is damaged.
     pub(super) fn at_or_below(&self, address: usize) -> Option<TagRef> {
         let mut found = None;
+        // Bases from `low` up to, but not including, `high` may follow.
+        let (mut low, mut high) = (0, None);
         let mut tree = self.root;
         while let Some(span) = tree {
-            tree = if span.start.get() <= address {
-                found = Some(span);
-                span.right.get()
+            let start = span.start.get();
+            if start <= address {
+                if start < low {
+                    break;
+                }
+                (found, tree) = (Some(span), span.right.get());
+                low = start.saturating_add(1);
             } else {
-                span.left.get()
-            };
+                if high.is_some_and(|high| start >= high) {
+                    break;
+                }
+                tree = span.left.get();
+                high = Some(start);
+            }
         }
         found
     }
 
-    /// The span with the lowest base that is at least `address`.
+    /// Returns the span with the lowest base that is at least `address`.
     pub(super) fn at_or_above(&self, address: usize) -> Option<TagRef> {
         let mut found = None;
         let mut tree = self.root;
@@ -43,24 +56,24 @@ impl SpanTree {
         found
     }
 
-    /// The span after this one.
+    /// Returns the next span above `span`.
     pub(super) fn after(&self, span: TagRef) -> Option<TagRef> {
         self.at_or_above(span.last.get().checked_add(1)?)
     }
 
-    /// The span that contains `address`.
+    /// Returns the span that contains `address`.
     pub(super) fn containing(&self, address: usize) -> Option<TagRef> {
         self.at_or_below(address)
             .filter(|span| span.contains(address))
     }
 
-    /// A span that shares an address with the range from `start` to `last`.
+    /// Returns a span that overlaps the range from `start` to `last`.
     pub(super) fn overlapping(&self, start: usize, last: usize) -> Option<TagRef> {
         self.at_or_below(last)
             .filter(|span| span.last.get() >= start)
     }
 
-    /// Adds a span, which overlaps none.
+    /// Adds a span, which overlaps no other.
     pub(super) fn insert(&mut self, span: TagRef) {
         self.root = Some(insert(self.root, span));
     }
@@ -70,13 +83,14 @@ impl SpanTree {
         self.root = remove(self.root, span);
     }
 
-    /// The highest span of the tree, for `check`.
+    /// Returns the root of the tree.
     pub(super) fn root(&self) -> Option<TagRef> {
         self.root
     }
 }
 
-/// The tree with `span` in it. Recursive, like what follows: the depth is logarithmic.
+/// Returns the tree with `span` inserted. Like the functions below it is recursive, to a depth that
+/// is expected to be logarithmic.
 fn insert(tree: Option<TagRef>, span: TagRef) -> TagRef {
     match tree {
         Some(top) if priority(top) >= priority(span) => {
@@ -97,7 +111,7 @@ fn insert(tree: Option<TagRef>, span: TagRef) -> TagRef {
     }
 }
 
-/// The tree without `span`.
+/// Returns the tree with `span` removed.
 fn remove(tree: Option<TagRef>, span: TagRef) -> Option<TagRef> {
     let top = tree?;
     if top == span {
@@ -112,7 +126,7 @@ fn remove(tree: Option<TagRef>, span: TagRef) -> Option<TagRef> {
     tree
 }
 
-/// The spans of a tree below `address`, and those at or above it.
+/// Splits a tree into the spans below `address`, and those at or above it.
 fn split(tree: Option<TagRef>, address: usize) -> (Option<TagRef>, Option<TagRef>) {
     let Some(top) = tree else {
         return (None, None);
@@ -128,7 +142,7 @@ fn split(tree: Option<TagRef>, address: usize) -> (Option<TagRef>, Option<TagRef
     }
 }
 
-/// One tree of two, all spans of the first being below those of the second.
+/// Joins two trees. All spans of the first are below those of the second.
 fn join(low: Option<TagRef>, high: Option<TagRef>) -> Option<TagRef> {
     match (low, high) {
         (Some(below), Some(above)) => {
@@ -144,7 +158,7 @@ fn join(low: Option<TagRef>, high: Option<TagRef>) -> Option<TagRef> {
     }
 }
 
-/// The base, mixed until neighbouring bases have unrelated values (the finaliser of SplitMix64).
+/// Returns the priority of a span: a hash of its base (the finaliser of `SplitMix64`).
 pub(super) fn priority(span: TagRef) -> u64 {
     let mut bits = span.start.get() as u64;
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);

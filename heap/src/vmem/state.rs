@@ -1,7 +1,7 @@
-//! What the lock of an arena protects, and the steps by which it changes.
+//! The state that the lock of an arena protects, and the steps that change it.
 //!
-//! No step here can fail: the tags that it takes were made sure of before, and what it may do was
-//! decided by its caller.
+//! The steps that move boundaries cannot fail: their callers have checked the arguments and made
+//! sure of enough tags before.
 
 use super::boundary_tag::{Kind, TagRef};
 use super::free_lists::FreeLists;
@@ -20,29 +20,29 @@ pub(super) struct State {
     pub(super) index: Index,
     pub(super) tag_cache: TagCache,
     pub(super) cursor: Cursor,
-    /// Bytes in all spans.
+    /// The size of all spans.
     pub(super) total: usize,
-    /// Bytes in all allocated segments.
+    /// The size of all allocated segments.
     pub(super) allocated: usize,
-    /// Bytes in all borrowed spans.
+    /// The size of all borrowed spans.
     pub(super) borrowed: usize,
-    /// How much `total` may yet grow by operations that are waiting for the source.
+    /// The size by which `total` may still grow through operations that wait for the source.
     reserved: usize,
     /// The borrowed spans that are entirely free.
     pub(super) idle: IdleSpans,
-    /// Whether the source has said that it does not take parts of spans.
+    /// Whether the source has answered `shrink` with `NotSupported`.
     pub(super) source_cannot_shrink: bool,
-    /// Goes up whenever a tag leaves the address order, so that whoever remembers a tag knows
-    /// whether it is still there.
+    /// Increases whenever a tag leaves the address order. A remembered tag is still there if the
+    /// generation is the same.
     pub(super) generation: u64,
 }
 
-/// Where `NextFit` goes on.
+/// The position of `NextFit`. (illumos calls it the rotor.)
 #[derive(Default)]
 pub(super) struct Cursor {
-    /// The first address to be considered.
+    /// The address at which the next search begins.
     pub(super) address: usize,
-    /// A segment near it.
+    /// A segment near this address.
     pub(super) near: Option<TagRef>,
 }
 
@@ -64,13 +64,16 @@ impl State {
         }
     }
 
-    /// Whether there are tags in hand for any operation, and the index needs nothing.
+    /// Returns whether the tag cache suffices for any operation, and the index needs no page.
     #[inline]
     pub(super) fn is_ready(&self) -> bool {
         self.tag_cache.len() >= TAGS_PER_OPERATION + SHRINK_RESERVE && !self.index.is_growth_due()
     }
 
-    /// Reserves room for `size` more bytes below the limit, until [`State::end_reservation`].
+    /// Reserves `size` below the limit, until [`State::end_reservation`].
+    ///
+    /// # Errors
+    /// [`Error::LimitReached`]; [`Error::SizeOverflow`] if the total is not representable.
     pub(super) fn reserve(&mut self, size: usize, limit: usize) -> Result<()> {
         let total = (self.total + self.reserved)
             .checked_add(size)
@@ -82,18 +85,17 @@ impl State {
         Ok(())
     }
 
-    /// Reserves room for bytes that are going to the source, which may not take them.
+    /// Reserves `size` for a range that is offered to the source, in case the source refuses it.
     pub(super) fn reserve_for_release(&mut self, size: usize) {
         self.reserved += size;
     }
 
-    /// Ends a reservation: the bytes are about to be added, or never will be.
+    /// Ends a reservation of `size`. The caller adds the range afterwards, or never.
     pub(super) fn end_reservation(&mut self, size: usize) {
         self.reserved -= size;
     }
 
-    /// Adds a span with one free segment, and returns the segment. It overlaps no other span. Takes
-    /// two tags.
+    /// Adds a span, which overlaps no other, and returns its one free segment. Takes two tags.
     pub(super) fn add_span(&mut self, base: usize, last: usize, borrowed: bool) -> TagRef {
         let (span, segment) = (self.tag_cache.take(), self.tag_cache.take());
         span.set(Kind::Span { borrowed }, base, last);
@@ -110,7 +112,7 @@ impl State {
         segment
     }
 
-    /// Removes a borrowed span that is entirely free. Puts back two tags.
+    /// Removes a borrowed span that is entirely free. Returns two tags to the cache.
     pub(super) fn remove_span(&mut self, span: TagRef) {
         let segment = span.above();
         debug_assert!(is_idle(segment) && !span.busy.get());
@@ -123,8 +125,8 @@ impl State {
         self.tag_cache.put(span);
     }
 
-    /// Allocates `size` bytes at `base` of a free segment, and returns the allocated segment. Takes
-    /// up to two tags.
+    /// Allocates `size` at `base` in a free segment, and returns the allocated segment. Takes up
+    /// to two tags.
     pub(super) fn carve(&mut self, free: TagRef, base: usize, size: usize) -> TagRef {
         let (start, last) = (free.start.get(), free.last.get());
         if base == start {
@@ -133,7 +135,7 @@ impl State {
         self.leave_idle_queue(free);
         let end = base + (size - 1);
         let allocated = self.tag_cache.take();
-        // The larger part most likely stays in its list.
+        // The larger part keeps the tag, since it most likely stays in its list.
         if base - start < last - end {
             let front = self.tag_cache.take();
             link(free.below(), front);
@@ -157,7 +159,7 @@ impl State {
         self.register_allocated(allocated, base, size)
     }
 
-    /// Allocates the first `size` bytes of a free segment in that list, and returns the allocated
+    /// Allocates the first `size` of a free segment, which is in `list`, and returns the allocated
     /// segment. Takes up to one tag.
     #[inline(always)]
     pub(super) fn carve_front(&mut self, free: TagRef, list: usize, size: usize) -> TagRef {
@@ -177,7 +179,7 @@ impl State {
         self.register_allocated(allocated, base, size)
     }
 
-    /// Makes of a tag, which is at the right place in the address order, an allocated segment.
+    /// Makes a tag that is in the address order an allocated segment, and adds it to the index.
     #[inline]
     fn register_allocated(&mut self, tag: TagRef, base: usize, size: usize) -> TagRef {
         tag.set(Kind::Allocated, base, base + (size - 1));
@@ -186,7 +188,7 @@ impl State {
         tag
     }
 
-    /// Takes the span of a segment that is about to be divided or allocated from the idle ones.
+    /// Removes the span of `free` from the idle spans, before the segment is divided or allocated.
     #[inline]
     fn leave_idle_queue(&mut self, free: TagRef) {
         if is_idle(free) {
@@ -194,14 +196,16 @@ impl State {
         }
     }
 
-    /// Frees an allocated segment, which has left the index, and returns the free segment of which
-    /// it is now a part. If that is idle, the caller adds its span to the idle ones.
+    /// Frees an allocated segment, coalesces it with its neighbours, and returns the result.
+    ///
+    /// The segment has left the index. If the result is all of a borrowed span, the caller adds
+    /// the span to the idle spans. Returns up to two tags to the cache.
     #[inline(always)]
     pub(super) fn free_and_coalesce(&mut self, tag: TagRef) -> TagRef {
         let (start, last) = (tag.start.get(), tag.last.get());
         self.allocated -= last - start + 1;
         let (below, above) = (tag.below(), tag.above());
-        // What may move a segment to another list comes last: little is alive then.
+        // A move to another free list comes last in each arm: few values are live then.
         match (below.is_free(), above.is_free()) {
             (false, false) => {
                 tag.kind.set(Kind::Free);
@@ -220,23 +224,23 @@ impl State {
             }
             (true, true) => {
                 let (start, last) = (below.start.get(), above.last.get());
-                // The larger one most likely stays in its list.
-                let (kept, gone) = if below.size() < above.size() {
+                // The larger one survives, since it most likely stays in its list.
+                let (survivor, absorbed) = if below.size() < above.size() {
                     (above, below)
                 } else {
                     (below, above)
                 };
-                self.free_lists.remove(gone);
-                self.remove_tag(tag, Some(kept));
-                self.remove_tag(gone, Some(kept));
-                self.set_bounds(kept, start, last);
-                kept
+                self.free_lists.remove(absorbed);
+                self.remove_tag(tag, Some(survivor));
+                self.remove_tag(absorbed, Some(survivor));
+                self.set_bounds(survivor, start, last);
+                survivor
             }
         }
     }
 
-    /// Moves the end of an allocated segment up to `last`, which is free or the last address of the
-    /// free segment above. May put back a tag.
+    /// Moves the end of an allocated segment up to `last`, an address of the free segment above.
+    /// Returns up to one tag to the cache.
     pub(super) fn grow(&mut self, tag: TagRef, last: usize) {
         let above = tag.above();
         debug_assert!(tag.is_allocated() && above.is_free() && above.contains(last));
@@ -250,8 +254,8 @@ impl State {
         }
     }
 
-    /// Moves the end of an allocated segment down to `last`; what was above becomes free. Takes a
-    /// tag if no free segment lies above.
+    /// Moves the end of an allocated segment down to `last`. The rest becomes free. Takes a tag
+    /// unless a free segment lies above.
     pub(super) fn shrink(&mut self, tag: TagRef, last: usize) {
         let (above, end) = (tag.above(), tag.last.get());
         debug_assert!(tag.is_allocated() && tag.contains(last) && last != end);
@@ -279,9 +283,10 @@ impl State {
         self.borrowed += size;
     }
 
-    /// Cuts off the end of a borrowed span what is free of it in whole multiples of `quantum`, counted
-    /// from its base, and returns the last address of that. Leaves a tag in hand, by which it can be
-    /// [restored](Self::restore_tail).
+    /// Cuts the free tail off a borrowed span, and returns the last address of the tail.
+    ///
+    /// The remaining size is a multiple of `quantum`. Returns `None` if no whole quantum is free,
+    /// or if no tag is cached. A tag stays in the cache, for [`restore_tail`](Self::restore_tail).
     pub(super) fn cut_tail(&mut self, span: TagRef, quantum: usize) -> Option<usize> {
         let tail = span.below();
         debug_assert!(tail.is_free() && !is_idle(tail));
@@ -302,7 +307,7 @@ impl State {
         Some(last)
     }
 
-    /// Adds free space up to `last` to the end of a borrowed span. May take a tag.
+    /// Adds a free tail up to `last` to a borrowed span. Takes up to one tag.
     pub(super) fn restore_tail(&mut self, span: TagRef, last: usize) {
         let (below, end) = (span.below(), span.last.get());
         if below.is_free() {
@@ -318,7 +323,7 @@ impl State {
         self.borrowed += last - end;
     }
 
-    /// Changes the bounds of a free segment.
+    /// Changes the bounds of a free segment, and moves it to the list for its size.
     #[inline]
     fn set_bounds(&mut self, tag: TagRef, start: usize, last: usize) {
         let before = tag.size();
@@ -327,7 +332,7 @@ impl State {
         self.free_lists.relist(tag, before);
     }
 
-    /// Takes a tag out of the address order. What it described belongs to `replacement` from now on.
+    /// Removes a tag from the address order. A cursor near it moves to `replacement`.
     #[inline]
     fn remove_tag(&mut self, tag: TagRef, replacement: Option<TagRef>) {
         link(tag.below(), tag.above());
@@ -339,20 +344,20 @@ impl State {
     }
 }
 
-/// Whether this segment is free and all of a borrowed span.
+/// Returns whether this segment is free and fills a borrowed span.
 #[inline]
 pub(super) fn is_idle(tag: TagRef) -> bool {
     let span = tag.above();
     span.is_borrowed_span() && span == tag.below() && tag.is_free()
 }
 
-/// Makes two tags neighbours.
+/// Links two tags as neighbours.
 fn link(below: TagRef, above: TagRef) {
     below.next.set(above);
     above.prev.set(below);
 }
 
-/// Puts `new` into the address order above `tag`.
+/// Inserts `new` into the address order above `tag`.
 fn insert_above(tag: TagRef, new: TagRef) {
     link(new, tag.above());
     link(tag, new);

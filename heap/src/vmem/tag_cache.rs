@@ -1,8 +1,8 @@
-//! Boundary tags in hand.
+//! The tag cache of an arena: a stack of unused boundary tags.
 
 use super::boundary_tag::TagRef;
 
-/// Boundary tags that describe nothing, linked by `right`.
+/// A stack of unused boundary tags, linked by `right`.
 #[derive(Default)]
 pub(super) struct TagCache {
     first: Option<TagRef>,
@@ -17,17 +17,20 @@ impl TagCache {
         }
     }
 
+    /// Returns the number of tags.
     #[inline]
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
+    /// Adds a tag.
     #[inline]
     pub(super) fn put(&mut self, tag: TagRef) {
         tag.right.set(self.first.replace(tag));
         self.len += 1;
     }
 
+    /// Removes a tag, if there is one.
     #[inline]
     pub(super) fn pop(&mut self) -> Option<TagRef> {
         let tag = self.first?;
@@ -36,24 +39,27 @@ impl TagCache {
         Some(tag)
     }
 
-    /// A tag that the operation has made sure of before it began.
+    /// Removes a tag, of which the operation made sure before it began.
+    ///
+    /// # Panics
+    /// If the cache is empty: the operation did not make sure.
     #[inline]
     pub(super) fn take(&mut self) -> TagRef {
         self.pop()
-            .expect("tags are secured before an operation begins")
+            .expect("an operation makes sure of its tags before it begins")
     }
 
-    /// Takes `count` tags, or as many as there are.
+    /// Moves up to `count` tags into a new cache, and returns it.
     pub(super) fn split(&mut self, count: usize) -> Self {
         let mut taken = Self::new();
-        while taken.len < count
-            && let Some(tag) = self.pop()
-        {
+        while taken.len < count {
+            let Some(tag) = self.pop() else { break };
             taken.put(tag);
         }
         taken
     }
 
+    /// Adds all tags of another cache.
     pub(super) fn append(&mut self, mut other: Self) {
         while let Some(tag) = other.pop() {
             self.put(tag);

@@ -1,4 +1,4 @@
-//! Where the boundary tags of an arena come from.
+//! The supply of boundary tags, and of pages for the hash table of an arena.
 
 #[cfg(feature = "nightly")]
 use core::alloc::Layout;
@@ -12,14 +12,15 @@ pub const PAGE_SIZE: usize = 4096;
 
 /// A page of memory for the structures of an arena, aligned to its size.
 ///
-/// What becomes of one, on 64-bit machines. A large index has pages of pointers to its pages, too.
+/// The picture shows its two uses on 64-bit machines: boundary tags, and buckets of the hash table
+/// of allocated segments. A large table also has pages of pointers to its pages.
 ///
 /// ```text
 ///        0        64       128      192            4032     4096
 ///        ├────────┼────────┼────────┼────────┄┄────┼────────┤
 ///  pool  │ header │ tag 0  │ tag 1  │ tag 2       │ tag 62 │   boundary tags of 64 bytes
 ///        ├──┬──┬──┴────────┴────────┴────────┄┄────┴─────┬──┤
-///  index │ 0│ 1│ …                                       │511│  buckets of 8 bytes
+///  table │ 0│ 1│ …                                       │511│  buckets of 8 bytes
 ///        └──┴──┴─────────────────────────────┄┄──────────┴──┘
 /// ```
 ///
@@ -33,44 +34,50 @@ pub struct Page([MaybeUninit<u8>; PAGE_SIZE]);
 
 /// A supply of boundary tags for arenas.
 ///
-/// An arena calls its supply only while it does not hold its lock, and keeps tags in hand, so that
-/// most operations do not call it at all. With the feature `nightly`, every
-/// `core::alloc::Allocator` is such a supply.
+/// An arena caches tags, so most operations do not call the supply at all. It calls the supply
+/// without a lock held. With the feature `nightly`, every `core::alloc::Allocator` is a tag supply.
 ///
 /// ```text
-///  tags in hand   0 … 5                         6 … 32              33 …
+///  cached tags    0 … 5                         6 … 32              33 …
 ///                 ├─────────────────────────────┼───────────────────┼────────────────────▶
-///  an operation   asks first, until it has 16   needs no more       gives back all but 16
+///  an operation   refills the cache to 16       uses the cache      returns all but 16
 /// ```
 ///
-/// An operation takes four tags at most: two for a new span, and two to divide it. It makes sure of
-/// them before it changes anything, and leaves two for those that shrink a segment, which take one.
-/// Freeing takes none. If the supply is exhausted, six in hand are enough to go on.
+/// An operation takes at most four tags: two for a new span, and two to divide it. It makes sure of
+/// them before it changes anything. Two more stay reserved for shrinking, which takes one. Freeing
+/// takes none. If the supply is exhausted, six cached tags suffice for any operation.
 ///
 /// # Safety
-/// Memory that `allocate` returned is valid for reads and writes of a [`BoundaryTag`], is aligned for it and
-/// is not used by anybody else until it is given to `deallocate` or the supply's lifetime ends,
-/// wherever the supply is moved in the meantime. The same holds for pages. A supply whose memory lies in
-/// itself must therefore be a reference to it, as [`&TagPool`](TagPool) is.
+/// * Memory that `allocate` returned is valid for reads and writes of a [`BoundaryTag`], and is
+///   aligned for it.
+/// * No other code uses the memory before it is passed to `deallocate` or the supply's lifetime
+///   ends, even if the supply is moved meanwhile. A supply with tags inside itself must therefore
+///   be a reference, as [`&TagPool`](super::TagPool) is.
+/// * The same holds for pages.
+#[doc(alias = "vmem_populate")]
 pub unsafe trait TagSupply {
-    /// Returns memory for one boundary tag; what it contains does not matter. On `None` the caller's
-    /// operation fails with [`Error::AllocatorError`](super::Error::AllocatorError), unless the arena
-    /// has enough tags in hand.
+    /// Returns memory for one boundary tag, initialised or not.
+    ///
+    /// On `None` the caller's operation fails with
+    /// [`Error::AllocatorError`](super::Error::AllocatorError), unless enough tags are cached.
     fn allocate(&self) -> Option<NonNull<BoundaryTag>>;
 
     /// Takes back the memory of a boundary tag.
     ///
     /// # Safety
-    /// `tag` came from `allocate` of this supply and is not used any more.
+    /// `tag` came from `allocate` of this supply, and is no longer in use.
     unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>);
 
-    /// Tells the supply that the arena has asked for all that it wants for now, and perhaps got it,
-    /// or has given back all that it can spare. This is the time to restock: an arena that got
-    /// nothing asks once more.
+    /// Ends a series of calls by an arena, which has refilled or drained its tag cache.
+    ///
+    /// A supply can get or release memory of its own here. An arena that did not get a tag asks
+    /// once more after this call.
     fn done(&self) {}
 
-    /// A page for the index of allocated segments; what it contains does not matter. Without such
-    /// pages, as by default, the index does not grow, and gets slower with the number of segments.
+    /// Returns a page for the hash table of allocated segments, initialised or not.
+    ///
+    /// By default this is `None`. Then the table does not grow, and the cost of `free` grows with
+    /// the number of segments.
     fn allocate_page(&self) -> Option<NonNull<Page>> {
         None
     }
@@ -78,15 +85,15 @@ pub unsafe trait TagSupply {
     /// Takes back a page.
     ///
     /// # Safety
-    /// `page` came from `allocate_page` of this supply and is not used any more.
+    /// `page` came from `allocate_page` of this supply, and is no longer in use.
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
         let _ = page;
     }
 }
 
 #[cfg(feature = "nightly")]
-// SAFETY: an allocator's memory fits the layout, is nobody else's, and stays where it is while the
-// allocator is moved.
+// SAFETY: by its contract, an allocator returns memory that fits the layout, has no other user, and
+// stays valid while the allocator is moved.
 unsafe impl<T: core::alloc::Allocator> TagSupply for T {
     fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
         let memory = self.allocate(Layout::new::<BoundaryTag>()).ok()?;
@@ -94,7 +101,7 @@ unsafe impl<T: core::alloc::Allocator> TagSupply for T {
     }
 
     unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
-        // SAFETY: the caller says that the tag came from `allocate`, and gives it back.
+        // SAFETY: by the caller's contract the tag came from `allocate`, which used this layout.
         unsafe { self.deallocate(tag.cast(), Layout::new::<BoundaryTag>()) };
     }
 
@@ -104,16 +111,16 @@ unsafe impl<T: core::alloc::Allocator> TagSupply for T {
     }
 
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
-        // SAFETY: the caller says that the page came from `allocate_page`, and gives it back.
+        // SAFETY: by the caller's contract the page came from `allocate_page`, with this layout.
         unsafe { self.deallocate(page.cast(), Layout::new::<Page>()) };
     }
 }
 
-/// A supply of whole pages, from which a [`TagPool`] makes boundary tags.
+/// A supply of whole pages, which a [`TagPool`](super::TagPool) divides into boundary tags.
 ///
 /// ```text
 ///  frames ──▶ PageSupply ━━ page ━━▶ TagPool ━┳━ 63 tags ━━▶ arenas
-///                                             ┗━ page ━━━━━▶ the index of an arena
+///                                             ┗━ page ━━━━━▶ the hash table of an arena
 /// ```
 ///
 /// ```
@@ -123,7 +130,7 @@ unsafe impl<T: core::alloc::Allocator> TagSupply for T {
 ///
 /// struct Host;
 ///
-/// // SAFETY: a box is valid memory that is nobody else's.
+/// // SAFETY: a leaked box is valid memory without another owner.
 /// unsafe impl PageSupply for Host {
 ///     fn allocate_page(&self) -> Option<NonNull<Page>> {
 ///         let page = Box::new(MaybeUninit::<Page>::uninit());
@@ -131,7 +138,7 @@ unsafe impl<T: core::alloc::Allocator> TagSupply for T {
 ///     }
 ///
 ///     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
-///         // SAFETY: it was a box.
+///         // SAFETY: the page is a box that `allocate_page` leaked.
 ///         drop(unsafe { Box::from_raw(page.cast::<MaybeUninit<Page>>().as_ptr()) });
 ///     }
 /// }
@@ -141,7 +148,7 @@ unsafe impl<T: core::alloc::Allocator> TagSupply for T {
 /// let two = Arena::<_, Lock>::create("two", 1, None, &tags)?;
 /// one.add_span(0, 100)?;
 /// two.add_span(0, 100)?;
-/// // Each arena has taken 16. Of the pool's 64 that left fewer than 48, so it took a page.
+/// // Each arena has taken 16 tags. Fewer than 48 of the pool's 64 were left, so it took a page.
 /// let counts = tags.counts();
 /// assert_eq!((counts.in_use, counts.tag_pages), (32, 1));
 /// # #[cfg(target_pointer_width = "64")]
@@ -150,15 +157,15 @@ unsafe impl<T: core::alloc::Allocator> TagSupply for T {
 /// ```
 ///
 /// # Safety
-/// A page that `allocate_page` returned is valid for reads and writes and is not used by anybody
-/// else until it is given to `deallocate_page`, wherever the supply is moved in the meantime.
+/// A page that `allocate_page` returned is valid for reads and writes. No other code uses it before
+/// it is passed to `deallocate_page`, even if the supply is moved meanwhile.
 pub unsafe trait PageSupply {
-    /// A page; what it contains does not matter.
+    /// Returns a page, initialised or not.
     fn allocate_page(&self) -> Option<NonNull<Page>>;
 
     /// Takes back a page.
     ///
     /// # Safety
-    /// `page` came from `allocate_page` of this supply and is not used any more.
+    /// `page` came from `allocate_page` of this supply, and is no longer in use.
     unsafe fn deallocate_page(&self, page: NonNull<Page>);
 }

@@ -1,4 +1,4 @@
-//! A read-only view of an arena, for code that may look at it and must not change it.
+//! A read-only view of an arena, for code that inspects the arena and must not change it.
 
 use core::fmt;
 
@@ -6,13 +6,13 @@ use super::{Arena, Corruption, Lock, Segment, Segments, TagSupply};
 
 /// A read-only view of an [`Arena`].
 ///
-/// Whoever has an `&Arena` may free and resize segments that somebody else has allocated. Where
-/// the segments stand for memory in use, that would be unsound. A view has the methods that inspect
-/// an arena and none that changes it, so a safe function can hand it out. It has no `Deref` and no
+/// Code with an `&Arena` can free and resize segments that other code has allocated. If the
+/// segments are memory in use, that would be unsound. A view has the methods that inspect an arena,
+/// and none that changes it, so a safe function can return a view. It has no `Deref` and no
 /// accessor that leads to the arena.
 ///
-/// Each method costs what the method of the same name of [`Arena`] costs, takes the arena's lock
-/// for the same time, and takes none if that one takes none.
+/// Each method has the cost of the method of the same name of [`Arena`], and locks the arena for
+/// the same time.
 ///
 /// ```
 /// # use heap::vmem::*;
@@ -27,7 +27,7 @@ use super::{Arena, Corruption, Lock, Segment, Segments, TagSupply};
 /// # Ok::<(), Error>(())
 /// ```
 ///
-/// What was allocated by others cannot be freed through a view:
+/// A view cannot free the allocations of other code:
 ///
 /// ```compile_fail,E0599
 /// # use heap::vmem::*;
@@ -87,17 +87,17 @@ impl<'arena, 'label, 'src, A: TagSupply, L: Lock> ArenaView<'arena, 'label, 'src
         self.arena.largest_free()
     }
 
-    /// Returns whether `address` lies in a span, free or allocated.
+    /// Returns whether a span contains `address`, free or allocated.
     pub fn contains(self, address: usize) -> bool {
         self.arena.contains(address)
     }
 
-    /// Returns the segment in which `address` lies; `None` if it lies in no span.
+    /// Returns the segment that contains `address`; `None` if no span contains it.
     pub fn segment_of(self, address: usize) -> Option<Segment> {
         self.arena.segment_of(address)
     }
 
-    /// Returns what [`segment_of`](Self::segment_of) does, or `None` if that would have to wait.
+    /// Returns [`segment_of`](Self::segment_of) without waiting; `None` if the arena is locked.
     pub fn try_segment_of(self, address: usize) -> Option<Option<Segment>> {
         self.arena.try_segment_of(address)
     }
@@ -107,16 +107,16 @@ impl<'arena, 'label, 'src, A: TagSupply, L: Lock> ArenaView<'arena, 'label, 'src
         self.arena.segments()
     }
 
-    /// Walks over everything and returns the first rule that is broken.
+    /// Checks all structures of the arena, and returns the first broken rule.
     ///
     /// # Errors
-    /// The rule, and the address.
+    /// The broken rule, and the address.
     pub fn check(self) -> Result<(), Corruption> {
         self.arena.check()
     }
 }
 
-// Not derived: the parameters need not be `Copy`.
+// A derived implementation would require `A` and `L` to be `Copy`.
 impl<A: TagSupply, L: Lock> Clone for ArenaView<'_, '_, '_, A, L> {
     fn clone(&self) -> Self {
         *self

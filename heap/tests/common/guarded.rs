@@ -1,4 +1,4 @@
-//! Memory between pages that fault when they are touched, so that following a wild pointer is seen.
+//! Memory between guard pages, which fault on access and so reveal wild pointers.
 
 use std::ffi::{c_int, c_void};
 use std::ptr::without_provenance_mut;
@@ -25,13 +25,14 @@ pub struct Guarded {
 }
 
 impl Guarded {
-    /// Memory near an address where nothing is mapped yet, so that each run has the same addresses.
+    /// Maps memory near an address where no memory is mapped yet, so that each run has the same
+    /// addresses.
     pub fn new(near: usize, pages: usize) -> Self {
         const READ_WRITE: c_int = 1 | 2;
         const PRIVATE_ANONYMOUS: c_int = 0x2 | 0x20;
         let near = without_provenance_mut(near);
         let length = (pages + 2) * PAGE;
-        // SAFETY: a new mapping, of which the pages in the middle become accessible.
+        // SAFETY: the mapping is new, and the pages in its middle become accessible.
         let mapping = unsafe {
             let mapping = mmap(near, length, 0, PRIVATE_ANONYMOUS, -1, 0).cast::<u8>();
             assert_ne!(mapping.addr(), usize::MAX, "mmap fails");
@@ -57,7 +58,7 @@ impl Guarded {
 
 impl Drop for Guarded {
     fn drop(&mut self) {
-        // SAFETY: it was mapped so.
+        // SAFETY: the range was mapped with this size.
         unsafe { munmap(self.mapping.cast(), (self.pages + 2) * PAGE) };
     }
 }

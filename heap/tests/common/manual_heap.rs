@@ -1,4 +1,4 @@
-//! A heap that a test manages by hand: claims, extends, truncates and deletes it.
+//! A heap that a test claims, extends, truncates and deletes by hand.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::ptr::{NonNull, null_mut};
@@ -11,16 +11,16 @@ use heap::talc::source::{Manual, Source};
 use super::memory::Memory;
 use super::random::Choices;
 
-/// A heap in the middle of memory that nobody else may touch.
+/// A heap in the middle of memory of which the rest must stay untouched.
 pub struct ManualHeap {
     memory: Memory,
     base: *mut u8,
-    /// `None` while there is no heap.
+    /// `None` while no heap is claimed.
     end: Option<NonNull<u8>>,
 }
 
 impl ManualHeap {
-    /// No heap yet, in `size` bytes, of which it never has all.
+    /// Returns `size` bytes without a heap. A heap never takes all of them.
     pub fn new(size: usize) -> Self {
         let memory = Memory::new(size);
         Self {
@@ -34,13 +34,13 @@ impl ManualHeap {
         Some(Span::new(self.base, self.end?.as_ptr()))
     }
 
-    /// Claims, extends, truncates or resizes.
+    /// Claims, extends, truncates or resizes the heap.
     pub fn change<B: Binning>(&mut self, talc: &mut Talc<Manual, B>, choices: &mut impl Choices) {
         let memory = &self.memory;
         let Some(end) = self.end else {
             self.base = memory.base().wrapping_add(1 + choices.below(200));
             let room = memory.end().addr() - self.base.addr();
-            // SAFETY: the range lies in the memory, and there is no heap in it.
+            // SAFETY: the range lies in the memory, and no heap is in it.
             self.end = unsafe { talc.claim(self.base, choices.below(room + 1)) };
             if self.end.is_none() {
                 memory.assert_untouched(memory.base(), memory.end());
@@ -49,7 +49,7 @@ impl ManualHeap {
             return;
         };
         let target = self.base.wrapping_add(choices.below(memory.size() - 200));
-        // SAFETY: the end is current, and the memory up to the target is the heap's.
+        // SAFETY: the end is current, and the memory up to the target belongs to the heap.
         unsafe {
             let reserved = talc.reserved(end);
             assert!(reserved.up_to <= end);
@@ -62,7 +62,7 @@ impl ManualHeap {
             match new_end {
                 Some(new_end) => {
                     assert!(new_end >= reserved.up_to);
-                    assert!(new_end.addr().get().is_multiple_of(CHUNK_UNIT));
+                    assert!(new_end.addr().get() % CHUNK_UNIT == 0);
                 }
                 None => assert!(!reserved.any, "a heap in use was deleted"),
             }
@@ -70,7 +70,7 @@ impl ManualHeap {
         }
     }
 
-    /// Ends the heap as low as it can, or deletes it.
+    /// Truncates the heap as far as possible, or deletes it.
     pub fn truncate<B: Binning>(&mut self, talc: &mut Talc<Manual, B>) {
         if let Some(end) = self.end {
             // SAFETY: the end is current.
@@ -79,12 +79,10 @@ impl ManualHeap {
         }
     }
 
-    /// What is above the new end is nobody's any more.
+    /// Notes that the memory above the new end is untouched again.
     fn set_end(&mut self, new_end: Option<NonNull<u8>>) {
         let vacated = new_end.map_or(self.memory.base(), NonNull::as_ptr);
-        if let Some(end) = self.end
-            && vacated < end.as_ptr()
-        {
+        if let Some(end) = self.end.filter(|end| vacated < end.as_ptr()) {
             self.memory.fill(vacated, end.as_ptr());
         }
         if new_end.is_none() {

@@ -1,8 +1,8 @@
-//! Memory to make heaps of.
+//! Memory for heaps.
 
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 
-/// What is in memory that nobody has written to.
+/// The contents of untouched memory.
 pub const UNTOUCHED: u8 = 0xa5;
 
 /// A range of memory, filled with [`UNTOUCHED`] and aligned to 4 MiB or its size.
@@ -11,7 +11,7 @@ pub struct Memory {
     layout: Layout,
 }
 
-// SAFETY: it is memory.
+// SAFETY: the value has exclusive access to its memory.
 unsafe impl Send for Memory {}
 
 impl Memory {
@@ -40,7 +40,7 @@ impl Memory {
         self.base.wrapping_add(self.size())
     }
 
-    /// Makes a part untouched again.
+    /// Fills a part with [`UNTOUCHED`] again.
     pub fn fill(&self, from: *mut u8, to: *mut u8) {
         self.assert_contains(from, to);
         // SAFETY: the range is in this memory.
@@ -51,7 +51,7 @@ impl Memory {
         self.assert_contains(from, to);
         // SAFETY: the range is in this memory, which is initialised.
         let bytes = unsafe { std::slice::from_raw_parts(from, to.addr() - from.addr()) };
-        // Looking at each byte takes much longer.
+        // Comparing byte by byte takes much longer.
         if all_are(bytes, UNTOUCHED) {
             return;
         }
@@ -60,7 +60,7 @@ impl Memory {
         }
     }
 
-    /// What is in it.
+    /// Returns the contents.
     pub fn bytes(&self) -> Vec<u8> {
         // SAFETY: the range is in this memory, which is initialised.
         unsafe { std::slice::from_raw_parts(self.base, self.size()) }.to_vec()
@@ -73,12 +73,12 @@ impl Memory {
 
 impl Drop for Memory {
     fn drop(&mut self) {
-        // SAFETY: it was allocated so.
+        // SAFETY: the memory was allocated with this layout.
         unsafe { dealloc(self.base, self.layout) }
     }
 }
 
-/// Whether all bytes are the same as this one.
+/// Returns whether all bytes are equal to `byte`.
 pub fn all_are(bytes: &[u8], byte: u8) -> bool {
     match bytes {
         [] => true,

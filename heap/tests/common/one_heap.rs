@@ -13,7 +13,7 @@ use super::memory::Memory;
 
 pub type ManualTalc = Talc<Manual, DefaultBinning>;
 
-/// An allocator with one heap, and the same heap for the walker.
+/// An allocator with one heap, and the extent of that heap.
 pub struct OneHeap {
     pub talc: ManualTalc,
     pub span: Span,
@@ -24,7 +24,7 @@ impl OneHeap {
     pub fn new(size: usize) -> Self {
         let memory = Memory::new(min_first_heap_size::<DefaultBinning>() + size);
         let mut talc = ManualTalc::new(Manual);
-        // SAFETY: the memory lives as long as the allocator.
+        // SAFETY: the memory outlives the allocator.
         let end = unsafe { talc.claim(memory.base(), memory.size()) }.expect("it is large enough");
         Self {
             talc,
@@ -34,7 +34,7 @@ impl OneHeap {
     }
 
     pub fn allocate(&mut self, size: usize, align: usize) -> Option<NonNull<u8>> {
-        // SAFETY: no test asks for zero bytes.
+        // SAFETY: the tests request no zero-sized blocks.
         unsafe {
             self.talc
                 .allocate(Layout::from_size_align(size, align).unwrap())
@@ -43,17 +43,17 @@ impl OneHeap {
 
     pub fn deallocate(&mut self, ptr: NonNull<u8>, size: usize, align: usize) {
         let layout = Layout::from_size_align(size, align).unwrap();
-        // SAFETY: the tests free what they have allocated, once.
+        // SAFETY: the tests free each block once, with its layout.
         unsafe { self.talc.deallocate(ptr.as_ptr(), layout) }
     }
 
     pub fn check(&self) {
         self.talc.check().unwrap();
-        // SAFETY: it is the heap's span.
+        // SAFETY: the span is the heap's.
         unsafe { self.talc.check_heap(self.span) }.unwrap();
     }
 
-    /// Everything is free: one gap, and it can be allocated whole.
+    /// Asserts that the heap is one gap, which can be allocated whole.
     pub fn assert_one_gap(&mut self) {
         self.check();
         let gaps: Vec<_> = self.talc.gaps().collect();

@@ -1,8 +1,8 @@
-//! Random programs that get shorter when they fail.
+//! Random programs, which are shortened when they fail.
 //!
-//! A program is a list of seeds: one for its set-up and one for each step. A step draws everything that
-//! it does from its own seed, so steps can be left out without changing what the others do, and the
-//! shortest list that still fails is what a person wants to see.
+//! A program is a list of seeds: one for its set-up and one for each step. A step draws all its
+//! choices from its own seed. Steps can therefore be left out without changing the others, and a
+//! failure is shown with the shortest list that still fails.
 //!
 //! | variable | what it changes |
 //! |---|---|
@@ -20,13 +20,13 @@ use std::sync::Once;
 
 use super::random::Random;
 
-/// How many programs each model runs unless something else is asked for.
+/// The number of programs that each model runs by default.
 const PROGRAMS: u64 = 10_000;
 
-/// Of how many steps they are.
+/// The number of steps of a program.
 const STEPS: usize = 200;
 
-/// What a model does: a set-up, and steps.
+/// A program of a model: a set-up, and steps.
 #[derive(Clone)]
 pub struct Program {
     set_up: u64,
@@ -42,22 +42,22 @@ impl Program {
         }
     }
 
-    /// What the set-up draws from.
+    /// Returns the generator of the set-up.
     pub fn set_up(&self) -> Random {
         Random::new(self.set_up)
     }
 
-    /// What each step draws from.
+    /// Returns the generator of each step.
     pub fn steps(&self) -> impl ExactSizeIterator<Item = Random> {
         self.steps.iter().map(|&seed| Random::new(seed))
     }
 
-    /// The seeds of the steps.
+    /// Returns the seeds of the steps.
     pub fn seeds(&self) -> &[u64] {
         &self.steps
     }
 
-    /// The program without the steps in a range.
+    /// Returns the program without the steps in a range.
     fn without(&self, from: usize, to: usize) -> Self {
         Self {
             set_up: self.set_up,
@@ -66,14 +66,14 @@ impl Program {
     }
 }
 
-/// Runs programs with ten thousand seeds, and returns how many that were. If one fails, it is made as
-/// short as it can be, and its seed is printed.
+/// Runs programs with ten thousand seeds, and returns their number. A program that fails is
+/// shortened, and its seed is printed.
 pub fn for_programs(run: impl Fn(&Program)) -> usize {
     for_programs_of(STEPS, 1, run)
 }
 
-/// Runs programs of so many steps, of whose seeds one in `one_in` is used because they take long.
-/// Otherwise as [`for_programs`].
+/// Runs programs of `steps` steps, as [`for_programs`] does. Only one of `one_in` seeds is used,
+/// for programs that take long.
 pub fn for_programs_of(steps: usize, one_in: u64, run: impl Fn(&Program)) -> usize {
     let seeds = match variable::<u64>("HEAP_SEED") {
         Some(seed) => seed..seed + 1,
@@ -94,13 +94,12 @@ thread_local! {
     static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// The seed of the program that this thread runs: for messages when the process is about to die.
+/// Returns the seed of the program that this thread runs, for messages before the process dies.
 pub fn running() -> Option<u64> {
     RUNNING.get()
 }
 
-/// Runs the program with this seed. If it fails, it is made as short as it can be, and its seed is
-/// printed.
+/// Runs the program with this seed. If it fails, it is shortened, and its seed is printed.
 pub fn run_program(seed: u64, steps: usize, run: &impl Fn(&Program)) {
     let program = Program::new(seed, steps);
     RUNNING.set(Some(seed));
@@ -113,7 +112,7 @@ pub fn run_program(seed: u64, steps: usize, run: &impl Fn(&Program)) {
         TELLING.set(true);
         run(&shortest);
         TELLING.set(false);
-        // It fails now and then.
+        // The failure is not reproducible.
         resume_unwind(panic);
     }
     RUNNING.set(None);
@@ -131,15 +130,15 @@ thread_local! {
     static TELLING: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Shows a part of what a program does, if it is the shortest that fails.
+/// Prints a part of what a program does, if it is the shortest that fails.
 pub fn tell(what: fmt::Arguments<'_>) {
     if TELLING.get() {
         eprintln!("    {what}");
     }
 }
 
-/// Leaves out as many steps as can be: first halves, then ever smaller parts, and single ones until
-/// none can be left out.
+/// Removes as many steps as possible: first halves, then ever smaller parts, and at last single
+/// steps.
 pub fn shorten(mut program: Program, run: &impl Fn(&Program)) -> Program {
     let mut part = program.steps.len() / 2;
     while part > 0 {
@@ -164,14 +163,14 @@ thread_local! {
     static QUIET: Cell<bool> = const { Cell::new(false) };
 }
 
-/// What holds for a thread that runs a program.
+/// The state of a thread that runs a program.
 #[derive(Clone, Copy)]
 pub struct Context {
     is_quiet: bool,
     running: Option<u64>,
 }
 
-/// What holds for this thread.
+/// Returns the state of this thread.
 pub fn context() -> Context {
     Context {
         is_quiet: QUIET.get(),
@@ -179,13 +178,13 @@ pub fn context() -> Context {
     }
 }
 
-/// Makes this thread one of those of a program, which another thread runs.
+/// Joins this thread to a program that another thread runs.
 pub fn enter(context: Context) {
     QUIET.set(context.is_quiet);
     RUNNING.set(context.running);
 }
 
-/// What the program panics with. The panic itself is not shown.
+/// Runs a program, and returns the payload of its panic. The panic itself is not printed.
 fn failure(program: &Program, run: &impl Fn(&Program)) -> Option<Box<dyn Any + Send>> {
     static HOOK: Once = Once::new();
     HOOK.call_once(|| {

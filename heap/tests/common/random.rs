@@ -1,16 +1,16 @@
-//! A small seeded generator: every run of a test is the same run.
+//! A small generator of pseudorandom numbers with a seed: every run of a test is the same.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 /// SplitMix64 (Steele, Lea, Flood: Fast Splittable Pseudorandom Number Generators, 2014).
 pub struct Random(u64);
 
 impl Random {
-    /// The same seed gives the same numbers.
+    /// Returns a generator. The same seed gives the same numbers.
     pub fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// Any `u64`.
+    /// Returns any `u64`.
     pub fn word(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -19,29 +19,29 @@ impl Random {
         mixed ^ mixed >> 31
     }
 
-    /// A number below `end`, which is not zero. (The bias is of no matter here.)
+    /// Returns a number below `end`, which is not zero. (The bias does not matter here.)
     pub fn below(&mut self, end: usize) -> usize {
         (self.word() % end as u64) as usize
     }
 
-    /// A size up to about `1 << max_log2` whose magnitude is as likely to be small as large.
+    /// Returns a size up to about `1 << max_log2`. Small and large magnitudes are equally likely.
     pub fn size(&mut self, max_log2: u32) -> usize {
         let log2 = self.below(max_log2 as usize);
         1 + self.below(2 << log2)
     }
 }
 
-/// Whoever chooses what a program does: a generator or a fuzzer.
+/// A source of choices for a program: a generator or a fuzzer.
 pub trait Choices {
-    /// A number below `limit`, which is not zero.
+    /// Returns a number below `limit`, which is not zero.
     fn below(&mut self, limit: usize) -> usize;
 
-    /// True once in so many times.
+    /// Returns `true` once in `one_in` times.
     fn chance(&mut self, one_in: usize) -> bool {
         self.below(one_in) == 0
     }
 
-    /// Any of several.
+    /// Returns any of several values.
     fn pick<T: Copy>(&mut self, from: &[T]) -> T {
         from[self.below(from.len())]
     }

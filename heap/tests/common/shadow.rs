@@ -1,4 +1,4 @@
-//! A model of what is allocated: where, and with which contents.
+//! A model of live allocations: their addresses and contents.
 
 use std::alloc::Layout;
 use std::collections::BTreeMap;
@@ -23,12 +23,13 @@ impl Display for Block {
 }
 
 impl Block {
-    /// What it is when it has moved.
+    /// Returns the block after a move to `ptr`.
     pub fn moved_to(self, ptr: *mut u8) -> Self {
         Self { ptr, ..self }
     }
 
-    /// The contents from byte `from` on, in parts: the byte at which each begins, and what it must be.
+    /// Returns the contents from byte `from` on, in parts: the first byte of each, and the expected
+    /// bytes.
     fn parts(&self, from: usize, to: usize) -> impl Iterator<Item = (usize, &'static [u8])> {
         let phase = self.id.wrapping_mul(0x9e37_79b9_7f4a_7c15) as usize >> 20;
         let starts = (from..to).step_by(PERIOD);
@@ -40,7 +41,7 @@ impl Block {
 
     fn fill(&self, from: usize) {
         for (start, part) in self.parts(from, self.layout.size()) {
-            // SAFETY: the part lies in the block, whose size the layout says.
+            // SAFETY: the part lies in the block, whose layout has its size.
             unsafe {
                 self.ptr
                     .add(start)
@@ -49,7 +50,7 @@ impl Block {
         }
     }
 
-    /// The first `size` bytes are as they were written.
+    /// Asserts that the first `size` bytes are as they were written.
     pub fn assert_intact(&self, size: usize) {
         for (start, part) in self.parts(0, size) {
             // SAFETY: the block is at least this large, and was filled.
@@ -67,10 +68,10 @@ impl Block {
     }
 }
 
-/// Contents repeat after so many bytes. That is no multiple of a page, so that no two pages are alike.
+/// The period of contents, which is not a multiple of a page, so that pages differ.
 const PERIOD: usize = 2039;
 
-/// Two periods of contents, so that a part of one's length can begin anywhere in the first.
+/// Two periods of contents, so that a part as long as one period can begin anywhere in the first.
 static PATTERN: [u8; 2 * PERIOD] = {
     let mut bytes = [0; 2 * PERIOD];
     let mut word: u32 = 1;
@@ -84,11 +85,11 @@ static PATTERN: [u8; 2 * PERIOD] = {
     bytes
 };
 
-/// Every live block. Entering one fills it, taking it out verifies it.
+/// All live blocks. Entering a block fills it; taking it out verifies it.
 #[derive(Default)]
 pub struct Shadow {
     blocks: Vec<Block>,
-    /// From base to end.
+    /// The end of each block, by its base.
     ranges: BTreeMap<usize, usize>,
     next_id: u64,
 }
@@ -125,10 +126,7 @@ impl Shadow {
 
     fn enter(&mut self, block: Block) {
         let (base, end) = (block.ptr.addr(), block.ptr.addr() + block.layout.size());
-        assert!(
-            base.is_multiple_of(block.layout.align()),
-            "{block:?} is misaligned"
-        );
+        assert!(base % block.layout.align() == 0, "{block:?} is misaligned");
         if let Some((&below, &below_end)) = self.ranges.range(..end).next_back() {
             assert!(
                 below_end <= base,
@@ -139,9 +137,9 @@ impl Shadow {
         self.blocks.push(block);
     }
 
-    /// Takes out any block. The choice goes by layouts, so that with a block more or less it is mostly
-    /// the same, and failing programs can be shortened. (Among thousands, which such programs do not have, that
-    /// would take too long.)
+    /// Takes out any block. Layouts determine the choice, so that it is mostly the same with a
+    /// block more or less, and failing programs can be shortened. (With thousands of blocks, which
+    /// such programs do not have, that would take too long.)
     pub fn take(&mut self, random: &mut Random) -> Option<Block> {
         if self.blocks.len() > 1000 {
             let index = random.below(self.blocks.len());
@@ -156,7 +154,7 @@ impl Shadow {
         Some(self.take_at(index))
     }
 
-    /// Takes out the block that begins at an address, if there is one.
+    /// Takes out the block that begins at an address, if one does.
     pub fn take_from(&mut self, ptr: *mut u8) -> Option<Block> {
         let index = self.blocks.iter().position(|block| block.ptr == ptr)?;
         Some(self.take_at(index))
@@ -171,8 +169,8 @@ impl Shadow {
         block
     }
 
-    /// Puts back a block that was resized and maybe moved, verifies what both sizes have in common
-    /// and fills the rest.
+    /// Puts back a block that was resized and perhaps moved. Verifies the bytes that both sizes
+    /// have in common, and fills the rest.
     pub fn put_back(&mut self, block: Block, ptr: *mut u8, new_size: usize) {
         let old_size = block.layout.size();
         let layout = Layout::from_size_align(new_size, block.layout.align()).unwrap();
@@ -193,7 +191,7 @@ impl Shadow {
         }
     }
 
-    /// Whether every block lies in one of the ranges.
+    /// Asserts that every block lies in one of the ranges.
     pub fn assert_within(&self, ranges: &[(usize, usize)]) {
         for (&base, &end) in &self.ranges {
             assert!(

@@ -1,11 +1,11 @@
-//! What chunks and heaps take, with and without `hardened`.
+//! The sizes of chunks and heap overheads, with and without `hardened`.
 
 use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD};
 
 /// Bytes from a heap's base, a multiple of the unit, to its first allocation.
 pub const FIRST: usize = HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT);
 
-/// The chunk of one byte.
+/// The size of the chunk of one byte.
 pub const SMALLEST: usize = {
     let size = (1 + CHUNK_OVERHEAD).next_multiple_of(CHUNK_UNIT);
     if size < 2 * CHUNK_UNIT {
@@ -15,7 +15,7 @@ pub const SMALLEST: usize = {
     }
 };
 
-/// The size of the largest allocation in a chunk of so many units.
+/// Returns the size of the largest allocation in a chunk of `count` units.
 pub const fn units(count: usize) -> usize {
     count * CHUNK_UNIT - CHUNK_OVERHEAD
 }

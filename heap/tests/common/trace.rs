@@ -27,7 +27,7 @@ impl Trace {
         Self::parse(&bytes).unwrap_or_else(|| panic!("{path:?} is damaged"))
     }
 
-    /// Reads a trace that is in memory. `None` if it is damaged.
+    /// Parses a trace in memory, or returns `None` if it is damaged.
     pub fn parse(bytes: &[u8]) -> Option<Self> {
         let mut rest = bytes.strip_prefix(b"HEAPTRC1")?;
         let count = u32::from_le_bytes(take(&mut rest)?);

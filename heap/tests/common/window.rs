@@ -1,4 +1,4 @@
-//! An arena of pages that come from a window of the test's memory, and heaps over it.
+//! An arena of pages from a window of the test's memory, and heaps over it.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 use std::alloc::{GlobalAlloc, Layout};
@@ -27,41 +27,41 @@ unsafe impl PageSupply for Pages {
     }
 
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
-        // SAFETY: it came from above.
+        // SAFETY: the page was allocated by `allocate_page` with this layout.
         unsafe { std::alloc::dealloc(page.as_ptr().cast(), Layout::new::<Page>()) }
     }
 }
 
-/// A range of pages that lends runs of them, lowest address first, a guard page after each.
+/// A range of pages that lends runs of them, lowest address first, each followed by a guard page.
 pub struct Window {
     base: NonNull<u8>,
     pages: usize,
     pub state: Mutex<State>,
-    /// What pages hold while nobody has them.
+    /// The contents of vacant pages.
     vacant: u8,
-    /// Called while pages are taken back, as an interrupt would be.
+    /// A hook that is called while pages are taken back, as an interrupt would be.
     pub interrupt: Mutex<Option<Box<dyn FnMut() + Send>>>,
-    /// Called when a range is to be made longer.
+    /// A hook that is called when a range is to be extended.
     pub growing: Mutex<Option<Box<dyn FnMut() + Send>>>,
 }
 
 #[derive(Default)]
 pub struct State {
-    /// For each page: lent, or a guard.
+    /// For each page: whether it is lent, or a guard.
     pub taken: Vec<bool>,
     pub lent: usize,
     pub most_lent: usize,
-    /// How many pages were ever lent.
+    /// The number of pages that were ever lent.
     pub total: usize,
-    /// More pages than this are refused.
+    /// The limit of lent pages.
     pub limit: usize,
-    /// Every call from this one on is refused, counting down.
+    /// The number of calls until every call is refused.
     pub calls_left: usize,
 }
 
-// SAFETY: the memory is reached through the lent ranges alone.
+// SAFETY: the memory is accessed only through lent ranges.
 unsafe impl Sync for Window {}
-// SAFETY: as above.
+// SAFETY: shared references access no memory except through lent ranges.
 unsafe impl Send for Window {}
 
 impl Window {
@@ -71,10 +71,10 @@ impl Window {
 
     pub fn filled_with(pages: usize, vacant: u8) -> Self {
         let layout = Layout::from_size_align(pages * PAGE, PAGE).unwrap();
-        // SAFETY: not empty.
+        // SAFETY: the size is not zero.
         let base = NonNull::new(unsafe { std::alloc::alloc(layout) }).unwrap();
         base.as_ptr().expose_provenance();
-        // SAFETY: freshly allocated.
+        // SAFETY: the memory was just allocated.
         unsafe { base.write_bytes(vacant, pages * PAGE) };
         let state = State {
             taken: vec![false; pages],
@@ -96,7 +96,7 @@ impl Window {
         (address - self.base.addr().get()) / PAGE
     }
 
-    /// Checks that nobody wrote to the pages `from..to` while they were vacant.
+    /// Lends the pages `from..to`. Asserts that they were not written to while vacant.
     fn take(&self, state: &mut State, from: usize, to: usize) -> vmem::Result<()> {
         if state.calls_left == 0 || state.lent + (to - from) > state.limit {
             return Err(Error::Other("the window is exhausted"));
@@ -111,7 +111,7 @@ impl Window {
 
     fn give(&self, from: usize, to: usize) {
         call(&self.interrupt);
-        // SAFETY: the pages lie in the window, and are not used any more.
+        // SAFETY: the pages lie in the window, and are no longer used.
         unsafe {
             self.base
                 .byte_add(from * PAGE)
@@ -124,12 +124,12 @@ impl Window {
         self.state.lock().unwrap().lent * PAGE
     }
 
-    /// Refuses every call but so many.
+    /// Refuses every call after the next `calls`.
     pub fn fail_after(&self, calls: usize) {
         self.state.lock().unwrap().calls_left = calls;
     }
 
-    /// Checks that nobody wrote to the pages that nobody has.
+    /// Asserts that vacant pages were not written to.
     pub fn assert_vacant_untouched(&self) {
         let state = self.state.lock().unwrap();
         for page in (0..self.pages).filter(|&page| !state.taken[page]) {
@@ -138,19 +138,19 @@ impl Window {
     }
 
     fn assert_vacant(&self, from: usize, to: usize) {
-        // SAFETY: the pages lie in the window, and nobody has them.
+        // SAFETY: the pages lie in the window, and are vacant.
         let bytes = unsafe {
             std::slice::from_raw_parts(self.base.byte_add(from * PAGE).as_ptr(), (to - from) * PAGE)
         };
         assert!(
             all_are(bytes, self.vacant),
-            "somebody wrote to a page that was given back"
+            "a page was written to after it was given back"
         );
     }
 
-    /// What is in its pages, lent or not.
+    /// Returns the contents of all pages, lent or not.
     pub fn bytes(&self) -> Vec<u8> {
-        // SAFETY: the range is the window's, initialised, and the tests have one thread.
+        // SAFETY: the range is the window's and initialised, and no other thread writes to it.
         let bytes = unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.pages * PAGE) };
         bytes.to_vec()
     }
@@ -160,18 +160,18 @@ impl Window {
     }
 }
 
-/// Calls a hook, unless it is being called.
+/// Calls a hook, unless a call of it is under way.
 fn call(hook: &Mutex<Option<Box<dyn FnMut() + Send>>>) {
-    if let Ok(mut hook) = hook.try_lock()
-        && let Some(hook) = &mut *hook
-    {
-        hook();
+    if let Ok(mut hook) = hook.try_lock() {
+        if let Some(hook) = &mut *hook {
+            hook();
+        }
     }
 }
 
 impl Drop for Window {
     fn drop(&mut self) {
-        // SAFETY: allocated like that.
+        // SAFETY: the memory was allocated with this layout.
         unsafe {
             std::alloc::dealloc(
                 self.base.as_ptr(),
@@ -187,11 +187,11 @@ impl Source for Window {
     }
 
     fn import(&self, layout: vmem::Layout) -> vmem::Result<usize> {
-        assert!(layout.size().is_multiple_of(PAGE) && layout.align() >= PAGE);
+        assert!(layout.size() % PAGE == 0 && layout.align() >= PAGE);
         let phase = layout.phase().unwrap_or(0);
         let is_placed = |from: usize| {
             let base = self.base.addr().get() + from * PAGE;
-            base.wrapping_sub(phase).is_multiple_of(layout.align())
+            base.wrapping_sub(phase) % layout.align() == 0
         };
         let run = layout.size() / PAGE + 1;
         let mut state = self.state.lock().unwrap();
@@ -224,7 +224,7 @@ impl Source for Window {
         call(&self.growing);
         let (from, to) = (self.page(base + size), self.page(base + new_size));
         let mut state = self.state.lock().unwrap();
-        // The old guard at `from` is this range's own.
+        // The old guard page at `from` belongs to this range.
         if to >= self.pages || state.taken[from + 1..=to].contains(&true) {
             return Err(Error::Empty { size: new_size });
         }
@@ -249,11 +249,11 @@ pub fn arena(window: &Window) -> PageArena<'_> {
 }
 
 pub fn heap<'a>(arena: &'a PageArena<'a>) -> Heap<'a> {
-    // SAFETY: the window's pages are memory that only the arena's borrower uses.
+    // SAFETY: only the arena's borrower uses the window's pages.
     Heap::new(unsafe { ArenaSource::new(arena) })
 }
 
-/// Checks that all layers agree when nothing is on its way.
+/// Asserts that all layers agree when no release is pending.
 pub fn settled(window: &Window, arena: &PageArena<'_>, heap: &Heap<'_>) {
     heap.drain().unwrap();
     let talc = heap.lock();
@@ -280,11 +280,11 @@ pub fn layout_aligned(size: usize, align: usize) -> Layout {
 }
 
 pub fn alloc(heap: &Heap<'_>, layout: Layout) -> *mut u8 {
-    // SAFETY: the tests ask for no size of zero.
+    // SAFETY: the tests request no zero-sized blocks.
     unsafe { heap.alloc(layout) }
 }
 
 pub fn free(heap: &Heap<'_>, block: *mut u8, layout: Layout) {
-    // SAFETY: the tests free what they allocated.
+    // SAFETY: the tests free each block once, with its layout.
     unsafe { heap.dealloc(block, layout) }
 }

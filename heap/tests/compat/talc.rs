@@ -39,7 +39,7 @@ fn use_as_global_allocator(allocator: &impl GlobalAlloc) {
         assert_eq!(core::slice::from_raw_parts(block, 100), [0; 100]);
         block.write_bytes(7, 100);
         let wall = allocator.alloc(layout(10, 512));
-        assert!(wall.addr().is_multiple_of(512));
+        assert!(wall.addr() % 512 == 0);
         let block = allocator.realloc(block, small, 10_000);
         assert_eq!(core::slice::from_raw_parts(block, 100), [7; 100]);
         let block = allocator.realloc(block, layout(10_000, 8), 50);
@@ -188,7 +188,7 @@ fn sources_take_blocks_from_other_allocators() {
     assert_send(GlobalAllocSource::new(system));
 }
 
-/// Grants a page after the other of its memory, and takes them back.
+/// A source that grants its memory page by page, and takes pages back.
 #[derive(Debug)]
 struct Pages {
     base: *mut u8,
@@ -253,7 +253,7 @@ fn a_source_of_ones_own_extends_and_resizes() {
     assert!(end.addr() - base.addr() <= 2 * PAGE, "the pages came back");
 }
 
-/// A coarse binning of one's own.
+/// A coarse binning that is not from the crate.
 #[derive(Debug)]
 struct Coarse;
 
@@ -265,7 +265,7 @@ impl Binning for Coarse {
     }
 }
 
-/// A fine one.
+/// A fine binning that is not from the crate.
 #[derive(Debug)]
 struct Fine;
 

@@ -1,6 +1,6 @@
-// Included where `vmem` is either crate: `tests/compat.rs`, and `benches/vmem/tests/compat.rs` for
-// upstream's, which needs unstable features. What differs is `Error`, whose variants carry values
-// here, and what upstream gets wrong.
+// Code written for the crate `vmem` 1.0. It is included where `vmem` is that crate, and where it is
+// `heap::vmem`: in `benches/vmem/tests/compat.rs`, since the crate needs unstable features, and in
+// `tests/compat.rs`. The variants of `Error` carry values only in `heap`.
 
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
@@ -9,7 +9,7 @@ use std::sync::{Mutex, MutexGuard};
 use vmem::alloc::Allocator;
 use vmem::{AllocPolicy, Arena, Bt, Error, Layout, Source};
 
-/// A lock of the user's.
+/// A lock that a user might write.
 #[derive(Default)]
 struct Lock(Mutex<()>);
 
@@ -21,7 +21,7 @@ unsafe impl vmem::lock::Lock for Lock {
     }
 }
 
-/// A supply of tags of the user's.
+/// A supply of tags that a user might write.
 #[derive(Default)]
 struct Tags {
     out: AtomicUsize,
@@ -103,7 +103,7 @@ fn mistakes_are_errors() {
 }
 
 #[test]
-fn layouts_say_what_they_ask_for() {
+fn layouts_return_their_constraints() {
     const LAYOUT: Option<Layout> = Layout::from_size_align(0x30, 0x40);
     let layout: vmem::layout::Layout = LAYOUT
         .unwrap()
@@ -139,7 +139,7 @@ fn constrained_allocations_satisfy_their_layout() {
     assert_eq!(arena.allocated_space(), 0);
 }
 
-/// Lends numbers from a counter, and counts what is out.
+/// A source that lends numbers from a counter, and counts the lent ones.
 struct Counter {
     next: AtomicUsize,
     lent: AtomicUsize,

@@ -1,10 +1,11 @@
-//! Random memory of heaps is overwritten, blocks and all that lies beside them: neither the checker nor any
-//! operation touches what is not the heaps', and the checker finds what is no block's.
+//! Random corruption of heaps: blocks and everything beside them. Neither `check` nor any operation
+//! accesses memory outside the heaps, and `check` finds each change outside blocks.
 //!
-//! The heaps lie between guard pages, so that whatever follows a wild pointer is killed.
-//! `HEAP_CORRUPTIONS=200000 cargo test -p heap --features hardened --test hardened random_corruptions`
-//! for more of them, `HEAP_SEED=…` for a single one; with `HEAP_TELL=1` and `--nocapture` the last seed that is
-//! shown is the one that was killed.
+//! The heaps lie between guard pages, so that following a wild pointer kills the test.
+//!
+//! `HEAP_CORRUPTIONS=200000 cargo test -p heap --features hardened --test hardened
+//! random_corruption` runs more of them, `HEAP_SEED=…` a single one. With `HEAP_TELL=1` and
+//! `--nocapture`, the last seed shown is the one that was killed.
 
 use std::alloc::Layout;
 use std::ptr::null_mut;
@@ -23,11 +24,11 @@ const HEAPS: usize = 4;
 const HEADS: usize =
     <heap::talc::DefaultBinning as heap::talc::base::binning::Binning>::BIN_COUNT as usize * WORD;
 
-/// Heaps between guard pages, and what is allocated in them.
+/// Heaps between guard pages, and their live allocations.
 struct Victim {
     talc: Talc<Manual, DefaultBinning>,
     memory: Vec<Guarded>,
-    /// From the base that was claimed to the end.
+    /// The heaps, from the claimed base to the end.
     heaps: Vec<Span>,
     blocks: Vec<(*mut u8, Layout)>,
 }
@@ -58,7 +59,7 @@ impl Victim {
         let offset = random.below(2) * random.below(100);
         let base = memory.base().wrapping_add(offset);
         let size = memory.size() - offset - random.below(3) * random.below(1000);
-        // SAFETY: the memory lives as long as the allocator.
+        // SAFETY: the memory outlives the allocator.
         if let Some(end) = unsafe { self.talc.claim(base, size) } {
             self.heaps.push(Span::new(base, end.as_ptr()));
             self.memory.push(memory);
@@ -75,7 +76,7 @@ impl Victim {
         self.enter(block.as_ptr(), layout);
     }
 
-    /// Notes a block that is live now, and uses it.
+    /// Notes a live block, and fills it.
     fn enter(&mut self, block: *mut u8, layout: Layout) {
         let (base, end) = (block.addr(), block.addr() + layout.size());
         let is_in = |memory: &Guarded| memory.contains(base) && memory.contains(end - 1);
@@ -84,7 +85,7 @@ impl Victim {
             let is_apart = end <= other.addr() || other.addr() + of.size() <= base;
             assert!(is_apart, "{block:p} overlaps {other:p}");
         }
-        // SAFETY: it is in a heap.
+        // SAFETY: the block is in a heap.
         unsafe { block.write_bytes(0x5a, layout.size()) };
         self.blocks.push((block, layout));
     }
@@ -99,7 +100,8 @@ impl Victim {
             0..4 => self.allocate(random),
             4..6 => {
                 if let Some((block, layout)) = self.take(random) {
-                    // SAFETY: the block is live. (Where it is refused, it stays, and is not looked at.)
+                    // SAFETY: the block is live. (If the call is refused, the block stays allocated
+                    // and is not used.)
                     unsafe { self.talc.deallocate(block, layout) };
                 }
             }
@@ -118,14 +120,14 @@ impl Victim {
         }
     }
 
-    /// Moves the end of a heap, down or up again.
+    /// Moves the end of a heap down or up.
     fn move_end(&mut self, random: &mut Random) {
         let index = random.below(self.heaps.len());
         let heap = self.heaps[index];
         let Some(end) = std::ptr::NonNull::new(heap.end()) else {
             return;
         };
-        // SAFETY: a heap ends there, and up to the end of the pages it is this allocator's.
+        // SAFETY: a heap ends there, and the pages above, up to their end, are this allocator's.
         unsafe {
             if self.talc.reserved(end).any {
                 let end = if random.below(2) == 0 {
@@ -139,7 +141,7 @@ impl Victim {
         }
     }
 
-    /// Whether a byte is the allocator's own: not in a block, nor in what it does not use.
+    /// Returns whether a byte is metadata: neither in a block nor unused.
     fn is_metadata(&self, address: usize) -> bool {
         let Some(index) = self
             .heaps
@@ -153,7 +155,8 @@ impl Victim {
             (block.addr()..block.addr() + layout.size()).contains(&address)
         };
         let heads_end = first + HEADS + 1;
-        // Unused: all below the record, and what is in the chunk of the list heads above the flag, but its tag.
+        // Unused are the bytes below the record, and those above the owner flag in the chunk of the
+        // list heads, except its tag.
         let is_unused = address < first - HEAP_OVERHEAD
             || index == 0 && (heads_end..metadata_end(first) - WORD).contains(&address);
         !is_unused && !self.blocks.iter().any(is_in_block)
@@ -171,8 +174,8 @@ impl Victim {
         (first..first + HEADS).contains(&address)
     }
 
-    /// Where something is likely to be that hurts, or anywhere.
-    fn place(&self, random: &mut Random) -> *mut u8 {
+    /// Returns an address of metadata in most cases, or else any.
+    fn random_address(&self, random: &mut Random) -> *mut u8 {
         let index = random.below(self.heaps.len());
         let heap = self.heaps[index];
         let offset = match random.below(4) {
@@ -205,9 +208,9 @@ impl Victim {
         heap.base().wrapping_add(offset)
     }
 
-    /// Overwrites a byte, a word or a run. Returns which bytes have changed.
+    /// Overwrites a byte, a word or a run of bytes. Returns the addresses of changed bytes.
     fn corrupt(&mut self, random: &mut Random) -> Vec<usize> {
-        let place = self.place(random);
+        let place = self.random_address(random);
         let (place, length) = match random.below(4) {
             0 => (place, 1),
             1..3 => (place.wrapping_sub(place.addr() % WORD), WORD),
@@ -225,17 +228,17 @@ impl Victim {
             1,
             usize::MAX,
             random.word() as usize,
-            // Addresses of blocks, gaps and heads, or near them.
-            self.place(random).addr(),
-            self.place(random).addr() & !15,
+            // Plausible values: addresses of blocks, gaps and heads, or near them.
+            self.random_address(random).addr(),
+            self.random_address(random).addr() & !15,
         ];
         let word = words[random.below(words.len())].to_ne_bytes();
         let mut changed = vec![];
         for index in 0..length {
             let at = place.wrapping_add(index);
-            // SAFETY: it is in the mapped memory of a heap.
+            // SAFETY: the byte is in the mapped memory of a heap.
             let was = unsafe { at.read() };
-            // SAFETY: as above.
+            // SAFETY: the byte is in the mapped memory of a heap.
             unsafe { at.write(word[index % WORD]) };
             if was != word[index % WORD] {
                 changed.push(at.addr());
@@ -244,7 +247,8 @@ impl Victim {
         changed
     }
 
-    /// The checker finds what was changed beside blocks, and reports records and list heads as such.
+    /// Asserts that `check` finds changes outside blocks, and reports heap records and list heads
+    /// as such.
     fn assert_found(&self, changed: &[usize], result: Result<(), Corruption>) {
         let any = |is_there: &dyn Fn(usize) -> bool| changed.iter().any(|&at| is_there(at));
         let rule = result.map_err(|corruption| corruption.rule);
@@ -261,8 +265,8 @@ impl Victim {
         }
     }
 
-    /// Whatever looks at heaps.
-    fn look(&self) {
+    /// Calls everything that inspects heaps.
+    fn inspect(&self) {
         let _ = self.talc.check();
         let _ = (self.talc.gaps().count(), format!("{:?}", self.talc));
         for &heap in &self.heaps {
@@ -293,7 +297,7 @@ fn corrupt_at_random(seed: u64) {
     for _ in 0..more {
         victim.corrupt(&mut random);
     }
-    victim.look();
+    victim.inspect();
     for _ in 0..30 {
         match random.below(16) {
             0 => victim.move_end(&mut random),
@@ -302,19 +306,19 @@ fn corrupt_at_random(seed: u64) {
             _ => victim.operate(&mut random),
         }
     }
-    victim.look();
+    victim.inspect();
     while let Some((block, layout)) = victim.take(&mut random) {
         // SAFETY: the block is live, or was refused.
         unsafe { victim.talc.deallocate(block, layout) };
     }
-    victim.look();
+    victim.inspect();
     for report in reports() {
         assert!(!report.to_string().is_empty());
     }
 }
 
 #[test]
-fn random_corruptions_of_anything_in_heaps() {
+fn check_finds_random_corruption_without_faulting() {
     let number = |name: &str| {
         std::env::var(name)
             .ok()

@@ -1,4 +1,4 @@
-//! Pointers and layouts that are not those of an allocation.
+//! Frees and resizes with pointers and layouts that are not those of an allocation.
 
 use std::alloc::Layout;
 use std::ptr::{NonNull, null_mut, without_provenance_mut};
@@ -10,7 +10,7 @@ use super::{Scene, assert_reported, at, chunk_size, layout, reports};
 use crate::common::sizes::FIRST;
 
 #[test]
-fn a_double_free() {
+fn a_double_free_is_reported_with_the_free_range() {
     for (size, neighbour_is_free) in [(1, false), (100, false), (100, true)] {
         let mut scene = Scene::new();
         let block = scene.allocate_at_top(layout(size));
@@ -29,7 +29,7 @@ fn a_double_free() {
         };
         assert_reported(block, misuse);
         scene.assert_sound();
-        // SAFETY: the detector is there for this.
+        // SAFETY: this misuse is what the test is about; the detector refuses it.
         assert!(!unsafe { scene.talc.try_grow_in_place(block, layout(size), size + 1) });
         assert_reported(block, misuse);
         scene.assert_sound();
@@ -37,7 +37,7 @@ fn a_double_free() {
 }
 
 #[test]
-fn a_double_free_in_the_middle_of_free_memory() {
+fn a_double_free_inside_a_coalesced_gap_is_reported() {
     let mut scene = Scene::new();
     let blocks = [40, 50, 60].map(|size| (scene.allocate_at_top(layout(size)), layout(size)));
     let top = scene.allocate_at_top(layout(1));
@@ -51,7 +51,7 @@ fn a_double_free_in_the_middle_of_free_memory() {
 }
 
 #[test]
-fn a_wrong_layout() {
+fn a_wrong_layout_is_reported_with_the_right_one() {
     let right = Layout::from_size_align(100, 32).unwrap();
     for (size, align) in [
         (99, 32),
@@ -73,7 +73,7 @@ fn a_wrong_layout() {
         scene.free(block, wrong);
         assert_reported(block, misuse);
         scene.assert_sound();
-        // SAFETY: the detector is there for this.
+        // SAFETY: this misuse is what the test is about; the detector refuses it.
         unsafe {
             assert!(!scene.talc.try_grow_in_place(block, wrong, wrong.size() + 1));
             assert_reported(block, misuse);
@@ -87,7 +87,7 @@ fn a_wrong_layout() {
 }
 
 #[test]
-fn the_layout_before_resizing() {
+fn freeing_with_the_layout_before_resizing_is_reported() {
     let mut scene = Scene::new();
     let block = scene.allocate_at_top(layout(100));
     // SAFETY: the block is live.
@@ -108,7 +108,7 @@ fn the_layout_before_resizing() {
 }
 
 #[test]
-fn an_interior_pointer() {
+fn an_interior_pointer_is_reported_with_its_block() {
     let mut scene = Scene::new();
     let block = scene.allocate(layout(1000));
     for offset in [1, 8, CHUNK_UNIT, 512, 999, 1000, chunk_size(1000) - 1] {
@@ -126,7 +126,7 @@ fn an_interior_pointer() {
 }
 
 #[test]
-fn a_foreign_pointer() {
+fn a_pointer_into_no_heap_is_reported() {
     let mut scene = Scene::new();
     let mut other = Scene::new();
     let foreign = other.allocate(layout(100));
@@ -139,7 +139,7 @@ fn a_foreign_pointer() {
         scene.memory.end(),
         (&raw mut on_stack).cast(),
         null_mut(),
-        // Nothing is mapped there.
+        // No memory is mapped there.
         without_provenance_mut(CHUNK_UNIT),
         without_provenance_mut(usize::MAX),
         without_provenance_mut(usize::MAX - 15),
@@ -155,10 +155,10 @@ fn a_foreign_pointer() {
 }
 
 #[test]
-fn a_heap_end_that_is_none() {
+fn extending_at_a_wrong_heap_end_is_reported() {
     let mut scene = Scene::new();
     let block = NonNull::new(scene.allocate(layout(100))).unwrap();
-    // SAFETY: the detector is there for this.
+    // SAFETY: this misuse is what the test is about; the detector refuses it.
     unsafe {
         assert_eq!(scene.talc.truncate(block, null_mut()), Some(block));
         assert_reported(block.as_ptr(), Misuse::ForeignPointer);

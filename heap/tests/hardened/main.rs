@@ -1,4 +1,5 @@
-//! The detector: each test commits a crime, expects exactly the report of it, and goes on using the heap.
+//! The detection of misuse: each test misuses the allocator, expects exactly one report of that,
+//! and continues to use the heap.
 #![cfg(feature = "hardened")]
 
 #[path = "../common/mod.rs"]
@@ -40,7 +41,7 @@ fn reports() -> Vec<Report> {
     REPORTS.take()
 }
 
-/// Exactly this was reported since the last time.
+/// Asserts that exactly this was reported since the last call.
 #[track_caller]
 fn assert_reported(address: *mut u8, misuse: Misuse) {
     let address = address.addr();
@@ -51,7 +52,7 @@ fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).unwrap()
 }
 
-/// A heap in which allocations do not touch.
+/// A heap in which the tested blocks do not touch each other.
 struct Scene {
     talc: Talc<Manual, DefaultBinning>,
     memory: Memory,
@@ -61,13 +62,13 @@ impl Scene {
     fn new() -> Self {
         let memory = Memory::new(1 << 16);
         let mut talc = Talc::new(Manual);
-        // SAFETY: the memory lives as long as the allocator.
+        // SAFETY: the memory outlives the allocator.
         unsafe { talc.claim(memory.base(), memory.size()) }.unwrap();
         talc.set_hook(note);
         Self { talc, memory }
     }
 
-    /// With another above it, so that it touches nothing that is free.
+    /// Allocates a block with another one above it, so that it touches no gap.
     fn allocate(&mut self, layout: Layout) -> *mut u8 {
         let block = self.allocate_at_top(layout);
         self.allocate_at_top(self::layout(1));
@@ -80,18 +81,18 @@ impl Scene {
     }
 
     fn free(&mut self, block: *mut u8, layout: Layout) {
-        // SAFETY: the detector is there for those that are not.
+        // SAFETY: the block is live, or the detector refuses it.
         unsafe { self.talc.deallocate(block, layout) }
     }
 
-    /// Nothing is wrong, as far as the walker sees, and memory comes and goes.
+    /// Asserts that `check` finds no damage, and that the allocator is usable.
     #[track_caller]
     fn assert_sound(&mut self) {
         assert_eq!(self.talc.check(), Ok(()));
         self.assert_usable();
     }
 
-    /// The walker finds this; memory comes and goes all the same.
+    /// Asserts that `check` finds this, and that the allocator is usable all the same.
     #[track_caller]
     fn assert_finds(&mut self, address: *mut u8, misuse: Misuse) {
         let address = address.addr();
@@ -102,7 +103,7 @@ impl Scene {
 
     #[track_caller]
     fn assert_usable(&mut self) {
-        // More than tests free.
+        // More blocks than any test frees.
         let blocks = [500, 700, 900].map(|size| self.allocate_at_top(layout(size)));
         for (block, size) in blocks.into_iter().zip([500, 700, 900]) {
             self.free(block, layout(size));
@@ -111,19 +112,19 @@ impl Scene {
     }
 }
 
-/// Where a word or a byte of a heap is.
+/// Returns the address `offset` bytes above `block`.
 fn at(block: *mut u8, offset: usize) -> *mut u8 {
     block.wrapping_add(offset)
 }
 
 fn read(at: *mut u8) -> usize {
-    // SAFETY: the tests name words in their heaps.
+    // SAFETY: the tests pass addresses of words in their heaps.
     unsafe { at.cast::<usize>().read() }
 }
 
-/// Writes a word where nobody should.
+/// Overwrites a word. Returns the old one.
 fn damage(at: *mut u8, word: usize) -> usize {
-    // SAFETY: the tests name words in their heaps.
+    // SAFETY: the tests pass addresses of words in their heaps.
     unsafe { at.cast::<usize>().replace(word) }
 }
 
@@ -132,12 +133,12 @@ fn chunk_size(size: usize) -> usize {
 }
 
 #[test]
-fn random_crimes_among_random_operations() {
+fn random_misuse_among_random_operations_is_reported() {
     for seed in 0..20 {
         let mut random = Random::new(seed);
         let mut scene = Scene::new();
         let mut shadow = Shadow::new();
-        let mut crimes = 0;
+        let mut misuses = 0;
         for _ in 0..2000 {
             match random.below(8) {
                 0..4 => {
@@ -179,9 +180,9 @@ fn random_crimes_among_random_operations() {
                             shadow.put_back(block, block.ptr, size);
                         }
                         2 => {
-                            // SAFETY: nobody else uses the byte.
+                            // SAFETY: the byte is in a heap that only this test uses.
                             let was = unsafe { at(block.ptr, size).read() };
-                            // SAFETY: as above.
+                            // SAFETY: the byte is in a heap that only this test uses.
                             unsafe { at(block.ptr, size).write(!was) };
                             scene.free(block.ptr, block.layout);
                             let reported = reports();
@@ -208,13 +209,13 @@ fn random_crimes_among_random_operations() {
                             ));
                         }
                     }
-                    crimes += 1;
+                    misuses += 1;
                 }
             }
             assert_eq!(reports(), [], "seed {seed}");
             scene.talc.check().unwrap();
         }
-        assert!(crimes > 100);
+        assert!(misuses > 100);
         shadow.assert_all_intact();
     }
 }

@@ -1,4 +1,4 @@
-//! Writes over what lies beside blocks: records of heaps, list heads, base tags.
+//! Overwritten metadata: heap records, list heads, base tags.
 
 use std::ptr::NonNull;
 
@@ -10,12 +10,12 @@ use super::{Scene, WORD, at, damage, layout, reports};
 use crate::common::memory::Memory;
 use crate::common::sizes::FIRST;
 
-/// Words of a heap's record, which is right below its base tag.
+/// The number of words of a heap record, which lies directly below the base tag.
 const RECORD_WORDS: usize = HEAP_OVERHEAD / WORD - 1;
 const LISTS: usize =
     <heap::talc::DefaultBinning as heap::talc::base::binning::Binning>::BIN_COUNT as usize;
 
-/// Several heaps, with a block at the base of each but the first, which has the list heads there.
+/// Several heaps, each with a block at its base, except the first, which has the list heads there.
 struct Heaps {
     scene: Scene,
     memory: Vec<Memory>,
@@ -27,11 +27,11 @@ impl Heaps {
         let mut scene = Scene::new();
         let (mut memory, mut blocks) = (vec![], vec![]);
         for _ in 1..count {
-            // All that is left of the heaps before.
+            // The block fills the rest of the earlier heaps.
             // SAFETY: the size is not zero.
             while unsafe { scene.talc.try_allocate(layout(1000)) }.is_some() {}
             let range = Memory::new(1 << 12);
-            // SAFETY: the memory lives as long as the allocator.
+            // SAFETY: the memory outlives the allocator.
             unsafe { scene.talc.claim(range.base(), range.size()) }.unwrap();
             let block = scene.allocate_at_top(layout(1000));
             assert_eq!(block, at(range.base(), FIRST));
@@ -46,7 +46,7 @@ impl Heaps {
         }
     }
 
-    /// Where the records are: that of the first heap, then the others.
+    /// Returns where the records lie: that of the first heap, then the others.
     fn records(&self) -> Vec<*mut u8> {
         let bases = std::iter::once(&self.scene.memory).chain(&self.memory);
         bases
@@ -72,7 +72,7 @@ fn record_damage(result: Result<(), Corruption>) -> Option<(usize, Option<usize>
 }
 
 #[test]
-fn an_underflow_of_the_first_block_of_a_second_heap() {
+fn an_underflow_over_a_heap_record_is_reported() {
     for length in 1..=HEAP_OVERHEAD {
         let mut heaps = Heaps::new(2);
         let block = heaps.blocks[0];
@@ -97,7 +97,7 @@ fn an_underflow_of_the_first_block_of_a_second_heap() {
 }
 
 #[test]
-fn an_underflow_that_leaves_the_tag_as_it_was() {
+fn an_underflow_that_spares_the_tag_is_reported() {
     for length in WORD + 1..=HEAP_OVERHEAD {
         let mut heaps = Heaps::new(2);
         let block = heaps.blocks[0];
@@ -119,7 +119,7 @@ fn an_underflow_that_leaves_the_tag_as_it_was() {
             ),
             "{length}: {reported:?}"
         );
-        // It is restored, and the block can be freed.
+        // The record is restored, and the block can be freed.
         assert_eq!(heaps.scene.talc.check(), Ok(()));
         heaps.free_all();
         assert_eq!(reports(), []);
@@ -128,7 +128,7 @@ fn an_underflow_that_leaves_the_tag_as_it_was() {
 }
 
 #[test]
-fn each_word_of_each_record_of_a_heap() {
+fn damage_to_each_word_of_a_heap_record_is_reported() {
     for count in [1, 2, 3, 5] {
         for (number, word) in
             (0..count).flat_map(|it| (0..RECORD_WORDS).map(move |word| (it, word)))
@@ -142,7 +142,7 @@ fn each_word_of_each_record_of_a_heap() {
                 }
                 let expected = (place.addr(), Some(was), found);
                 assert_eq!(record_damage(heaps.scene.talc.check()), Some(expected));
-                // All heaps are still known, and a new one restores the record.
+                // All heaps are still known, and claiming another one restores the record.
                 let range = Memory::new(1 << 12);
                 // SAFETY: the memory lives as long as the allocator.
                 unsafe { heaps.scene.talc.claim(range.base(), range.size()) }.unwrap();
@@ -164,7 +164,7 @@ fn each_word_of_each_record_of_a_heap() {
 }
 
 #[test]
-fn blocks_of_other_heaps_are_freed_beside_a_damaged_record() {
+fn a_damaged_record_does_not_affect_other_heaps() {
     for damaged in 0..5 {
         let mut heaps = Heaps::new(5);
         damage(heaps.records()[damaged], 0x4141_4141);
@@ -183,13 +183,13 @@ fn blocks_of_other_heaps_are_freed_beside_a_damaged_record() {
 }
 
 #[test]
-fn heaps_between_two_damaged_records_are_left_alone() {
+fn heaps_between_two_damaged_records_are_not_used() {
     let mut heaps = Heaps::new(6);
     for number in [1, 4] {
         damage(heaps.records()[number], 0x4141_4141);
     }
     assert!(record_damage(heaps.scene.talc.check()).is_some());
-    // The heaps of these blocks cannot be found any more.
+    // The heaps of these blocks are unknown now.
     for index in [1, 2] {
         heaps.scene.free(heaps.blocks[index], layout(1000));
         let reported = reports();
@@ -209,7 +209,7 @@ fn heaps_between_two_damaged_records_are_left_alone() {
     }
 }
 
-/// A scene with gaps in some lists, and the address of a gap in each of two of them.
+/// Returns a heap with gaps in several lists, and the address and list of two of them.
 fn scene_with_gaps() -> (Scene, [(*mut u8, usize); 2]) {
     let mut scene = Scene::new();
     let blocks = [200, 200, 700].map(|size| (scene.allocate(layout(size)), size));
@@ -220,7 +220,7 @@ fn scene_with_gaps() -> (Scene, [(*mut u8, usize); 2]) {
 }
 
 #[test]
-fn each_list_head() {
+fn damage_to_each_list_head_is_reported() {
     for bin in 0..LISTS {
         for found in [0, 1, CHUNK_UNIT, 0x4141_4141, usize::MAX] {
             let (scene, _) = scene_with_gaps();
@@ -242,7 +242,7 @@ fn each_list_head() {
 }
 
 #[test]
-fn a_list_head_that_leads_to_a_gap_of_another_list() {
+fn a_list_head_that_leads_to_another_list_is_reported() {
     let (mut scene, gaps) = scene_with_gaps();
     let heads = at(scene.memory.base(), FIRST);
     let list_of = |gap: *mut u8| {
@@ -255,7 +255,7 @@ fn a_list_head_that_leads_to_a_gap_of_another_list() {
     damage(place, gaps[1].0.addr());
     let found = scene.talc.check().unwrap_err();
     assert_eq!(found.address, place.addr(), "{found}");
-    // An allocation that would be taken from there finds it too, and takes the next best.
+    // An allocation that would use this list finds the damage too, and takes another gap.
     scene.allocate_at_top(layout(200));
     let reported = reports();
     assert!(
@@ -292,14 +292,14 @@ fn a_freed_block_is_not_lost_when_its_list_head_is_damaged() {
         assert_eq!(address, place.addr());
         assert!(matches!(misuse, Misuse::DamagedListHead { .. }), "{misuse}");
         scene.assert_sound();
-        // Both are there again.
+        // Both gaps are in their lists again.
         let again = [(); 2].map(|()| scene.allocate_at_top(layout(200)));
         assert!(again.contains(&block) && again.contains(&other));
     }
 }
 
 #[test]
-fn the_neighbour_of_a_gap_whose_list_head_is_damaged() {
+fn freeing_beside_a_gap_with_a_damaged_head_is_reported() {
     let mut scene = Scene::new();
     let lower = scene.allocate_at_top(layout(200));
     let upper = scene.allocate(layout(300));
@@ -322,10 +322,10 @@ fn the_neighbour_of_a_gap_whose_list_head_is_damaged() {
 }
 
 #[test]
-fn the_flag_above_the_list_heads() {
+fn a_damaged_owner_flag_is_reported() {
     let scene = Scene::new();
     let flag = at(scene.memory.base(), FIRST + LISTS * WORD);
-    // SAFETY: nobody looks at the flag but the checker.
+    // SAFETY: the flag lies above the list heads, and only `check` reads it.
     unsafe { flag.write(7) };
     let misuse = Misuse::DamagedOwnerFlag { found: 7 };
     let (address, rule) = (flag.addr(), Rule::Misuse(misuse));
@@ -333,14 +333,14 @@ fn the_flag_above_the_list_heads() {
 }
 
 #[test]
-fn the_end_of_a_heap_whose_top_is_damaged_stays_where_it_is() {
+fn a_heap_with_a_damaged_top_keeps_its_end() {
     for word in 0..4 {
         let memory = Memory::new(1 << 16);
         let mut talc = heap::talc::base::Talc::<_, heap::talc::DefaultBinning>::new(
             heap::talc::source::Manual,
         );
         talc.set_hook(super::note);
-        // SAFETY: the memory lives as long as the allocator, and the upper half is claimed later.
+        // SAFETY: the memory outlives the allocator, and the upper half is claimed later.
         unsafe {
             let half = memory.size() / 2;
             let end = talc.claim(memory.base(), half).unwrap();

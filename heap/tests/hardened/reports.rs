@@ -1,4 +1,4 @@
-//! Whom misuse is reported to, and when.
+//! Hooks: where and when misuse is reported.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
@@ -18,7 +18,7 @@ use crate::common::memory::Memory;
 fn misuse_panics_unless_a_hook_is_set() {
     let memory = Memory::new(1 << 14);
     let mut talc = Talc::<_, DefaultBinning>::new(Manual);
-    // SAFETY: the memory is ours; the detector is there for the second time.
+    // SAFETY: only this test uses the memory; the detector refuses the second free.
     unsafe {
         talc.claim(memory.base(), memory.size()).unwrap();
         let block = talc.allocate(layout(10)).unwrap().as_ptr();
@@ -32,11 +32,11 @@ type Lock = TalcLock<spin::Mutex<()>, Claim>;
 static LOCK: Lock = TalcLock::new({
     const SIZE: usize = min_first_heap_size::<DefaultBinning>() + (1 << 16);
     static mut MEMORY: [u8; SIZE] = [0; SIZE];
-    // SAFETY: nothing else uses `MEMORY`.
+    // SAFETY: only the heap uses `MEMORY`.
     unsafe { Claim::array(&raw mut MEMORY) }
 });
 
-/// Allocates from the allocator that it reports of: the lock is free.
+/// A hook that allocates from the allocator it reports about, whose lock is free.
 fn note_in_lock(report: &Report) {
     // SAFETY: sizes are not zero, and the block is freed as it was allocated.
     unsafe {
@@ -49,19 +49,19 @@ fn note_in_lock(report: &Report) {
 }
 
 #[test]
-fn a_hook_may_allocate_when_the_lock_has_reported() {
+fn a_hook_may_allocate_because_the_lock_is_free() {
     LOCK.lock().set_hook(note_in_lock);
     let (right, wrong) = (layout(100), layout(50));
     let misuse = Misuse::WrongLayout {
         expected: right,
         found: wrong,
     };
-    // SAFETY: the detector is there for what is wrong.
+    // SAFETY: the detector refuses the misuse.
     unsafe {
         let block = LOCK.alloc(right);
         LOCK.dealloc(block, wrong);
         assert_reported(block, misuse);
-        // The block stays, and is not copied as what it is not.
+        // The block stays allocated, and is not copied with the wrong size.
         assert!(LOCK.realloc(block, wrong, 5000).is_null());
         assert_reported(block, misuse);
         assert!(LOCK.realloc(block, wrong, 20).is_null());
@@ -72,7 +72,7 @@ fn a_hook_may_allocate_when_the_lock_has_reported() {
         assert_reported(block, misuse);
         assert!(shared.shrink(pointer, wrong, layout(20)).is_err());
         assert_reported(block, misuse);
-        // Nothing is read where there is no memory.
+        // Unmapped memory is not read.
         let nowhere = without_provenance_mut(4096);
         assert!(LOCK.realloc(nowhere, right, 5000).is_null());
         assert_reported(nowhere, Misuse::ForeignPointer);
@@ -83,12 +83,12 @@ fn a_hook_may_allocate_when_the_lock_has_reported() {
 }
 
 #[test]
-fn a_cell_reports_when_it_is_free_again() {
+fn a_cell_reports_after_its_borrow_has_ended() {
     thread_local! {
         static CELL: Cell<Option<&'static TalcCell<Claim>>> = const { Cell::new(None) };
     }
     let memory = Memory::new(1 << 16);
-    // SAFETY: the memory stays as long as the cell is used.
+    // SAFETY: the memory outlives the cell.
     let claim = unsafe { Claim::new(memory.base(), memory.size()) };
     let mut cell = TalcCell::new(claim);
     cell.get_mut().set_hook(|report| {
@@ -101,7 +101,7 @@ fn a_cell_reports_when_it_is_free_again() {
     let cell: &'static TalcCell<Claim> = Box::leak(Box::new(cell));
     CELL.set(Some(cell));
     let block = cell.allocate(layout(100)).unwrap().cast::<u8>();
-    // SAFETY: the detector is there for what is wrong.
+    // SAFETY: the detector refuses the misuse.
     unsafe { cell.deallocate(block, layout(99)) };
     let misuse = Misuse::WrongLayout {
         expected: layout(100),
@@ -112,13 +112,13 @@ fn a_cell_reports_when_it_is_free_again() {
 }
 
 #[test]
-fn a_block_that_was_resized_has_its_new_alignment() {
+fn a_resized_block_is_freed_with_its_new_alignment() {
     let memory = Memory::new(1 << 16);
-    // SAFETY: the memory stays as long as the lock.
+    // SAFETY: the memory outlives the lock.
     let lock: Lock = TalcLock::new(unsafe { Claim::new(memory.base(), memory.size()) });
     lock.lock().set_hook(note);
     let with = |size, align| Layout::from_size_align(size, align).unwrap();
-    // SAFETY: the detector is there for what is wrong.
+    // SAFETY: the detector refuses the misuse.
     unsafe {
         let block = lock.allocate(with(100, 1)).unwrap().cast();
         let block = lock.grow(block, with(100, 1), with(200, 4)).unwrap().cast();

@@ -1,4 +1,4 @@
-//! The records that `ArenaSource` keeps at the ends of heaps are overwritten, and anything else beside them.
+//! Overwritten records of `ArenaSource` at the ends of heaps, and anything else beside them.
 
 use std::alloc::GlobalAlloc;
 
@@ -13,7 +13,7 @@ use crate::common::random::Random;
 
 const PAGE: usize = 4096;
 const PAGES: usize = 64;
-/// Words of a record that say something.
+/// The number of words of a record that have a meaning.
 const RECORD_WORDS: usize = 11;
 
 type SpinLock = LockApi<spin::Mutex<()>>;
@@ -22,7 +22,7 @@ type PageArena<'a> = Arena<'a, 'a, &'static Tags, SpinLock>;
 type Heap<'a> = TalcLock<spin::Mutex<()>, ArenaSource<'a, &'static Tags, SpinLock>>;
 
 fn arena(memory: &Guarded) -> PageArena<'_> {
-    // Each has tags of its own: tests run at the same time, and the pool is small.
+    // Each arena has its own tags, because tests run concurrently and the shared pool is small.
     let tags: &'static Tags = Box::leak(Box::new(TagPool::new(SpinLock::new(), NoPages)));
     let arena = Arena::create("pages", PAGE, None, tags).unwrap();
     arena
@@ -44,7 +44,7 @@ fn alloc(heap: &Heap<'_>, size: usize) -> *mut u8 {
 }
 
 fn free(heap: &Heap<'_>, block: *mut u8, size: usize) {
-    // SAFETY: the block is live, or was refused.
+    // SAFETY: the block is live, or the detector refuses it.
     unsafe { heap.dealloc(block, layout(size)) }
 }
 
@@ -59,14 +59,14 @@ fn is_record(result: Result<(), Corruption>) -> bool {
 }
 
 #[test]
-fn each_word_of_the_record_of_a_source() {
+fn damage_to_each_word_of_a_source_record_is_reported() {
     for word in 0..RECORD_WORDS {
         for found in [0, 1, PAGE, 0x4141_4141, usize::MAX] {
             let memory = Guarded::new(0x20_0000_0000, PAGES);
             let arena = arena(&memory);
             let heap = heap(&arena);
             let small = alloc(&heap, 100);
-            // The heap cannot grow in place, so there are two.
+            // The first heap cannot grow in place, so the arena has two.
             let fence = arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
             let block = alloc(&heap, 70_000);
             assert_eq!(heap.lock().arena_heaps().count(), 2);
@@ -80,7 +80,7 @@ fn each_word_of_the_record_of_a_source() {
             let result = heap.lock().check();
             assert!(is_record(result), "word {word}: {result:?}");
             assert_eq!(result.unwrap_err().address, end.addr().get());
-            // The heap stays as it is: it neither grows …
+            // The heap keeps its size: it neither grows …
             let another = alloc(&heap, 66_000);
             let [
                 Report {
@@ -93,7 +93,7 @@ fn each_word_of_the_record_of_a_source() {
             };
             assert_eq!(address, end.addr().get());
             assert!(!another.is_null(), "there is room for another heap");
-            // … nor shrinks, and its blocks come and go.
+            // … nor shrinks, and its blocks can be allocated and freed.
             free(&heap, block, 70_000);
             free(&heap, another, 66_000);
             free(&heap, small, 100);
@@ -108,7 +108,7 @@ fn each_word_of_the_record_of_a_source() {
 }
 
 #[test]
-fn a_heap_with_a_damaged_top_does_not_grow() {
+fn a_source_does_not_grow_a_heap_with_a_damaged_top() {
     let memory = Guarded::new(0x20_1000_0000, PAGES);
     let arena = arena(&memory);
     let heap = heap(&arena);
@@ -127,7 +127,7 @@ fn a_heap_with_a_damaged_top_does_not_grow() {
     assert_eq!(reports(), []);
 }
 
-/// Random operations, something is overwritten anywhere, and more of them.
+/// Runs random operations, overwrites anything, and runs more operations.
 fn corrupt_at_random(seed: u64) {
     let mut random = Random::new(seed);
     let memory = Guarded::new(0x20_2000_0000, PAGES);
@@ -145,7 +145,7 @@ fn corrupt_at_random(seed: u64) {
                         let is_in = memory.contains(block.addr())
                             && memory.contains(block.addr() + size - 1);
                         assert!(is_in, "{block:p} is in no heap");
-                        // SAFETY: it is in the heap's memory.
+                        // SAFETY: the block is in the heap's memory.
                         unsafe { block.write_bytes(0x5a, size) };
                         blocks.push((block, size));
                     }
@@ -200,7 +200,7 @@ fn corrupt_at_random(seed: u64) {
 }
 
 #[test]
-fn random_corruptions_of_heaps_of_an_arena() {
+fn random_corruption_of_an_arena_heap_causes_no_fault() {
     let number = |name: &str| {
         let text = std::env::var(name).ok();
         text.map(|text| text.parse::<u64>().unwrap())

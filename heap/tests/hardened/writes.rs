@@ -1,4 +1,4 @@
-//! Writes where nobody should, and what they damage.
+//! Writes outside allocations, and the damage that they do.
 
 use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT};
 use heap::talc::hardened::{Misuse, Report};
@@ -9,14 +9,14 @@ use super::{
 use crate::common::sizes::FIRST;
 
 #[test]
-fn a_write_past_the_end() {
-    // The filling, the canary, and further words of the tail.
+fn a_write_beyond_the_end_is_reported() {
+    // The fill bytes, the canary, and the other words of the redzone.
     let size = 90;
-    let tail = chunk_size(size) - CHUNK_OVERHEAD;
-    for offset in [size, size + 1, tail - 1] {
+    let redzone = chunk_size(size) - CHUNK_OVERHEAD;
+    for offset in [size, size + 1, redzone - 1] {
         let mut scene = Scene::new();
         let block = scene.allocate(layout(size));
-        // SAFETY: nobody else uses the memory.
+        // SAFETY: only this test uses the memory.
         unsafe { at(block, offset).write(0) };
         let misuse = Misuse::WriteBeyondEnd {
             block: Some(block.addr()),
@@ -26,12 +26,12 @@ fn a_write_past_the_end() {
         scene.assert_finds(at(block, offset), misuse);
         scene.free(block, layout(size));
         assert_reported(at(block, offset), misuse);
-        // SAFETY: the detector is there for this.
+        // SAFETY: the detector refuses to free the block.
         assert!(!unsafe { scene.talc.try_grow_in_place(block, layout(size), 91) });
         assert_reported(at(block, offset), misuse);
         scene.assert_finds(at(block, offset), misuse);
-        // Undone, it is an allocation again.
-        // SAFETY: nobody else uses the memory.
+        // With the original byte, the block is an allocation again.
+        // SAFETY: only this test uses the memory.
         unsafe { at(block, offset).write(FILLING as u8) };
         scene.free(block, layout(size));
         scene.assert_sound();
@@ -39,7 +39,7 @@ fn a_write_past_the_end() {
     for word in 0..4 {
         let mut scene = Scene::new();
         let block = scene.allocate(layout(size));
-        let place = at(block, tail + word * WORD);
+        let place = at(block, redzone + word * WORD);
         let was = damage(place, 0x41);
         scene.free(block, layout(size));
         let misuse = Misuse::WriteBeyondEnd {
@@ -57,14 +57,14 @@ fn a_write_past_the_end() {
 }
 
 #[test]
-fn a_string_that_is_too_long() {
+fn a_long_overflow_is_reported() {
     let mut scene = Scene::new();
     let block = scene.allocate(layout(96));
     scene.allocate_at_top(layout(300));
-    // Over the tail, the tag, and what is above.
-    let tail = at(block, chunk_size(96) - CHUNK_OVERHEAD);
-    let canary = read(tail);
-    // SAFETY: nobody else uses the memory.
+    // The string overwrites the redzone, the tag, and the memory above.
+    let redzone = at(block, chunk_size(96) - CHUNK_OVERHEAD);
+    let canary = read(redzone);
+    // SAFETY: only this test uses the memory.
     unsafe { at(block, 96).write_bytes(b'A', 80) };
     scene.free(block, layout(96));
     let misuse = Misuse::WriteBeyondEnd {
@@ -72,17 +72,17 @@ fn a_string_that_is_too_long() {
         expected: canary,
         found: usize::from_ne_bytes([b'A'; WORD]),
     };
-    assert_reported(tail, misuse);
+    assert_reported(redzone, misuse);
     scene.assert_usable();
 }
 
 #[test]
-fn a_write_after_free() {
+fn a_write_after_free_is_reported() {
     let misuse = |found| Misuse::WriteAfterFree {
         expected: POISON,
         found,
     };
-    // Found by the walker, and when the memory is allocated again.
+    // `check` finds the write, and so does allocating the memory again.
     let mut scene = Scene::new();
     let block = scene.allocate(layout(200));
     scene.free(block, layout(200));
@@ -93,7 +93,7 @@ fn a_write_after_free() {
     assert_reported(place, misuse(7));
     scene.assert_sound();
 
-    // When a neighbour is freed, above or below.
+    // Freeing the neighbour above or below finds the write.
     for above in [false, true] {
         let mut scene = Scene::new();
         let blocks = [
@@ -108,7 +108,7 @@ fn a_write_after_free() {
         scene.assert_sound();
     }
 
-    // When a neighbour grows.
+    // Growing a neighbour finds the write.
     let mut scene = Scene::new();
     let block = scene.allocate_at_top(layout(200));
     let above = scene.allocate(layout(2000));
@@ -122,7 +122,7 @@ fn a_write_after_free() {
 }
 
 #[test]
-fn a_write_to_the_first_words_after_free() {
+fn a_write_to_a_gap_header_is_reported() {
     for (offset, found) in [
         (0, 0x41),
         (0, 16 * CHUNK_UNIT),
@@ -130,7 +130,7 @@ fn a_write_to_the_first_words_after_free() {
         (2 * WORD, 0x4141_4141),
         (2 * WORD, 0),
     ] {
-        // Two gaps in one list: the upper is the first of it.
+        // Two gaps in one list: the upper one is first.
         let mut scene = Scene::new();
         let lower = scene.allocate(layout(200));
         let upper = scene.allocate(layout(200));
@@ -141,7 +141,7 @@ fn a_write_to_the_first_words_after_free() {
             expected: Some(was),
             found,
         };
-        // It is not allocated, but another is.
+        // The damaged gap is not allocated, but another one is.
         let block = scene.allocate_at_top(layout(200));
         assert_ne!(block, upper);
         assert_reported(at(upper, offset), misuse);
@@ -155,7 +155,7 @@ fn a_write_to_the_first_words_after_free() {
 }
 
 #[test]
-fn a_neighbour_of_damaged_free_memory_is_left_alone() {
+fn freeing_beside_a_damaged_gap_changes_nothing() {
     for offset in [0, WORD, 2 * WORD, chunk_size(200) - WORD] {
         for above in [false, true] {
             let mut scene = Scene::new();
@@ -177,7 +177,7 @@ fn a_neighbour_of_damaged_free_memory_is_left_alone() {
             let Misuse::DamagedGap { expected, found } = misuse else {
                 panic!("{misuse:?}")
             };
-            // From above nothing is known of a gap but what its last word says.
+            // Seen from above, only the last word of a gap describes it.
             let known = offset != chunk_size(200) - WORD || above;
             assert_eq!(
                 (address, expected, found),
@@ -192,7 +192,8 @@ fn a_neighbour_of_damaged_free_memory_is_left_alone() {
     }
 }
 
-/// Damages a tag, which is reported when a block of 200 bytes beside it is freed. Returns what it was.
+/// Damages a tag, which is reported when a block of 200 bytes beside it is freed. Returns the old
+/// word.
 #[track_caller]
 fn free_beside_damage(scene: &mut Scene, block: *mut u8, tag: *mut u8, found: usize) -> usize {
     let expected = damage(tag, found);
@@ -202,18 +203,18 @@ fn free_beside_damage(scene: &mut Scene, block: *mut u8, tag: *mut u8, found: us
 }
 
 #[test]
-fn a_damaged_tag() {
+fn a_damaged_tag_is_reported() {
     let tag_of = |block, size| at(block, chunk_size(size) - WORD);
     for found in [0, 1, 5, 0x4141_4141, usize::MAX] {
         let mut scene = Scene::new();
         let lower = scene.allocate_at_top(layout(100));
         let block = scene.allocate(layout(200));
-        // Its own …
+        // The tag of the freed block …
         let was = free_beside_damage(&mut scene, block, tag_of(block, 200), found);
         assert!(scene.talc.check().is_err());
         scene.assert_usable();
         damage(tag_of(block, 200), was);
-        // … and that of the allocation below.
+        // … and the tag of the allocation below.
         let was = free_beside_damage(&mut scene, block, tag_of(lower, 100), found);
         damage(tag_of(lower, 100), was);
         scene.free(block, layout(200));
@@ -223,7 +224,7 @@ fn a_damaged_tag() {
 }
 
 #[test]
-fn a_tag_from_another_place() {
+fn a_tag_copied_from_elsewhere_is_reported() {
     let mut scene = Scene::new();
     let blocks = [(); 2].map(|()| scene.allocate(layout(100)));
     let [from, to] = blocks.map(|block| at(block, chunk_size(100) - WORD));
@@ -237,18 +238,18 @@ fn a_tag_from_another_place() {
 }
 
 #[test]
-fn what_the_walker_finds_in_a_heap_at_rest() {
+fn check_finds_damage_in_a_heap_at_rest() {
     let mut scene = Scene::new();
     let block = scene.allocate(layout(100));
     let gap = scene.allocate(layout(300));
     scene.free(gap, layout(300));
     scene.assert_sound();
-    let tail = at(block, chunk_size(100) - CHUNK_OVERHEAD);
+    let redzone = at(block, chunk_size(100) - CHUNK_OVERHEAD);
     let base_tag = at(scene.memory.base(), FIRST - WORD);
     for (place, found) in [
         (at(block, chunk_size(100) - WORD), 3),
         (at(gap, 40), 1),
-        (tail, 0),
+        (redzone, 0),
         (base_tag, 0),
     ] {
         let was = damage(place, found);
@@ -263,10 +264,10 @@ fn what_the_walker_finds_in_a_heap_at_rest() {
 }
 
 #[test]
-fn the_last_word_of_a_sliver_that_leads_to_another_sliver() {
+fn a_sliver_extent_that_leads_to_another_is_reported() {
     let mut scene = Scene::new();
     let blocks = [(); 3].map(|()| scene.allocate_at_top(layout(200)));
-    // A unit is left below each of the upper two.
+    // One unit is left below each of the upper two blocks.
     for block in &blocks[..2] {
         let size = 200 - CHUNK_UNIT;
         // SAFETY: the block is live.

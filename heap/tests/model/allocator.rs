@@ -1,4 +1,5 @@
-//! Allocators as `Allocator` sees them: sizes of zero, growing and shrinking with changing alignment.
+//! Model tests through `Allocator`: zero-sized blocks, growing and shrinking with changing
+//! alignment.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -52,7 +53,7 @@ fn step(allocator: &impl Allocator, shadow: &mut Shadow, random: &mut Random) {
     let align = 1 << random.below(8);
     let grown = layout(old.size() + random.below(1000), align);
     let shrunk = layout(random.below(old.size() + 1), align);
-    // SAFETY: the block is live, and sizes are larger or smaller as they must be.
+    // SAFETY: the block is live, and the new size is larger or smaller as the call requires.
     let (new, result) = unsafe {
         match choice {
             3 => (grown, allocator.grow(ptr, old, grown)),
@@ -67,16 +68,16 @@ fn step(allocator: &impl Allocator, shadow: &mut Shadow, random: &mut Random) {
     let common = old.size().min(new.size());
     block.moved_to(moved.cast().as_ptr()).assert_intact(common);
     if choice == 4 {
-        // SAFETY: the block is this large.
+        // SAFETY: the block has this size.
         let bytes = unsafe { moved.as_ref() };
         assert!(bytes[old.size()..].iter().all(|&byte| byte == 0));
     }
     enter(shadow, moved.cast(), new);
 }
 
-/// Blocks without bytes are nowhere, but aligned.
+/// Enters a block in the model. Zero-sized blocks take no memory, but are aligned.
 fn enter(shadow: &mut Shadow, block: NonNull<u8>, layout: Layout) {
-    assert!(block.addr().get().is_multiple_of(layout.align()));
+    assert!(block.addr().get() % layout.align() == 0);
     if layout.size() > 0 {
         shadow.insert(block.as_ptr(), layout);
     }
@@ -84,7 +85,7 @@ fn enter(shadow: &mut Shadow, block: NonNull<u8>, layout: Layout) {
 
 fn with_claim(program: &Program, test: impl FnOnce(Claim)) {
     let memory = Memory::new((8 << 10) + program.set_up().below(32 << 10));
-    // SAFETY: the memory outlives the allocator, and nothing else uses it.
+    // SAFETY: the memory outlives the allocator, and only the allocator uses it.
     test(unsafe { Claim::new(memory.base(), memory.size()) });
 }
 

@@ -1,4 +1,4 @@
-//! Binnings that break every promise: memory safety does not rest on them.
+//! Binnings that break every promise: memory safety does not depend on them.
 
 use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
@@ -23,7 +23,7 @@ std::thread_local! {
     static RANDOM: RefCell<Random> = RefCell::new(Random::new(0));
 }
 
-/// Any number, most of them small, from one call to the next.
+/// Returns any number, mostly a small one, and another with each call.
 fn anything() -> u32 {
     RANDOM.with_borrow_mut(|random| match random.below(8) {
         0 => random.word() as u32,
@@ -32,7 +32,7 @@ fn anything() -> u32 {
     })
 }
 
-/// Another bin with each call, and an odd number of them.
+/// A binning that returns another bin with each call.
 struct Erratic;
 
 impl Binning for Erratic {
@@ -46,7 +46,7 @@ impl Binning for Erratic {
     }
 }
 
-/// The same bin for the same size, which has nothing to do with the size.
+/// A binning that always returns the same bin for a size, but one unrelated to the size.
 struct Scattered;
 
 impl Binning for Scattered {
@@ -57,7 +57,8 @@ impl Binning for Scattered {
     }
 }
 
-/// The larger the size, the lower the bin: those that should be large enough never are.
+/// A binning that returns lower bins for larger sizes, so that gaps which should be large enough
+/// never are.
 struct Backwards;
 
 impl Binning for Backwards {
@@ -71,7 +72,7 @@ impl Binning for Backwards {
     }
 }
 
-/// One bin for all.
+/// A binning with one bin for all sizes.
 struct One;
 
 impl Binning for One {
@@ -82,7 +83,7 @@ impl Binning for One {
     }
 }
 
-/// All that the walker may say is that a gap is in the wrong list.
+/// Asserts that `check` reports nothing, or at worst a gap in the wrong list.
 fn at_worst_in_the_wrong_list<B: Binning>(talc: &Talc<Manual, B>) {
     match talc.check() {
         Ok(()) => {}
@@ -94,8 +95,8 @@ fn at_worst_in_the_wrong_list<B: Binning>(talc: &Talc<Manual, B>) {
     }
 }
 
-/// Random programs. Whether what fits is found depends on the binning; that blocks keep their
-/// contents, and that heaps are sound, does not.
+/// Runs a random program. The binning determines whether a gap that fits is found; blocks must keep
+/// their contents and heaps must stay intact with any.
 fn manual_heaps<B: Binning>(program: &Program) {
     let mut heaps = [(); 3].map(|()| ManualHeap::new(24 << 10));
     let mut talc = Talc::<_, B>::new(Manual);
@@ -147,7 +148,7 @@ std::thread_local! {
     static PANICS: Cell<bool> = const { Cell::new(false) };
 }
 
-/// Panics when it is told to.
+/// A binning that panics when the test says so.
 struct Panicking;
 
 impl Binning for Panicking {
@@ -179,7 +180,7 @@ fn a_binning_that_panics_aborts_the_program() {
     unsafe {
         talc.claim(memory.base(), memory.size()).unwrap();
         let block = talc.allocate(layout).unwrap();
-        // What is above has left its list when the bin of both together is asked for.
+        // The gap above has left its list when the bin of the coalesced gap is computed.
         PANICS.set(true);
         talc.deallocate(block.as_ptr(), layout);
     }

@@ -1,4 +1,4 @@
-//! Allocators as `GlobalAlloc` sees them: a lock and a cell, over sources of every kind.
+//! Model tests through `GlobalAlloc`: a lock and a cell, over sources of every kind.
 
 use std::alloc::{GlobalAlloc, System};
 use std::slice;
@@ -13,7 +13,7 @@ use crate::common::programs::{Program, for_programs};
 use crate::common::random::Random;
 use crate::common::shadow::Shadow;
 
-/// Allocates, zeroed or not, frees or reallocates. Whether there was memory for it.
+/// Allocates (zeroed or not), frees or reallocates. Returns whether memory sufficed.
 pub fn step(
     allocator: &impl GlobalAlloc,
     shadow: &mut Shadow,
@@ -36,7 +36,7 @@ pub fn step(
             return false;
         }
         if zeroed {
-            // SAFETY: the block is this large and initialised.
+            // SAFETY: the block has this size and is initialised.
             let bytes = unsafe { slice::from_raw_parts(block, layout.size()) };
             assert!(
                 bytes.iter().all(|&byte| byte == 0),
@@ -62,8 +62,8 @@ pub fn step(
     true
 }
 
-/// Runs a whole program, with a look at the allocator after each step. Returns how often memory was
-/// short.
+/// Runs a program, and checks the allocator after each step. Returns the number of steps for which
+/// memory did not suffice.
 pub fn run<A: GlobalAlloc>(program: &Program, allocator: &A, check: impl Fn(&A, &Shadow)) -> usize {
     let mut shadow = Shadow::new();
     let mut failures = 0;
@@ -93,7 +93,7 @@ fn a_lock_over_one_claimed_range() {
     for_programs(|program| {
         let least = min_first_heap_size::<DefaultBinning>();
         let memory = Memory::new(least + program.set_up().below(16 << 10));
-        // SAFETY: the memory outlives the allocator, and nothing else uses it.
+        // SAFETY: the memory outlives the allocator, and only the allocator uses it.
         let claim = unsafe { Claim::new(memory.base(), memory.size()) };
         run(program, &Lock::new(claim), check_lock);
     });

@@ -1,5 +1,5 @@
-//! Random programs beside a model that knows what every block must contain: ten thousand for each
-//! configuration of the allocators, two hundred steps each.
+//! Model tests: random programs beside a model that knows the contents of every block. Each
+//! configuration of the allocators runs ten thousand programs of two hundred steps.
 
 mod allocator;
 mod binnings;

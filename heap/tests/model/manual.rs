@@ -1,4 +1,5 @@
-//! Heaps that are claimed, extended, truncated and deleted by hand, with several ways to bin gaps.
+//! Model tests of heaps that are claimed, extended, truncated and deleted by hand, with several
+//! binnings.
 
 use std::alloc::Layout;
 
@@ -14,7 +15,7 @@ use crate::common::programs::{Program, for_programs};
 use crate::common::shadow::Shadow;
 use crate::common::sizes::SMALLEST;
 
-/// Few bins, the last of which is a catch-all.
+/// A binning with few bins, the last of which is a catch-all.
 struct Coarse;
 
 impl Binning for Coarse {
@@ -24,7 +25,7 @@ impl Binning for Coarse {
     }
 }
 
-/// Many bins, in a bit field of two levels.
+/// A binning with many bins, in a bit field of two levels.
 struct Fine;
 
 impl Binning for Fine {
@@ -63,7 +64,7 @@ fn manual_heaps<B: Binning>(program: &Program) {
     free_all(&mut talc, &mut shadow, &mut random);
     heaps.iter().for_each(|heap| heap.check(&talc));
 
-    // Each heap is one gap again, and all of it can be allocated.
+    // Each heap is one gap again, which can be allocated whole.
     for heap in heaps.iter().filter(|heap| heap.span().is_some()) {
         let gaps: Vec<_> = talc.gaps_in(heap.span().unwrap()).collect();
         assert!(gaps.len() <= 1, "{gaps:?} did not merge");

@@ -1,4 +1,4 @@
-//! What programs do to a bare `Talc`, whatever its memory comes from.
+//! The operations of model programs on a bare `Talc`, over any source.
 
 use std::alloc::Layout;
 
@@ -9,7 +9,7 @@ use heap::talc::source::Source;
 use crate::common::random::Random;
 use crate::common::shadow::Shadow;
 
-/// Sizes up to about this many bits.
+/// The number of bits of the largest sizes.
 const SIZE_BITS: u32 = 11;
 
 pub fn random_layout(random: &mut Random) -> Layout {
@@ -18,9 +18,10 @@ pub fn random_layout(random: &mut Random) -> Layout {
     Layout::from_size_align(size, 1 << random.below(log2)).unwrap()
 }
 
-/// Programs allocate more than they free for some steps, then less.
+/// Returns whether programs allocate more than they free in this step. Such phases alternate with
+/// the opposite.
 pub fn is_growing(step: usize) -> bool {
-    (step / 50).is_multiple_of(2)
+    (step / 50) % 2 == 0
 }
 
 /// Allocates, frees or resizes.
@@ -40,7 +41,7 @@ pub fn step<S: Source, B: Binning>(
     } else if let Some(block) = shadow.take(random) {
         let old_size = block.layout.size();
         let (new_size, done) = match choice {
-            // SAFETY: the block is live, and the sizes are as each operation wants them.
+            // SAFETY: the block is live, and the sizes are as each operation requires.
             11 | 12 => unsafe {
                 let new_size = old_size + random.size(SIZE_BITS);
                 let done = talc.try_grow_in_place(block.ptr, block.layout, new_size);

@@ -1,4 +1,4 @@
-//! The models' own shortening of a program that fails.
+//! The shortening of failing programs, on which the model tests rely.
 
 use crate::common::programs::{Program, shorten};
 

@@ -1,4 +1,4 @@
-//! A source that grants pages and takes them back.
+//! Model test of a source that grants pages and takes them back.
 
 use std::alloc::Layout;
 use std::cell::Cell;
@@ -16,8 +16,8 @@ use crate::common::programs::{Program, for_programs};
 use crate::common::shadow::Shadow;
 use crate::common::sizes::FIRST;
 
-/// Grants pages from a few regions, extends the latest heap if it can, and takes back what is free,
-/// which it fills at once: nobody else may write there.
+/// A source that grants pages from a few regions, and extends the latest heap if it can. It takes
+/// back free pages and fills them immediately: only the source may write there.
 #[derive(Debug)]
 struct Pages {
     regions: Vec<Region>,
@@ -65,7 +65,7 @@ impl Pages {
     }
 }
 
-// SAFETY: every region belongs to the heap in it, up to its end.
+// SAFETY: each region belongs to the heap in it, up to the heap's end.
 unsafe impl Source for Pages {
     const TRACK_HEAP_END: bool = true;
 
@@ -86,9 +86,9 @@ unsafe impl Source for Pages {
                 .wrapping_add(wanted);
             if new_end <= limit {
                 let heap_end = match region.heap_end {
-                    // SAFETY: the region is ours, and this heap is the only one in it.
+                    // SAFETY: the region is the source's, and this heap is the only one in it.
                     Some(end) => unsafe { talc.extend(end, new_end) },
-                    // SAFETY: the region is ours, and there is no heap in it.
+                    // SAFETY: the region is the source's, and no heap is in it.
                     None => unsafe { talc.claim(base, wanted) }.ok_or(())?,
                 };
                 talc.source.regions[index].heap_end = Some(heap_end);
@@ -136,7 +136,7 @@ fn run(program: &Program) -> Pages {
             talc.source.assert_rest_untouched();
             for Region { memory, heap_end } in &talc.source.regions {
                 if let Some(end) = heap_end {
-                    // SAFETY: it is a heap of this allocator.
+                    // SAFETY: the span is that of a heap of this allocator.
                     unsafe { talc.check_heap(Span::new(memory.base(), end.as_ptr())) }.unwrap();
                 }
             }
@@ -145,7 +145,7 @@ fn run(program: &Program) -> Pages {
     free_all(&mut talc, &mut shadow, &mut program.set_up());
     talc.source.assert_rest_untouched();
 
-    // Only the heap with the list heads is left, and no more of it than they need.
+    // Only the heap with the list heads is left, and only as many pages as they need.
     let left = talc.source.regions.iter().filter_map(Region::size);
     let metadata = min_first_heap_size::<DefaultBinning>().next_multiple_of(PAGE);
     assert!(left.sum::<usize>() <= metadata, "{:?}", talc.source);

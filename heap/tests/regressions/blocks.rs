@@ -1,4 +1,4 @@
-//! One heap: its gaps, and what is cut from them.
+//! Regressions in one heap: its gaps, and the blocks that are cut from them.
 
 use std::alloc::Layout;
 use std::ptr::NonNull;
@@ -18,7 +18,7 @@ use crate::common::sizes::SMALLEST;
 
 #[test]
 fn r01_gap_sizes_around_powers_of_two_are_no_tags() {
-    // All that is freed is written and read when hardened.
+    // With `hardened`, all freed memory is written and read.
     let largest = if cfg!(feature = "hardened") { 20 } else { 26 };
     let mut heap = OneHeap::new((1 << largest) + (1 << 16));
     for power in CHUNK_UNIT.ilog2() + 2..=largest {
@@ -29,7 +29,7 @@ fn r01_gap_sizes_around_powers_of_two_are_no_tags() {
             heap.deallocate(middle, size, 1);
             heap.check();
             assert_eq!(heap.talc.gaps_in(heap.span).next().unwrap().size(), chunk);
-            // Both neighbours must take the gap for one.
+            // Both neighbours must recognise the gap.
             heap.deallocate(high, 1, 1);
             heap.deallocate(low, 1, 1);
             heap.assert_one_gap();
@@ -44,7 +44,7 @@ fn r03_many_small_blocks_at_page_alignment_fit_with_small_ones_between_them() {
         .map(|_| heap.allocate(1, 4096).unwrap())
         .collect();
     heap.check();
-    // The room between them is not lost.
+    // The memory between the blocks is not lost.
     let between: Vec<_> = (0..0x4000)
         .map(|_| heap.allocate(3800, 1).unwrap())
         .collect();
@@ -79,7 +79,8 @@ fn r04_churn_of_tiny_blocks_leaves_room_for_larger_ones() {
     shadow.assert_all_intact();
 }
 
-/// An allocator whose list heads are in the first memory, so that other heaps may be small.
+/// Returns an allocator whose list heads lie in the returned memory, so that other heaps may be
+/// small.
 fn established() -> (ManualTalc, Memory) {
     let memory = Memory::new(MIN);
     let mut talc = ManualTalc::new(Manual);
@@ -110,12 +111,12 @@ fn r05_tiny_misaligned_and_odd_ranges_are_refused_or_rounded_inward() {
                         let limit = base.wrapping_add(size);
                         assert!(end <= limit && limit.addr() - end.addr() < CHUNK_UNIT);
                         memory.assert_untouched(end, memory.end());
-                        // SAFETY: it is a heap of this allocator.
+                        // SAFETY: the span is that of a heap of this allocator.
                         unsafe { talc.check_heap(Span::new(base, end)) }.unwrap();
                     }
                 }
                 talc.check().unwrap();
-                // What lies below its first chunk, and the smallest chunk.
+                // The bytes below the first chunk, and the smallest chunk.
                 let first = (offset + HEAP_OVERHEAD).next_multiple_of(CHUNK_UNIT);
                 let fits = (offset + size) / CHUNK_UNIT * CHUNK_UNIT >= first + SMALLEST;
                 if established {
@@ -151,7 +152,7 @@ fn r06_a_remainder_too_small_for_a_list_comes_back_when_all_is_freed() {
 fn r07_blocks_between_holes_merge_in_every_order_of_freeing() {
     let mut heap = OneHeap::new(1 << 14);
     let mut orders = 0;
-    // Heap's algorithm is not needed for so few: count in base 6 and keep the permutations.
+    // A count in base 6, of which the permutations are kept.
     for number in 0..6_usize.pow(6) {
         let order: [usize; 6] = std::array::from_fn(|digit| number / 6_usize.pow(digit as u32) % 6);
         if (0..6).any(|index| !order.contains(&index)) {
@@ -169,7 +170,7 @@ fn r07_blocks_between_holes_merge_in_every_order_of_freeing() {
     assert_eq!(orders, 720);
 }
 
-/// Every gap larger than a few units is in the last bin.
+/// A binning in which every gap larger than a few units is in the last bin.
 struct Tiny;
 
 impl Binning for Tiny {
@@ -184,7 +185,7 @@ impl Binning for Tiny {
 fn r08_gaps_of_the_top_size_class_merge_and_stay_in_it() {
     let memory = Memory::new(1 << 16);
     let mut talc = Talc::<_, Tiny>::new(Manual);
-    // SAFETY: the memory lives as long as the allocator.
+    // SAFETY: the memory outlives the allocator.
     let end = unsafe { talc.claim(memory.base(), memory.size()) }.unwrap();
     let mut random = Random::new(8);
     for _ in 0..200 {
@@ -205,7 +206,7 @@ fn r08_gaps_of_the_top_size_class_merge_and_stay_in_it() {
             1
         );
     }
-    // Sizes that no gap has are still in range.
+    // The bins of impossible sizes are still in range.
     for size in [1 << (usize::BITS - 8), isize::MAX as usize, usize::MAX] {
         let size = size / CHUNK_UNIT * CHUNK_UNIT;
         assert!(DefaultBinning::size_to_bin(size) < DefaultBinning::BIN_COUNT);
@@ -229,7 +230,7 @@ fn r09_the_documented_minimum_suffices_at_every_misalignment() {
         );
         memory.assert_untouched(memory.base(), base);
         memory.assert_untouched(end.as_ptr(), memory.end());
-        // SAFETY: it is a heap of this allocator.
+        // SAFETY: the span is that of a heap of this allocator.
         unsafe { talc.check_heap(Span::new(base, end.as_ptr())) }.unwrap();
     }
 }
@@ -278,7 +279,7 @@ fn r17_sizes_around_the_alignment_keep_it() {
     for align in [256, 512, 1024, 4096, 16384] {
         for size in [1, align - 1, align, align + 1] {
             let block = heap.allocate(size, align).unwrap();
-            assert!(block.addr().get().is_multiple_of(align));
+            assert!(block.addr().get() % align == 0);
             heap.check();
             heap.deallocate(block, size, align);
             heap.assert_one_gap();

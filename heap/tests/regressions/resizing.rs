@@ -1,4 +1,4 @@
-//! Blocks that are resized, in place or by moving.
+//! Regressions in resizing blocks, in place or by moving.
 
 use std::alloc::GlobalAlloc;
 
@@ -55,7 +55,7 @@ fn r12_shrinking_while_raising_the_alignment_keeps_the_contents() {
                 // SAFETY: the block is live, and the new size not larger.
                 let moved = unsafe { cell.shrink(block, old, new) }.unwrap();
                 let moved = moved.cast::<u8>();
-                assert!(moved.addr().get().is_multiple_of(align));
+                assert!(moved.addr().get() % align == 0);
                 taken.moved_to(moved.as_ptr()).assert_intact(new_size);
                 // SAFETY: the block is live.
                 unsafe { cell.deallocate(moved, new) };
@@ -77,7 +77,7 @@ fn r15_realloc_of_an_over_aligned_block_keeps_alignment_and_contents() {
             shadow.insert(block, layout(10, align));
             let mut old = 10;
             for (round, new) in [300, 20, 70_000, 4096, 1, 9000].into_iter().enumerate() {
-                // What follows cannot be grown into.
+                // The block above prevents growing in place.
                 let fence = lock.alloc(layout(1 + round, 1));
                 let taken = shadow.take_at(0);
                 block = lock.realloc(block, layout(old, align), new);
@@ -97,7 +97,7 @@ fn r15_realloc_of_an_over_aligned_block_keeps_alignment_and_contents() {
 fn r16_a_block_is_freed_as_what_it_was_last_resized_to() {
     let memory = Memory::new(1 << 20);
     let lock = lock(&memory);
-    // Around every size at which another bin or chunk begins.
+    // Sizes around those at which another bin or chunk size begins.
     let edges = (1..=80)
         .map(|units| units * CHUNK_UNIT)
         .chain((8..17).map(|log2| 1 << log2));

@@ -1,4 +1,4 @@
-//! What heaps are made of and given back to: sources and arenas.
+//! Regressions in sources and arenas: the providers of heaps.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::RefCell;
@@ -19,7 +19,7 @@ use crate::common::random::Random;
 use crate::common::shadow::Shadow;
 use crate::common::window::{PAGE, Window, arena, heap, settled};
 
-/// Says yes, and grants one page less some bytes each time.
+/// A source that claims success, and grants one page less some bytes each time.
 #[derive(Debug)]
 struct Stingy {
     rest: Span,
@@ -69,11 +69,11 @@ fn r02_a_source_that_grants_too_little_is_asked_a_bounded_number_of_times() {
     }
 }
 
-/// The system's allocator, which remembers what it has handed out.
+/// The system's allocator, with a list of the blocks that it has granted.
 #[derive(Debug, Default)]
 struct Remembering(RefCell<Vec<(NonNull<u8>, Layout)>>);
 
-// SAFETY: the system allocates.
+// SAFETY: the system's allocator provides the blocks.
 unsafe impl Allocator for &Remembering {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         let block = Global.allocate(layout)?;
@@ -85,7 +85,7 @@ unsafe impl Allocator for &Remembering {
         let mut granted = self.0.borrow_mut();
         let index = granted.iter().position(|&grant| grant == (ptr, layout));
         granted.swap_remove(index.expect("exactly what was granted comes back"));
-        // SAFETY: the caller's duty.
+        // SAFETY: the block was granted by the system with this layout.
         unsafe { Global.deallocate(ptr, layout) };
     }
 }
@@ -172,7 +172,7 @@ fn r21_a_reserve_of_tags_that_runs_out_is_an_error_that_changes_nothing() {
     assert_eq!(arena.add_span(5000, 10), Err(error));
     assert_eq!(arena.segments().collect::<Vec<_>>(), before);
     arena.check().unwrap();
-    // Freeing takes none, so there is always a way back.
+    // Freeing takes no tag, so freeing is always possible.
     for base in live {
         arena.free(base).unwrap();
         arena.check().unwrap();

@@ -1,5 +1,5 @@
-//! Chains of arenas with different quanta, whose source and supply fail at any call and whose source
-//! calls back, beside a ledger of who has what, and an oracle that tries everything.
+//! Attacks on chains of arenas with different quanta. Source and tag supply fail at random calls,
+//! and the source calls back. A ledger records each allocation, and an oracle checks each refusal.
 
 use std::collections::BTreeMap;
 use std::ptr;
@@ -8,19 +8,19 @@ use std::sync::atomic::{AtomicPtr, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
 use super::oracle::Chain;
-use super::support::{Books, Choices, Random, Tags, TestArena, satisfies};
+use super::support::{CheckedSource, Choices, Random, Tags, TestArena, satisfies};
 use crate::common::programs::{for_programs, tell};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, Result, Source};
 
 const PLENTY: usize = usize::MAX / 2;
 
-/// What is allocated in an arena: by base, its last address, and whether an operation is about it.
+/// The allocations of an arena, by base: the last address, and whether an operation is in progress.
 #[derive(Default)]
 struct Ledger(Mutex<BTreeMap<usize, (usize, bool)>>);
 
 impl Ledger {
-    /// Notes what was granted, of which nothing may be anybody else's.
+    /// Records an allocation, which must be disjoint from all others.
     fn add(&self, base: usize, size: usize) {
         let last = base + (size - 1);
         let mut entries = self.0.lock().unwrap();
@@ -32,12 +32,12 @@ impl Ledger {
         entries.insert(base, (last, false));
     }
 
-    /// An allocation about which nobody else does anything until it is added or removed.
+    /// Reserves a random allocation for one operation, until it is added again or removed.
     fn hold(&self, random: &mut impl Choices) -> Option<(usize, usize)> {
         let mut entries = self.0.lock().unwrap();
         let count = entries.values().filter(|entry| !entry.1).count();
-        let place = random.below(count.max(1));
-        let (&base, entry) = entries.iter_mut().filter(|entry| !entry.1.1).nth(place)?;
+        let number = random.below(count.max(1));
+        let (&base, entry) = entries.iter_mut().filter(|entry| !entry.1.1).nth(number)?;
         entry.1 = true;
         Some((base, entry.0 - base + 1))
     }
@@ -47,8 +47,7 @@ impl Ledger {
     }
 }
 
-/// Does something to an arena. `chain`, if nothing fails and nobody else is about, tells whether a
-/// refusal was right.
+/// Performs a random operation on an arena. With an oracle in `world`, checks each refusal.
 fn step(arena: &TestArena<'_>, ledger: &Ledger, random: &mut impl Choices, world: &World<'_>) {
     let quantum = arena.quantum();
     let policy = random.pick(&[InstantFit, BestFit, NextFit]);
@@ -76,7 +75,7 @@ fn step(arena: &TestArena<'_>, ledger: &Ledger, random: &mut impl Choices, world
             let Some((base, size)) = ledger.hold(random) else {
                 return;
             };
-            // Whoever it is granted to next may be faster than this.
+            // Removed first: after the call another thread may get the range at once.
             ledger.remove(base);
             tell(format_args!("{base:#x} of {size:#x} is freed"));
             arena.free_sized(base, size).unwrap();
@@ -91,7 +90,7 @@ fn step(arena: &TestArena<'_>, ledger: &Ledger, random: &mut impl Choices, world
                     .is_some_and(|last| chain.extends(base, last))
             });
             if new_size < size {
-                // What is freed may be granted before the arena returns.
+                // Another thread may get the freed tail before the call returns.
                 let mut entries = ledger.0.lock().unwrap();
                 entries.insert(base, (base + (new_size - 1), true));
             }
@@ -100,7 +99,7 @@ fn step(arena: &TestArena<'_>, ledger: &Ledger, random: &mut impl Choices, world
             ledger.remove(base);
             match resized {
                 Ok(()) => ledger.add(base, new_size),
-                // Only if there are no tags: then all is as it was.
+                // Shrinking fails only without tags, and then leaves the segment unchanged.
                 Err(error) if new_size < size => {
                     assert_eq!(error, Error::AllocatorError);
                     ledger.add(base, size);
@@ -129,7 +128,7 @@ fn step(arena: &TestArena<'_>, ledger: &Ledger, random: &mut impl Choices, world
     }
 }
 
-/// Where spans may lie, and the oracle.
+/// The window of the spans, and the oracle unless calls may fail.
 struct World<'a> {
     low: usize,
     space: usize,
@@ -138,9 +137,8 @@ struct World<'a> {
 
 impl World<'_> {
     fn refused(&self, layout: &Layout, error: Error) {
-        if let Some(chain) = &self.chain
-            && error != Error::AllocatorError
-        {
+        let chain = self.chain.as_ref();
+        if let Some(chain) = chain.filter(|_| error != Error::AllocatorError) {
             let wrong = chain.serves(layout, self.low, self.space);
             assert!(!wrong, "{layout:?} is refused: {error}");
         }
@@ -174,13 +172,14 @@ fn layout(random: &mut impl Choices, quantum: usize, world: &World<'_>) -> Layou
     layout
 }
 
-/// A source that fails at any call, and while it is called may call the arena at the chain's other end.
+/// A source that fails at random calls, and may call the arena at the other end of the chain
+/// during a call.
 struct Fickle {
-    books: Books,
+    lender: CheckedSource,
     random: Mutex<Random>,
-    /// One in so many calls fails; 0 for none.
+    /// One in this number of calls fails; 0 for none.
     fails: usize,
-    /// One in so many calls calls back; 0 for none.
+    /// One in this number of calls calls back; 0 for none.
     calls_back: usize,
     depth: AtomicUsize,
     arena: AtomicPtr<()>,
@@ -204,7 +203,7 @@ impl Fickle {
                     space: self.space,
                     chain: None,
                 };
-                // SAFETY: the arena is forgotten before it is dropped.
+                // SAFETY: the pointer is set to null before the arena is dropped.
                 let arena = unsafe { &*arena };
                 step(arena, &self.ledger, &mut Random::new(seed), &world);
                 arena.check().unwrap();
@@ -221,37 +220,37 @@ impl Fickle {
 
 impl Source for Fickle {
     fn quantum(&self) -> usize {
-        self.books.quantum
+        self.lender.quantum
     }
 
     fn import(&self, layout: Layout) -> Result<usize> {
         self.whim(Error::Other("no import"))?;
-        self.books.import(layout)
+        self.lender.import(layout)
     }
 
     unsafe fn release(&self, base: usize, size: usize) -> Result<()> {
         self.whim(Error::Other("no release"))?;
-        // SAFETY: by the caller's promise.
-        unsafe { self.books.release(base, size) }
+        // SAFETY: the caller's contract is that of the inner source.
+        unsafe { self.lender.release(base, size) }
     }
 
     unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         self.whim(Error::Other("no extension"))?;
-        // SAFETY: by the caller's promise.
-        unsafe { self.books.extend(base, size, new_size) }
+        // SAFETY: the caller's contract is that of the inner source.
+        unsafe { self.lender.extend(base, size, new_size) }
     }
 
     unsafe fn shrink(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         self.whim(Error::Other("no shrinking"))?;
-        // SAFETY: by the caller's promise.
-        unsafe { self.books.shrink(base, size, new_size) }
+        // SAFETY: the caller's contract is that of the inner source.
+        unsafe { self.lender.shrink(base, size, new_size) }
     }
 }
 
-/// What of an attack is on.
+/// The kind of an attack.
 #[derive(Clone, Copy, PartialEq)]
 enum Attack {
-    /// Nothing fails: every refusal is verified by trying everything.
+    /// No call fails, and the oracle checks every refusal.
     Oracle,
     Failures,
     FailuresAndCallbacks,
@@ -267,11 +266,11 @@ fn attack(kind: Attack) {
         let top = (usize::MAX - space).wrapping_add(1);
         let low = random.pick(&[0, 1 << 20, 3 * space.next_power_of_two(), top]);
         let fails = kind != Attack::Oracle;
-        let mut books = Books::new(low, low + (space - 1));
-        books.quantum = quanta[2];
-        books.resizable = random.chance(2);
+        let mut lender = CheckedSource::new(low, low + (space - 1));
+        lender.quantum = quanta[2];
+        lender.resizable = random.chance(2);
         let source = Fickle {
-            books,
+            lender,
             random: Mutex::new(Random::new(random.word())),
             fails: if fails { random.below(6) } else { 0 },
             calls_back: match kind {
@@ -308,16 +307,18 @@ fn attack(kind: Attack) {
                 space,
                 chain: (kind == Attack::Oracle).then_some(Chain {
                     arenas: if chained { &both } else { &both[..1] },
-                    books: &source.books,
+                    lender: &source.lender,
                 }),
             };
 
             let check = || {
                 for arena in both {
-                    arena.check().unwrap_or_else(|fault| panic!("{fault}"));
+                    arena
+                        .check()
+                        .unwrap_or_else(|corruption| panic!("{corruption}"));
                 }
                 let lender = if chained { &middle } else { &arena };
-                assert_eq!(source.books.lent_space(), lender.borrowed_space());
+                assert_eq!(source.lender.lent_space(), lender.borrowed_space());
                 if chained {
                     assert_eq!(middle.allocated_space(), arena.borrowed_space());
                 }
@@ -368,28 +369,28 @@ fn attack(kind: Attack) {
                 middle.trim();
             }
             check();
-            assert_eq!(source.books.lent(), []);
+            assert_eq!(source.lender.lent(), []);
         }
         tags.assert_all_back();
     });
 }
 
 #[test]
-fn whatever_the_chain_can_serve_is_served() {
+fn every_request_that_the_chain_can_serve_is_served() {
     attack(Attack::Oracle);
 }
 
 #[test]
-fn failures_at_any_call_lose_and_share_nothing() {
+fn failures_at_any_call_lose_no_range_and_share_none() {
     attack(Attack::Failures);
 }
 
 #[test]
-fn a_source_that_calls_back_and_fails_loses_nothing() {
+fn a_source_that_calls_back_and_fails_loses_no_range() {
     attack(Attack::FailuresAndCallbacks);
 }
 
 #[test]
-fn two_threads_and_a_source_that_fails_lose_nothing() {
+fn two_threads_and_a_source_that_fails_lose_no_range() {
     attack(Attack::Threads);
 }

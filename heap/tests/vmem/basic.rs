@@ -1,13 +1,13 @@
-//! The plain operations of an arena.
+//! The basic operations of an arena.
 
-use super::support::{Books, arena, borrower};
+use super::support::{CheckedSource, arena, borrower};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, Segment, SegmentKind, SpanExtent};
 
 const POLICIES: [heap::vmem::AllocPolicy; 3] = [InstantFit, BestFit, NextFit];
 
 #[test]
-fn what_is_allocated_is_disjoint_until_the_span_is_full() {
+fn allocations_are_disjoint_until_the_span_is_full() {
     for policy in POLICIES {
         let arena = arena(0x1000);
         arena.add_span(0x10_0000, 0x1_0000).unwrap();
@@ -36,7 +36,7 @@ fn what_is_allocated_is_disjoint_until_the_span_is_full() {
 }
 
 #[test]
-fn all_24_orders_of_freeing_four_neighbours_merge_completely() {
+fn all_24_orders_of_freeing_four_neighbours_coalesce() {
     let mut orders = 0;
     for order in 0..256usize {
         let order = [order & 3, order >> 2 & 3, order >> 4 & 3, order >> 6];
@@ -58,7 +58,7 @@ fn all_24_orders_of_freeing_four_neighbours_merge_completely() {
 }
 
 #[test]
-fn neighbouring_spans_do_not_merge() {
+fn neighbouring_spans_do_not_coalesce() {
     let arena = arena(0x1000);
     arena.add_span(0x1000, 0x1000).unwrap();
     arena.add_span(0x2000, 0x1000).unwrap();
@@ -115,7 +115,7 @@ fn segments_are_listed_in_address_order_with_their_spans() {
 }
 
 #[test]
-fn many_segments_are_listed_across_batches_and_while_they_change() {
+fn segments_are_listed_across_batches_while_they_change() {
     let arena = arena(1);
     arena.add_span(1000, 1000).unwrap();
     let mut blocks: Vec<_> = (0..200)
@@ -135,7 +135,7 @@ fn many_segments_are_listed_across_batches_and_while_they_change() {
             break;
         }
     }
-    // Everything before the iterator and after it merges: it goes on at the next address.
+    // All segments coalesce. The iterator continues at the next address.
     let mut segments = arena.segments();
     let first = segments.by_ref().take(16).last().unwrap();
     for pair in blocks.chunks(2) {
@@ -145,24 +145,24 @@ fn many_segments_are_listed_across_batches_and_while_they_change() {
     assert_eq!(
         rest.len(),
         1,
-        "one free segment is left, and contains what follows"
+        "one free segment is left, and contains all later addresses"
     );
     assert_eq!(
         (rest[0].base, rest[0].last),
         (first.last + 1, 1999),
-        "and only what follows is told of it"
+        "and the iterator returns only its later addresses"
     );
 }
 
 #[test]
-fn a_segment_that_merges_with_what_was_listed_is_cut_off() {
+fn a_segment_that_coalesces_with_listed_ones_is_cut_off() {
     let arena = arena(0x10);
     arena.add_span(0x1000, 0x1000).unwrap();
     let bases: Vec<_> = (0..0x100)
         .map(|_| arena.alloc(0x10, InstantFit).unwrap())
         .collect();
     for merged in 1..40 {
-        // Listed up to `merged`, which is then merged with what it follows.
+        // The segments up to `merged` are listed. The last of them then coalesces with the next.
         let mut listing = arena.segments();
         let mut listed: Vec<_> = listing.by_ref().take(merged).collect();
         arena.free(bases[merged - 1]).unwrap();
@@ -179,7 +179,7 @@ fn a_segment_that_merges_with_what_was_listed_is_cut_off() {
 }
 
 #[test]
-fn xalloc_at_takes_exactly_what_is_free() {
+fn xalloc_at_allocates_only_ranges_that_are_free() {
     let arena = arena(0x1000);
     arena.add_span(0x1_0000, 0x8000).unwrap();
     arena.xalloc_at(0x1_2000, 0x1fff).unwrap();
@@ -250,7 +250,7 @@ fn a_bad_free_is_an_error_and_changes_nothing() {
 }
 
 #[test]
-fn bad_spans_are_refused_each_with_its_error() {
+fn each_kind_of_bad_span_is_refused_with_its_error() {
     let arena = arena(0x1000);
     let unaligned = |base, len| {
         Err(Error::UnalignedSpan {
@@ -275,7 +275,7 @@ fn bad_spans_are_refused_each_with_its_error() {
 }
 
 #[test]
-fn a_limit_is_kept() {
+fn added_spans_do_not_exceed_the_limit() {
     let arena = arena(0x1000).with_limit(0x3000);
     arena.add_span(0x1000, 0x2000).unwrap();
     assert_eq!(
@@ -290,7 +290,7 @@ fn a_limit_is_kept() {
 }
 
 #[test]
-fn all_spans_together_may_have_any_size_that_is_a_number() {
+fn the_total_size_of_all_spans_may_be_usize_max() {
     let arena = arena(1);
     let half = 1 << (usize::BITS - 1);
     arena.add_span(0, half).unwrap();
@@ -307,7 +307,7 @@ fn all_spans_together_may_have_any_size_that_is_a_number() {
 }
 
 #[test]
-fn best_fit_takes_the_smallest_that_fits() {
+fn best_fit_takes_the_smallest_segment_that_fits() {
     let arena = arena(1);
     for (base, len) in [(1000, 50), (2000, 41), (3000, 40), (4000, 43), (5000, 300)] {
         arena.add_span(base, len).unwrap();
@@ -320,40 +320,39 @@ fn best_fit_takes_the_smallest_that_fits() {
 }
 
 #[test]
-fn best_fit_takes_the_smallest_of_the_next_class_when_all_of_its_own_are_too_small() {
-    let books = Books::new(0x1_0000, 0x1_ffff);
-    let arena = borrower(1, &books);
+fn best_fit_continues_in_the_next_size_class() {
+    let lender = CheckedSource::new(0x1_0000, 0x1_ffff);
+    let arena = borrower(1, &lender);
     // 64 to 71 are one size class, 72 to 79 the next.
     for (base, len) in [(2000, 78), (3000, 76), (4000, 79)] {
         arena.add_span(base, len).unwrap();
     }
-    // More than a general search looks at before it asks the source.
+    // These are more segments than an instant fit probes before an import.
     for base in (10_000..20_000).step_by(100) {
         arena.add_span(base, 65).unwrap();
     }
     assert_eq!(arena.alloc(70, BestFit), Ok(3000));
     assert_eq!(arena.alloc(70, BestFit), Ok(2000));
     assert_eq!(arena.alloc(70, BestFit), Ok(4000));
-    assert_eq!(books.imports(), 0);
+    assert_eq!(lender.imports(), 0);
     arena.alloc(70, BestFit).unwrap();
-    assert_eq!(books.imports(), 1);
+    assert_eq!(lender.imports(), 1);
 }
 
 #[test]
-fn best_fit_with_constraints_takes_the_smallest_that_has_room() {
+fn best_fit_with_constraints_takes_the_smallest_that_fits() {
     let arena = arena(1);
     for (base, len) in [(1001, 40), (1990, 50), (3000, 70)] {
         arena.add_span(base, len).unwrap();
     }
-    // Of the first two, only one contains a multiple of 1000 with enough room; of all, it is not the
-    // smallest.
+    // The smallest segment lies below the bound. Of the others, the second has room above it.
     let layout = Layout::from_size_align(40, 1).unwrap().with_min(2000);
     assert_eq!(arena.xalloc(layout, BestFit), Ok(2000));
     assert_eq!(arena.xalloc(layout, BestFit), Ok(3000));
 }
 
 #[test]
-fn next_fit_reuses_nothing_before_it_wraps() {
+fn next_fit_reuses_no_address_before_it_wraps() {
     let arena = arena(1);
     arena.add_span(100, 10).unwrap();
     arena.add_span(200, 10).unwrap();
@@ -374,7 +373,7 @@ fn next_fit_finds_room_below_its_cursor_in_the_same_segment() {
     arena.add_span(100, 10).unwrap();
     let first = arena.alloc(6, NextFit).unwrap();
     arena.free(first).unwrap();
-    // From 106 on there is no room for 6, but from 100 there is.
+    // There is no room for 6 at 106, but there is at 100.
     assert_eq!(arena.alloc(6, NextFit), Ok(100));
 }
 
@@ -386,7 +385,7 @@ fn other_policies_do_not_move_the_cursor_of_next_fit() {
     arena.xalloc_at(150, 10).unwrap();
     assert_eq!(arena.alloc(30, BestFit), Ok(160));
     assert_eq!(arena.alloc(40, InstantFit), Ok(101));
-    assert_eq!(arena.alloc(1, NextFit), Ok(141), "the next that is free");
+    assert_eq!(arena.alloc(1, NextFit), Ok(141), "the next free address");
     arena.free(101).unwrap();
     assert_eq!(arena.alloc(1, NextFit), Ok(142));
     arena.check().unwrap();

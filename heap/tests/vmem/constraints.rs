@@ -1,17 +1,17 @@
-//! Constrained allocation, with every policy, against the definition.
+//! Constrained allocation with every policy, compared with the definition of the constraints.
 
 use super::support::{Choices, Random, TestArena, arena, satisfies};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, SegmentKind};
 
-/// Whether some base satisfies the layout within a free segment.
+/// Returns whether some base in a free segment satisfies the layout.
 fn possible(arena: &TestArena<'_>, layout: &Layout) -> bool {
     arena
         .segments()
         .filter(|segment| segment.kind == SegmentKind::Free)
         .any(|segment| {
             (segment.base..=segment.last)
-                .filter(|base| base.is_multiple_of(arena.quantum()))
+                .filter(|base| base % arena.quantum() == 0)
                 .any(|base| satisfies(layout, base) && base + layout.size() - 1 <= segment.last)
         })
 }
@@ -36,7 +36,7 @@ fn random_layout(random: &mut Random, space: usize) -> Layout {
 }
 
 #[test]
-fn a_constrained_allocation_succeeds_exactly_when_a_position_exists() {
+fn a_constrained_allocation_succeeds_exactly_if_a_base_exists() {
     for seed in 0..300 {
         let mut random = Random::new(seed);
         let quantum = random.pick(&[1, 1, 2, 8]);
@@ -72,7 +72,7 @@ fn a_constrained_allocation_succeeds_exactly_when_a_position_exists() {
             }
             arena
                 .check()
-                .unwrap_or_else(|fault| panic!("seed {seed} step {step}: {fault}"));
+                .unwrap_or_else(|corruption| panic!("seed {seed} step {step}: {corruption}"));
         }
         for (base, size) in live {
             arena.free_sized(base, size).unwrap();
@@ -81,7 +81,7 @@ fn a_constrained_allocation_succeeds_exactly_when_a_position_exists() {
     }
 }
 
-/// Every layout of one to three numbers with constraints that matter in a span of eight.
+/// Returns every layout of size one to three with constraints that matter in a span of eight.
 fn small_layouts() -> impl Iterator<Item = Layout> {
     let phases = [None, Some(1), Some(3)];
     let nocrosses = [None, Some(2), Some(4)];
@@ -118,7 +118,7 @@ fn small_layouts() -> impl Iterator<Item = Layout> {
 }
 
 #[test]
-fn in_every_state_of_a_small_arena_every_layout_is_granted_exactly_when_a_position_exists() {
+fn every_layout_is_served_exactly_if_possible_in_a_small_arena() {
     let mut granted = 0;
     for occupied in 0..256usize {
         let arena = arena(1);
@@ -156,7 +156,7 @@ fn in_every_state_of_a_small_arena_every_layout_is_granted_exactly_when_a_positi
 }
 
 #[test]
-fn a_layout_that_is_none_is_not_to_be_had() {
+fn layouts_with_bad_alignment_or_boundary_are_none() {
     for align in [0, 3, 6, usize::MAX] {
         assert_eq!(Layout::from_size_align(1, align), None);
     }
@@ -167,7 +167,7 @@ fn a_layout_that_is_none_is_not_to_be_had() {
 }
 
 #[test]
-fn best_fit_never_leaves_a_smaller_segment_that_would_do() {
+fn best_fit_takes_the_smallest_segment_that_meets_constraints() {
     for seed in 0..100 {
         let mut random = Random::new(seed);
         let arena = arena(1);
@@ -203,7 +203,7 @@ fn best_fit_never_leaves_a_smaller_segment_that_would_do() {
 }
 
 #[test]
-fn an_alignment_larger_than_the_span_works_where_the_address_allows() {
+fn an_alignment_larger_than_the_span_can_be_met() {
     let arena = arena(0x1000);
     arena.add_span(0x4000_0000, 0x2000).unwrap();
     arena.add_span(0x1000, 0x2000).unwrap();
@@ -220,10 +220,10 @@ fn an_alignment_larger_than_the_span_works_where_the_address_allows() {
 }
 
 #[test]
-fn a_bounded_look_does_not_hide_what_fits_when_the_source_has_nothing() {
-    let empty = super::support::Books::new(0, 0);
+fn all_segments_are_probed_if_the_source_has_no_range() {
+    let empty = super::support::CheckedSource::new(0, 0);
     let arena = super::support::borrower(1, &empty);
-    // A hundred segments of the right class that are too small, and one that fits.
+    // A hundred segments of the right size class are too small, and one fits.
     for number in 0..101 {
         arena
             .add_span(number * 100, if number == 0 { 67 } else { 64 })

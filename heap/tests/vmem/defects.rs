@@ -1,8 +1,9 @@
-//! The defects that were found in an earlier arena of this kind, as scenarios: none may appear here.
+//! Regression tests: each shows that the arena does not have a defect that an earlier arena of this
+//! kind had.
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::support::{Books, Choices, Random, Tags, TestArena, arena, borrower, satisfies};
+use super::support::{CheckedSource, Choices, Random, Tags, TestArena, arena, borrower, satisfies};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, SegmentKind};
 
@@ -11,7 +12,7 @@ fn layout(size: usize, align: usize) -> Layout {
 }
 
 #[test]
-fn defect_01_neighbours_freed_in_any_order_merge() {
+fn neighbours_freed_in_any_order_coalesce() {
     let top = arena(0x1000);
     top.add_span(0x10_0000, 0x1000 * 512).unwrap();
     let child = borrower(0x1000, &top).with_retained_spans(0);
@@ -40,7 +41,7 @@ fn defect_01_neighbours_freed_in_any_order_merge() {
 }
 
 #[test]
-fn defect_02_a_constrained_allocation_leaves_all_other_space_reachable() {
+fn a_constrained_allocation_leaves_all_other_space_reachable() {
     let arena = arena(0x1000);
     for span in 0..8 {
         arena.add_span(0x10_0000 * (span + 1), 0x8000).unwrap();
@@ -53,7 +54,7 @@ fn defect_02_a_constrained_allocation_leaves_all_other_space_reachable() {
 }
 
 #[test]
-fn defect_03_the_gap_before_a_constrained_allocation_is_kept() {
+fn the_space_before_a_constrained_allocation_stays_free() {
     let arena = arena(1);
     arena.add_span(16, 512).unwrap();
     assert_eq!(arena.xalloc(layout(64, 256), InstantFit), Ok(256));
@@ -64,7 +65,7 @@ fn defect_03_the_gap_before_a_constrained_allocation_is_kept() {
 }
 
 #[test]
-fn defect_04_an_alignment_near_the_top_does_not_wrap() {
+fn an_alignment_near_the_last_address_does_not_wrap() {
     let arena = arena(0x1000);
     arena.add_span(usize::MAX - 0xffff, 0x1_0000).unwrap();
     for policy in [InstantFit, BestFit, NextFit] {
@@ -75,7 +76,7 @@ fn defect_04_an_alignment_near_the_top_does_not_wrap() {
 }
 
 #[test]
-fn defect_05_a_phase_larger_than_the_segment_stays_inside() {
+fn a_phase_larger_than_the_segment_stays_inside_it() {
     let arena = arena(0x1000);
     arena.add_span(0x1000, 0x4000).unwrap();
     for phase in [0x5000, 0x3000, 0x7000, usize::MAX - 0xfff] {
@@ -94,26 +95,26 @@ fn defect_05_a_phase_larger_than_the_segment_stays_inside() {
 }
 
 #[test]
-fn defect_06_a_segment_of_exactly_the_right_size_is_found_before_importing() {
-    let books = Books::new(0x100_0000, 0x1ff_ffff);
-    let arena = borrower(0x1000, &books);
+fn a_segment_of_exactly_the_size_is_found_before_an_import() {
+    let lender = CheckedSource::new(0x100_0000, 0x1ff_ffff);
+    let arena = borrower(0x1000, &lender);
     for pages in 1..200 {
         let base = arena.alloc(pages * 0x1000, InstantFit).unwrap();
         arena.free(base).unwrap();
-        let imports = books.imports();
+        let imports = lender.imports();
         assert_eq!(
             arena.alloc(pages * 0x1000, InstantFit),
             Ok(base),
             "{pages} pages"
         );
-        assert_eq!(books.imports(), imports);
+        assert_eq!(lender.imports(), imports);
         arena.free(base).unwrap();
         arena.trim();
     }
 }
 
 #[test]
-fn defect_07_no_tag_for_a_split_leaves_the_arena_as_it_was() {
+fn a_missing_tag_for_a_split_leaves_the_arena_unchanged() {
     let tags: &'static Tags = Box::leak(Box::new(Tags::new()));
     let arena = TestArena::create("split", 0x1000, None, tags).unwrap();
     arena.add_span(0x1000, 0x1000 * 200).unwrap();
@@ -130,10 +131,10 @@ fn defect_07_no_tag_for_a_split_leaves_the_arena_as_it_was() {
 }
 
 #[test]
-fn defect_08_a_freed_tag_is_not_read_again_and_the_size_released_is_right() {
-    // `Tags` overwrites what comes back, `Books` verifies each size.
-    let books = Books::new(0x10_0000, 0xff_ffff);
-    let arena = borrower(0x1000, &books)
+fn a_freed_tag_is_not_read_and_the_released_size_is_right() {
+    // `Tags` overwrites each returned tag, and `CheckedSource` verifies each size.
+    let lender = CheckedSource::new(0x10_0000, 0xff_ffff);
+    let arena = borrower(0x1000, &lender)
         .with_retained_spans(0)
         .with_min_import(0x10_000);
     let mut random = Random::new(8);
@@ -147,14 +148,14 @@ fn defect_08_a_freed_tag_is_not_read_again_and_the_size_released_is_right() {
                 .unwrap();
             arena.check().unwrap();
         }
-        assert_eq!(books.lent(), []);
+        assert_eq!(lender.lent(), []);
     }
 }
 
 #[test]
-fn defect_09_the_cursor_of_next_fit_survives_its_span() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_retained_spans(0);
+fn the_cursor_of_next_fit_survives_the_release_of_its_span() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender).with_retained_spans(0);
     for _ in 0..10 {
         let base = arena.alloc(0x3000, NextFit).unwrap();
         arena.free(base).unwrap();
@@ -166,7 +167,7 @@ fn defect_09_the_cursor_of_next_fit_survives_its_span() {
 }
 
 #[test]
-fn defect_10_sizes_that_overflow_are_errors_and_the_lock_is_free() {
+fn sizes_that_overflow_are_errors_and_the_lock_is_released() {
     let arena = arena(0x1000);
     arena.add_span(0x1000, 0x1000).unwrap();
     let half = 1 << (usize::BITS - 1);
@@ -184,7 +185,7 @@ fn defect_10_sizes_that_overflow_are_errors_and_the_lock_is_free() {
 }
 
 #[test]
-fn defect_11_overlapping_spans_are_refused() {
+fn overlapping_spans_are_refused() {
     let arena = arena(1);
     arena.add_span(100, 100).unwrap();
     for (base, len) in [
@@ -205,11 +206,11 @@ fn defect_11_overlapping_spans_are_refused() {
     arena.check().unwrap();
 }
 
-// What breaks the rules of aliasing, Miri finds here.
+// Miri reports a violation of the aliasing rules here. `sanitizers.sh` runs this test by its name.
 #[test]
-fn defect_12_operations_keep_the_rules_of_aliasing() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books);
+fn operations_keep_the_aliasing_rules_that_miri_checks() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender);
     arena.add_span(0x1000, 0x8000).unwrap();
     let mut random = Random::new(12);
     let mut live = Vec::new();
@@ -229,12 +230,12 @@ fn defect_12_operations_keep_the_rules_of_aliasing() {
     }
     arena.trim();
     arena.check().unwrap();
-    assert_eq!(books.lent(), []);
+    assert_eq!(lender.lent(), []);
     assert_eq!(arena.largest_free(), 0x8000);
 }
 
 #[test]
-fn defect_13_a_constrained_search_goes_beyond_the_first_list() {
+fn a_constrained_search_goes_beyond_the_first_free_list() {
     let arena = arena(0x1000);
     for span in 0..20 {
         arena.add_span(0x1000 + span * 0x10_0000, 0x2000).unwrap();
@@ -248,7 +249,7 @@ fn defect_13_a_constrained_search_goes_beyond_the_first_list() {
 }
 
 #[test]
-fn defect_14_min_and_max_bound_the_whole_range() {
+fn min_and_max_bound_the_whole_range() {
     let arena = arena(1);
     arena.add_span(0, 1000).unwrap();
     for policy in [InstantFit, BestFit, NextFit] {
@@ -269,7 +270,7 @@ fn defect_14_min_and_max_bound_the_whole_range() {
 }
 
 #[test]
-fn defect_15_nocross_uses_the_last_address_and_keeps_the_phase() {
+fn nocross_concerns_the_last_address_and_keeps_the_phase() {
     let arena = arena(1);
     arena.add_span(60, 100).unwrap();
     let ends_at_boundary = layout(4, 1).with_nocross(64).unwrap();
@@ -280,21 +281,21 @@ fn defect_15_nocross_uses_the_last_address_and_keeps_the_phase() {
 }
 
 #[test]
-fn defect_16_no_tag_after_an_import_gives_the_import_back() {
+fn a_missing_tag_after_an_import_releases_the_import() {
     for budget in 0..12 {
         let tags: &'static Tags = Box::leak(Box::new(Tags::limited(budget)));
-        let books = Books::new(0x10_0000, 0x1f_ffff);
-        let arena = TestArena::create("poor", 0x1000, Some(&books), tags)
+        let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+        let arena = TestArena::create("poor", 0x1000, Some(&lender), tags)
             .unwrap()
             .with_min_import(0x8000);
         while arena.alloc(0x3000, InstantFit).is_ok() {}
-        assert_eq!(books.lent_space(), arena.borrowed_space(), "{budget} tags");
+        assert_eq!(lender.lent_space(), arena.borrowed_space(), "{budget} tags");
         arena.check().unwrap();
     }
 }
 
 #[test]
-fn defect_17_next_fit_keeps_the_front_piece_and_wraps() {
+fn next_fit_keeps_the_front_piece_free_and_wraps() {
     let arena = arena(1);
     arena.add_span(100, 20).unwrap();
     assert_eq!(arena.alloc(5, NextFit), Ok(100));
@@ -302,29 +303,29 @@ fn defect_17_next_fit_keeps_the_front_piece_and_wraps() {
     assert_eq!(
         arena.alloc(5, NextFit),
         Ok(105),
-        "not what has just been freed"
+        "the segment that was just freed is not reused"
     );
     assert_eq!(arena.free_space(), 15);
     assert_eq!(arena.alloc(10, NextFit), Ok(110));
     assert_eq!(
         arena.alloc(5, NextFit),
         Ok(100),
-        "the front piece, after the wrap"
+        "the front piece is reused after the wrap"
     );
     assert_eq!(arena.free_space(), 0);
 }
 
 #[test]
-fn defect_18_dropping_an_arena_does_not_give_away_live_allocations() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books);
+fn dropping_an_arena_does_not_release_live_allocations() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender);
     let base = arena.alloc(0x1000, InstantFit).unwrap();
     drop(arena);
-    assert_eq!(books.lent(), [(base, 0x1000)]);
+    assert_eq!(lender.lent(), [(base, 0x1000)]);
 }
 
 #[test]
-fn defect_19_a_constrained_size_of_zero_is_refused() {
+fn a_zero_sized_constrained_allocation_is_refused() {
     let arena = arena(1);
     arena.add_span(0, 100).unwrap();
     assert_eq!(
@@ -336,7 +337,7 @@ fn defect_19_a_constrained_size_of_zero_is_refused() {
 }
 
 #[test]
-fn defect_20_the_last_page_of_the_address_space_is_usable() {
+fn the_last_page_of_the_address_space_is_usable() {
     let arena = arena(0x1000);
     let top = usize::MAX - 0xfff;
     arena.add_span(top, 0x1000).unwrap();
@@ -344,7 +345,7 @@ fn defect_20_the_last_page_of_the_address_space_is_usable() {
     assert!(arena.contains(usize::MAX) && arena.contains(0));
     let max = layout(0x1000, 0x1000).with_min(top).with_max(usize::MAX);
     assert_eq!(arena.xalloc(max, NextFit), Ok(top));
-    assert_eq!(arena.alloc(0x1000, NextFit), Ok(0), "wraps");
+    assert_eq!(arena.alloc(0x1000, NextFit), Ok(0), "the cursor wraps");
     assert_eq!(
         arena.segment_of(usize::MAX).unwrap().kind,
         SegmentKind::Allocated
@@ -353,23 +354,23 @@ fn defect_20_the_last_page_of_the_address_space_is_usable() {
 }
 
 #[test]
-fn defect_21_pairs_of_alloc_and_free_do_not_import_each_time() {
-    let books = Books::new(0x10_0000, 0xfff_ffff);
-    let arena = borrower(0x1000, &books);
+fn pairs_of_alloc_and_free_do_not_import_each_time() {
+    let lender = CheckedSource::new(0x10_0000, 0xfff_ffff);
+    let arena = borrower(0x1000, &lender);
     let mut random = Random::new(21);
     for size in [1, 16, 64, 100, 1000].map(|pages| pages * 0x1000) {
-        let before = books.imports();
+        let before = lender.imports();
         for _ in 0..100 {
             let policy = random.pick(&[InstantFit, BestFit, NextFit]);
             let base = arena.alloc(size, policy).unwrap();
             arena.free(base).unwrap();
         }
-        assert!(books.imports() <= before + 1);
+        assert!(lender.imports() <= before + 1);
     }
 }
 
 #[test]
-fn defect_22_error_texts_say_what_happened() {
+fn error_messages_say_what_happened() {
     let arena = arena(0x10).with_limit(0x300);
     arena.add_span(0x100, 0x100).unwrap();
     let used = arena.alloc(0x20, InstantFit).unwrap();
@@ -413,7 +414,7 @@ fn defect_22_error_texts_say_what_happened() {
         (Err(Error::AllocatorError), "no boundary tags left"),
         (
             Err(Error::Busy { base: 0x10 }),
-            "another operation on 0x10 is under way",
+            "another operation on 0x10 is in progress",
         ),
         (Err(Error::NotSupported), "not supported by the source"),
         (Err(Error::Other("the source's own")), "the source's own"),
@@ -434,25 +435,25 @@ fn defect_22_error_texts_say_what_happened() {
 }
 
 #[test]
-fn defect_23_the_source_s_error_is_handed_on_by_constrained_allocations() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    books.budget.store(0, SeqCst);
-    let arena = borrower(0x1000, &books);
+fn constrained_allocations_return_the_error_of_the_source() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    lender.budget.store(0, SeqCst);
+    let arena = borrower(0x1000, &lender);
     let failure = Err(Error::Other("the source fails, as the test wants"));
     assert_eq!(arena.xalloc(layout(0x1000, 0x4000), BestFit), failure);
     assert_eq!(arena.import(layout(0x1000, 0x4000)).map(|()| 0), failure);
 
-    // A range that the source does not take back stays in the arena …
-    books.budget.store(1, SeqCst);
+    // A range that the source refuses to take back stays in the arena …
+    lender.budget.store(1, SeqCst);
     let arena = arena.with_retained_spans(0);
     let base = arena.alloc(0x3000, InstantFit).unwrap();
     arena.free(base).unwrap();
-    assert_eq!(books.lent_space(), 0x3000);
+    assert_eq!(lender.lent_space(), 0x3000);
     assert_eq!(arena.xalloc_at(base, 0x3000), Ok(()));
 
-    // … and an arena that is a source takes back what it lent, and nothing else.
+    // … and an arena that is a source takes back only a range with the size that it lent.
     let lent = &arena as &dyn heap::vmem::Source;
-    // SAFETY: the range was lent, with another size.
+    // SAFETY: an arena verifies the size of a release, and here the range stands for no memory.
     let wrong = unsafe { lent.release(base, 0x2000) };
     let (expected, found) = (0x3000, 0x2000);
     assert_eq!(

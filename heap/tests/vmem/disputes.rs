@@ -1,16 +1,16 @@
-//! Sources that panic, and callers who take what the source is being asked about.
+//! Sources that panic, and callers that add a range as a span during a call to the source about it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering::SeqCst};
 
-use super::support::{Books, TestArena, borrower};
+use super::support::{CheckedSource, TestArena, borrower};
 use heap::vmem::AllocPolicy::InstantFit;
 use heap::vmem::{Error, Layout, Result, Source};
 
-/// Lends by the book, but panics when it is told to.
+/// A source that panics while it is armed.
 struct Panics {
-    books: Books,
+    lender: CheckedSource,
     armed: AtomicBool,
 }
 
@@ -26,30 +26,30 @@ impl Panics {
 impl Source for Panics {
     fn import(&self, layout: Layout) -> Result<usize> {
         self.maybe();
-        self.books.import(layout)
+        self.lender.import(layout)
     }
 
     unsafe fn release(&self, base: usize, size: usize) -> Result<()> {
         self.maybe();
-        // SAFETY: by the caller's promise.
-        unsafe { self.books.release(base, size) }
+        // SAFETY: the caller's contract is that of the inner source.
+        unsafe { self.lender.release(base, size) }
     }
 
     unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         self.maybe();
-        // SAFETY: by the caller's promise.
-        unsafe { self.books.extend(base, size, new_size) }
+        // SAFETY: the caller's contract is that of the inner source.
+        unsafe { self.lender.extend(base, size, new_size) }
     }
 
     unsafe fn shrink(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         self.maybe();
-        // SAFETY: by the caller's promise.
-        unsafe { self.books.shrink(base, size, new_size) }
+        // SAFETY: the caller's contract is that of the inner source.
+        unsafe { self.lender.shrink(base, size, new_size) }
     }
 }
 
 #[test]
-fn a_panic_of_the_source_leaves_a_sound_arena() {
+fn a_panic_of_the_source_leaves_a_consistent_arena() {
     let operations: [fn(&TestArena<'_>, usize) -> Result<()>; 4] = [
         |arena, _| arena.alloc(0x8000, InstantFit).map(|_| ()),
         |arena, base| arena.resize(base, 0x9000),
@@ -58,7 +58,7 @@ fn a_panic_of_the_source_leaves_a_sound_arena() {
     ];
     for operation in operations {
         let source = Panics {
-            books: Books::new(0x10_0000, 0x1f_ffff),
+            lender: CheckedSource::new(0x10_0000, 0x1f_ffff),
             armed: AtomicBool::new(false),
         };
         {
@@ -69,7 +69,7 @@ fn a_panic_of_the_source_leaves_a_sound_arena() {
             source.armed.store(false, SeqCst);
             assert!(panicked.is_err());
             arena.check().unwrap();
-            // The books verify each size. What the source was asked about is not asked for again.
+            // `lender` verifies each size. The arena does not repeat the call that panicked.
             let other = arena.alloc(0x2000, InstantFit).unwrap();
             arena.resize(other, 0x4000).unwrap();
             arena.free(other).unwrap();
@@ -77,7 +77,7 @@ fn a_panic_of_the_source_leaves_a_sound_arena() {
             arena.trim();
             arena.check().unwrap();
         }
-        let left = source.books.lent();
+        let left = source.lender.lent();
         assert!(
             left.iter().all(|&lent| lent == (0x10_0000, 0x3000)),
             "{left:x?}"
@@ -85,10 +85,10 @@ fn a_panic_of_the_source_leaves_a_sound_arena() {
     }
 }
 
-/// Lends by the book. Whenever it is asked for the range at `SPOT`, or to take it back, the arena that
-/// asks is given that range as a span of its own, and the source does not take it back.
+/// A source that adds the range at `SPOT` to the arena as a span. It does so during each call to
+/// extend a span over the range, or to take the range back. It refuses to take the range back.
 struct Disputed {
-    books: Books,
+    lender: CheckedSource,
     arena: OnceLock<&'static TestArena<'static>>,
 }
 
@@ -96,20 +96,20 @@ const SPOT: usize = 0x10_3000;
 
 impl Source for Disputed {
     fn import(&self, layout: Layout) -> Result<usize> {
-        self.books.import(layout)
+        self.lender.import(layout)
     }
 
     unsafe fn release(&self, base: usize, size: usize) -> Result<()> {
-        // SAFETY: by the caller's promise, which the books verify.
-        unsafe { self.books.release(base, size) }
+        // SAFETY: the caller's contract is that of the inner source.
+        unsafe { self.lender.release(base, size) }
     }
 
     unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         if base + size == SPOT {
             self.arena.get().unwrap().add_span(SPOT, 0x1000)?;
         }
-        // SAFETY: by the caller's promise, which the books verify.
-        unsafe { self.books.extend(base, size, new_size) }
+        // SAFETY: the caller's contract is that of the inner source.
+        unsafe { self.lender.extend(base, size, new_size) }
     }
 
     unsafe fn shrink(&self, base: usize, _size: usize, new_size: usize) -> Result<()> {
@@ -122,7 +122,7 @@ impl Source for Disputed {
 
 fn disputed() -> (&'static Disputed, &'static TestArena<'static>) {
     let source: &'static Disputed = Box::leak(Box::new(Disputed {
-        books: Books::new(0x10_0000, 0x1f_ffff),
+        lender: CheckedSource::new(0x10_0000, 0x1f_ffff),
         arena: OnceLock::new(),
     }));
     let arena: &'static TestArena<'static> =
@@ -140,15 +140,15 @@ fn an_extension_into_a_new_span_keeps_the_size_that_is_lent() {
         size: 0x1000,
     });
     assert_eq!(arena.resize(base, 0x4000), occupied);
-    // The source has lent 0x4000. It must not be told to take back 0x3000.
+    // The source has lent 0x4000, so the arena must not release 0x3000.
     arena.free(base).unwrap();
     arena.trim();
     arena.check().unwrap();
-    assert_eq!(source.books.lent(), [(base, 0x4000)]);
-    // Others still go back.
+    assert_eq!(source.lender.lent(), [(base, 0x4000)]);
+    // Other spans are still released.
     let other = arena.alloc(0x5000, InstantFit).unwrap();
     arena.free(other).unwrap();
-    assert_eq!(source.books.lent(), [(base, 0x4000)]);
+    assert_eq!(source.lender.lent(), [(base, 0x4000)]);
 }
 
 #[test]
@@ -160,5 +160,5 @@ fn a_tail_that_became_a_span_keeps_the_size_that_is_lent() {
     arena.trim();
     arena.check().unwrap();
     assert!(arena.contains(SPOT));
-    assert_eq!(source.books.lent(), [(base, 0x4000)]);
+    assert_eq!(source.lender.lent(), [(base, 0x4000)]);
 }

@@ -1,5 +1,5 @@
-//! Tests of the arena. (They are in one program, below a module of this name, so that `cargo test
-//! vmem` runs them all.)
+//! Tests of the arena. They are one program with a module of this name, so `cargo test vmem` runs
+//! all of them.
 
 mod attack;
 mod basic;

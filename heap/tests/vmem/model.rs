@@ -1,14 +1,14 @@
-//! Random programs on arenas and on a shadow that knows what must be where.
+//! Model tests: random programs on arenas, compared with a shadow that records each allocation.
 
 use std::sync::atomic::Ordering::SeqCst;
 
 use super::program::run;
-use super::support::{Books, Choices, Random, SLOTS_IN_PAGE, Tags, TestArena};
+use super::support::{CheckedSource, Choices, Random, SLOTS_IN_PAGE, Tags, TestArena};
 use crate::common::programs::for_programs;
 use heap::vmem::AllocPolicy::{BestFit, InstantFit};
 use heap::vmem::{Error, Layout, SegmentKind, Source};
 
-/// Runs `test` with a supply, and verifies that everything comes back to it.
+/// Runs `test` with a tag supply, and verifies that all tags and pages are returned to it.
 fn with_tags(tags: Tags, test: impl FnOnce(&'static Tags)) {
     let tags = Box::leak(Box::new(tags));
     test(tags);
@@ -16,13 +16,14 @@ fn with_tags(tags: Tags, test: impl FnOnce(&'static Tags)) {
 }
 
 #[test]
-fn random_programs_on_spans_of_its_own() {
+fn random_programs_on_added_spans_keep_every_invariant() {
     for_programs(|program| {
         let random = &mut program.set_up();
         with_tags(Tags::new(), |tags| {
             let quantum = 1 << random.below(13);
             let arena = TestArena::create("model", quantum, None, tags).unwrap();
-            // At the lowest addresses, somewhere, across the middle, and up to the last address.
+            // The spans lie at the lowest addresses, or somewhere, or across the middle, or up to
+            // the last address.
             let space = 256 * quantum;
             let middle = 1 << (usize::BITS - 1);
             let top = (usize::MAX - space).wrapping_add(1);
@@ -35,22 +36,22 @@ fn random_programs_on_spans_of_its_own() {
                 spans += 1;
             }
             run(&arena, program.steps(), low, space);
-            assert_eq!(arena.segments().count(), spans, "all merged");
+            assert_eq!(arena.segments().count(), spans, "all segments coalesced");
         });
     });
 }
 
 #[test]
-fn random_programs_on_borrowed_spans() {
+fn random_programs_on_borrowed_spans_keep_every_invariant() {
     for_programs(|program| {
         let random = &mut program.set_up();
         with_tags(Tags::new(), |tags| {
             let quantum = 1 << random.below(13);
             let low = (1 + random.below(8)) * 256 * quantum;
-            let mut books = Books::new(low, low + 512 * quantum - 1);
-            books.resizable = random.chance(2);
+            let mut lender = CheckedSource::new(low, low + 512 * quantum - 1);
+            lender.resizable = random.chance(2);
             {
-                let arena = TestArena::create("model", quantum, Some(&books), tags)
+                let arena = TestArena::create("model", quantum, Some(&lender), tags)
                     .unwrap()
                     .with_retained_spans(random.below(3))
                     .with_min_import(random.below(40) * quantum);
@@ -58,44 +59,44 @@ fn random_programs_on_borrowed_spans() {
                     arena.add_span(0, 64 * quantum).unwrap();
                 }
                 run(&arena, program.steps(), 0, low + 512 * quantum);
-                assert_eq!(books.lent_space(), arena.borrowed_space());
+                assert_eq!(lender.lent_space(), arena.borrowed_space());
                 arena.trim();
-                assert_eq!(books.lent(), []);
+                assert_eq!(lender.lent(), []);
                 arena.check().unwrap();
             }
-            assert_eq!(books.lent(), []);
+            assert_eq!(lender.lent(), []);
         });
     });
 }
 
 #[test]
-fn random_programs_with_a_source_and_a_supply_that_fail_now_and_then() {
+fn random_failures_of_source_and_supply_break_no_invariant() {
     for_programs(|program| {
         let random = &mut program.set_up();
         with_tags(Tags::new(), |tags| {
             let quantum = 1 << random.below(5);
-            let books = Books::new(0, 512 * quantum - 1);
-            let kept = random.below(2);
-            let arena = TestArena::create("model", quantum, Some(&books), tags)
+            let lender = CheckedSource::new(0, 512 * quantum - 1);
+            let retained = random.below(2);
+            let arena = TestArena::create("model", quantum, Some(&lender), tags)
                 .unwrap()
-                .with_retained_spans(kept);
+                .with_retained_spans(retained);
             let mut steps = program.steps();
             while steps.len() > 0 {
                 tags.budget.store(random.below(60), SeqCst);
-                books.budget.store(random.below(60), SeqCst);
+                lender.budget.store(random.below(60), SeqCst);
                 run(&arena, steps.by_ref().take(50), 0, 512 * quantum);
-                assert_eq!(books.lent_space(), arena.borrowed_space());
+                assert_eq!(lender.lent_space(), arena.borrowed_space());
             }
-            books.budget.store(usize::MAX, SeqCst);
+            lender.budget.store(usize::MAX, SeqCst);
             arena.trim();
-            assert_eq!(books.lent(), []);
+            assert_eq!(lender.lent(), []);
             tags.budget.store(usize::MAX, SeqCst);
         });
     });
 }
 
 #[test]
-fn random_programs_on_a_chain_of_arenas() {
+fn random_programs_on_a_chain_of_arenas_keep_every_invariant() {
     for_programs(|program| {
         let random = &mut program.set_up();
         with_tags(Tags::new(), |tags| {
@@ -125,7 +126,7 @@ fn random_programs_on_a_chain_of_arenas() {
 }
 
 #[test]
-fn the_index_finds_everything_with_and_without_pages() {
+fn the_index_finds_each_allocation_with_and_without_pages() {
     for with_pages in [true, false] {
         let mut tags = Tags::new();
         tags.with_pages = with_pages;
@@ -149,14 +150,17 @@ fn the_index_finds_everything_with_and_without_pages() {
                     arena.check().unwrap();
                 }
             }
-            assert!(tags.pages_out.load(SeqCst) <= 2, "idle pages went back");
-            assert!(tags.out.load(SeqCst) <= 3 * 10 + 40, "idle tags went back");
+            assert!(tags.pages_out.load(SeqCst) <= 2, "idle pages were returned");
+            assert!(
+                tags.out.load(SeqCst) <= 3 * 10 + 40,
+                "unused tags were returned"
+            );
         });
     }
 }
 
 #[test]
-fn an_index_that_gets_no_page_catches_up_when_there_are_some() {
+fn an_index_without_pages_catches_up_when_it_gets_some() {
     let tags: &'static Tags = Box::leak(Box::new(Tags::new()));
     let pages = Tags::limited(0);
     let pages: &'static Tags = Box::leak(Box::new(pages));
@@ -181,19 +185,20 @@ fn an_index_that_gets_no_page_catches_up_when_there_are_some() {
     pages.assert_all_back();
 }
 
+/// A supply that takes tags and pages from two others.
 struct TagsAndPages {
     tags: &'static Tags,
     pages: &'static Tags,
 }
 
-// SAFETY: as for the two supplies.
+// SAFETY: all memory comes from two supplies that keep the contract.
 unsafe impl heap::vmem::TagSupply for TagsAndPages {
     fn allocate(&self) -> Option<std::ptr::NonNull<heap::vmem::BoundaryTag>> {
         self.tags.allocate()
     }
 
     unsafe fn deallocate(&self, tag: std::ptr::NonNull<heap::vmem::BoundaryTag>) {
-        // SAFETY: it came from there.
+        // SAFETY: the tag came from `self.tags`.
         unsafe { self.tags.deallocate(tag) };
     }
 
@@ -202,14 +207,14 @@ unsafe impl heap::vmem::TagSupply for TagsAndPages {
     }
 
     unsafe fn deallocate_page(&self, page: std::ptr::NonNull<heap::vmem::Page>) {
-        // SAFETY: it came from there.
+        // SAFETY: the page came from `self.pages`.
         unsafe { heap::vmem::PageSupply::deallocate_page(&self.pages, page) };
     }
 }
 
 #[test]
-fn a_source_fails_at_every_call_of_a_program_in_turn() {
-    // What the program does to an arena, and what it leaves allocated.
+fn a_source_that_fails_at_any_one_call_breaks_no_invariant() {
+    // Runs the program on an arena, and returns the bases that are still allocated.
     fn program(arena: &TestArena<'_>) -> Vec<usize> {
         let mut live = Vec::new();
         for pages in [1, 3, 2, 8] {
@@ -225,28 +230,28 @@ fn a_source_fails_at_every_call_of_a_program_in_turn() {
         arena.trim();
         live
     }
-    for kept in [0, 1] {
+    for retained in [0, 1] {
         let mut call = 0;
         loop {
-            let books = Books::new(0x10_0000, 0x1f_ffff);
-            books.budget.store(call, SeqCst);
-            let arena = super::support::borrower(0x1000, &books).with_retained_spans(kept);
+            let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+            lender.budget.store(call, SeqCst);
+            let arena = super::support::borrower(0x1000, &lender).with_retained_spans(retained);
             let live = program(&arena);
             arena
                 .check()
-                .unwrap_or_else(|fault| panic!("call {call}: {fault}"));
-            assert_eq!(books.lent_space(), arena.borrowed_space(), "call {call}");
+                .unwrap_or_else(|corruption| panic!("call {call}: {corruption}"));
+            assert_eq!(lender.lent_space(), arena.borrowed_space(), "call {call}");
             assert_eq!(
                 arena.allocated_space(),
                 live.len() * 0x1000 + unshrunk(&arena)
             );
-            let failed = books.budget.load(SeqCst) == 0;
-            books.budget.store(usize::MAX, SeqCst);
+            let failed = lender.budget.load(SeqCst) == 0;
+            lender.budget.store(usize::MAX, SeqCst);
             for base in live {
                 arena.free(base).unwrap();
             }
             arena.trim();
-            assert_eq!(books.lent(), [], "call {call}");
+            assert_eq!(lender.lent(), [], "call {call}");
             arena.check().unwrap();
             if !failed {
                 break;
@@ -257,7 +262,7 @@ fn a_source_fails_at_every_call_of_a_program_in_turn() {
     }
 }
 
-/// Bytes by which allocated segments are larger than a page. (Shrinking never fails.)
+/// Returns the total size by which allocated segments are larger than a page.
 fn unshrunk(arena: &TestArena<'_>) -> usize {
     arena
         .segments()
@@ -267,12 +272,12 @@ fn unshrunk(arena: &TestArena<'_>) -> usize {
 }
 
 #[test]
-fn a_supply_fails_at_every_call_of_a_program_in_turn() {
+fn a_supply_that_runs_out_at_any_tag_leaves_the_arena_unchanged() {
     let mut budget = 0;
     loop {
         let tags: &'static Tags = Box::leak(Box::new(Tags::limited(budget)));
-        let books = Books::new(0x10_0000, 0x1f_ffff);
-        let arena = TestArena::create("supply", 0x1000, Some(&books), tags).unwrap();
+        let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+        let arena = TestArena::create("supply", 0x1000, Some(&lender), tags).unwrap();
         let mut failed = false;
         let mut live: Vec<usize> = Vec::new();
         for step in 0..40usize {
@@ -292,10 +297,10 @@ fn a_supply_fails_at_every_call_of_a_program_in_turn() {
                 assert_eq!(arena.segments().collect::<Vec<_>>(), before);
                 failed = true;
             }
-            assert_eq!(books.lent_space(), arena.borrowed_space());
+            assert_eq!(lender.lent_space(), arena.borrowed_space());
             arena
                 .check()
-                .unwrap_or_else(|fault| panic!("budget {budget}: {fault}"));
+                .unwrap_or_else(|corruption| panic!("budget {budget}: {corruption}"));
         }
         tags.budget.store(usize::MAX / 2, SeqCst);
         live.push(arena.alloc(0x5000, InstantFit).unwrap());
@@ -303,7 +308,7 @@ fn a_supply_fails_at_every_call_of_a_program_in_turn() {
             arena.free(base).unwrap();
         }
         drop(arena);
-        assert_eq!(books.lent(), []);
+        assert_eq!(lender.lent(), []);
         tags.assert_all_back();
         if !failed {
             break;
@@ -314,7 +319,7 @@ fn a_supply_fails_at_every_call_of_a_program_in_turn() {
 }
 
 #[test]
-fn an_arena_is_a_source_like_any_other() {
+fn an_arena_can_be_called_as_a_source() {
     let arena = super::support::arena(0x1000);
     arena.add_span(0x10_0000, 0x10_0000).unwrap();
     let source: &dyn Source = &arena;

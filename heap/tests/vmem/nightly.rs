@@ -1,4 +1,4 @@
-//! Any allocator as tag supply.
+//! Any `core::alloc::Allocator` is a tag supply.
 
 use std::alloc::{AllocError, Allocator, Global, Layout, System};
 use std::ptr::NonNull;
@@ -10,7 +10,7 @@ use heap::vmem::{Arena, Error};
 use super::support::TestLock;
 
 #[test]
-fn the_global_and_the_system_allocator_supply_tags_and_index_pages() {
+fn global_and_system_allocator_supply_tags_and_index_pages() {
     fn fill_and_empty(supply: impl Allocator) {
         let arena = Arena::<_, TestLock>::create("any", 0x1000, None, supply).unwrap();
         arena.add_span(0x1000, 0x1000 * 5000).unwrap();
@@ -28,13 +28,13 @@ fn the_global_and_the_system_allocator_supply_tags_and_index_pages() {
     fill_and_empty(&System);
 }
 
-/// Counts what is out, and has only so much.
+/// An allocator with a budget, which counts the allocated bytes.
 struct Limited {
     budget: AtomicUsize,
     out: AtomicUsize,
 }
 
-// SAFETY: memory of the global allocator.
+// SAFETY: all memory comes from the global allocator, which keeps the contract.
 unsafe impl Allocator for Limited {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.budget
@@ -52,7 +52,7 @@ unsafe impl Allocator for Limited {
 }
 
 #[test]
-fn an_allocator_that_runs_out_is_an_error_and_gets_everything_back() {
+fn an_allocator_that_runs_out_is_an_error_and_loses_no_memory() {
     let supply = Limited {
         budget: AtomicUsize::new(20),
         out: AtomicUsize::new(0),

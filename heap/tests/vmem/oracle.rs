@@ -1,30 +1,31 @@
-//! By trying everything: what a chain of arenas with a source at its end can still serve.
+//! An oracle: it tries every base to find out whether a chain of arenas can serve a request.
 #![allow(dead_code, reason = "the fuzzer uses a part of it")]
 
-use super::support::{Books, TestArena, satisfies};
+use super::support::{CheckedSource, TestArena, satisfies};
 use heap::vmem::{Layout, Segment, SegmentKind};
 
-/// Arenas, each the source of the one before it, and the source of the last.
+/// A chain of arenas, each of which is the source of the one before it. The last borrows from
+/// `lender`.
 pub struct Chain<'a> {
     pub arenas: &'a [&'a TestArena<'a>],
-    pub books: &'a Books,
+    pub lender: &'a CheckedSource,
 }
 
 impl<'a> Chain<'a> {
     fn quantum(&self) -> usize {
         let first = self.arenas.first();
-        first.map_or(self.books.quantum, |arena| arena.quantum())
+        first.map_or(self.lender.quantum, |arena| arena.quantum())
     }
 
-    /// The chain without its first arena.
+    /// Returns the chain without its first arena.
     fn source(&self) -> Self {
         Self {
             arenas: &self.arenas[1..],
-            books: self.books,
+            lender: self.lender,
         }
     }
 
-    /// Whether some base from `low` on, below `space` more, serves `layout`.
+    /// Returns whether some base in `[low, low + space)` can serve `layout`.
     pub fn serves(&self, layout: &Layout, low: usize, space: usize) -> bool {
         let misaligned = low.wrapping_neg() & (self.quantum() - 1);
         (misaligned..space).step_by(self.quantum()).any(|offset| {
@@ -33,11 +34,11 @@ impl<'a> Chain<'a> {
         })
     }
 
-    /// Whether the range can be allocated: it is free, or can be borrowed.
+    /// Returns whether the range can be allocated: it is free, or can be imported.
     fn has_room(&self, start: usize, last: usize) -> bool {
         let (start, last) = (start & !(self.quantum() - 1), last | (self.quantum() - 1));
         let Some(arena) = self.arenas.first() else {
-            return self.books.is_vacant(start, last);
+            return self.lender.is_vacant(start, last);
         };
         let free = arena
             .segment_of(start)
@@ -49,32 +50,32 @@ impl<'a> Chain<'a> {
         }
     }
 
-    /// Whether the segment at `base`, which is allocated, can be made to end at `last`, which is not
-    /// below its end.
+    /// Returns whether the allocated segment at `base` can grow to end at `last`. This is at least
+    /// its present end.
     pub fn extends(&self, base: usize, last: usize) -> bool {
         let last = last | (self.quantum() - 1);
         let Some(arena) = self.arenas.first() else {
             let size = self
-                .books
+                .lender
                 .lent()
                 .iter()
                 .find(|lent| lent.0 == base)
                 .unwrap()
                 .1;
             return last == base + (size - 1)
-                || self.books.resizable && self.books.is_vacant(base + size, last);
+                || self.lender.resizable && self.lender.is_vacant(base + size, last);
         };
         let segment = arena.segment_of(base).unwrap();
         let free = |above: &Segment| above.kind == SegmentKind::Free;
-        let room = segment
+        let free_last = segment
             .last
             .checked_add(1)
             .and_then(|above| arena.segment_of(above))
             .filter(|above| free(above) && above.span == segment.span)
             .map_or(segment.last, |above| above.last);
         let span = segment.span;
-        last <= room
-            || room == span.last && span.borrowed && {
+        last <= free_last
+            || free_last == span.last && span.borrowed && {
                 let quantum = self.quantum().max(self.source().quantum());
                 let last = last | (quantum - 1);
                 !overlaps(arena, span.last + 1, last) && self.source().extends(span.base, last)

@@ -1,4 +1,4 @@
-//! Programs on arenas, chosen at random or by a fuzzer, and a shadow that knows what must be where.
+//! Programs on arenas, chosen at random or by a fuzzer, and a shadow that records each allocation.
 #![allow(dead_code, reason = "the fuzzer uses a part of it")]
 
 use std::collections::BTreeMap;
@@ -10,12 +10,12 @@ use heap::vmem::{AllocPolicy, Error, Layout, SegmentKind};
 
 const POLICIES: [AllocPolicy; 3] = [InstantFit, BestFit, NextFit];
 
-/// Base and last address of what is allocated.
+/// The last address of each allocation, by base.
 #[derive(Default)]
 pub struct Shadow(BTreeMap<usize, usize>);
 
 impl Shadow {
-    /// Notes an allocation, which must be disjoint from all others.
+    /// Records an allocation, which must be disjoint from all others.
     fn add(&mut self, base: usize, size: usize) {
         let last = base + (size - 1);
         tell(format_args!("{base:#x} to {last:#x} is allocated"));
@@ -27,8 +27,10 @@ impl Shadow {
         self.0.insert(base, last);
     }
 
-    /// Any allocation. The choice goes by sizes, so that with one more or less it is mostly the same,
-    /// and failing programs can be shortened.
+    /// Returns a random allocation.
+    ///
+    /// The choice depends on the sizes. With one allocation more or less it is mostly the same, so
+    /// that a failing program can be shortened.
     fn pick(&self, random: &mut impl Choices) -> Option<(usize, usize)> {
         let draw = random.below(1 << 16);
         self.0
@@ -37,7 +39,7 @@ impl Shadow {
             .min_by_key(|&(_, size)| Random::new((draw ^ size) as u64).word())
     }
 
-    /// Compares every segment, and the sums.
+    /// Compares every segment and the totals with those of the arena.
     pub fn compare(&self, arena: &TestArena<'_>) {
         let mut allocated = 0;
         let mut total = 0;
@@ -57,7 +59,7 @@ impl Shadow {
         assert_eq!(arena.free_space(), total - sum);
     }
 
-    /// Does something to an arena whose spans lie in `[low, low + space)`.
+    /// Performs a random operation on an arena whose spans lie in `[low, low + space)`.
     pub fn step(
         &mut self,
         arena: &TestArena<'_>,
@@ -143,7 +145,7 @@ impl Shadow {
         }
     }
 
-    /// Frees everything.
+    /// Frees all allocations.
     pub fn finish(mut self, arena: &TestArena<'_>, random: &mut impl Choices) {
         self.compare(arena);
         while let Some((base, _)) = self.pick(random) {
@@ -162,7 +164,7 @@ pub fn run(arena: &TestArena<'_>, program: impl Iterator<Item = Random>, low: us
         shadow.step(arena, &mut random, low, space);
         arena
             .check()
-            .unwrap_or_else(|fault| panic!("step {step}: {fault}"));
+            .unwrap_or_else(|corruption| panic!("step {step}: {corruption}"));
         if step % 16 == 0 {
             shadow.compare(arena);
         }

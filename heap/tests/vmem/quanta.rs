@@ -1,18 +1,18 @@
-//! Sources whose quantum is coarser than the arena's.
+//! Sources with a coarser quantum than the arena.
 
 use std::sync::atomic::Ordering::SeqCst;
 
-use super::support::{Books, Tags, TestArena, arena, borrower, satisfies};
+use super::support::{CheckedSource, Tags, TestArena, arena, borrower, satisfies};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, Result, Source};
 
 const PAGE: usize = 0x1000;
 
-/// A source of so many pages from 0x10_0000 on.
-fn pages(count: usize) -> Books {
-    let mut books = Books::new(0x10_0000, 0x10_0000 + count * PAGE - 1);
-    books.quantum = PAGE;
-    books
+/// Returns a source of `count` pages from `0x10_0000` on.
+fn pages(count: usize) -> CheckedSource {
+    let mut lender = CheckedSource::new(0x10_0000, 0x10_0000 + count * PAGE - 1);
+    lender.quantum = PAGE;
+    lender
 }
 
 #[test]
@@ -31,7 +31,7 @@ fn small_allocations_share_one_quantum_of_the_source() {
 }
 
 #[test]
-fn constraints_finer_than_the_source_are_met() {
+fn constraints_finer_than_the_quantum_of_the_source_are_met() {
     for policy in [InstantFit, BestFit, NextFit] {
         let source = arena(PAGE);
         source.add_span(0x10_0000, 16 * PAGE).unwrap();
@@ -55,13 +55,13 @@ fn constraints_finer_than_the_source_are_met() {
 }
 
 #[test]
-fn a_bound_inside_a_page_takes_that_page_only() {
-    let books = pages(16);
-    let small = borrower(16, &books);
+fn a_bound_inside_a_page_imports_that_page_only() {
+    let lender = pages(16);
+    let small = borrower(16, &lender);
     let layout = Layout::from_size_align(0x10, 0x10).unwrap();
     let last = layout.with_min(0x10_fff0).with_max(0x10_ffff);
     assert_eq!(small.xalloc(last, InstantFit), Ok(0x10_fff0));
-    assert_eq!(books.lent(), [(0x10_f000, PAGE)]);
+    assert_eq!(lender.lent(), [(0x10_f000, PAGE)]);
     let outside = layout.with_min(0x11_0000);
     assert!(matches!(
         small.xalloc(outside, InstantFit),
@@ -70,21 +70,21 @@ fn a_bound_inside_a_page_takes_that_page_only() {
 }
 
 #[test]
-fn an_extension_is_in_quanta_of_the_source_and_leaves_a_rest() {
-    let books = pages(4);
-    let small = borrower(16, &books).with_retained_spans(0);
+fn an_extension_is_a_multiple_of_the_quantum_of_the_source() {
+    let lender = pages(4);
+    let small = borrower(16, &lender).with_retained_spans(0);
     let base = small.alloc(PAGE, InstantFit).unwrap();
     small.resize(base, PAGE + 0x20).unwrap();
-    assert_eq!(books.lent(), [(base, 2 * PAGE)]);
+    assert_eq!(lender.lent(), [(base, 2 * PAGE)]);
     assert_eq!(small.free_space(), PAGE - 0x20);
     assert_eq!(small.alloc(PAGE - 0x20, InstantFit), Ok(base + PAGE + 0x20));
     small.check().unwrap();
     small.free(base + PAGE + 0x20).unwrap();
 
-    // The end of a page that is in use stays, the next pages go.
+    // The rest of a page in use stays borrowed. The pages above it are released.
     small.resize(base, 4 * PAGE).unwrap();
     small.resize(base, PAGE - 0x10).unwrap();
-    assert_eq!(books.lent(), [(base, PAGE)]);
+    assert_eq!(lender.lent(), [(base, PAGE)]);
     assert_eq!(small.free_space(), 0x10);
     assert_eq!(
         small.resize(base, 5 * PAGE),
@@ -94,18 +94,18 @@ fn an_extension_is_in_quanta_of_the_source_and_leaves_a_rest() {
         })
     );
     small.free(base).unwrap();
-    assert_eq!(books.lent(), []);
+    assert_eq!(lender.lent(), []);
 }
 
 #[test]
 fn an_extension_without_a_tag_for_the_rest_changes_nothing() {
     let tags: &'static Tags = Box::leak(Box::new(Tags::new()));
-    let books = pages(8);
-    let small = TestArena::create("poor", 16, Some(&books), tags).unwrap();
+    let lender = pages(8);
+    let small = TestArena::create("poor", 16, Some(&lender), tags).unwrap();
     let base = small.alloc(PAGE, InstantFit).unwrap();
     small.add_span(0, 100 * 16).unwrap();
     tags.budget.store(0, SeqCst);
-    // Allocations leave some tags in hand; shrinking takes these.
+    // Allocations leave some tags in the cache. Shrinking takes these.
     let blocks: Vec<_> = std::iter::from_fn(|| small.alloc(32, InstantFit).ok()).collect();
     for &block in blocks.iter().step_by(2) {
         let _ = small.resize(block, 16);
@@ -113,17 +113,42 @@ fn an_extension_without_a_tag_for_the_rest_changes_nothing() {
     let before: Vec<_> = small.segments().collect();
     assert_eq!(small.resize(base, PAGE + 16), Err(Error::AllocatorError));
     assert_eq!(small.segments().collect::<Vec<_>>(), before);
-    assert_eq!(books.lent(), [(base, PAGE)]);
-    // Whole pages leave no rest.
+    assert_eq!(lender.lent(), [(base, PAGE)]);
+    // A whole number of pages leaves no rest, and needs no tag.
     small.resize(base, 2 * PAGE).unwrap();
     small.check().unwrap();
     tags.budget.store(usize::MAX / 2, SeqCst);
 }
 
 #[test]
-fn a_limit_counts_whole_quanta_of_the_source() {
+fn an_extension_gets_tags_that_only_shrinking_may_take() {
+    let tags: &'static Tags = Box::leak(Box::new(Tags::new()));
     let books = pages(8);
-    let small = borrower(16, &books).with_limit(PAGE + 0x800);
+    let small = TestArena::create("poor", 16, Some(&books), tags).unwrap();
+    let base = small.alloc(PAGE, InstantFit).unwrap();
+    small.add_span(0, 100 * 16).unwrap();
+    tags.budget.store(0, SeqCst);
+    let blocks: Vec<_> = std::iter::from_fn(|| small.alloc(32, InstantFit).ok()).collect();
+    let shrunk: Vec<_> = (blocks.iter())
+        .take_while(|&&block| small.resize(block, 16).is_ok())
+        .collect();
+    let Some(&&last) = shrunk.last() else {
+        panic!("shrinking takes what allocations leave");
+    };
+    // No tag is in hand, and then the one of the free segment that goes.
+    small.resize(last, 32).unwrap();
+    let before = tags.out.load(SeqCst);
+    tags.budget.store(usize::MAX / 2, SeqCst);
+    assert_eq!(small.resize(base, PAGE + 16), Ok(()));
+    assert!(tags.out.load(SeqCst) > before, "there were enough in hand");
+    assert_eq!(books.lent(), [(base, 2 * PAGE)]);
+    small.check().unwrap();
+}
+
+#[test]
+fn a_limit_counts_whole_quanta_of_the_source() {
+    let lender = pages(8);
+    let small = borrower(16, &lender).with_limit(PAGE + 0x800);
     let base = small.alloc(16, InstantFit).unwrap();
     let reached = Err(Error::LimitReached {
         limit: PAGE + 0x800,
@@ -134,10 +159,10 @@ fn a_limit_counts_whole_quanta_of_the_source() {
     assert_eq!(small.resize(base, PAGE), Ok(()));
 }
 
-/// Has a quantum of its own choice.
-struct Says(usize);
+/// A source with a given quantum.
+struct WithQuantum(usize);
 
-impl Source for Says {
+impl Source for WithQuantum {
     fn quantum(&self) -> usize {
         self.0
     }
@@ -155,12 +180,12 @@ impl Source for Says {
 fn a_source_whose_quantum_is_no_power_of_two_is_refused() {
     static TAGS: Tags = Tags::new();
     for quantum in [0, 3, usize::MAX] {
-        let source = Says(quantum);
+        let source = WithQuantum(quantum);
         let created = TestArena::create("odd", 16, Some(&source), &TAGS);
         assert_eq!(created.map(drop), Err(Error::InvalidQuantum { quantum }));
     }
-    // With the coarsest of all, sizes overflow and nothing else happens.
-    let source = Says(1 << (usize::BITS - 1));
+    // With the coarsest possible quantum, sizes overflow, and that is an error.
+    let source = WithQuantum(1 << (usize::BITS - 1));
     let arena = borrower(16, &source).with_min_import(usize::MAX);
     assert_eq!(arena.alloc(16, InstantFit), Err(Error::NotSupported));
     let size = usize::MAX - 0xff;

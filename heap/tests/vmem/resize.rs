@@ -1,9 +1,9 @@
-//! Resizing in place, within a span and at the end of a borrowed one.
+//! Resizing in place, within a span and at the end of a borrowed span.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 
-use super::support::{Books, Tags, TestArena, arena, borrower};
+use super::support::{CheckedSource, Tags, TestArena, arena, borrower};
 use heap::vmem::AllocPolicy::InstantFit;
 use heap::vmem::{Error, Layout, Result, Source};
 
@@ -45,7 +45,7 @@ fn the_tail_of_a_shrunk_segment_is_free() {
     arena.xalloc_at(0x1_2000, 0x2000).unwrap();
     arena.resize(0x1_4000, 0x1000).unwrap();
     arena.free(0x1_2000).unwrap();
-    // Now into a free neighbour.
+    // The tail coalesces with a free neighbour.
     arena.resize(0x1_0000, 0x1000).unwrap();
     arena.xalloc_at(0x1_1000, 0x3000).unwrap();
     arena.check().unwrap();
@@ -74,41 +74,41 @@ fn a_bad_resize_is_an_error_and_changes_nothing() {
 
 #[test]
 fn a_borrowed_span_is_extended_in_place_and_shrunk_again() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_retained_spans(0);
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender).with_retained_spans(0);
     let a = arena.alloc(0x1000, InstantFit).unwrap();
     arena.resize(a, 0x1_0000).unwrap();
-    assert_eq!(books.lent(), [(a, 0x1_0000)]);
+    assert_eq!(lender.lent(), [(a, 0x1_0000)]);
     assert_eq!(arena.borrowed_space(), 0x1_0000);
     arena.check().unwrap();
     arena.resize(a, 0x3000).unwrap();
-    assert_eq!(books.lent(), [(a, 0x3000)]);
+    assert_eq!(lender.lent(), [(a, 0x3000)]);
     assert_eq!((arena.total_space(), arena.free_space()), (0x3000, 0));
     arena.check().unwrap();
     arena.free_sized(a, 0x3000).unwrap();
-    assert_eq!(books.lent(), []);
+    assert_eq!(lender.lent(), []);
 }
 
 #[test]
-fn what_is_missing_beyond_the_free_neighbour_is_asked_of_the_source() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_min_import(0x4000);
+fn growth_beyond_the_free_neighbour_extends_the_borrowed_span() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender).with_min_import(0x4000);
     let a = arena.alloc(0x1000, InstantFit).unwrap();
     arena.resize(a, 0x6000).unwrap();
-    assert_eq!(books.lent(), [(a, 0x6000)]);
+    assert_eq!(lender.lent(), [(a, 0x6000)]);
     assert_eq!(arena.free_space(), 0);
     arena.check().unwrap();
 }
 
 #[test]
-fn a_failed_extension_leaves_all_as_it_was() {
+fn a_failed_extension_leaves_the_arena_unchanged() {
     for (resizable, minimum) in [(true, 0), (true, 0x4000), (false, 0), (false, 0x4000)] {
-        let mut books = Books::new(0x10_0000, 0x1f_ffff);
-        books.resizable = resizable;
-        let arena = borrower(0x1000, &books).with_min_import(minimum);
+        let mut lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+        lender.resizable = resizable;
+        let arena = borrower(0x1000, &lender).with_min_import(minimum);
         let a = arena.alloc(0x1000, InstantFit).unwrap();
         let before: Vec<_> = arena.segments().collect();
-        books.budget.store(0, SeqCst);
+        lender.budget.store(0, SeqCst);
         let error = if resizable {
             Error::Other("the source fails, as the test wants")
         } else {
@@ -123,12 +123,12 @@ fn a_failed_extension_leaves_all_as_it_was() {
 
 #[test]
 fn an_extension_stops_at_the_next_span() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books);
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender);
     let a = arena.alloc(0x1000, InstantFit).unwrap();
     let b = arena.alloc(0x1000, InstantFit).unwrap();
     assert_eq!(b, a + 0x1000);
-    let calls = books.calls.load(SeqCst);
+    let calls = lender.calls.load(SeqCst);
     assert_eq!(
         arena.resize(a, 0x2000),
         Err(Error::Occupied {
@@ -136,15 +136,15 @@ fn an_extension_stops_at_the_next_span() {
             size: 0x1000
         })
     );
-    assert_eq!(books.calls.load(SeqCst), calls, "the source was asked");
+    assert_eq!(lender.calls.load(SeqCst), calls, "the source was asked");
     arena.resize(b, 0x2000).unwrap();
     arena.check().unwrap();
 }
 
 #[test]
 fn an_extension_keeps_the_limit() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_limit(0x4000);
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender).with_limit(0x4000);
     let a = arena.alloc(0x1000, InstantFit).unwrap();
     assert_eq!(
         arena.resize(a, 0x5000),
@@ -157,71 +157,71 @@ fn an_extension_keeps_the_limit() {
 }
 
 #[test]
-fn a_tail_that_the_source_does_not_take_becomes_free_space() {
+fn a_tail_that_the_source_refuses_becomes_free_space() {
     for resizable in [true, false] {
-        let mut books = Books::new(0x10_0000, 0x1f_ffff);
-        books.resizable = resizable;
-        let arena = borrower(0x1000, &books).with_retained_spans(0);
+        let mut lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+        lender.resizable = resizable;
+        let arena = borrower(0x1000, &lender).with_retained_spans(0);
         let a = arena.alloc(0x5000, InstantFit).unwrap();
-        books.budget.store(0, SeqCst);
+        lender.budget.store(0, SeqCst);
         arena.resize(a, 0x2000).unwrap();
-        assert_eq!(books.lent(), [(a, 0x5000)]);
+        assert_eq!(lender.lent(), [(a, 0x5000)]);
         assert_eq!(arena.free_space(), 0x3000);
         arena.check().unwrap();
-        books.budget.store(usize::MAX, SeqCst);
+        lender.budget.store(usize::MAX, SeqCst);
         assert_eq!(arena.alloc(0x3000, InstantFit), Ok(a + 0x2000));
-        // A source without parts was asked once, and is not asked again.
-        let calls = books.calls.load(SeqCst);
+        // A source that does not support `shrink` is called once, and not again.
+        let calls = lender.calls.load(SeqCst);
         arena.free(a + 0x2000).unwrap();
-        assert_eq!(books.calls.load(SeqCst), calls + usize::from(resizable));
+        assert_eq!(lender.calls.load(SeqCst), calls + usize::from(resizable));
         arena.free(a).unwrap();
-        assert_eq!(books.lent(), []);
+        assert_eq!(lender.lent(), []);
         arena.check().unwrap();
     }
 }
 
 #[test]
-fn a_free_end_of_a_borrowed_span_goes_back_when_nothing_is_kept() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books)
+fn a_free_tail_is_released_if_no_span_is_retained() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender)
         .with_min_import(0x8000)
         .with_retained_spans(0);
     let blocks: Vec<_> = (0..4)
         .map(|_| arena.alloc(0x2000, InstantFit).unwrap())
         .collect();
     arena.free(blocks[2]).unwrap();
-    assert_eq!(books.lent_space(), 0x8000, "a hole stays");
+    assert_eq!(lender.lent_space(), 0x8000, "a hole stays");
     arena.free(blocks[3]).unwrap();
     assert_eq!(
-        books.lent(),
+        lender.lent(),
         [(blocks[0], 0x4000)],
         "with the hole below it"
     );
     arena.free(blocks[0]).unwrap();
-    assert_eq!(books.lent_space(), 0x4000, "the front stays");
+    assert_eq!(lender.lent_space(), 0x4000, "the front stays");
     arena.free(blocks[1]).unwrap();
-    assert_eq!(books.lent(), []);
+    assert_eq!(lender.lent(), []);
     arena.check().unwrap();
 }
 
 #[test]
-fn trim_gives_back_ends_of_spans() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_min_import(0x8000);
+fn trim_releases_the_free_tails_of_spans() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender).with_min_import(0x8000);
     let a = arena.alloc(0x2000, InstantFit).unwrap();
     arena.resize(a, 0x1000).unwrap();
-    assert_eq!(books.lent_space(), 0x8000);
+    assert_eq!(lender.lent_space(), 0x8000);
     assert_eq!(arena.trim(), 0x7000);
-    assert_eq!(books.lent(), [(a, 0x1000)]);
+    assert_eq!(lender.lent(), [(a, 0x1000)]);
     assert_eq!(arena.trim(), 0);
     arena.check().unwrap();
 }
 
 #[test]
-fn shrinking_works_when_no_tag_is_to_be_had() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
+fn shrinking_works_after_the_supply_has_run_out() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
     let tags: &'static Tags = Box::leak(Box::new(Tags::new()));
-    let arena = TestArena::create("test", 0x1000, Some(&books), tags)
+    let arena = TestArena::create("test", 0x1000, Some(&lender), tags)
         .unwrap()
         .with_retained_spans(0);
     let a = arena.alloc(0x8_0000, InstantFit).unwrap();
@@ -234,20 +234,21 @@ fn shrinking_works_when_no_tag_is_to_be_had() {
         }
     };
     assert_eq!(out_of_tags, Error::AllocatorError);
-    // Every page, one by one: each time the tail passes through the arena's last tags.
+    // Page by page: each released tail uses the arena's last tags for a moment.
     for pages in (1..0x80).rev() {
         arena.resize(a, pages * 0x1000).unwrap();
         arena.check().unwrap();
     }
-    // And what the source does not take needs them for longer.
+    // All other segments can still be freed.
     for base in others {
         arena.free(base).unwrap();
     }
     arena.free(a).unwrap();
-    assert_eq!(books.lent(), []);
+    assert_eq!(lender.lent(), []);
 }
 
-/// Lends one span, and while it extends or shrinks it, does to the arena what others might.
+/// A source with one span. During each call to extend or shrink the span, it performs operations
+/// on the arena that another thread might perform.
 struct Meanwhile {
     arena: OnceLock<&'static TestArena<'static>>,
     fails: AtomicBool,
@@ -309,7 +310,7 @@ impl Source for Meanwhile {
 
     unsafe fn shrink(&self, base: usize, _size: usize, new_size: usize) -> Result<()> {
         let arena = self.arena.get().unwrap();
-        // What was cut off is not to be had, and what is left can be freed.
+        // The cut tail is not in the arena, and the rest of the span is busy.
         assert!(!arena.contains(base + new_size));
         assert_eq!(
             arena.resize(BASE, new_size + 0x1000),
@@ -340,7 +341,7 @@ fn a_segment_is_busy_while_its_span_is_extended() {
 }
 
 #[test]
-fn a_span_that_is_freed_while_its_end_is_cut_off_goes_back_afterwards() {
+fn a_span_freed_while_its_tail_is_released_is_released_next() {
     for fails in [false, true] {
         let source = Meanwhile::new();
         let arena = source.arena(0);
@@ -355,7 +356,7 @@ fn a_span_that_is_freed_while_its_end_is_cut_off_goes_back_afterwards() {
 }
 
 #[test]
-fn an_end_that_is_cut_off_in_vain_comes_back() {
+fn a_tail_that_the_source_refuses_returns_to_its_span() {
     let source = Meanwhile::new();
     let arena = source.arena(0);
     let a = arena.alloc(0x4000, InstantFit).unwrap();
@@ -366,39 +367,39 @@ fn an_end_that_is_cut_off_in_vain_comes_back() {
     arena.check().unwrap();
 }
 
-/// Lends from its books, and while it extends a span, somebody adds one where the extension lies.
+/// A source during whose call to extend a span another span is added in the way of the extension.
 struct Overtaken {
-    books: Books,
+    lender: CheckedSource,
     arena: OnceLock<&'static TestArena<'static>>,
 }
 
 impl Source for Overtaken {
     fn import(&self, layout: Layout) -> Result<usize> {
-        self.books.import(layout)
+        self.lender.import(layout)
     }
 
     unsafe fn release(&self, base: usize, size: usize) -> Result<()> {
-        // SAFETY: the caller's duty.
-        unsafe { self.books.release(base, size) }
+        // SAFETY: the caller's contract is that of the inner source.
+        unsafe { self.lender.release(base, size) }
     }
 
     unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         let arena = self.arena.get().unwrap();
         arena.add_span(base + size + 0x1000, 0x1000).unwrap();
-        // SAFETY: the caller's duty.
-        unsafe { self.books.extend(base, size, new_size) }
+        // SAFETY: the caller's contract is that of the inner source.
+        unsafe { self.lender.extend(base, size, new_size) }
     }
 
     unsafe fn shrink(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
-        // SAFETY: the caller's duty.
-        unsafe { self.books.shrink(base, size, new_size) }
+        // SAFETY: the caller's contract is that of the inner source.
+        unsafe { self.lender.shrink(base, size, new_size) }
     }
 }
 
 #[test]
-fn an_extension_that_comes_too_late_goes_back_to_the_source() {
+fn an_extension_into_a_span_added_meanwhile_is_undone() {
     let source: &'static Overtaken = Box::leak(Box::new(Overtaken {
-        books: Books::new(BASE, BASE + 0xf_ffff),
+        lender: CheckedSource::new(BASE, BASE + 0xf_ffff),
         arena: OnceLock::new(),
     }));
     let arena = Box::leak(Box::new(borrower(0x1000, source).with_retained_spans(0)));
@@ -409,9 +410,9 @@ fn an_extension_that_comes_too_late_goes_back_to_the_source() {
         size: 0x2000,
     };
     assert_eq!(arena.resize(a, 0x4000), Err(occupied));
-    assert_eq!(source.books.lent(), [(a, 0x2000)]);
+    assert_eq!(source.lender.lent(), [(a, 0x2000)]);
     assert_eq!(arena.total_space(), 0x3000);
     arena.check().unwrap();
     arena.free(a).unwrap();
-    assert_eq!(source.books.lent(), []);
+    assert_eq!(source.lender.lent(), []);
 }

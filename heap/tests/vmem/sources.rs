@@ -1,69 +1,69 @@
-//! Borrowing from a source and giving back, with every byte accounted for.
+//! Importing spans from a source and releasing them, with every address accounted for.
 
 use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-use super::support::{Books, TestArena, arena, borrower};
+use super::support::{CheckedSource, TestArena, arena, borrower};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Error, Layout, Result, Source};
 
 #[test]
-fn a_miss_imports_exactly_what_is_asked_for() {
+fn a_miss_imports_exactly_the_requested_size() {
     for policy in [InstantFit, BestFit, NextFit] {
-        let books = Books::new(0x10_0000, 0x1f_ffff);
-        let arena = borrower(0x1000, &books);
+        let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+        let arena = borrower(0x1000, &lender);
         let a = arena.alloc(0x2fff, policy).unwrap();
-        assert_eq!(books.lent(), [(a, 0x3000)]);
+        assert_eq!(lender.lent(), [(a, 0x3000)]);
         assert_eq!(arena.borrowed_space(), 0x3000);
         arena.check().unwrap();
     }
 }
 
 #[test]
-fn one_free_span_is_kept_and_used_again() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books);
+fn one_free_span_is_retained_and_reused() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender);
     for _ in 0..100 {
         let a = arena.alloc(0x3000, InstantFit).unwrap();
         arena.free(a).unwrap();
     }
-    assert_eq!((books.imports(), books.releases()), (1, 0));
-    // A size that shares its class with larger ones is found again, too.
+    assert_eq!((lender.imports(), lender.releases()), (1, 0));
+    // A retained span is also found in a size class of several sizes.
     for _ in 0..100 {
         let a = arena.alloc(0x29_000, InstantFit).unwrap();
         arena.free(a).unwrap();
     }
-    assert_eq!((books.imports(), books.releases()), (2, 1));
+    assert_eq!((lender.imports(), lender.releases()), (2, 1));
     assert_eq!(arena.trim(), 0x29_000);
-    assert_eq!(books.lent(), []);
+    assert_eq!(lender.lent(), []);
     assert_eq!(arena.total_space(), 0);
     arena.check().unwrap();
 }
 
 #[test]
-fn an_arena_that_keeps_nothing_gives_back_at_once() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_retained_spans(0);
+fn an_arena_that_retains_no_span_releases_at_once() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender).with_retained_spans(0);
     let a = arena.alloc(0x3000, InstantFit).unwrap();
     let b = arena.alloc(0x1000, InstantFit).unwrap();
     arena.free(a).unwrap();
-    assert_eq!(books.lent(), [(b, 0x1000)]);
+    assert_eq!(lender.lent(), [(b, 0x1000)]);
     arena.free(b).unwrap();
-    assert_eq!(books.lent(), []);
+    assert_eq!(lender.lent(), []);
     assert_eq!(arena.total_space(), 0);
     arena.check().unwrap();
 }
 
 #[test]
 fn a_minimum_import_serves_later_requests() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_min_import(0x8000 - 5);
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender).with_min_import(0x8000 - 5);
     let blocks: Vec<_> = (0..8)
         .map(|_| arena.alloc(0x1000, InstantFit).unwrap())
         .collect();
-    assert_eq!(books.imports(), 1);
+    assert_eq!(lender.imports(), 1);
     arena.alloc(0x9000, InstantFit).unwrap();
-    assert_eq!(books.imports(), 2);
+    assert_eq!(lender.imports(), 2);
     for block in blocks {
         arena.free(block).unwrap();
     }
@@ -71,21 +71,21 @@ fn a_minimum_import_serves_later_requests() {
 }
 
 #[test]
-fn when_the_minimum_is_not_to_be_had_the_need_is_imported() {
-    let books = Books::new(0x10_0000, 0x10_3fff);
-    let arena = borrower(0x1000, &books).with_min_import(0x8000);
+fn a_refused_minimum_import_falls_back_to_the_requested_size() {
+    let lender = CheckedSource::new(0x10_0000, 0x10_3fff);
+    let arena = borrower(0x1000, &lender).with_min_import(0x8000);
     let a = arena.alloc(0x2000, InstantFit).unwrap();
-    assert_eq!(books.lent(), [(a, 0x2000)]);
-    let limited = borrower(0x1000, &books)
+    assert_eq!(lender.lent(), [(a, 0x2000)]);
+    let limited = borrower(0x1000, &lender)
         .with_min_import(0x8000)
         .with_limit(0x2000);
     limited.alloc(0x1000, InstantFit).unwrap();
 }
 
 #[test]
-fn what_the_source_refuses_does_not_count_towards_the_limit() {
-    let books = Books::new(0x10_0000, 0x10_2fff);
-    let arena = borrower(0x1000, &books).with_limit(0x4000);
+fn refused_imports_do_not_count_towards_the_limit() {
+    let lender = CheckedSource::new(0x10_0000, 0x10_2fff);
+    let arena = borrower(0x1000, &lender).with_limit(0x4000);
     for _ in 0..3 {
         let refused = arena.alloc(0x4000, InstantFit);
         assert_eq!(refused, Err(Error::Empty { size: 0x4000 }));
@@ -95,9 +95,9 @@ fn what_the_source_refuses_does_not_count_towards_the_limit() {
 }
 
 #[test]
-fn a_limit_is_kept_by_imports() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_limit(0x3000);
+fn imports_do_not_exceed_the_limit() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender).with_limit(0x3000);
     arena.alloc(0x2000, InstantFit).unwrap();
     assert_eq!(
         arena.alloc(0x2000, InstantFit),
@@ -111,9 +111,9 @@ fn a_limit_is_kept_by_imports() {
 }
 
 #[test]
-fn constraints_are_handed_on_to_the_source() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books);
+fn constraints_are_passed_on_to_the_source() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender);
     let layout = Layout::from_size_align(0x1800, 0x8000)
         .and_then(|layout| layout.with_nocross(0x4000))
         .unwrap()
@@ -125,8 +125,8 @@ fn constraints_are_handed_on_to_the_source() {
         assert!(super::support::satisfies(&layout, base), "{base:#x}");
         arena.check().unwrap();
     }
-    assert_eq!(books.lent_space(), 3 * 0x2000);
-    // The bound is on the size as asked for, also where the quantum reaches beyond it.
+    assert_eq!(lender.lent_space(), 3 * 0x2000);
+    // The bound applies to the requested size, even if the rounded size exceeds it.
     let top = Layout::from_size_align(0x1800, 1)
         .unwrap()
         .with_min(0x1f_0000)
@@ -135,22 +135,22 @@ fn constraints_are_handed_on_to_the_source() {
 }
 
 #[test]
-fn an_explicit_import_is_there_for_later() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books);
+fn an_explicit_import_serves_later_requests() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender);
     arena
         .import(Layout::from_size_align(0x4000, 0x1_0000).unwrap())
         .unwrap();
     assert_eq!(arena.free_space(), 0x4000);
     assert_eq!(arena.alloc(0x4000, InstantFit).unwrap() % 0x1_0000, 0);
-    assert_eq!(books.imports(), 1);
+    assert_eq!(lender.imports(), 1);
     let alone = super::support::arena(0x1000);
     let layout = Layout::from_size_align(0x4000, 1).unwrap();
     assert_eq!(alone.import(layout), Err(Error::NoSource));
 }
 
 #[test]
-fn three_arenas_deep_everything_comes_and_goes_through_all() {
+fn spans_pass_through_a_chain_of_three_arenas_and_back() {
     let top = arena(0x1_0000);
     top.add_span(0x100_0000, 0x100_0000).unwrap();
     let middle = borrower(0x1000, &top).with_retained_spans(0);
@@ -177,10 +177,10 @@ fn three_arenas_deep_everything_comes_and_goes_through_all() {
 }
 
 #[test]
-fn a_failing_source_is_reported_and_what_fits_is_used_first() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    books.budget.store(0, SeqCst);
-    let arena = borrower(0x1000, &books);
+fn the_error_of_a_source_is_returned_if_no_segment_fits() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    lender.budget.store(0, SeqCst);
+    let arena = borrower(0x1000, &lender);
     let failure = Err(Error::Other("the source fails, as the test wants"));
     assert_eq!(arena.alloc(0x1000, InstantFit), failure);
     arena.add_span(0x1000, 0x1000).unwrap();
@@ -191,11 +191,11 @@ fn a_failing_source_is_reported_and_what_fits_is_used_first() {
 }
 
 #[test]
-fn a_release_that_fails_loses_nothing() {
-    let books = Books::new(0x10_0000, 0x1f_ffff);
-    let arena = borrower(0x1000, &books).with_retained_spans(0);
+fn a_refused_release_loses_no_span() {
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
+    let arena = borrower(0x1000, &lender).with_retained_spans(0);
     let a = arena.alloc(0x3000, InstantFit).unwrap();
-    books.budget.store(0, SeqCst);
+    lender.budget.store(0, SeqCst);
     arena.free(a).unwrap();
     assert_eq!(
         (arena.free_space(), arena.borrowed_space()),
@@ -204,12 +204,12 @@ fn a_release_that_fails_loses_nothing() {
     arena.check().unwrap();
     assert_eq!(arena.alloc(0x3000, InstantFit), Ok(a));
     arena.free(a).unwrap();
-    books.budget.store(1, SeqCst);
+    lender.budget.store(1, SeqCst);
     assert_eq!(arena.trim(), 0x3000);
-    assert_eq!(books.lent(), []);
+    assert_eq!(lender.lent(), []);
 }
 
-/// A source that lends what it likes.
+/// A source that lends a given base, regardless of the layout.
 struct Liar(AtomicUsize, AtomicUsize);
 
 impl Source for Liar {
@@ -224,7 +224,7 @@ impl Source for Liar {
 }
 
 #[test]
-fn what_a_source_lends_is_verified_and_refused_if_wrong() {
+fn an_import_is_verified_and_returned_if_wrong() {
     let liar = Liar(AtomicUsize::new(0x1234), AtomicUsize::new(0));
     let arena = borrower(0x1000, &liar);
     arena.add_span(0x9000, 0x1000).unwrap();
@@ -233,7 +233,7 @@ fn what_a_source_lends_is_verified_and_refused_if_wrong() {
         let before = liar.1.load(SeqCst);
         let error = arena.alloc(0x2000, InstantFit).unwrap_err();
         assert!(expected(&error), "{error:?}");
-        assert_eq!(liar.1.load(SeqCst), before + 1, "given back");
+        assert_eq!(liar.1.load(SeqCst), before + 1, "the range is released");
         assert_eq!(arena.total_space(), 0x1000);
         arena.check().unwrap();
     };
@@ -289,7 +289,7 @@ fn a_source_may_call_back_into_the_arena() {
 }
 
 #[test]
-fn a_reclaim_hook_gets_one_chance() {
+fn a_reclaim_hook_is_called_once_before_a_refusal() {
     static CALLS: AtomicUsize = AtomicUsize::new(0);
     let arena = arena(0x1000);
     arena.add_span(0x1000, 0x2000).unwrap();
@@ -311,12 +311,12 @@ fn a_reclaim_hook_gets_one_chance() {
 }
 
 #[test]
-fn dropping_an_arena_gives_back_what_is_free_and_reports_what_is_not() {
+fn a_dropped_arena_releases_free_spans_and_reports_leaks() {
     static LEAKED: AtomicUsize = AtomicUsize::new(0);
-    let books = Books::new(0x10_0000, 0x1f_ffff);
+    let lender = CheckedSource::new(0x10_0000, 0x1f_ffff);
     let tags: &'static super::support::Tags = Box::leak(Box::new(super::support::Tags::new()));
     {
-        let arena = TestArena::create("leaky", 0x1000, Some(&books), tags)
+        let arena = TestArena::create("leaky", 0x1000, Some(&lender), tags)
             .unwrap()
             .with_leak_hook(|label, allocated| {
                 assert_eq!(label, "leaky");
@@ -325,9 +325,9 @@ fn dropping_an_arena_gives_back_what_is_free_and_reports_what_is_not() {
         let used = arena.alloc(0x3000, InstantFit).unwrap();
         let freed = arena.alloc(0x1000, InstantFit).unwrap();
         arena.free(freed).unwrap();
-        assert_eq!(books.lent(), [(used, 0x3000), (freed, 0x1000)]);
+        assert_eq!(lender.lent(), [(used, 0x3000), (freed, 0x1000)]);
     }
     assert_eq!(LEAKED.load(SeqCst), 0x3000);
-    assert_eq!(books.lent(), [(0x10_0000, 0x3000)]);
+    assert_eq!(lender.lent(), [(0x10_0000, 0x3000)]);
     tags.assert_all_back();
 }

@@ -1,5 +1,4 @@
-//! What the tests of the arena share: tag supplies and sources that count, fail and verify, and a
-//! random number generator.
+//! Shared parts of the arena's tests: tag supplies and sources that count, fail and verify.
 #![allow(dead_code, reason = "each test file uses a part of it")]
 
 use std::alloc::Layout as CoreLayout;
@@ -13,38 +12,41 @@ use heap::vmem::{
     Arena, BoundaryTag, Error, Layout, LockApi, Page, PageSupply, Result, Source, TagSupply,
 };
 
-/// So many tags are in a page of the pool, whose own data takes the place of one.
+/// The number of tags in a page of the pool. The header takes the space of one.
 pub const TAGS_IN_PAGE: usize = size_of::<Page>() / size_of::<BoundaryTag>() - 1;
-/// So many words are in a page of the index.
+/// The number of buckets in a page of the index.
 pub const SLOTS_IN_PAGE: usize = size_of::<Page>() / size_of::<usize>();
 
-/// Memory of the host for one `T`.
+/// Allocates memory of the host for one `T`.
 fn host_allocate<T>() -> Option<NonNull<T>> {
-    // SAFETY: no `T` used here has size zero.
+    // SAFETY: the callers use this for tags and pages, which are not zero-sized.
     NonNull::new(unsafe { std::alloc::alloc(CoreLayout::new::<T>()) }.cast())
 }
 
+/// Overwrites and frees memory of the host.
+///
 /// # Safety
-/// As for `std::alloc::dealloc`.
+/// The memory came from [`host_allocate`] of the same type, and is no longer in use.
 unsafe fn host_deallocate<T>(memory: NonNull<T>) {
-    // SAFETY: the caller says that it came from `host_allocate`. Overwritten first, so that whoever
-    // still reads it notices.
+    // Overwritten first, so that a use after free is noticed.
+    // SAFETY: the memory came from `host_allocate`, with this layout, and is no longer in use.
     unsafe {
         memory.cast::<u8>().write_bytes(0xdd, size_of::<T>());
         std::alloc::dealloc(memory.as_ptr().cast(), CoreLayout::new::<T>());
     }
 }
 
-/// A supply of tags and pages from the host, that counts and can be made to fail.
+/// A supply of tags and pages from the host, which counts calls and can fail on demand.
 pub struct Tags {
-    /// How many tags and pages are out.
+    /// The number of tags in use.
     pub out: AtomicUsize,
+    /// The number of pages in use.
     pub pages_out: AtomicUsize,
-    /// How many calls there were.
+    /// The number of calls for a tag.
     pub calls: AtomicUsize,
-    /// How many more tags there are.
+    /// The number of tags that are left.
     pub budget: AtomicUsize,
-    /// Whether there are pages for the index.
+    /// Whether the supply has pages for the index.
     pub with_pages: bool,
 }
 
@@ -69,7 +71,7 @@ impl Tags {
     }
 }
 
-// SAFETY: memory of the host.
+// SAFETY: the host's allocator returns valid, aligned memory without another user.
 unsafe impl TagSupply for &Tags {
     fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
         self.calls.fetch_add(1, SeqCst);
@@ -83,7 +85,7 @@ unsafe impl TagSupply for &Tags {
     unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
         self.out.fetch_sub(1, SeqCst);
         self.budget.fetch_add(1, SeqCst);
-        // SAFETY: it came from `allocate`.
+        // SAFETY: the tag came from `allocate`, that is from `host_allocate`.
         unsafe { host_deallocate(tag) };
     }
 
@@ -102,7 +104,7 @@ unsafe impl TagSupply for &Tags {
     }
 }
 
-// SAFETY: memory of the host.
+// SAFETY: the host's allocator returns valid, aligned memory without another user.
 unsafe impl PageSupply for &Tags {
     fn allocate_page(&self) -> Option<NonNull<Page>> {
         self.budget
@@ -122,43 +124,45 @@ unsafe impl PageSupply for &Tags {
 
 pub type TestLock = LockApi<spin::Mutex<()>>;
 
-/// The arenas of the tests.
+/// The type of arena in most tests.
 pub type TestArena<'src> = Arena<'static, 'src, &'static Tags, TestLock>;
 
-/// An arena with a supply of its own, which is leaked.
+/// Returns an arena with a tag supply of its own, which is leaked.
 pub fn arena(quantum: usize) -> TestArena<'static> {
     TestArena::create("test", quantum, None, Box::leak(Box::new(Tags::new()))).unwrap()
 }
 
-/// An arena with a source.
+/// Returns an arena that borrows from `source`.
 pub fn borrower<'src>(quantum: usize, source: &'src dyn Source) -> TestArena<'src> {
     let tags = Box::leak(Box::new(Tags::new()));
     TestArena::create("borrower", quantum, Some(source), tags).unwrap()
 }
 
-/// A source that keeps books: it lends ranges of a window from below, and verifies what comes back.
-pub struct Books {
-    state: Mutex<BooksState>,
+/// A source that records what it lends, and verifies each call against the record. It lends the
+/// lowest ranges of a window first.
+pub struct CheckedSource {
+    state: Mutex<CheckedState>,
     window: (usize, usize),
-    /// Whether `extend` and `shrink` work.
+    /// Whether the source supports `extend` and `shrink`.
     pub resizable: bool,
-    /// What bases and sizes are multiples of, which is verified.
+    /// The quantum of the source. Every size is checked against it.
     pub quantum: usize,
-    /// How many calls may yet succeed.
+    /// The number of calls that will still succeed.
     pub budget: AtomicUsize,
+    /// The number of calls.
     pub calls: AtomicUsize,
 }
 
 #[derive(Default)]
-struct BooksState {
-    /// Base and size of what is lent.
+struct CheckedState {
+    /// The sizes of the lent ranges, by base.
     lent: BTreeMap<usize, usize>,
     imports: usize,
     releases: usize,
 }
 
-impl Books {
-    /// A source of the addresses from `base` to `last`, inclusive.
+impl CheckedSource {
+    /// Creates a source of the addresses from `base` to `last`, inclusive.
     pub fn new(base: usize, last: usize) -> Self {
         Self {
             state: Mutex::default(),
@@ -170,6 +174,7 @@ impl Books {
         }
     }
 
+    /// Returns the lent ranges as pairs of base and size.
     pub fn lent(&self) -> Vec<(usize, usize)> {
         let state = self.state.lock().unwrap();
         state
@@ -179,7 +184,7 @@ impl Books {
             .collect()
     }
 
-    /// Whether the range from `start` to `last` lies in the window, and nothing of it is lent.
+    /// Returns whether the range from `start` to `last` lies in the window and no part is lent.
     pub fn is_vacant(&self, start: usize, last: usize) -> bool {
         let state = self.state.lock().unwrap();
         let inside = self.window.0 <= start && last <= self.window.1;
@@ -199,6 +204,7 @@ impl Books {
         self.state.lock().unwrap().releases
     }
 
+    /// Counts a call, which fails if the budget is spent.
     fn spend(&self) -> Result<()> {
         self.calls.fetch_add(1, SeqCst);
         self.budget
@@ -208,7 +214,7 @@ impl Books {
     }
 }
 
-/// Whether `base` satisfies `layout`, from the definition.
+/// Returns whether `base` satisfies `layout`, by the definition of the constraints.
 pub fn satisfies(layout: &Layout, base: usize) -> bool {
     let Some(end) = base.checked_add(layout.size() - 1) else {
         return false;
@@ -220,18 +226,18 @@ pub fn satisfies(layout: &Layout, base: usize) -> bool {
         && !layout.nocross().is_some_and(crosses)
 }
 
-impl Source for Books {
+impl Source for CheckedSource {
     fn quantum(&self) -> usize {
         self.quantum
     }
 
     fn import(&self, layout: Layout) -> Result<usize> {
-        assert!(layout.size().is_multiple_of(self.quantum) && layout.align() >= self.quantum);
-        assert!(layout.phase().unwrap_or(0).is_multiple_of(self.quantum));
+        assert!(layout.size() % self.quantum == 0 && layout.align() >= self.quantum);
+        assert!(layout.phase().unwrap_or(0) % self.quantum == 0);
         self.spend()?;
         let mut state = self.state.lock().unwrap();
-        // Lowest first: candidates are where the window and each hole begin, and what alignment and
-        // boundaries make of these.
+        // The lowest base is one of these candidates: the beginnings of the window and of each
+        // hole, each moved up to `min`, to the next boundary, and to the alignment.
         let starts = state
             .lent
             .iter()
@@ -283,7 +289,7 @@ impl Source for Books {
         if !self.resizable {
             return Err(Error::NotSupported);
         }
-        assert!(size < new_size && new_size.is_multiple_of(self.quantum));
+        assert!(size < new_size && new_size % self.quantum == 0);
         self.spend()?;
         let mut state = self.state.lock().unwrap();
         assert_eq!(state.lent.get(&base), Some(&size), "extended at {base:#x}");
@@ -305,7 +311,7 @@ impl Source for Books {
         if !self.resizable {
             return Err(Error::NotSupported);
         }
-        assert!(0 < new_size && new_size < size && new_size.is_multiple_of(self.quantum));
+        assert!(0 < new_size && new_size < size && new_size % self.quantum == 0);
         self.spend()?;
         let mut state = self.state.lock().unwrap();
         assert_eq!(state.lent.get(&base), Some(&size), "shrunk at {base:#x}");

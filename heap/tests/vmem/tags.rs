@@ -1,4 +1,4 @@
-//! The pool of boundary tags: reserve, pages, and arenas that back their own tags.
+//! The tag pool: its reserve, its pages, and arenas whose own pages contain their tags.
 
 use std::ptr::NonNull;
 use std::sync::OnceLock;
@@ -72,17 +72,17 @@ fn tags_do_not_overlap_and_hold_what_is_written() {
         if random.below(1000) < 550 - step / 40 {
             if let Some(tag) = TagSupply::allocate(&pool) {
                 assert_eq!(tag.addr().get() % align_of::<heap::vmem::BoundaryTag>(), 0);
-                // SAFETY: the tag is ours.
+                // SAFETY: the pool has handed out the tag, and only this test uses it.
                 unsafe { tag.cast::<u8>().write_bytes(step as u8, size) };
                 live.push((tag, step as u8));
             }
         } else if !live.is_empty() {
             let (tag, pattern) = live.swap_remove(random.below(live.len()));
             for offset in 0..size {
-                // SAFETY: the tag is ours, and has been written.
+                // SAFETY: only this test uses the tag, and it has written all its bytes.
                 assert_eq!(unsafe { tag.cast::<u8>().add(offset).read() }, pattern);
             }
-            // SAFETY: it came from this pool.
+            // SAFETY: the tag came from this pool, and is no longer in use.
             unsafe { pool_deallocate(pool, tag) };
         }
         if random.chance(5) {
@@ -91,11 +91,11 @@ fn tags_do_not_overlap_and_hold_what_is_written() {
         let counts = pool.counts();
         assert_eq!(counts.in_use, live.len());
         assert_eq!(counts.tag_pages, pages.pages_out.load(SeqCst));
-        assert!(counts.free <= 500, "much is kept: {counts:?}");
+        assert!(counts.free <= 500, "too many free tags: {counts:?}");
     }
     assert!(pages.calls.load(SeqCst) == 0);
     for (tag, _) in live {
-        // SAFETY: it came from this pool.
+        // SAFETY: the tag came from this pool, and is no longer in use.
         unsafe { pool_deallocate(pool, tag) };
     }
     pool.done_for_test();
@@ -115,14 +115,14 @@ impl Done for HostPool {
 }
 
 /// # Safety
-/// As for `TagSupply::deallocate`.
+/// The duties of [`TagSupply::deallocate`].
 unsafe fn pool_deallocate(pool: &HostPool, tag: NonNull<heap::vmem::BoundaryTag>) {
-    // SAFETY: the caller promises it.
+    // SAFETY: the caller's contract is that of `TagSupply::deallocate`.
     unsafe { TagSupply::deallocate(&pool, tag) };
 }
 
 #[test]
-fn a_pool_takes_pages_when_needed_and_gives_them_back() {
+fn a_pool_gets_pages_when_needed_and_releases_them() {
     let (pool, pages) = host_pool(1000);
     let arena = Arena::<_, TestLock>::create("many", 1, None, pool).unwrap();
     arena.add_span(0, 20_000).unwrap();
@@ -153,7 +153,7 @@ fn a_pool_takes_pages_when_needed_and_gives_them_back() {
 #[test]
 fn a_pool_without_pages_for_a_while_recovers() {
     let (pool, pages) = host_pool(0);
-    let arena = Arena::<_, TestLock>::create("hungry", 1, None, pool).unwrap();
+    let arena = Arena::<_, TestLock>::create("recovering", 1, None, pool).unwrap();
     arena.add_span(0, 20_000).unwrap();
     let got = (0..20_000)
         .take_while(|_| arena.alloc(1, InstantFit).is_ok())
@@ -170,7 +170,7 @@ fn a_pool_without_pages_for_a_while_recovers() {
 }
 
 #[test]
-fn a_dropped_pool_gives_all_its_pages_back() {
+fn a_dropped_pool_releases_all_its_pages() {
     let pages: &'static Tags = Box::leak(Box::new(Tags::limited(100)));
     let pool = HostPool::new(TestLock::new(), pages);
     {
@@ -185,24 +185,25 @@ fn a_dropped_pool_gives_all_its_pages_back() {
     pages.assert_all_back();
 }
 
-/// Pages that lie in an arena which uses the pool that they are for.
+/// A page supply that allocates from an arena, which uses the pool with this page supply.
 struct OwnPages {
     arena: OnceLock<&'static OwnArena>,
-    /// The memory for which the arena's numbers stand.
+    /// The first address of the arena's span, and the memory behind it.
     memory: OnceLock<(usize, NonNull<Page>)>,
     allocations: AtomicUsize,
     fails: AtomicBool,
 }
 
-// SAFETY: the pointer leads to memory that everybody may use under the rules of the arena.
+// SAFETY: the pointer leads to leaked memory, of which threads use only pages that the arena has
+// allocated to them.
 unsafe impl Sync for OwnPages {}
-// SAFETY: as above.
+// SAFETY: the leaked memory is not bound to a thread.
 unsafe impl Send for OwnPages {}
 
 type OwnPool = TagPool<TestLock, &'static OwnPages>;
 type OwnArena = Arena<'static, 'static, &'static OwnPool, TestLock>;
 
-// SAFETY: a page is what an allocation of the arena stands for, and lies in leaked memory.
+// SAFETY: each page is an allocation of the arena, so it is exclusive, and lies in leaked memory.
 unsafe impl PageSupply for &'static OwnPages {
     fn allocate_page(&self) -> Option<NonNull<Page>> {
         if self.fails.load(SeqCst) {
@@ -211,7 +212,7 @@ unsafe impl PageSupply for &'static OwnPages {
         let base = self.arena.get()?.alloc(4096, InstantFit).ok()?;
         self.allocations.fetch_add(1, SeqCst);
         let (start, memory) = self.memory.get()?;
-        // SAFETY: the arena has one span, which is this memory.
+        // SAFETY: the arena's only span is this memory, so the offset lies inside it.
         Some(unsafe { memory.byte_add(base - start) })
     }
 
@@ -225,7 +226,7 @@ unsafe impl PageSupply for &'static OwnPages {
     }
 }
 
-/// An arena of `pages` pages whose tags lie in these pages.
+/// Returns an arena of `pages` pages whose tags lie in these pages.
 fn self_backed(pages: usize) -> (&'static OwnPages, &'static OwnPool, &'static OwnArena) {
     let supply: &'static OwnPages = Box::leak(Box::new(OwnPages {
         arena: OnceLock::new(),
@@ -248,7 +249,7 @@ fn self_backed(pages: usize) -> (&'static OwnPages, &'static OwnPool, &'static O
 }
 
 #[test]
-fn an_arena_that_backs_its_own_tags_can_be_used_to_the_last_page_and_recovers() {
+fn an_arena_with_its_tags_in_its_own_pages_can_be_exhausted() {
     let (supply, pool, arena) = self_backed(2000);
     let mut random = Random::new(3);
     for round in 0..20 {
@@ -262,7 +263,7 @@ fn an_arena_that_backs_its_own_tags_can_be_used_to_the_last_page_and_recovers() 
             live.len() + supply.allocations.load(SeqCst),
             2000 - arena.free_space() / 4096
         );
-        // Free in an order that merges late, so that the tags come back late, too.
+        // Free in an order that coalesces late, so that the tags are returned late, too.
         for base in live.iter().copied().filter(|base| base / 4096 % 2 == 0) {
             arena.free(base).unwrap();
         }
@@ -281,13 +282,13 @@ fn an_arena_that_backs_its_own_tags_can_be_used_to_the_last_page_and_recovers() 
         }
         arena.check().unwrap();
         let counts = pool.counts();
-        // Each page that is pinned by a tag in use is a segment itself, and needs tags.
+        // Each page that a tag in use pins is an allocated segment, which needs a tag itself.
         assert!(counts.tag_pages <= 64, "round {round}: {counts:?}");
     }
 }
 
 #[test]
-fn an_arena_that_backs_its_own_tags_serves_many_threads() {
+fn an_arena_with_its_tags_in_its_own_pages_serves_threads() {
     let (_, pool, arena) = self_backed(1000);
     thread::scope(|scope| {
         for seed in 0..4 {
@@ -318,15 +319,15 @@ fn an_arena_that_backs_its_own_tags_serves_many_threads() {
 }
 
 #[test]
-fn a_pool_that_moved_hands_out_tags_where_it_is() {
+fn a_moved_pool_hands_out_tags_at_its_new_address() {
     type Small = TagPool<TestLock, NoPages, 64>;
-    let mut places = [Some(Small::new(TestLock::new(), NoPages)), None];
+    let mut pools = [Some(Small::new(TestLock::new(), NoPages)), None];
     {
-        let arena = Arena::<_, TestLock>::create("one", 1, None, places[0].as_ref().unwrap());
+        let arena = Arena::<_, TestLock>::create("one", 1, None, pools[0].as_ref().unwrap());
         arena.unwrap().add_span(0, 100).unwrap();
     }
-    places[1] = places[0].take();
-    let pool = places[1].as_ref().unwrap();
+    pools[1] = pools[0].take();
+    let pool = pools[1].as_ref().unwrap();
     let start = std::ptr::from_ref(pool).addr();
     let within = start..start + size_of::<Small>();
     let tags: Vec<_> = std::iter::from_fn(|| TagSupply::allocate(&pool)).collect();
@@ -334,7 +335,7 @@ fn a_pool_that_moved_hands_out_tags_where_it_is() {
     for tag in tags {
         assert!(
             within.contains(&tag.addr().get()),
-            "a tag where the pool was"
+            "a tag at the old address of the pool"
         );
         // SAFETY: the tag came from this pool.
         unsafe { TagSupply::deallocate(&pool, tag) };

@@ -1,16 +1,16 @@
-//! Arenas that threads share: nothing is granted twice, and all comes back.
+//! Arenas that threads share: no range is allocated twice, and all of them are freed.
 
 use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering::SeqCst};
 use std::thread;
 
-use super::support::{Books, Choices, Random, Tags, TestLock};
+use super::support::{CheckedSource, Choices, Random, Tags, TestLock};
 use heap::vmem::AllocPolicy::{BestFit, InstantFit, NextFit};
 use heap::vmem::{Arena, Error, TagPool};
 
 const THREADS: u64 = 4;
 const QUANTUM: usize = 0x1000;
 
-/// Who owns each quantum of a window; 0 is nobody.
+/// The owner of each quantum of a window; 0 if it is free.
 struct Owners(Vec<AtomicU8>, usize);
 
 impl Owners {
@@ -35,13 +35,13 @@ fn threads_share_a_chain_of_arenas_and_a_pool() {
     let base = 0x100_0000;
     let quanta = 2000;
     let owners = Owners::new(base, quanta);
-    for kept in [0, 1] {
+    for retained in [0, 1] {
         let top = Arena::<_, TestLock>::create("top", QUANTUM, None, pool).unwrap();
         top.add_span(base, quanta * QUANTUM).unwrap();
         {
             let shared = Arena::<_, TestLock>::create("shared", QUANTUM, Some(&top), pool)
                 .unwrap()
-                .with_retained_spans(kept);
+                .with_retained_spans(retained);
             let done = AtomicUsize::new(0);
             thread::scope(|scope| {
                 for thread in 1..=THREADS {
@@ -94,7 +94,7 @@ fn work(arena: &Shared<'_>, owners: &Owners, thread: u64) {
                     let (base, size) = live[block];
                     let new_size = (1 + random.below(10)) * QUANTUM;
                     if new_size < size {
-                        // Disown before, own after: others may have it at once.
+                        // Disown the tail before the call: another thread may get it at once.
                         owners.change(base + new_size, size - new_size, me, 0);
                         if arena.resize(base, new_size).is_err() {
                             owners.change(base + new_size, size - new_size, 0, me);
@@ -125,9 +125,9 @@ fn work(arena: &Shared<'_>, owners: &Owners, thread: u64) {
 }
 
 #[test]
-fn threads_that_free_and_resize_the_same_segment_get_errors_and_do_no_harm() {
-    let books = Books::new(0x100_0000, 0x1ff_ffff);
-    let arena = super::support::borrower(QUANTUM, &books).with_retained_spans(0);
+fn threads_that_free_and_resize_one_segment_get_errors() {
+    let lender = CheckedSource::new(0x100_0000, 0x1ff_ffff);
+    let arena = super::support::borrower(QUANTUM, &lender).with_retained_spans(0);
     for round in 0..200 {
         let base = arena.alloc(4 * QUANTUM, InstantFit).unwrap();
         let freed = AtomicUsize::new(0);
@@ -147,12 +147,12 @@ fn threads_that_free_and_resize_the_same_segment_get_errors_and_do_no_harm() {
             }
         });
         if freed.load(SeqCst) == 0 {
-            // All were told that it is busy.
+            // Each `free` failed because the segment was busy.
             arena.free(base).unwrap();
         } else {
             assert_eq!(freed.load(SeqCst), 1, "round {round}");
         }
         arena.check().unwrap();
-        assert_eq!(books.lent(), [], "round {round}");
+        assert_eq!(lender.lent(), [], "round {round}");
     }
 }

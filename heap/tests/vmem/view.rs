@@ -1,11 +1,11 @@
-//! A read-only view shows an arena as it is.
+//! A read-only view returns what the arena returns.
 
 use heap::vmem::{AllocPolicy, Arena};
 
 use super::support::*;
 
 #[test]
-fn a_view_shows_what_the_arena_shows() {
+fn a_view_returns_what_the_arena_returns() {
     static TAGS: Tags = Tags::new();
     let arena: TestArena = Arena::create("seen", 0x1000, None, &TAGS).unwrap();
     let view = arena.view();

@@ -1,4 +1,5 @@
-//! The same operations on this heap and on others: instructions, failures, memory.
+//! The comparison: the same operations on this heap and on other allocators. Counts instructions,
+//! failures and memory.
 
 use core::arch::x86_64::_rdtsc;
 
@@ -9,51 +10,17 @@ use kernel::trace::Trace;
 use super::contender::{Contender, KernelHeap, Region, linked_list, talc};
 use super::format::{Bytes, Count};
 use super::replayer::Replayer;
-use super::workload::{Mix, SLOTS};
+use super::workload::{RandomMix, Workload};
 
-/// Operations of the synthetic mix.
-const MIX_OPERATIONS: usize = 20_000;
-/// Operations of the recorded program; `linked_list_allocator` would need minutes for all of them.
-const TRACE_OPERATIONS: usize = 10_000;
-
-/// A sequence of operations that can be played again and again.
-enum Workload<'t> {
-    Mix(u64),
-    Trace(&'t Trace<'t>),
-}
-
-impl Workload<'_> {
-    fn operations(&self) -> usize {
-        match self {
-            Workload::Mix(_) => MIX_OPERATIONS,
-            Workload::Trace(trace) => trace.len().min(TRACE_OPERATIONS),
-        }
-    }
-
-    fn slots(&self) -> usize {
-        match self {
-            Workload::Mix(_) => SLOTS,
-            Workload::Trace(trace) => trace.slots(),
-        }
-    }
-
-    /// Bytes that certainly hold the workload in an allocator that wastes up to half.
-    fn room(&self) -> usize {
-        match self {
-            Workload::Mix(_) => 4 << 20,
-            Workload::Trace(trace) => 2 * trace.peak() + (1 << 20),
-        }
-    }
-}
-
-/// What cost is measured in.
+/// The unit of cost.
 struct Unit {
     title: &'static str,
-    /// How far the time-stamp counter moves for one.
+    /// The ticks of the time-stamp counter per unit.
     ticks: u64,
 }
 
 impl Unit {
+    /// Returns the unit that the machine can count.
     fn of(config: &Config<'_>) -> Self {
         match config.ticks_per_instruction {
             Some(ticks) => Unit {
@@ -68,43 +35,47 @@ impl Unit {
     }
 }
 
-/// What is measured of one allocator.
+/// The measurements of one allocator.
 #[derive(Clone, Copy, Default)]
 struct Measured {
-    /// Instructions of all operations, and of the first and the last tenth of them.
+    /// The ticks of all operations.
     all: u64,
+    /// The ticks of the first tenth of the operations.
     first: u64,
+    /// The ticks of the last tenth of the operations.
     last: u64,
+    /// The number of failed allocations.
     failed: usize,
-    /// Bytes that the allocator held at its peak, and when all was freed.
+    /// The largest footprint in bytes.
     peak: usize,
+    /// The footprint in bytes after all blocks are freed.
     end: usize,
 }
 
-/// Plays `workload` on `subject`. `None` when there is no memory for the table of its slots.
-fn measure<S: Contender>(subject: &S, workload: &Workload<'_>) -> Option<Measured> {
+/// Replays `workload` on `contender`. Returns `None` if no memory is left for the table of slots.
+fn measure<C: Contender>(contender: &C, workload: &Workload<'_>) -> Option<Measured> {
     let mut measured = Measured::default();
-    let mut player = Replayer::<_, false>::new(subject, workload.slots())?;
-    subject.start();
+    let mut replayer = Replayer::<_, false>::new(contender, workload.slots())?;
+    contender.start();
     let operations = workload.operations();
-    let mut mix = Mix::new(match workload {
-        Workload::Mix(seed) => *seed,
+    let mut mix = RandomMix::new(match workload {
+        Workload::RandomMix(seed) => *seed,
         Workload::Trace(_) => 1,
     });
     let mut trace = match workload {
         Workload::Trace(trace) => Some(trace.operations()),
-        Workload::Mix(_) => None,
+        Workload::RandomMix(_) => None,
     };
     for done in 0..operations {
         let operation = match &mut trace {
             Some(trace) => trace.next(),
-            None => Some(mix.operation(&player)),
+            None => Some(mix.operation(&replayer)),
         };
         let Some(operation) = operation else { break };
-        // SAFETY: every processor of this architecture has a time-stamp counter.
+        // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
         let start = unsafe { _rdtsc() };
-        player.play(operation);
-        // SAFETY: as above.
+        replayer.replay(operation);
+        // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
         let taken = unsafe { _rdtsc() } - start;
         measured.all += taken;
         if done < operations / 10 {
@@ -113,25 +84,25 @@ fn measure<S: Contender>(subject: &S, workload: &Workload<'_>) -> Option<Measure
             measured.last += taken;
         }
         if done % 64 == 0 {
-            measured.peak = measured.peak.max(subject.footprint());
+            measured.peak = measured.peak.max(contender.footprint());
         }
     }
-    measured.failed = player.failed;
-    for slot in 0..player.slots() {
-        player.free(slot);
+    measured.failed = replayer.failed;
+    for slot in 0..replayer.slots() {
+        replayer.free(slot);
     }
-    measured.end = subject.footprint();
+    measured.end = contender.footprint();
     Some(measured)
 }
 
-/// Prints the tables for the synthetic mix and for the beginning of `trace`. Returns whether every allocator could be
-/// measured and this heap refused nothing.
+/// Prints the tables for the random mix and for the beginning of `trace`. Returns whether all
+/// allocators could be measured and no allocation on this heap failed.
 pub fn compare(name: &str, trace: &Trace<'_>, config: &Config<'_>) -> bool {
     let unit = Unit::of(config);
     let seed = config.seed;
     let mix = table(
         format_args!("a random mix, seed {seed:#x}"),
-        &Workload::Mix(seed),
+        &Workload::RandomMix(seed),
         &unit,
     );
     let recorded = table(
@@ -142,6 +113,7 @@ pub fn compare(name: &str, trace: &Trace<'_>, config: &Config<'_>) -> bool {
     mix && recorded
 }
 
+/// Prints the table for one workload. Returns whether it succeeded, as [`compare`] does.
 fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &Unit) -> bool {
     let operations = workload.operations() as u64;
     println!();
@@ -149,21 +121,21 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &Unit) 
         "The same {} operations on other allocators: {title}.",
         Count(operations)
     );
-    println!("The others start with 64 KiB and are given 64 KiB more whenever they run out.");
+    println!("The others start with 64 KiB and get 64 KiB more each time they run out.");
     println!();
     let measured = || {
         let this = measure(&KernelHeap::default(), workload)?;
-        let mut region = Region::new(workload.room())?;
+        let mut region = Region::new(workload.memory())?;
         let list = measure(&linked_list(&mut region), workload)?;
         drop(region);
-        let mut region = Region::new(workload.room())?;
+        let mut region = Region::new(workload.memory())?;
         let talc = measure(&talc(&mut region), workload)?;
         Some((this, list, talc))
     };
     let Some((this, list, talc)) = measured() else {
         println!(
-            "  there is not enough memory: {} for each",
-            Bytes(workload.room())
+            "  not enough memory: each allocator needs {}",
+            Bytes(workload.memory())
         );
         return false;
     };

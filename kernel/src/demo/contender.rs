@@ -1,4 +1,4 @@
-//! The allocators that are compared, each behind `GlobalAlloc` and a lock that masks interrupts.
+//! The allocators in the comparison, each behind `GlobalAlloc` and a lock that masks interrupts.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr::{self, NonNull};
@@ -9,35 +9,35 @@ use kernel::memory::{HeapArena, heap_pages_arena};
 use kernel::sync::InterruptLock;
 use lock_api::Mutex;
 
-/// An allocator with a name whose use of memory can be read.
+/// An allocator in the comparison.
 pub trait Contender: GlobalAlloc {
-    /// Called when the workload is about to begin.
+    /// Prepares for a workload.
     fn start(&self) {}
-    /// Bytes of memory that it holds just now for the workload, free or not.
+    /// Returns the number of bytes that the allocator holds for the workload, free or not.
     fn footprint(&self) -> usize;
 }
 
-/// The kernel heap itself, growing and shrinking as it always does.
+/// The kernel heap itself, which grows and shrinks as usual.
 #[derive(Default)]
 pub struct KernelHeap {
-    /// Bytes that were mapped when the workload began.
+    /// The number of bytes that were mapped before the workload.
     before: AtomicUsize,
 }
 
-// SAFETY: passes everything on to the kernel heap.
+// SAFETY: all operations are those of the kernel heap.
 unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller keeps the contract of `GlobalAlloc`.
+        // SAFETY: the caller keeps the contract of the method of the same name.
         unsafe { HEAP.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, base: *mut u8, layout: Layout) {
-        // SAFETY: as above.
+        // SAFETY: the caller keeps the contract of the method of the same name.
         unsafe { HEAP.dealloc(base, layout) }
     }
 
     unsafe fn realloc(&self, base: *mut u8, layout: Layout, size: usize) -> *mut u8 {
-        // SAFETY: as above.
+        // SAFETY: the caller keeps the contract of the method of the same name.
         unsafe { HEAP.realloc(base, layout, size) }
     }
 }
@@ -55,23 +55,23 @@ impl Contender for KernelHeap {
     }
 }
 
-/// How much an allocator that cannot ask for memory itself is given when it runs out, in bytes.
+/// The number of bytes that an allocator without a source gets each time it runs out of memory.
 const STEP: usize = 64 << 10;
 
-/// Pages of the kernel's arena, mapped beforehand, for an allocator under test.
+/// Pages of the kernel's arena for one allocator, all mapped at the beginning.
 pub struct Region {
     base: usize,
     size: usize,
 }
 
 impl Region {
+    /// Returns the arena of the heap's pages.
     fn arena() -> &'static HeapArena {
-        // SAFETY: a region frees only the pages that it has allocated, once, when it is dropped; no span
-        // is added.
+        // SAFETY: a region frees only its own pages, once, when it is dropped. It adds no span.
         unsafe { heap_pages_arena() }
     }
 
-    /// At least `size` bytes. `None` when there is not so much memory.
+    /// Allocates at least `size` bytes. Returns `None` if not enough memory is free.
     pub fn new(size: usize) -> Option<Self> {
         let size = size.checked_next_multiple_of(STEP)?;
         let base = Self::arena()
@@ -80,10 +80,11 @@ impl Region {
         Some(Region { base, size })
     }
 
+    /// Returns a pointer to the byte at `offset`.
     fn at(&self, offset: usize) -> NonNull<u8> {
         let base = NonNull::new(ptr::with_exposed_provenance_mut(self.base))
             .expect("no page is at address zero");
-        // SAFETY: offsets stay within the region.
+        // SAFETY: all callers pass offsets within the region.
         unsafe { base.byte_add(offset) }
     }
 }
@@ -96,34 +97,43 @@ impl Drop for Region {
     }
 }
 
-/// What `linked_list_allocator` and `talc` have in common here: a heap in a region, which is extended by steps.
+/// An allocator whose heap can be extended: the common interface of `linked_list_allocator` and
+/// `talc`.
 ///
 /// # Safety
-/// Implementors are allocators: blocks that [`take`](Self::take) returns fit their layouts, do not overlap, and
-/// stay where they are until they are given back.
+/// Blocks that [`take`](Self::take) returns fit their layouts, do not overlap, and stay where they
+/// are until [`give`](Self::give) frees them.
 pub unsafe trait Extend {
-    /// Allocates.
+    /// Allocates a block, or returns null.
     ///
     /// # Safety
     /// The size is not zero.
     unsafe fn take(&mut self, layout: Layout) -> *mut u8;
+    /// Frees a block.
+    ///
     /// # Safety
-    /// As for `GlobalAlloc::dealloc`.
+    /// The same as for `GlobalAlloc::dealloc`.
     unsafe fn give(&mut self, base: NonNull<u8>, layout: Layout);
+    /// Extends the heap by [`STEP`] bytes.
+    ///
     /// # Safety
-    /// The `STEP` bytes from where the heap ends must be memory that nobody else uses.
+    /// The `STEP` bytes after the end of the heap are memory that no other code uses.
     unsafe fn extend(&mut self);
 }
 
-/// An allocator that is given the next [`STEP`] bytes of a region whenever it has run out.
+/// An allocator that gets the next [`STEP`] bytes of a region each time it runs out of memory.
 pub struct Growing<'region, E> {
+    /// The allocator, and the number of bytes that it has got so far.
     heap: Mutex<InterruptLock, (E, usize)>,
     region: &'region Region,
 }
 
 impl<'region, E: Extend> Growing<'region, E> {
+    /// Creates an allocator from a heap.
+    ///
     /// # Safety
-    /// `heap` must lie in the first [`STEP`] bytes of `region`, the rest of which nobody else uses.
+    /// `heap` lies in the first [`STEP`] bytes of `region`. No other code uses the rest of
+    /// `region`.
     unsafe fn new(heap: E, region: &'region Region) -> Self {
         Growing {
             heap: Mutex::new((heap, STEP)),
@@ -132,24 +142,25 @@ impl<'region, E: Extend> Growing<'region, E> {
     }
 }
 
-// SAFETY: `E` is an allocator, as its trait promises; the lock makes it exclusive.
+// SAFETY: the trait of `E` guarantees that blocks fit and do not overlap or move. The lock excludes
+// concurrent use.
 unsafe impl<E: Extend> GlobalAlloc for Growing<'_, E> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (heap, used) = &mut *self.heap.lock();
         loop {
-            // SAFETY: the caller keeps the contract of `GlobalAlloc`: the size is not zero.
+            // SAFETY: the caller of `alloc` guarantees that the size is not zero.
             let base = unsafe { heap.take(layout) };
             if !base.is_null() || *used + STEP > self.region.size {
                 return base;
             }
-            // SAFETY: the region reaches that far.
+            // SAFETY: the next bytes of the region are free, as `used` says.
             unsafe { heap.extend() };
             *used += STEP;
         }
     }
 
     unsafe fn dealloc(&self, base: *mut u8, layout: Layout) {
-        // SAFETY: the caller keeps the contract of `GlobalAlloc`: the block is one of this heap.
+        // SAFETY: the caller guarantees that `base` is a block of this heap, and so not null.
         unsafe {
             self.heap
                 .lock()
@@ -165,7 +176,7 @@ impl<E: Extend> Contender for Growing<'_, E> {
     }
 }
 
-// SAFETY: it is an allocator, and its blocks do not move.
+// SAFETY: the crate guarantees that blocks fit and do not overlap. It never moves a block.
 unsafe impl Extend for linked_list_allocator::Heap {
     unsafe fn take(&mut self, layout: Layout) -> *mut u8 {
         self.allocate_first_fit(layout)
@@ -173,58 +184,58 @@ unsafe impl Extend for linked_list_allocator::Heap {
     }
 
     unsafe fn give(&mut self, base: NonNull<u8>, layout: Layout) {
-        // SAFETY: passed on.
+        // SAFETY: the caller guarantees that `base` is a block of this heap with this layout.
         unsafe { self.deallocate(base, layout) }
     }
 
     unsafe fn extend(&mut self) {
-        // SAFETY: passed on.
+        // SAFETY: the caller guarantees that the next `STEP` bytes are unused memory.
         unsafe { linked_list_allocator::Heap::extend(self, STEP) }
     }
 }
 
-/// `linked_list_allocator`, in `region`.
+/// Creates a heap of `linked_list_allocator` in `region`.
 pub fn linked_list(region: &mut Region) -> Growing<'_, linked_list_allocator::Heap> {
     let mut heap = linked_list_allocator::Heap::empty();
-    // SAFETY: the region is memory that nobody else uses.
+    // SAFETY: the exclusive borrow of the region excludes other uses of its memory.
     unsafe { heap.init(region.at(0).as_ptr(), STEP) };
-    // SAFETY: it lies there.
+    // SAFETY: the heap was just created in the first `STEP` bytes of the region.
     unsafe { Growing::new(heap, region) }
 }
 
-/// The `talc` crate's heap, and where it ends.
+/// A heap of the crate `talc`, and the end of the heap.
 pub struct Talc {
     talc: talc::base::Talc<talc::source::Manual, talc::DefaultBinning>,
     end: NonNull<u8>,
 }
 
-// SAFETY: nothing else leads to the heap's memory.
+// SAFETY: the heap's memory is accessed through this value only.
 unsafe impl Send for Talc {}
 
-// SAFETY: it is an allocator, and its blocks do not move.
+// SAFETY: the crate guarantees that blocks fit and do not overlap. It never moves a block.
 unsafe impl Extend for Talc {
     unsafe fn take(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller asks for no size of zero.
+        // SAFETY: the caller guarantees that the size is not zero.
         unsafe { self.talc.try_allocate(layout) }.map_or(ptr::null_mut(), NonNull::as_ptr)
     }
 
     unsafe fn give(&mut self, base: NonNull<u8>, layout: Layout) {
-        // SAFETY: passed on.
+        // SAFETY: the caller guarantees that `base` is a block of this heap with this layout.
         unsafe { self.talc.deallocate(base.as_ptr(), layout) }
     }
 
     unsafe fn extend(&mut self) {
-        // SAFETY: passed on.
+        // SAFETY: the caller guarantees that the next `STEP` bytes are unused memory.
         self.end = unsafe { self.talc.extend(self.end, self.end.as_ptr().byte_add(STEP)) };
     }
 }
 
-/// The `talc` crate, in `region`.
+/// Creates a heap of the crate `talc` in `region`.
 pub fn talc(region: &mut Region) -> Growing<'_, Talc> {
     let mut talc = talc::base::Talc::new(talc::source::Manual);
-    // SAFETY: the region is memory that nobody else uses.
+    // SAFETY: the exclusive borrow of the region excludes other uses of its memory.
     let end = unsafe { talc.claim(region.at(0).as_ptr(), STEP) }
-        .expect("a step is more than the first heap needs");
-    // SAFETY: it lies there.
+        .expect("64 KiB are enough for the first heap");
+    // SAFETY: the heap was just created in the first `STEP` bytes of the region.
     unsafe { Growing::new(Talc { talc, end }, region) }
 }

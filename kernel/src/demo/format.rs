@@ -1,25 +1,10 @@
-//! Numbers as people read them.
+//! Numbers and bars for tables.
 
 use core::fmt;
 
-/// A count with a comma between thousands.
-pub struct Count(pub u64);
+pub use kernel_protocol::number::Thousands as Count;
 
-impl fmt::Display for Count {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = Text::default();
-        let digits = self.0.checked_ilog10().unwrap_or(0);
-        for digit in (0..=digits).rev() {
-            text.push(b'0' + (self.0 / 10_u64.pow(digit) % 10) as u8);
-            if digit > 0 && digit % 3 == 0 {
-                text.push(b',');
-            }
-        }
-        f.pad(text.as_str())
-    }
-}
-
-/// A number of bytes in the unit that suits it.
+/// A number of bytes, displayed in the most readable unit.
 pub struct Bytes(pub usize);
 
 impl fmt::Display for Bytes {
@@ -39,7 +24,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// Room for the longest of the texts above.
+/// A buffer for the text of [`Bytes`].
 #[derive(Default)]
 struct Text {
     bytes: [u8; 32],
@@ -47,11 +32,7 @@ struct Text {
 }
 
 impl Text {
-    fn push(&mut self, byte: u8) {
-        self.bytes[self.len] = byte;
-        self.len += 1;
-    }
-
+    /// Returns the text.
     fn as_str(&self) -> &str {
         core::str::from_utf8(&self.bytes[..self.len]).unwrap_or("?")
     }
@@ -69,30 +50,31 @@ impl fmt::Write for Text {
     }
 }
 
-/// A bar of `width` places for the range 0 to `scale`: `#` up to `inner`, `-` from there to `outer`.
+/// A bar of `width` characters for the range 0 to `scale`: `#` up to `inner`, then `-` up to
+/// `outer`.
 pub struct Bar {
-    /// What the first part stands for.
+    /// The value at the end of the part with `#`.
     pub inner: usize,
-    /// What both parts stand for.
+    /// The value at the end of the part with `-`.
     pub outer: usize,
-    /// What the whole width stands for.
+    /// The value at the end of the bar.
     pub scale: usize,
-    /// How many places it has.
+    /// The number of characters.
     pub width: usize,
 }
 
 impl fmt::Display for Bar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let places = |value: usize| {
+        let position = |value: usize| {
             (value * self.width)
                 .div_ceil(self.scale.max(1))
                 .min(self.width)
         };
-        let (inner, outer) = (places(self.inner), places(self.outer));
-        for place in 0..self.width {
-            f.write_str(match place {
-                _ if place < inner => "#",
-                _ if place < outer => "-",
+        let (inner, outer) = (position(self.inner), position(self.outer));
+        for index in 0..self.width {
+            f.write_str(match index {
+                _ if index < inner => "#",
+                _ if index < outer => "-",
                 _ => " ",
             })?;
         }

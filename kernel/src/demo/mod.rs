@@ -1,4 +1,5 @@
-//! The demonstration: a recorded program on the kernel heap, the comparison with other allocators, the monitor.
+//! The demonstration: a recorded program on the kernel heap, the comparison with other allocators,
+//! and the monitor.
 
 mod compare;
 mod contender;
@@ -14,7 +15,7 @@ use kernel::exit::ExitCode;
 use kernel::println;
 use kernel::ramdisk::Ramdisk;
 
-/// Runs what `config` asks for.
+/// Runs the parts of the demonstration that `config` selects.
 pub fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) -> ExitCode {
     let name = config.trace;
     let mut code = ExitCode::Success;

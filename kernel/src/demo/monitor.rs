@@ -1,4 +1,4 @@
-//! The monitor: a prompt for looking at the heap.
+//! The monitor: a prompt with commands that show the state of the heap.
 
 use heap::Span;
 use heap::vmem::SegmentKind;
@@ -13,14 +13,14 @@ use super::format::{Bytes, Count};
 use super::{compare, replay, trace};
 
 const HELP: &str = "\
-  stats          how much of the heap is live, mapped, waiting to be given back
+  stats          how much memory the heap claims, has free, and has mapped
   arenas         the two arenas: space allocated, free, borrowed
-  frames         physical memory, by what it is used for
-  map            the heaps and what lies in the heap's window of addresses
+  frames         physical memory by purpose
+  map            the heaps, and the use of the heap's window of addresses
   trace [NAME]   replay a recorded program; without a name, list them
   compare        this heap and others under the same operations
   test [FILTER]  boot the test image, run the in-kernel tests, come back
-  trim           give back everything that is free at the top of a heap
+  trim           unmap all free memory at the tops of heaps
   exit           switch the machine off (so does the end of input)";
 
 /// Reads commands from the serial port until `exit` or the end of input.
@@ -66,6 +66,7 @@ pub fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
     }
 }
 
+/// Prints the state of the heap.
 fn stats() {
     let stats = HEAP.stats();
     println!("  heaps              {:>12}", stats.heaps);
@@ -77,7 +78,7 @@ fn stats() {
     );
     println!("  mapped             {:>12}", Bytes(stats.mapped));
     println!(
-        "  to be given back   {:>12}",
+        "  release queue      {:>12}",
         Bytes(stats.mapped - stats.claimed)
     );
     if let Some(window) = arenas::window() {
@@ -85,6 +86,7 @@ fn stats() {
     }
 }
 
+/// Prints the state of the arenas.
 fn arenas() {
     println!(
         "  {:<18} {:>10} {:>12} {:>12} {:>12} {:>12}",
@@ -103,6 +105,7 @@ fn arenas() {
     }
 }
 
+/// Prints the use of physical memory.
 fn show_frames() {
     let usage = frames::usage();
     for (title, frames) in [
@@ -120,15 +123,16 @@ fn show_frames() {
     }
 }
 
-/// How many segments are shown of each arena.
+/// The largest number of segments that are shown of an arena.
 const MOST_SEGMENTS: usize = 64;
 
+/// Prints the use of the window, and of the heaps in it.
 fn map() {
     let Some(window) = arenas::window() else {
         return;
     };
     println!("  The heap's window of addresses, {window}:");
-    let fence = window.leading_guard();
+    let guard = window.leading_guard();
     for (shown, segment) in kernel_addresses().segments().enumerate() {
         if shown == MOST_SEGMENTS {
             println!("  ... and more");
@@ -136,7 +140,7 @@ fn map() {
         }
         let what = match segment.kind {
             SegmentKind::Free => "unused",
-            SegmentKind::Allocated if fence.contains(&segment.base) => "the fence",
+            SegmentKind::Allocated if guard.contains(&segment.base) => "the leading guard",
             SegmentKind::Allocated => "a heap and its guard page",
         };
         println!(
@@ -154,7 +158,7 @@ fn map() {
     }
 }
 
-/// Prints the heap at `index` of the list, in `PARTS` parts. Nothing is printed while the heap is locked.
+/// Prints the heap at `index` of the list, in `PARTS` parts. Prints after unlocking the heap.
 fn heap_line(index: usize) {
     const PARTS: usize = 64;
     let mut free = [0; PARTS];

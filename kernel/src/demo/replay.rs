@@ -1,4 +1,5 @@
-//! The main job: a recorded program on the kernel heap, with the heap's growth and shrinkage drawn as it happens.
+//! The main job: replays a recorded program on the kernel heap, and draws how the heap grows and
+//! shrinks.
 
 use alloc::vec::Vec;
 
@@ -9,12 +10,12 @@ use kernel::trace::Trace;
 use super::format::{Bar, Bytes, Count};
 use super::replayer::Replayer;
 
-/// Lines drawn while the operations are replayed, and while what is left is freed.
+/// The numbers of lines for the operations, and for freeing the remaining blocks.
 const STAGES: (usize, usize) = (20, 8);
 const WIDTH: usize = 40;
 
-/// Replays `trace`, and draws. Returns whether everything went well: no allocation failed, no block was damaged, and
-/// afterwards the heap is as small as before.
+/// Replays `trace`, and draws. Returns whether no allocation failed, no block was damaged, and the
+/// heap is as small as before.
 pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
     HEAP.reap();
     let before = HEAP.stats();
@@ -25,9 +26,9 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
         Bytes(trace.peak())
     );
     println!(
-        "every byte of every block verified; what is left at the end is freed from the top down."
+        "every byte of every block verified; the remaining blocks are freed from the top down."
     );
-    println!("In the bars # is live, - is mapped beyond that.");
+    println!("In the bars, # is live memory, and - is further mapped memory.");
     println!();
     println!(
         "  {:>9} {:>10} {:>10} {:>7}  {:<WIDTH$}",
@@ -51,31 +52,31 @@ pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
     };
 
     let mut order = Vec::new();
-    let player = Replayer::<_, true>::new(&HEAP, trace.slots());
-    let (Some(mut player), Ok(())) = (player, order.try_reserve_exact(trace.slots())) else {
+    let replayer = Replayer::<_, true>::new(&HEAP, trace.slots());
+    let (Some(mut replayer), Ok(())) = (replayer, order.try_reserve_exact(trace.slots())) else {
         println!(
-            "  there is no memory for its {} slots",
+            "  not enough memory for the {} slots",
             Count(trace.slots() as u64)
         );
         return false;
     };
     for (done, operation) in trace.operations().enumerate() {
         if done % trace.len().div_ceil(STAGES.0) == 0 {
-            line(&Count(done as u64), player.live);
+            line(&Count(done as u64), replayer.live);
         }
-        player.play(operation);
+        replayer.replay(operation);
     }
-    line(&Count(trace.len() as u64), player.live);
-    player.highest_first(&mut order);
+    line(&Count(trace.len() as u64), replayer.live);
+    replayer.highest_first(&mut order);
     for (done, &slot) in order.iter().enumerate() {
         if done > 0 && done % order.len().div_ceil(STAGES.1) == 0 {
-            line(&"freeing", player.live);
+            line(&"freeing", replayer.live);
         }
-        player.free(slot);
+        replayer.free(slot);
     }
-    line(&"all freed", player.live);
-    let (failed, damaged, peak) = (player.failed, player.damaged, player.peak);
-    drop((player, order));
+    line(&"all freed", replayer.live);
+    let (failed, damaged, peak) = (replayer.failed, replayer.damaged, replayer.peak);
+    drop((replayer, order));
     HEAP.reap();
     line(&"trimmed", 0);
 

@@ -1,4 +1,4 @@
-//! Plays a workload, operation by operation, on any allocator.
+//! Replays a workload, operation by operation, on any allocator.
 
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
@@ -8,18 +8,18 @@ use kernel::trace::Operation;
 
 /// The blocks of a running workload.
 ///
-/// With `VERIFY` every block is filled with a pattern of its slot, which is read back when the block is freed
-/// or reallocated; otherwise only its first byte is written, as a program would at least.
+/// With `VERIFY`, each block is filled with the pattern of its slot, and verified when it is freed
+/// or reallocated. Otherwise only the first byte of a block is written.
 pub struct Replayer<'h, H: GlobalAlloc, const VERIFY: bool> {
     heap: &'h H,
     slots: Vec<Block>,
-    /// Bytes in live blocks.
+    /// The number of bytes in live blocks.
     pub live: usize,
-    /// The most bytes that were live.
+    /// The largest number of live bytes so far.
     pub peak: usize,
-    /// Allocations that the heap refused.
+    /// The number of failed allocations.
     pub failed: usize,
-    /// Blocks whose contents had changed.
+    /// The number of blocks whose contents had changed.
     pub damaged: usize,
 }
 
@@ -36,7 +36,8 @@ const EMPTY: Block = Block {
 };
 
 impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
-    /// A workload that uses `slots` slots, all of them empty. `None` when there is no memory for their table.
+    /// Creates a replayer with `slots` empty slots. Returns `None` if no memory is left for their
+    /// table.
     pub fn new(heap: &'h H, slots: usize) -> Option<Self> {
         let mut table = Vec::new();
         table.try_reserve_exact(slots).ok()?;
@@ -51,29 +52,29 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
         })
     }
 
-    /// How many slots there are.
+    /// Returns the number of slots.
     pub fn slots(&self) -> usize {
         self.slots.len()
     }
 
-    /// Puts the slots with blocks into `order`, the highest address first. Allocates nothing if there is room for all
-    /// slots.
+    /// Puts the occupied slots into `order`, by descending addresses of their blocks. Allocates
+    /// nothing if `order` has the capacity for all slots.
     pub fn highest_first(&self, order: &mut Vec<usize>) {
         order.clear();
         order.extend((0..self.slots.len()).filter(|&slot| self.holds(slot)));
         order.sort_unstable_by_key(|&slot| core::cmp::Reverse(self.slots[slot].base));
     }
 
-    /// Whether a block is in `slot`.
+    /// Returns whether `slot` has a block.
     pub fn holds(&self, slot: usize) -> bool {
         !self.slots[slot].base.is_null()
     }
 
-    /// Carries out one operation. What refers to a block whose allocation failed is passed over.
-    pub fn play(&mut self, operation: Operation) {
+    /// Replays one operation. Skips operations on a block whose allocation failed.
+    pub fn replay(&mut self, operation: Operation) {
         match operation {
             Operation::Allocate { slot, layout } => {
-                // SAFETY: workloads hold no sizes of zero.
+                // SAFETY: operations of a workload have no size of zero.
                 let base = unsafe { self.heap.alloc(layout) };
                 if base.is_null() {
                     self.failed += 1;
@@ -91,7 +92,7 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
                 let Ok(new) = Layout::from_size_align(size, layout.align()) else {
                     return;
                 };
-                // SAFETY: the slot holds a live block of this layout; `size` is not zero.
+                // SAFETY: the slot has a live block with this layout, and `size` is not zero.
                 let moved = unsafe { self.heap.realloc(base, layout, size) };
                 if moved.is_null() {
                     self.failed += 1;
@@ -114,7 +115,7 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
         }
     }
 
-    /// Frees what is in `slot`, if anything.
+    /// Frees the block in `slot`, if the slot has one.
     pub fn free(&mut self, slot: usize) {
         let Block { base, layout } = self.slots[slot];
         if base.is_null() {
@@ -123,15 +124,16 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
         self.verify(slot, layout.size());
         self.slots[slot] = EMPTY;
         self.live -= layout.size();
-        // SAFETY: the slot held a live block of this layout.
+        // SAFETY: the slot had a live block with this layout.
         unsafe { self.heap.dealloc(base, layout) };
     }
 
+    /// Puts a new or resized block into `slot`, and writes to the block.
     fn put(&mut self, slot: usize, block: Block) {
         self.slots[slot] = block;
         self.live += block.layout.size();
         self.peak = self.peak.max(self.live);
-        // SAFETY: the block is live and not empty.
+        // SAFETY: the block is live, and its size is not zero.
         unsafe {
             block
                 .base
@@ -139,11 +141,11 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
         };
     }
 
-    /// Counts the block in `slot` as damaged unless its first `size` bytes are as they were written.
+    /// Counts the block in `slot` as damaged if its first `size` bytes differ from the pattern.
     fn verify(&mut self, slot: usize, size: usize) {
         if VERIFY {
             let base = self.slots[slot].base;
-            // SAFETY: the block is live and has at least `size` bytes, all of them written.
+            // SAFETY: the block is live, and its first `size` bytes were written.
             let bytes = unsafe { core::slice::from_raw_parts(base, size) };
             self.damaged += usize::from(bytes.iter().any(|&byte| byte != pattern(slot)));
         }
@@ -158,7 +160,7 @@ impl<H: GlobalAlloc, const VERIFY: bool> Drop for Replayer<'_, H, VERIFY> {
     }
 }
 
-/// The byte that a block in `slot` is filled with.
+/// Returns the byte that blocks in `slot` are filled with.
 fn pattern(slot: usize) -> u8 {
     (slot as u8).wrapping_mul(0x9d) ^ 0xa5
 }

@@ -1,4 +1,4 @@
-//! Recorded programs in the RAM disk.
+//! The recorded programs in the RAM disk.
 
 use alloc::vec::Vec;
 use core::fmt;
@@ -9,13 +9,13 @@ use kernel::trace::{Trace, TraceError};
 
 use super::format::{Bytes, Count};
 
-/// Why a recorded program cannot be replayed.
+/// The reason why a recorded program cannot be replayed.
 pub enum LoadError<'a> {
-    /// The RAM disk does not hold it.
+    /// The RAM disk has no such trace.
     Missing(&'a str),
-    /// There is no memory for one word for each of its slots.
+    /// No memory is left for one word per slot.
     NoMemory(&'a str),
-    /// It is damaged.
+    /// The trace is damaged.
     Damaged(&'a str, TraceError),
 }
 
@@ -24,17 +24,17 @@ impl fmt::Display for LoadError<'_> {
         match self {
             LoadError::Missing(name) => write!(
                 f,
-                "the RAM disk holds no trace `{name}`; `trace` lists those it does"
+                "the RAM disk has no trace `{name}`; the command `trace` lists all traces"
             ),
             LoadError::NoMemory(name) => {
-                write!(f, "there is no memory for the slots of the trace `{name}`")
+                write!(f, "not enough memory for the slots of the trace `{name}`")
             }
             LoadError::Damaged(name, error) => write!(f, "the trace `{name}` is damaged: {error}"),
         }
     }
 }
 
-/// The trace `name`, checked through and through.
+/// Loads the trace `name`, and checks all of its operations.
 pub fn load<'r, 'n>(ramdisk: &Ramdisk<'r>, name: &'n str) -> Result<Trace<'r>, LoadError<'n>> {
     let bytes = ramdisk.trace(name).ok_or(LoadError::Missing(name))?;
     let trace = Trace::parse(bytes).map_err(|error| LoadError::Damaged(name, error))?;
@@ -49,7 +49,7 @@ pub fn load<'r, 'n>(ramdisk: &Ramdisk<'r>, name: &'n str) -> Result<Trace<'r>, L
     Ok(trace)
 }
 
-/// Prints which traces there are.
+/// Prints the list of traces.
 pub fn list(ramdisk: &Ramdisk<'_>) {
     for file in ramdisk.files() {
         let Some(name) = file

@@ -1,23 +1,64 @@
-//! The synthetic workload: a random mix of small and some larger blocks.
+//! The workloads of the comparison: a random mix of operations, and a recorded trace.
 
 use core::alloc::{GlobalAlloc, Layout};
 
-use kernel::trace::Operation;
+use kernel::trace::{Operation, Trace};
 
 use super::replayer::Replayer;
 
-/// How many blocks live at most.
-pub const SLOTS: usize = 2_000;
+/// The number of operations of the random mix.
+const MIX_OPERATIONS: usize = 20_000;
+/// The largest number of live blocks of the random mix.
+const MIX_SLOTS: usize = 2_000;
+/// The number of operations of a trace. For all of them, `linked_list_allocator` would need
+/// minutes.
+const TRACE_OPERATIONS: usize = 10_000;
 
-/// A xorshift generator (Marsaglia, "Xorshift RNGs", 2003).
-pub struct Mix(u64);
+/// A sequence of operations that can be replayed on several allocators.
+pub enum Workload<'t> {
+    /// The random mix of this seed.
+    RandomMix(u64),
+    /// The beginning of a trace.
+    Trace(&'t Trace<'t>),
+}
 
-impl Mix {
-    /// The mix that `seed` determines. Zero is taken as one.
-    pub fn new(seed: u64) -> Self {
-        Mix(seed.max(1))
+impl Workload<'_> {
+    /// Returns the number of operations.
+    pub fn operations(&self) -> usize {
+        match self {
+            Workload::RandomMix(_) => MIX_OPERATIONS,
+            Workload::Trace(trace) => trace.len().min(TRACE_OPERATIONS),
+        }
     }
 
+    /// Returns the number of slots.
+    pub fn slots(&self) -> usize {
+        match self {
+            Workload::RandomMix(_) => MIX_SLOTS,
+            Workload::Trace(trace) => trace.slots(),
+        }
+    }
+
+    /// Returns a number of bytes that suffices for an allocator that wastes up to half of them.
+    pub fn memory(&self) -> usize {
+        match self {
+            Workload::RandomMix(_) => 4 << 20,
+            Workload::Trace(trace) => 2 * trace.peak() + (1 << 20),
+        }
+    }
+}
+
+/// A random mix of small blocks and a few larger ones, from a xorshift generator (Marsaglia,
+/// "Xorshift RNGs", 2003).
+pub struct RandomMix(u64);
+
+impl RandomMix {
+    /// Creates the mix of a seed. The seeds 0 and 1 give the same mix.
+    pub fn new(seed: u64) -> Self {
+        RandomMix(seed.max(1))
+    }
+
+    /// Returns a random number.
     fn next(&mut self) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -25,16 +66,18 @@ impl Mix {
         (self.0 >> 16) as usize
     }
 
-    /// The next operation: for a random slot, an allocation if it is empty; else a free, or one time in eight a
-    /// reallocation. Sizes are 1 to 2,048 bytes, small ones far more often; alignments 1 to 16.
+    /// Returns the next operation, for a random slot of `replayer`.
+    ///
+    /// An empty slot gets a block. Other slots are freed, or one time in eight reallocated. Sizes
+    /// are 1 to 2,048 bytes, mostly small; alignments are 1 to 16.
     pub fn operation<H: GlobalAlloc, const V: bool>(
         &mut self,
-        player: &Replayer<'_, H, V>,
+        replayer: &Replayer<'_, H, V>,
     ) -> Operation {
-        let slot = self.next() % player.slots();
+        let slot = self.next() % replayer.slots();
         let most = 8 << (self.next() % 9);
         let size = 1 + self.next() % most;
-        if !player.holds(slot) {
+        if !replayer.holds(slot) {
             let layout = Layout::from_size_align(size, 1 << (self.next() % 5));
             Operation::Allocate {
                 slot,

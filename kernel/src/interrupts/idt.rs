@@ -1,6 +1,7 @@
-//! The interrupt descriptor table: which handler each vector has.
+//! The interrupt descriptor table, and the handlers of all vectors.
 
 use core::arch::x86_64::__cpuid;
+use core::sync::atomic::Ordering;
 
 use spin::Once;
 use x86_64::VirtAddr;
@@ -19,19 +20,19 @@ pub(super) fn init() {
     enable_machine_checks();
 }
 
-/// Makes the CPU raise an exception when it finds its own hardware broken. Without that it shuts down,
-/// and the machine resets without a word.
+/// Makes the CPU raise an exception when it detects an error of the hardware. Otherwise the CPU
+/// shuts down, and the machine resets without a report.
 fn enable_machine_checks() {
-    /// The bit of `cpuid`'s leaf 1, register EDX, that says that there is such an exception.
+    /// The bit of leaf 1 of `cpuid`, register EDX, that says whether the CPU has this exception.
     const MACHINE_CHECK: u32 = 1 << 7;
 
     if __cpuid(1).edx & MACHINE_CHECK != 0 {
-        // SAFETY: the CPU knows the bit, and the vector has a handler by now.
+        // SAFETY: `cpuid` says that CR4 has this bit, and the table with the handler is loaded.
         unsafe { Cr4::update(|flags| flags.insert(Cr4Flags::MACHINE_CHECK_EXCEPTION)) };
     }
 }
 
-/// Handlers for exceptions that nothing here can repair.
+/// Defines handlers of exceptions that end the kernel.
 macro_rules! fatal {
     ($($handler:ident = $name:literal;)*) => {$(
         extern "x86-interrupt" fn $handler(frame: InterruptStackFrame) {
@@ -40,7 +41,7 @@ macro_rules! fatal {
     )*};
 }
 
-/// The same, for exceptions that come with an error code.
+/// Defines handlers of exceptions that end the kernel and have an error code.
 macro_rules! fatal_with_code {
     ($($handler:ident = $name:literal;)*) => {$(
         extern "x86-interrupt" fn $handler(frame: InterruptStackFrame, code: u64) {
@@ -70,6 +71,7 @@ fatal_with_code! {
     alignment = "alignment check";
 }
 
+/// Makes the table.
 fn table() -> InterruptDescriptorTable {
     let mut table = InterruptDescriptorTable::new();
     table.divide_error.set_handler_fn(divide_error);
@@ -89,7 +91,8 @@ fn table() -> InterruptDescriptorTable {
     table.alignment_check.set_handler_fn(alignment);
     table.simd_floating_point.set_handler_fn(simd);
     table.virtualization.set_handler_fn(virtualization);
-    // SAFETY: each stack is in the loaded task state segment, and no other vector uses it.
+    // SAFETY: `gdt::init` has loaded a task state segment with these stacks, and each stack serves
+    // one vector only.
     unsafe {
         table
             .double_fault
@@ -121,10 +124,11 @@ extern "x86-interrupt" fn tick(_frame: InterruptStackFrame) {
 
 extern "x86-interrupt" fn spurious(_frame: InterruptStackFrame) {}
 
-/// A breakpoint is not an error: it is reported, and the program goes on. It may be in code that
-/// prints.
+/// Reports a breakpoint, and returns to the program. The breakpoint may be in code that prints, so
+/// the report takes no lock.
 extern "x86-interrupt" fn breakpoint(frame: InterruptStackFrame) {
     println_unlocked!("breakpoint at {:#x}", frame.instruction_pointer);
+    super::LAST_BREAKPOINT.store(frame.instruction_pointer.as_u64(), Ordering::Relaxed);
 }
 
 extern "x86-interrupt" fn double_fault(frame: InterruptStackFrame, code: u64) -> ! {

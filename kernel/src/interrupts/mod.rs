@@ -1,17 +1,24 @@
-//! Interrupts and exceptions of the one CPU that runs.
+//! Interrupts and exceptions of the one CPU that the kernel runs on.
 //!
-//! What belongs to a CPU is in three places only: the descriptor tables and stacks in
-//! [`gdt`], and the programmable interrupt controller behind [`timer`]. Another CPU needs its
-//! own of the first two and its local APIC for the third.
+//! Three places hold the state of a CPU: the descriptor tables in `gdt.rs`, the
+//! [interrupt stacks](crate::memory::stacks), and the programmable interrupt controller behind
+//! [`timer`]. Another CPU needs a copy of the first two, and its local APIC instead of the third.
 
 #[cfg(target_os = "none")]
 mod fault;
-pub mod gdt;
+mod gdt;
 #[cfg(target_os = "none")]
 mod idt;
 pub mod timer;
 
-/// Loads the descriptor tables: from here on exceptions are reported. Interrupts stay masked.
+use core::sync::atomic::{AtomicU64, Ordering};
+
+use x86_64::VirtAddr;
+
+/// The address after the last breakpoint; 0 before the first.
+static LAST_BREAKPOINT: AtomicU64 = AtomicU64::new(0);
+
+/// Loads the descriptor tables, so that exceptions are reported. Interrupts stay masked.
 pub(crate) fn init() {
     gdt::init();
     #[cfg(target_os = "none")]
@@ -19,12 +26,20 @@ pub(crate) fn init() {
     timer::init();
 }
 
-/// Lets interrupts come.
+/// Enables interrupts.
 pub fn enable() {
     x86_64::instructions::interrupts::enable();
 }
 
-/// Whether interrupts can come.
+/// Returns whether interrupts are enabled.
 pub fn enabled() -> bool {
     x86_64::instructions::interrupts::are_enabled()
+}
+
+/// Returns the address of the instruction after the last breakpoint that was reported.
+pub fn last_breakpoint() -> Option<VirtAddr> {
+    match LAST_BREAKPOINT.load(Ordering::Relaxed) {
+        0 => None,
+        address => Some(VirtAddr::new(address)),
+    }
 }

@@ -11,48 +11,48 @@ use crate::sync::InterruptMutex;
 const FIRST_VECTOR: u8 = 32;
 /// The vector of the timer.
 pub const VECTOR: u8 = FIRST_VECTOR;
-/// What the controllers send when a line falls silent before it was answered. Only unmasked lines
-/// are answered, so there is nothing to do for these.
+/// The vectors of spurious interrupts: a line became inactive before the controller answered it. A
+/// spurious interrupt needs no end-of-interrupt command.
 pub const SPURIOUS_VECTORS: [u8; 2] = [FIRST_VECTOR + 7, FIRST_VECTOR + 15];
 
-/// The timer line of the first controller is let through, all others are masked.
+/// The masks of the two controllers: the timer's line is enabled, all other lines are masked.
 const TIMER_ONLY: [u8; 2] = [!1, !0];
 
-/// How fast the timer counts down, in hertz.
+/// The frequency at which the timer counts down, in hertz.
 const CLOCK: u32 = 1_193_182;
 
-/// "Channel 0, low byte then high byte, rate generator."
+/// The command for channel 0: low byte, then high byte, as a rate generator.
 const RATE_GENERATOR: u8 = 0b0011_0100;
 
 static CONTROLLERS: InterruptMutex<ChainedPics> = {
-    // SAFETY: the vectors from 32 on are not used by exceptions.
+    // SAFETY: exceptions of the CPU use the vectors below 32 only.
     InterruptMutex::new(unsafe { ChainedPics::new_contiguous(FIRST_VECTOR) })
 };
 
 static TICKS: AtomicU64 = AtomicU64::new(0);
 static HOOK: InterruptMutex<Option<fn()>> = InterruptMutex::new(None);
 
-/// Moves the interrupts of the controllers to vectors that are not exceptions, where the firmware
-/// may have left them, and masks them all.
+/// Moves the interrupts of the controllers away from the vectors of exceptions, where the firmware
+/// may have left them, and masks all of them.
 pub(super) fn init() {
     let mut controllers = CONTROLLERS.lock();
-    // SAFETY: this module is the only one that uses the controllers, and interrupts are masked.
+    // SAFETY: only this module uses the controllers, and interrupts are masked.
     unsafe {
         controllers.initialize();
         controllers.disable();
     }
 }
 
-/// Starts the timer, or changes its rate, and returns the rate in hertz that it has now: the
-/// nearest one at or above `hertz` that the hardware can do, from 19 up.
+/// Starts the timer, or changes its rate. Returns the new rate in hertz: the nearest rate at or
+/// above `hertz` that the hardware supports, and at least 19.
 ///
-/// Ticks come once interrupts are [enabled](super::enable).
+/// The timer ticks while interrupts are [enabled](super::enable).
 pub fn start(hertz: u32) -> u32 {
     let divisor = (CLOCK / hertz.max(1)).clamp(1, u32::from(u16::MAX));
     let mut controllers = CONTROLLERS.lock();
     let [low, high, ..] = divisor.to_le_bytes();
-    // SAFETY: these are the ports of the timer, and this module is the only one that uses them and
-    // the controllers. The vectors that can come have a handler.
+    // SAFETY: these are the ports of the timer. Only this module uses them and the controllers. The
+    // timer's vector and the spurious vectors have handlers.
     unsafe {
         Port::new(0x43).write(RATE_GENERATOR);
         Port::new(0x40).write(low);
@@ -62,32 +62,32 @@ pub fn start(hertz: u32) -> u32 {
     CLOCK / divisor
 }
 
-/// Stops the ticks.
+/// Stops the timer.
 pub fn stop() {
-    // SAFETY: this module is the only one that uses the controllers.
+    // SAFETY: only this module uses the controllers.
     unsafe { CONTROLLERS.lock().disable() };
 }
 
-/// How many times the timer has ticked.
+/// Returns the number of ticks so far.
 pub fn ticks() -> u64 {
     TICKS.load(Ordering::Relaxed)
 }
 
-/// Sets what is called at each tick, in the interrupt handler with interrupts masked; returns what
-/// was called before.
+/// Sets the function that the handler calls at each tick, with interrupts masked. Returns the
+/// previous function.
 pub fn set_hook(hook: Option<fn()>) -> Option<fn()> {
     core::mem::replace(&mut *HOOK.lock(), hook)
 }
 
-/// What the handler of [`VECTOR`] does.
+/// Handles an interrupt with the vector [`VECTOR`].
 #[cfg(target_os = "none")]
 pub(super) fn tick() {
     TICKS.fetch_add(1, Ordering::Relaxed);
-    // Copied out: the hook runs without the lock, and may set another.
+    // Copied out of the lock: the hook may set another hook.
     let hook = *HOOK.lock();
     if let Some(hook) = hook {
         hook();
     }
-    // SAFETY: this is called by the handler of that vector.
+    // SAFETY: only the handler of this vector calls this function.
     unsafe { CONTROLLERS.lock().notify_end_of_interrupt(VECTOR) };
 }

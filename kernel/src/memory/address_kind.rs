@@ -1,4 +1,4 @@
-//! What an address belongs to, for reports of faults. Locks are only tried here.
+//! What an address belongs to, for reports of faults. No function here waits for a lock.
 
 use core::fmt;
 use core::ops::Range;
@@ -13,13 +13,13 @@ use super::recently_unmapped::{self, UnmappedRange};
 use super::stacks::InterruptStack;
 use super::{PAGE_SIZE, arenas, kernel_addresses, physical};
 
-/// Where the boot stack is.
+/// The addresses of the boot stack.
 static BOOT_STACK: Once<Range<usize>> = Once::new();
 
 /// What an address belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum AddressKind {
-    /// The first page, which is where null pointers with an offset lead.
+    /// The page at address 0, which null pointers with an offset lead to.
     Null,
     /// The kernel's own code and data.
     Image,
@@ -31,9 +31,9 @@ pub enum AddressKind {
     InterruptStackGuard(InterruptStack),
     /// The window of addresses for the heap.
     Heap {
-        /// What is there now.
+        /// The present use of the address.
         now: HeapAddressKind,
-        /// What was there before, when that was given back lately and nothing is there now.
+        /// The range that was unmapped there recently, if the address is not in a span now.
         before: Option<UnmappedRange>,
     },
     /// The mapping of physical memory.
@@ -42,43 +42,44 @@ pub enum AddressKind {
     Unknown,
 }
 
-/// What an address in the window for the heap is used for.
+/// The use of an address in the window for the heap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HeapAddressKind {
-    /// A span of the heap: mapped pages.
+    /// A span: mapped pages.
     Span {
         /// The first address of the span.
         base: usize,
-        /// The first address that is not mapped any more.
+        /// The first address after the span.
         end: usize,
     },
     /// The guard page of a span.
     Guard {
         /// The first address of the span.
         base: usize,
-        /// Where the guard page begins.
+        /// The first address of the guard page.
         end: usize,
     },
-    /// The page that the window begins with, which is never mapped.
+    /// The first page of the window, which is never mapped.
     LeadingGuard,
-    /// Nothing.
+    /// No use.
     Unused,
-    /// It is being changed just now.
+    /// Unknown: the arena is locked.
     Locked,
 }
 
 unsafe extern "C" {
-    /// Where the kernel's image begins; the linker defines it.
+    /// The first byte of the kernel's image; the linker defines the symbol.
     static __executable_start: u8;
-    /// Where it ends.
+    /// The end of the kernel's image; the linker defines the symbol.
     static _end: u8;
 }
 
-/// The addresses of the kernel's image.
+/// Returns the addresses of the kernel's image.
 pub(super) fn image() -> Range<usize> {
     (&raw const __executable_start).addr()..(&raw const _end).addr()
 }
 
+/// Stores where the boot stack is.
 pub(super) fn init(boot_info: &BootInfo) {
     BOOT_STACK.call_once(|| {
         let bottom = boot_info.kernel_stack_bottom as usize;
@@ -86,7 +87,7 @@ pub(super) fn init(boot_info: &BootInfo) {
     });
 }
 
-/// What `address` belongs to.
+/// Returns what `address` belongs to.
 pub fn kind_of(address: VirtAddr) -> AddressKind {
     let page = Page::<Size4KiB>::containing_address(address);
     let window = arenas::window().filter(|window| window.level_4_entry() == page.p4_index());
@@ -119,6 +120,7 @@ pub fn kind_of(address: VirtAddr) -> AddressKind {
     }
 }
 
+/// Returns the use of an address in the window, behind the leading guard.
 fn heap_kind_of(address: usize) -> HeapAddressKind {
     match kernel_addresses().try_segment_of(address) {
         None => HeapAddressKind::Locked,
@@ -147,15 +149,15 @@ impl fmt::Display for AddressKind {
             Self::Heap { now, before: None } => now.fmt(f),
             Self::Heap {
                 now,
-                before: Some(UnmappedRange { base, size, range }),
+                before: Some(UnmappedRange { base, size, span }),
             } => write!(
                 f,
-                "in a page of the heap that was given back: {base:#x} to {:#x} of the span at \
-                 {range:#x}; now {now}",
+                "in a page of the heap that was unmapped: {base:#x} to {:#x} of the span at \
+                 {span:#x}; now {now}",
                 base + size
             ),
             Self::PhysicalMemory => f.write_str("in the mapping of physical memory"),
-            Self::Unknown => f.write_str("nothing that the kernel knows of"),
+            Self::Unknown => f.write_str("unknown to the kernel"),
         }
     }
 }
@@ -170,7 +172,7 @@ impl fmt::Display for HeapAddressKind {
                 f,
                 "in the guard page of the span of the heap from {base:#x} to {end:#x}"
             ),
-            Self::LeadingGuard => f.write_str("in the page below the heap's first span"),
+            Self::LeadingGuard => f.write_str("in the leading guard page of the heap's window"),
             Self::Unused => f.write_str("in unused addresses of the heap's window"),
             Self::Locked => f.write_str("in the heap's window, which is being changed"),
         }

@@ -1,4 +1,4 @@
-//! The two arenas: the addresses that the heap may use, and the pages that are mapped there.
+//! The two arenas: the addresses of the heap's window, and the pages that are mapped there.
 
 use heap::vmem::{Arena, ArenaView, LockApi, Source};
 use spin::Once;
@@ -23,71 +23,76 @@ static WINDOW: Once<Window> = Once::new();
 static KERNEL_ADDRESSES: Once<HeapArena> = Once::new();
 static HEAP_PAGES: Once<HeapArena> = Once::new();
 
-/// Returns a view of the addresses that the heap may use: a window of 256 GiB in which nothing else is
-/// mapped. Its first page is the [fence](Window::leading_guard).
+/// Returns a view of the addresses that the heap may use: a window of 256 GiB that contains no
+/// other mapping. Its first page is the [leading guard](Window::leading_guard).
 ///
 /// # Panics
-/// Before memory was set up.
+/// Panics before the memory is initialized.
 pub fn kernel_addresses() -> HeapArenaView {
     KERNEL_ADDRESSES
         .get()
-        .expect("memory was not set up")
+        .expect("the memory is not initialized")
         .view()
 }
 
-/// Returns a view of the pages for the heap. What their arena allocates is mapped, writable and not
-/// executable. The arena keeps no pages that are not allocated.
+/// Returns a view of the pages for the heap. Pages that the arena allocates are mapped, writable
+/// and not executable. The arena retains no free pages.
 ///
 /// # Panics
-/// Before memory was set up.
+/// Panics before the memory is initialized.
 pub fn heap_pages() -> HeapArenaView {
-    HEAP_PAGES.get().expect("memory was not set up").view()
+    HEAP_PAGES
+        .get()
+        .expect("the memory is not initialized")
+        .view()
 }
 
 /// Returns the arena of [`kernel_addresses`], to allocate addresses of the window.
 ///
 /// # Panics
-/// Before memory was set up.
+/// Panics before the memory is initialized.
 ///
 /// # Safety
-/// Through this reference and its copies:
-/// * only segments are freed or resized that were allocated through it, by code that owns them and
-///   has nothing mapped there any more. The heap's spans are segments of this arena too: freeing one
-///   gives its addresses to another allocation while the heap uses them.
-/// * no span is added: pages of the heap are mapped wherever this arena has addresses.
+/// For this reference and its copies, the caller guarantees:
+/// * Code frees and resizes only segments that it has allocated through this reference, and in
+///   which it has no page mapped any more. The heap's spans are segments of this arena too: freeing
+///   one gives its addresses to another allocation while the heap uses them.
+/// * No span is added: the kernel maps pages of the heap at all addresses of this arena.
 pub unsafe fn kernel_addresses_arena() -> &'static HeapArena {
-    KERNEL_ADDRESSES.get().expect("memory was not set up")
+    KERNEL_ADDRESSES
+        .get()
+        .expect("the memory is not initialized")
 }
 
 /// Returns the arena of [`heap_pages`], to allocate pages.
 ///
 /// # Panics
-/// Before memory was set up.
+/// Panics before the memory is initialized.
 ///
 /// # Safety
-/// Through this reference and its copies:
-/// * only segments are freed or resized that were allocated through it, by code that owns them and
-///   does not use the pages it gives up. The heaps of the global allocator are segments of this arena
-///   too: freeing one unmaps every block in it.
-/// * no span is added: callers take what this arena allocates for mapped memory.
+/// For this reference and its copies, the caller guarantees:
+/// * Code frees and resizes only segments that it has allocated through this reference, and whose
+///   freed pages it does not use any more. The heaps of the global allocator are segments of this
+///   arena too: freeing one unmaps every block in it.
+/// * No span is added: callers rely on all pages of this arena being mapped.
 pub unsafe fn heap_pages_arena() -> &'static HeapArena {
-    HEAP_PAGES.get().expect("memory was not set up")
+    HEAP_PAGES.get().expect("the memory is not initialized")
 }
 
-/// Where the window is; `None` before memory was set up.
+/// Returns the window of the heap, or `None` before the memory is initialized.
 pub fn window() -> Option<&'static Window> {
     WINDOW.get()
 }
 
-/// Makes the arenas, and a window at a place that `seed` chooses.
+/// Creates the window, whose address `seed` chooses, and the arenas.
 pub(super) fn init(seed: Seed) -> Result<(), InitError> {
     let window =
         Window::choose(seed, page_table::is_level_4_entry_unused).ok_or(InitError::NoAddresses)?;
     let addresses = arena("kernel addresses", None)?;
-    let fence = window.leading_guard();
+    let guard = window.leading_guard();
     addresses
         .add_span(window.addresses().start, randomisation::SIZE)
-        .and_then(|()| addresses.xalloc_at(fence.start, fence.len()))
+        .and_then(|()| addresses.xalloc_at(guard.start, guard.len()))
         .map_err(InitError::Arena)?;
     let pages = arena("heap pages", Some(&MAPPED_PAGES))?.with_retained_spans(0);
     KERNEL_ADDRESSES.call_once(|| addresses);
@@ -96,6 +101,7 @@ pub(super) fn init(seed: Seed) -> Result<(), InitError> {
     Ok(())
 }
 
+/// Creates an arena whose quantum is a page.
 fn arena(label: &'static str, source: Option<&'static dyn Source>) -> Result<HeapArena, InitError> {
     Arena::create(label, PAGE_SIZE, source, &TAGS).map_err(InitError::Arena)
 }

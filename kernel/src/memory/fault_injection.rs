@@ -1,14 +1,15 @@
-//! Failures on purpose, for tests of what happens when something runs out.
+//! Fault injection: failures on purpose, for tests of code that handles exhaustion.
 
 use crate::sync::InterruptMutex;
 
-/// Allocations of frames, for whatever purpose.
+/// The allocation of a frame, for any purpose.
 pub static FRAMES: FailPoint = FailPoint::new();
 
-/// Pages that are mapped.
+/// The mapping of a page.
 pub static MAPPINGS: FailPoint = FailPoint::new();
 
-/// A place where calls can be made to fail. Without the feature `fault-injection` none does.
+/// A point in the code where a test can make calls fail. Without the feature `fault-injection` no
+/// call fails.
 #[derive(Debug)]
 pub struct FailPoint {
     state: InterruptMutex<State>,
@@ -16,10 +17,11 @@ pub struct FailPoint {
 
 #[derive(Debug)]
 struct State {
-    /// The next call to fail, after so many that succeed.
+    /// The number of calls that succeed before one fails; `None` if no call fails.
     after: Option<usize>,
-    /// Whether those after it fail, too.
+    /// Whether all calls after that one fail too.
     all: bool,
+    /// The number of calls that have failed.
     failed: usize,
 }
 
@@ -30,7 +32,7 @@ impl FailPoint {
         }
     }
 
-    /// Whether the call that is made now is to fail.
+    /// Counts a call, and returns whether the call must fail.
     #[inline]
     pub(super) fn fails(&self) -> bool {
         cfg!(any(test, feature = "fault-injection")) && self.state.lock().fails()
@@ -39,17 +41,17 @@ impl FailPoint {
 
 #[cfg(any(test, feature = "fault-injection"))]
 impl FailPoint {
-    /// Lets one call fail, after `calls` that succeed.
+    /// Makes one call fail, after `calls` calls that succeed.
     pub fn fail_once(&self, calls: usize) {
         self.set(calls, false);
     }
 
-    /// Lets all calls fail, after `calls` that succeed.
+    /// Makes all calls fail, after `calls` calls that succeed.
     pub fn fail_from(&self, calls: usize) {
         self.set(calls, true);
     }
 
-    /// Lets all calls succeed again, and returns how many have failed.
+    /// Makes all calls succeed again. Returns the number of calls that failed.
     pub fn fail_never(&self) -> usize {
         core::mem::replace(&mut *self.state.lock(), State::NONE).failed
     }
@@ -90,7 +92,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn one_call_fails_when_told_to() {
+    fn fail_once_makes_one_call_fail() {
         let calls = FailPoint::new();
         calls.fail_once(1);
         assert_eq!([(); 4].map(|()| calls.fails()), [false, true, false, false]);
@@ -98,7 +100,7 @@ mod tests {
     }
 
     #[test]
-    fn all_calls_fail_until_told_otherwise() {
+    fn fail_from_makes_calls_fail_until_fail_never() {
         let calls = FailPoint::new();
         calls.fail_from(2);
         assert_eq!([(); 4].map(|()| calls.fails()), [false, false, true, true]);
@@ -107,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_failure_that_was_not_met_is_not_counted() {
+    fn a_failure_that_never_happened_is_not_counted() {
         let calls = FailPoint::new();
         calls.fail_once(1);
         assert!(!calls.fails());

@@ -1,9 +1,9 @@
-//! A few frames, where there is no heap to keep them in.
+//! A list of frames that needs no heap.
 
 use x86_64::PhysAddr;
 use x86_64::structures::paging::{FrameDeallocator, PhysFrame, Size4KiB};
 
-/// At most `N` frames.
+/// A list of at most `N` frames.
 pub(super) struct FrameList<const N: usize> {
     frames: [PhysFrame; N],
     length: usize,
@@ -17,10 +17,10 @@ impl<const N: usize> FrameList<N> {
         }
     }
 
-    /// Adds a frame.
+    /// Appends a frame.
     ///
     /// # Panics
-    /// If there are `N` already.
+    /// Panics if the list has `N` frames already.
     pub fn push(&mut self, frame: PhysFrame) {
         self.frames[self.length] = frame;
         self.length += 1;
@@ -31,7 +31,7 @@ impl<const N: usize> FrameList<N> {
     }
 }
 
-/// Collects the frames, to be freed later.
+/// Collects frames, which the owner of the list frees later.
 impl<const N: usize> FrameDeallocator<Size4KiB> for FrameList<N> {
     unsafe fn deallocate_frame(&mut self, frame: PhysFrame) {
         self.push(frame);

@@ -1,4 +1,4 @@
-//! The source of the arena "heap pages": addresses with frames mapped at them.
+//! The source of the arena "heap pages": ranges of addresses with frames mapped at them.
 //!
 //! ```text
 //! base                                   base + size
@@ -6,8 +6,9 @@
 //! └──── one allocation of "kernel addresses" ────────┘
 //! ```
 //!
-//! The guard page is reserved and never mapped; below `base` lies the guard of another range or the
-//! [fence](super::randomisation::Window::leading_guard) that the window begins with. So no range touches another.
+//! The guard page is allocated and never mapped. Below `base` lies the guard page of another range,
+//! or the [leading guard](super::randomisation::Window::leading_guard) of the window. So no range
+//! touches another.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -28,38 +29,39 @@ pub(super) static MAPPED_PAGES: MappedPages = MappedPages {
     ever: AtomicUsize::new(0),
 };
 
-/// How pages of the heap are mapped.
+/// The flags of pages of the heap: writable, and not executable.
 const FLAGS: PageTableFlags = PageTableFlags::PRESENT
     .union(PageTableFlags::WRITABLE)
     .union(PageTableFlags::NO_EXECUTE);
 
 const OUT_OF_FRAMES: Error = Error::Other("out of page frames");
 
-/// Lends ranges of addresses with frames mapped at them. Needs no memory but frames.
+/// A source of ranges of addresses with frames mapped at them. Needs no memory except frames.
 ///
-/// Everything is all or nothing: when a frame cannot be had, for a page or for a page table, what
-/// was done is undone. Frames are cleared when they are given back, and pages are unmapped, flushed
-/// and cleared with no lock held for longer than [`BATCH`] pages take.
+/// Every operation succeeds as a whole or changes nothing: if no frame is free, for a page or a
+/// page table, the source undoes the steps so far. Released pages are unmapped, flushed and
+/// cleared, and no lock is held for longer than [`BATCH`] pages take.
 pub(super) struct MappedPages {
-    /// Ranges that are lent; each has a guard page.
+    /// The number of ranges in use. Each has a guard page.
     ranges: AtomicUsize,
-    /// Pages that are mapped.
+    /// The number of pages that are mapped.
     pages: AtomicUsize,
-    /// Pages that were ever mapped, counted each time.
+    /// The number of pages that were ever mapped: a page counts each time it is mapped.
     ever: AtomicUsize,
 }
 
-/// How many pages are mapped for the heap.
+/// Returns the number of pages that are mapped for the heap.
 pub fn mapped() -> usize {
     MAPPED_PAGES.pages.load(Ordering::Relaxed)
 }
 
-/// How many pages have been mapped for the heap so far, those included that were unmapped since.
+/// Returns the number of pages that were ever mapped for the heap, including pages that are
+/// unmapped again.
 pub fn ever_mapped() -> usize {
     MAPPED_PAGES.ever.load(Ordering::Relaxed)
 }
 
-/// How many ranges of pages are mapped for the heap. Each is followed by a guard page.
+/// Returns the number of ranges that are mapped for the heap. A guard page follows each range.
 pub fn ranges() -> usize {
     MAPPED_PAGES.ranges.load(Ordering::Relaxed)
 }
@@ -72,7 +74,7 @@ impl Source for MappedPages {
     fn import(&self, layout: Layout) -> Result<usize> {
         let base = addresses().xalloc(with_guard(layout)?, AllocPolicy::InstantFit)?;
         if let Err(error) = self.map(base, layout.size()) {
-            or_keep(addresses().free(base));
+            ignore_failure(addresses().free(base));
             return Err(error);
         }
         self.ranges.fetch_add(1, Ordering::Relaxed);
@@ -81,17 +83,18 @@ impl Source for MappedPages {
 
     unsafe fn release(&self, base: usize, size: usize) -> Result<()> {
         recently_unmapped::record(UnmappedRange::new(base, size, base));
-        // SAFETY: all of it was lent, and the caller does not use it any more.
+        // SAFETY: `import` and `extend` have mapped the range, and the caller guarantees that no
+        // code uses it any more.
         unsafe { self.unmap(base, size) };
         self.ranges.fetch_sub(1, Ordering::Relaxed);
-        or_keep(addresses().free(base));
+        ignore_failure(addresses().free(base));
         Ok(())
     }
 
     unsafe fn extend(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         addresses().resize(base, guarded(new_size)?)?;
         if let Err(error) = self.map(base + size, new_size - size) {
-            or_keep(addresses().resize(base, guarded(size)?));
+            ignore_failure(addresses().resize(base, guarded(size)?));
             return Err(error);
         }
         Ok(())
@@ -100,25 +103,27 @@ impl Source for MappedPages {
     unsafe fn shrink(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         let (tail, tail_size) = (base + new_size, size - new_size);
         recently_unmapped::record(UnmappedRange::new(tail, tail_size, base));
-        // SAFETY: all of it was lent, and the caller does not use what lies above `new_size`.
+        // SAFETY: `import` and `extend` have mapped the tail, and the caller guarantees that no
+        // code uses it any more.
         unsafe { self.unmap(tail, tail_size) };
-        or_keep(addresses().resize(base, guarded(new_size)?));
+        ignore_failure(addresses().resize(base, guarded(new_size)?));
         Ok(())
     }
 }
 
 impl MappedPages {
-    /// Maps frames at `[base, base + size)`, which is reserved and not mapped.
+    /// Maps frames at `[base, base + size)`, addresses that are allocated and not mapped.
     fn map(&self, base: usize, size: usize) -> Result<()> {
         let pages = size / PAGE_SIZE;
-        // What cannot succeed must not first take, map and give back every frame there is.
+        // A request that cannot succeed must not first map and unmap all free frames.
         if pages > frames::usage().free {
             return Err(OUT_OF_FRAMES);
         }
         for done in (0..pages).step_by(BATCH) {
             let count = BATCH.min(pages - done);
             if let Err(error) = self.map_batch(page(base) + done as u64, count) {
-                // SAFETY: nobody knows of these pages yet.
+                // SAFETY: the batches before this one have mapped these pages, and no code uses
+                // them yet.
                 unsafe { self.unmap(base, done * PAGE_SIZE) };
                 return Err(error);
             }
@@ -126,6 +131,7 @@ impl MappedPages {
         Ok(())
     }
 
+    /// Maps frames at `count` pages from `first` on.
     fn map_batch(&self, first: Page, count: usize) -> Result<()> {
         let mut batch = FrameList::<BATCH>::new();
         while batch.as_slice().len() < count
@@ -136,14 +142,15 @@ impl MappedPages {
         let mapped = if batch.as_slice().len() < count {
             Err(MapError::NoFrame)
         } else {
-            // SAFETY: the pages are reserved for this, and the frames are in no other use.
+            // SAFETY: the addresses are allocated for these pages, and the frames are freshly
+            // allocated: no other code uses either.
             unsafe { page_table::map(first, batch.as_slice(), FLAGS) }
         };
         if let Err(error) = mapped {
             for &frame in batch.as_slice() {
-                // SAFETY: it was allocated above, and is mapped nowhere: a batch is mapped as a whole
-                // or not at all.
-                unsafe { frames::give_back(frame, Purpose::Heap) };
+                // SAFETY: the frame was allocated above, and is mapped at no page: a batch is
+                // mapped as a whole or not at all.
+                unsafe { frames::free_or_panic(frame, Purpose::Heap) };
             }
             return Err(match error {
                 MapError::NoFrame => OUT_OF_FRAMES,
@@ -155,21 +162,22 @@ impl MappedPages {
         Ok(())
     }
 
-    /// Unmaps `[base, base + size)` and gives the frames back, cleared.
+    /// Unmaps `[base, base + size)`, then clears and frees the frames.
     ///
     /// # Safety
-    /// The range was mapped by [`map`](Self::map), and nobody uses it.
+    /// [`map`](Self::map) has mapped the range, and no code uses it any more.
     unsafe fn unmap(&self, base: usize, size: usize) {
         let pages = size / PAGE_SIZE;
         for done in (0..pages).step_by(BATCH) {
             let count = BATCH.min(pages - done);
-            // SAFETY: by the caller's promise.
+            // SAFETY: the caller guarantees that no code uses the range.
             let flushed = unsafe { page_table::unmap(page(base) + done as u64, count) }.flush();
             for &frame in flushed.frames() {
-                // SAFETY: it was behind a page that is not mapped any more.
+                // SAFETY: the frame was mapped at a page of the range only, which is flushed now.
                 unsafe { physical::clear(frame) };
-                // SAFETY: `map` has allocated it for the heap, and no TLB holds its page any more.
-                unsafe { frames::give_back(frame, Purpose::Heap) };
+                // SAFETY: `map` has allocated the frame for the heap, and no TLB translates its
+                // page any more.
+                unsafe { frames::free_or_panic(frame, Purpose::Heap) };
             }
             flushed.free_tables();
             self.pages
@@ -178,30 +186,31 @@ impl MappedPages {
     }
 }
 
-/// The arena that the ranges are allocated from.
+/// Returns the arena that the ranges are allocated from.
 fn addresses() -> &'static HeapArena {
-    // SAFETY: this file frees and resizes the ranges that `import` has allocated, after what they lose
-    // was unmapped, and adds no span.
+    // SAFETY: this module frees and resizes only ranges that `import` has allocated, after it has
+    // unmapped the freed part, and adds no span.
     unsafe { kernel_addresses_arena() }
 }
 
+/// Returns the page at `base`.
 fn page(base: usize) -> Page {
     Page::containing_address(VirtAddr::new(base as u64))
 }
 
-/// The size of a range together with its guard page.
+/// Returns the size of a range with its guard page.
 fn guarded(size: usize) -> Result<usize> {
     size.checked_add(PAGE_SIZE)
         .ok_or(Error::SizeOverflow { size })
 }
 
-/// The layout of a range together with its guard page.
+/// Returns the layout of a range with its guard page.
 fn with_guard(layout: Layout) -> Result<Layout> {
     let size = guarded(layout.size())?;
     let mut align = layout.align();
     let mut nocross = layout.nocross();
     if let Some(boundary) = nocross.filter(|&boundary| boundary < size) {
-        // Without the guard the range is as long as the distance between boundaries.
+        // The range without its guard page fills the space between two boundaries.
         if layout.phase().is_some() {
             return Err(Error::Unsatisfiable { size });
         }
@@ -226,10 +235,10 @@ fn with_guard(layout: Layout) -> Result<Layout> {
     Ok(result)
 }
 
-/// Giving addresses back needs nothing that may run out. If it fails all the same, they stay
-/// reserved: nothing is mapped there, and the accounts show it.
-fn or_keep(given_back: Result<()>) {
-    debug_assert_eq!(given_back, Ok(()));
+/// Ignores a failure to free addresses, which needs nothing that can run out. Should it fail, the
+/// addresses stay allocated and unmapped, and the [audit](crate::audit) finds them.
+fn ignore_failure(freed: Result<()>) {
+    debug_assert_eq!(freed, Ok(()));
 }
 
 #[cfg(test)]
@@ -239,7 +248,7 @@ mod tests {
     const SIZE: usize = 0x1_0000;
 
     #[test]
-    fn the_guard_may_lie_beyond_the_bounds() {
+    fn the_guard_page_may_lie_above_the_bounds() {
         let layout = Layout::from_size_align(SIZE, 0x2000).unwrap();
         let layout = layout
             .with_phase(0x1000)
@@ -255,7 +264,7 @@ mod tests {
     }
 
     #[test]
-    fn a_range_that_fills_its_boundaries_is_aligned_to_them() {
+    fn a_range_as_long_as_its_boundaries_is_aligned_to_them() {
         let layout = Layout::from_size_align(SIZE, PAGE_SIZE).unwrap();
         let exact = with_guard(layout.with_nocross(SIZE).unwrap()).unwrap();
         assert_eq!((exact.align(), exact.nocross()), (SIZE, None));
@@ -267,7 +276,7 @@ mod tests {
     }
 
     #[test]
-    fn a_size_without_room_for_the_guard_is_refused() {
+    fn a_size_that_overflows_with_its_guard_page_is_refused() {
         let size = usize::MAX - PAGE_SIZE + 1;
         let layout = Layout::from_size_align(size, PAGE_SIZE).unwrap();
         assert_eq!(with_guard(layout), Err(Error::SizeOverflow { size }));

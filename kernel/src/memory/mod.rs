@@ -1,21 +1,24 @@
 //! Memory: frames, page tables, and the pages of the heap.
 //!
-//! | module | what it is |
+//! | module | contents |
 //! |---|---|
-//! | [`frames`] | who may use which frame of physical memory |
-//! | [`physical`] | how the kernel reaches physical memory |
-//! | [`page_table`] | mapping frames at pages |
-//! | [`walk`] | what they map |
-//! | [`protection`] | what can be written and what can be executed |
-//! | [`arenas`] | the addresses for the heap, and the pages at them |
-//! | [`randomisation`] | where in the address space those lie |
-//! | [`mapped_pages`] | how the one arena borrows from the other: frames are mapped |
-//! | [`recently_unmapped`] | which pages were given back lately |
-//! | [`fault_injection`] | failures on purpose |
-//! | [`address_kind`] | what an address belongs to, for reports of faults |
+//! | [`frames`] | the allocator of page frames |
+//! | [`physical`] | access to physical memory |
+//! | [`page_table`] | mapping and unmapping pages |
+//! | [`walk`] | reading page tables |
+//! | [`protection`] | W^X: what can be written and what can be executed |
+//! | [`arenas`] | the arenas of addresses and of pages for the heap |
+//! | [`randomisation`] | address space layout randomisation of the heap |
+//! | [`mapped_pages`] | the source that maps frames for the arena of pages |
+//! | [`tags`] | the supply of boundary tags for the arenas |
+//! | [`stacks`] | the interrupt stacks and their guard pages |
+//! | [`recently_unmapped`] | the last ranges that were unmapped, for reports |
+//! | [`fault_injection`] | failures on purpose, for tests |
+//! | [`address_kind`] | what an address belongs to, for reports |
 //!
-//! Nothing here allocates from the kernel heap. Locks are taken in this order, each only after the
-//! one before was released unless it says otherwise: an arena; page tables; within them, frames.
+//! No code here allocates from the kernel heap. The order of locks is: an arena, then the page
+//! tables, then the frames. Only the lock of the frames is taken while another one is held, that of
+//! the page tables.
 
 pub mod address_kind;
 pub mod arenas;
@@ -50,21 +53,21 @@ pub use tags::Tags;
 /// The size of a page and of a frame in bytes.
 pub const PAGE_SIZE: usize = 4096;
 
-/// Why memory could not be set up.
+/// The reason why the memory could not be initialized.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitError {
-    /// The bootloader did not map physical memory.
+    /// The bootloader has not mapped physical memory.
     PhysicalMemoryNotMapped,
     /// No usable region is large enough for the table of frames.
     NoRoomForFrameTable {
-        /// Where usable memory ends.
+        /// The end of usable memory.
         end: u64,
     },
-    /// There is no frame for a page table.
+    /// No frame is free for a page table.
     NoFrame,
-    /// Every level 4 entry of the higher half is used.
+    /// Every level 4 entry of the higher half is in use.
     NoAddresses,
-    /// The arena of addresses does not take its span.
+    /// An arena could not be created, or refuses its span.
     Arena(heap::vmem::Error),
 }
 
@@ -72,15 +75,15 @@ impl fmt::Display for InitError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PhysicalMemoryNotMapped => {
-                f.write_str("the bootloader did not map physical memory")
+                f.write_str("the bootloader has not mapped physical memory")
             }
             Self::NoRoomForFrameTable { end } => write!(
                 f,
                 "no usable region has room for the table of frames; memory ends at {end:#x}"
             ),
-            Self::NoFrame => f.write_str("no frame is left for a page table"),
+            Self::NoFrame => f.write_str("no frame is free for a page table"),
             Self::NoAddresses => {
-                f.write_str("no level 4 entry of the page tables is left for the heap")
+                f.write_str("no level 4 entry of the page tables is unused, as the heap needs")
             }
             Self::Arena(error) => write!(f, "the arena of kernel addresses: {error}"),
         }
@@ -89,36 +92,40 @@ impl fmt::Display for InitError {
 
 impl core::error::Error for InitError {}
 
-/// Sets up frames, page tables and arenas. `seed` chooses where the heap lies.
+/// Initializes frames, page tables, protection and arenas. `seed` chooses the addresses of the
+/// heap.
 ///
 /// # Safety
-/// The boot information is the bootloader's, and this is called once.
+/// * The bootloader has made `boot_info`, with [`BOOTLOADER_CONFIG`](crate::BOOTLOADER_CONFIG).
+/// * This function is called once.
 pub(crate) unsafe fn init(boot_info: &BootInfo, seed: Seed) -> Result<(), InitError> {
     let offset = boot_info
         .physical_memory_offset
         .into_option()
         .ok_or(InitError::PhysicalMemoryNotMapped)?;
-    // SAFETY: by the caller's promise the bootloader has mapped all memory at that offset.
+    // SAFETY: the bootloader has mapped all physical memory at `offset`, its memory map is correct,
+    // and the caller calls once.
     let frames = unsafe { physical::init(VirtAddr::new(offset), &boot_info.memory_regions)? };
-    // SAFETY: the free frames are those that the memory map says are usable.
+    // SAFETY: the free frames are usable by the memory map, so that no other code uses them.
     unsafe { frames::install(frames) };
-    // SAFETY: the same; and nobody changes page tables before us.
+    // SAFETY: physical memory is mapped at the offset that `physical::init` has stored, and only
+    // this module changes page tables.
     unsafe { page_table::init() };
     address_kind::init(boot_info);
     guard_interrupt_stacks();
-    // SAFETY: the bootloader was told to put everything into the higher half, and nothing but memory and devices below
-    // 4 GiB is used through the mapping of physical memory.
+    // SAFETY: by its configuration the bootloader has put all mappings in use into the higher half.
+    // Through the mapping of physical memory, the kernel uses memory and devices below 4 GiB only.
     unsafe { protection::init()? };
-    if let Err(violation) = protection::check() {
-        panic!("memory is not protected: {violation}");
+    if let Err(mismatch) = protection::check() {
+        panic!("memory is not protected: {mismatch}");
     }
     arenas::init(seed)
 }
 
-/// Makes the page below each interrupt stack inaccessible.
+/// Makes the guard page below each interrupt stack inaccessible.
 fn guard_interrupt_stacks() {
     for stack in InterruptStack::ALL {
-        // SAFETY: nothing is on the guard page.
+        // SAFETY: no code uses the guard page: it holds no data.
         unsafe { page_table::protect(stack.guard(), PageTableFlags::empty()) }
             .expect("the kernel's image is mapped with pages of 4 KiB");
     }

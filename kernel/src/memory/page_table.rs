@@ -1,7 +1,14 @@
-//! The page tables: mapping frames at pages, and taking them away again.
+//! The page tables: mapping frames at pages, and unmapping them.
 //!
-//! Everything is done in batches of at most [`BATCH`] pages, because the lock of the page tables
-//! masks interrupts. A batch is mapped as a whole or not at all.
+//! Operations work on batches of at most [`BATCH`] pages, because the lock of the page tables masks
+//! interrupts. A batch is mapped as a whole or not at all. Unmapping has three steps, each of which
+//! has a type:
+//!
+//! ```text
+//! unmap ──> Unmapped ── flush ──> Flushed ── frames, free_tables ──> frames that are free to use
+//!           TLB may still         no CPU translates
+//!           translate             the pages any more
+//! ```
 
 use core::convert::Infallible;
 
@@ -23,25 +30,27 @@ use super::walk::{self, Mapping};
 use super::{fault_injection, physical};
 use crate::sync::InterruptMutex;
 
-/// How many pages are mapped or unmapped while the lock is held once.
+/// The number of pages that are mapped or unmapped while the lock is held once.
 pub const BATCH: usize = 64;
 
-/// Up to so many pages are flushed one by one; for more the whole TLB is flushed.
+/// The largest number of pages that are flushed one by one. For more, the whole TLB is flushed.
 const FLUSH_EACH: usize = 16;
 
-/// Tables that a range of [`BATCH`] pages can be alone in: two of each of the three lower levels.
+/// The largest number of tables that unmapping [`BATCH`] pages can make empty: two of each of the
+/// three lower levels.
 const TABLES: usize = 6;
 
 static PAGE_TABLES: Once<InterruptMutex<OffsetPageTable<'static>>> = Once::new();
 
+/// Returns the page tables and their lock.
 pub(super) fn page_tables() -> &'static InterruptMutex<OffsetPageTable<'static>> {
-    PAGE_TABLES.get().expect("memory was not set up")
+    PAGE_TABLES.get().expect("the memory is not initialized")
 }
 
-/// Why a batch was not mapped. Nothing is changed then.
+/// The reason why a batch was not mapped. No page of the batch is mapped then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum MapError {
-    /// There was no frame for a page table.
+    /// No frame was free for a page table.
     NoFrame,
     /// A page of the range is mapped already.
     Mapped,
@@ -50,24 +59,24 @@ pub enum MapError {
 /// Takes over the page tables of the bootloader.
 ///
 /// # Safety
-/// All physical memory is mapped at [`physical::offset`], and nobody else changes page tables.
+/// All physical memory is mapped at [`physical::offset`], and only this module changes page tables.
 pub(super) unsafe fn init() {
     let (frame, _) = Cr3::read();
     let mut table = physical::pointer(frame.start_address());
     PAGE_TABLES.call_once(|| {
-        // SAFETY: CR3 says where the level 4 table is, and by the caller's promise it is ours, and
-        // all tables are reachable at the offset.
+        // SAFETY: CR3 has the address of the level 4 table. The caller guarantees that all tables
+        // are mapped at the offset, and that only this module changes them.
         InterruptMutex::new(unsafe { OffsetPageTable::new(table.as_mut(), physical::offset()) })
     });
 }
 
-/// Whether a level 4 entry maps nothing.
+/// Returns whether a level 4 entry is unused.
 pub fn is_level_4_entry_unused(index: PageTableIndex) -> bool {
     page_tables().lock().level_4_table()[index].is_unused()
 }
 
-/// How many tables there are below a level 4 entry, and whether one of them is empty. Meant for
-/// checks: the tables are locked while all of them are read.
+/// Counts the tables below a level 4 entry, and returns whether one of them is empty. Holds the
+/// lock while it reads all of them: for audits only.
 pub(crate) fn tables_below(index: PageTableIndex) -> (usize, bool) {
     fn count(entry: &PageTableEntry, level: PageTableLevel) -> (usize, bool) {
         let huge = entry.flags().contains(PageTableFlags::HUGE_PAGE);
@@ -77,7 +86,7 @@ pub(crate) fn tables_below(index: PageTableIndex) -> (usize, bool) {
         if entry.is_unused() || huge {
             return (0, false);
         }
-        // SAFETY: the entry leads to a table, which nobody changes while the tables are locked.
+        // SAFETY: the entry leads to a table, and the lock that is held excludes changes.
         let table: &PageTable = unsafe { physical::pointer(entry.addr()).as_ref() };
         let empty = table.iter().all(PageTableEntry::is_unused);
         table
@@ -89,7 +98,8 @@ pub(crate) fn tables_below(index: PageTableIndex) -> (usize, bool) {
     count(&tables.level_4_table()[index], PageTableLevel::Four)
 }
 
-/// Calls `visit` with everything that is mapped. The tables are locked meanwhile: it must not allocate.
+/// Calls `visit` for each mapping. Holds the lock of the page tables meanwhile: `visit` must not
+/// allocate.
 pub fn for_each_mapping(mut visit: impl FnMut(&Mapping)) {
     let tables = page_tables().lock();
     let Ok(()) = walk::for_each_mapping(tables.level_4_table(), &mut |mapping| {
@@ -98,21 +108,22 @@ pub fn for_each_mapping(mut visit: impl FnMut(&Mapping)) {
     });
 }
 
-/// What is mapped at `address`.
+/// Returns the mapping at `address`.
 pub fn mapping_at(address: VirtAddr) -> Option<Mapping> {
     walk::mapping_at(page_tables().lock().level_4_table(), address)
 }
 
-/// Maps `frames` at `first` and the pages that follow.
+/// Maps `frames` at `first` and the pages that follow. At most six frames are required for tables.
 ///
 /// # Errors
-/// When a table is missing and there is no frame for it, or a page is mapped already.
+/// Returns an error if no frame is free for a table, or a page is mapped already. Then no page is
+/// mapped.
 ///
 /// # Panics
-/// If there are more than [`BATCH`] frames.
+/// Panics if `frames` has more than [`BATCH`] frames.
 ///
 /// # Safety
-/// The pages are nobody else's, and the frames are used in no way that conflicts with the flags.
+/// The caller owns the addresses of the pages. No use of the frames conflicts with `flags`.
 pub(super) unsafe fn map(
     first: Page,
     frames: &[PhysFrame],
@@ -126,13 +137,13 @@ pub(super) unsafe fn map(
         let mapped = if fault_injection::MAPPINGS.fails() {
             Err(MapToError::FrameAllocationFailed)
         } else {
-            // SAFETY: by the caller's promise.
+            // SAFETY: the caller owns the page, and guarantees that `flags` suit the frame.
             unsafe {
                 tables.map_to_with_table_flags(page, frame, flags, parent_flags, &mut TableFrames)
             }
         };
         match mapped {
-            // A page that was not mapped is not in the TLB.
+            // The TLB holds no translation of a page that was not mapped.
             Ok(flush) => flush.ignore(),
             Err(error) => {
                 let undone = unmap_locked(&mut tables, first, index, page);
@@ -150,21 +161,21 @@ pub(super) unsafe fn map(
     Ok(())
 }
 
-/// Unmaps `count` pages from `first` on; pages that are not mapped are passed over. Tables that map
-/// nothing any more are unlinked.
+/// Unmaps `count` pages from `first` on, and skips pages that are not mapped. Unlinks tables that
+/// become empty.
 ///
 /// # Panics
-/// If there are more than [`BATCH`] pages.
+/// Panics if `count` is 0 or more than [`BATCH`].
 ///
 /// # Safety
-/// Nobody uses the pages.
+/// No code uses the pages.
 pub(super) unsafe fn unmap(first: Page, count: usize) -> Unmapped {
     assert!(0 < count && count <= BATCH);
     let mut tables = page_tables().lock();
     unmap_locked(&mut tables, first, count, first + (count as u64 - 1))
 }
 
-/// Unmaps `count` pages from `first` on, and unlinks the tables that are empty up to `last`.
+/// Unmaps `count` pages from `first` on, and unlinks tables for pages up to `last` that are empty.
 fn unmap_locked(
     tables: &mut OffsetPageTable<'static>,
     first: Page,
@@ -186,22 +197,22 @@ fn unmap_locked(
             unmapped.frames.push(frame);
         }
     }
-    // SAFETY: the tables that are unlinked map nothing. Their frames are only collected here, and
-    // freed after the TLB was flushed.
+    // SAFETY: `clean_up_addr_range` unlinks empty tables only. Their frames are collected here, and
+    // freed after the flush.
     unsafe { tables.clean_up_addr_range(range, &mut unmapped.tables) };
     unmapped
 }
 
-/// Makes a mapped page's flags others.
+/// Changes the flags of a mapped page, and flushes the page.
 ///
 /// # Errors
-/// When the page is not mapped as one of 4 KiB.
+/// Returns an error if the page is not mapped, or is part of a larger one.
 ///
 /// # Safety
-/// The new flags conflict with no use of the page.
+/// No use of the page conflicts with the new flags.
 pub unsafe fn protect(page: Page, flags: PageTableFlags) -> Result<(), NotMapped> {
     let mut tables = page_tables().lock();
-    // SAFETY: by the caller's promise.
+    // SAFETY: the caller guarantees that no use of the page conflicts with the new flags.
     match unsafe { tables.update_flags(page, flags) } {
         Ok(flush) => {
             flush.flush();
@@ -211,11 +222,11 @@ pub unsafe fn protect(page: Page, flags: PageTableFlags) -> Result<(), NotMapped
     }
 }
 
-/// A page is not mapped, or is part of a larger one.
+/// The error that a page is not mapped, or is part of a larger one.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NotMapped;
 
-/// The frames that were behind pages, of which the TLB may still hold translations.
+/// Frames of pages that were unmapped, while the TLB may still translate the pages.
 #[must_use = "flush, then free the frames"]
 pub(super) struct Unmapped {
     range: PageRangeInclusive,
@@ -224,12 +235,13 @@ pub(super) struct Unmapped {
 }
 
 impl Unmapped {
-    /// Makes the CPU forget the pages. (Every CPU, once there are more: which is why no lock is held
-    /// here.) Only then may frames and addresses be used again.
+    /// Removes the pages from the TLB. After that, frames and addresses may be used again.
+    ///
+    /// With more CPUs, this function must flush all of them, and wait: so it holds no lock.
     pub fn flush(self) -> Flushed {
         if self.range.len() <= FLUSH_EACH as u64 {
-            // Flushing any page also drops what is cached of upper levels, and so of the tables that
-            // were unlinked.
+            // Flushing a page also removes cached entries of upper levels, and with them the tables
+            // that were unlinked.
             for page in self.range {
                 tlb::flush(page.start_address());
             }
@@ -240,12 +252,12 @@ impl Unmapped {
     }
 }
 
-/// The frames that were behind pages, which nothing reaches any more.
+/// Frames of pages that were unmapped and that no CPU translates any more.
 #[must_use = "free the frames"]
 pub(super) struct Flushed(Unmapped);
 
 impl Flushed {
-    /// The frames that were mapped.
+    /// Returns the frames that were mapped.
     pub fn frames(&self) -> &[PhysFrame] {
         self.0.frames.as_slice()
     }
@@ -253,17 +265,17 @@ impl Flushed {
     /// Frees the page tables that were unlinked.
     pub fn free_tables(&self) {
         for &frame in self.0.tables.as_slice() {
-            // A table that maps nothing is clear.
-            // SAFETY: `TableFrames` has allocated it, it was unlinked, and no TLB caches it any more.
-            unsafe { frames::give_back(frame, Purpose::PageTables) };
+            // An empty table is zero, as free frames must be.
+            // SAFETY: `TableFrames` has allocated the frame. The table is unlinked and flushed.
+            unsafe { frames::free_or_panic(frame, Purpose::PageTables) };
         }
     }
 }
 
-/// Page tables are made of frames counted as such.
+/// Allocates the frames of page tables.
 struct TableFrames;
 
-// SAFETY: the frames are the allocator's, each handed out once.
+// SAFETY: the allocator hands each frame out once.
 unsafe impl FrameAllocator<Size4KiB> for TableFrames {
     fn allocate_frame(&mut self) -> Option<PhysFrame> {
         frames::allocate(Purpose::PageTables)

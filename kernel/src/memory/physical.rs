@@ -1,6 +1,6 @@
-//! Physical memory as the kernel can reach it: the bootloader maps all of it at an offset.
+//! Access to physical memory, all of which the bootloader maps at an offset.
 //!
-//! This is the one place where addresses become pointers.
+//! Only this module turns physical addresses into pointers.
 
 use core::ptr::{self, NonNull};
 
@@ -14,57 +14,58 @@ use super::frames::{self, FRAME_SIZE, Frames, Group};
 
 /// The mapping of physical memory.
 struct Mapping {
-    /// Where address 0 is mapped.
+    /// The address that physical address 0 is mapped at.
     offset: VirtAddr,
-    /// Where memory ends, and so does what is kept of the mapping.
+    /// The end of memory, up to which the mapping stays in place.
     end: PhysAddr,
 }
 
 static MAPPING: Once<Mapping> = Once::new();
 
-/// The registers of devices lie below. They stay mapped where there is less memory, too.
+/// The least end of the mapping: registers of devices lie below 4 GiB even if memory ends lower.
 const LEAST_END: PhysAddr = PhysAddr::new(1 << 32);
 
+/// Returns the mapping of physical memory.
 fn mapping() -> &'static Mapping {
-    MAPPING.get().expect("memory was not set up")
+    MAPPING.get().expect("the memory is not initialized")
 }
 
-/// The offset of the mapping of physical memory.
+/// Returns the offset of the mapping of physical memory.
 pub(super) fn offset() -> VirtAddr {
     mapping().offset
 }
 
-/// Where physical memory ends.
+/// Returns the end of physical memory, or 4 GiB if that is higher.
 pub(super) fn end() -> PhysAddr {
     mapping().end
 }
 
-/// Whether physical memory is mapped at `address`.
+/// Returns whether `address` is in the mapping of physical memory.
 pub(super) fn is_mapping(address: VirtAddr) -> bool {
     MAPPING
         .get()
         .is_some_and(|&Mapping { offset, end }| (offset..offset + end.as_u64()).contains(&address))
 }
 
-/// Where a physical address is mapped.
+/// Returns the address that a physical address is mapped at.
 ///
 /// # Panics
-/// Before memory was set up.
+/// Panics before the memory is initialized.
 pub fn address(address: PhysAddr) -> VirtAddr {
     offset() + address.as_u64()
 }
 
-/// Where the kernel reaches a physical address.
+/// Returns a pointer to a physical address.
 ///
 /// # Panics
-/// Before memory was set up.
+/// Panics before the memory is initialized.
 pub fn pointer<T>(physical: PhysAddr) -> NonNull<T> {
     let address = address(physical).as_u64();
     NonNull::new(ptr::with_exposed_provenance_mut(address as usize))
         .expect("physical memory is mapped above address 0")
 }
 
-/// The frame that the kernel reaches at `pointer`.
+/// Returns the frame that `pointer` leads to, through the mapping of physical memory.
 pub(super) fn frame_at(pointer: NonNull<u8>) -> PhysFrame {
     let address = VirtAddr::from_ptr(pointer.as_ptr()) - offset();
     PhysFrame::containing_address(PhysAddr::new(address))
@@ -73,17 +74,20 @@ pub(super) fn frame_at(pointer: NonNull<u8>) -> PhysFrame {
 /// Fills a frame with zeros.
 ///
 /// # Safety
-/// The frame is memory, and nobody uses it.
+/// The frame is memory, not a device, and no other code uses the frame.
 pub unsafe fn clear(frame: PhysFrame) {
     let page = pointer::<u8>(frame.start_address());
-    // SAFETY: all memory is mapped there, writable, and by the caller's promise nobody uses this.
+    // SAFETY: all memory is mapped there and writable. The caller guarantees that the frame is
+    // memory which no other code uses.
     unsafe { page.write_bytes(0, FRAME_SIZE as usize) };
 }
 
-/// Remembers where the mapping is, and makes an allocator of the frames that the bootloader left.
+/// Stores where the mapping is, and creates the allocator of all usable frames.
 ///
 /// # Safety
-/// All physical memory is mapped at `offset`, `regions` is true, and this is called once.
+/// * All physical memory is mapped at `offset`.
+/// * `regions` is the memory map of this machine.
+/// * This function is called once.
 pub(super) unsafe fn init(
     offset: VirtAddr,
     regions: &MemoryRegions,
@@ -110,12 +114,13 @@ pub(super) unsafe fn init(
     let end = ranges(true).map(|range| range.end).max().unwrap_or(0);
     let groups = Frames::groups_below(end).ok_or(InitError::NoRoomForFrameTable { end })?;
     let bytes = (groups * size_of::<Group>()) as u64;
-    let table = frames::place_table(ranges(true), ranges(false), bytes)
+    let table = frames::locate_table(ranges(true), ranges(false), bytes)
         .ok_or(InitError::NoRoomForFrameTable { end })?;
 
     let memory = pointer::<Group>(PhysAddr::new(table.start));
-    // SAFETY: by the memory map nobody uses this memory, which is mapped, aligned to a page and long
-    // enough, and it is not among the frames that are handed out. Each group is written first.
+    // SAFETY: by the memory map no other code uses this memory. It is mapped, aligned to a frame
+    // and large enough, and below it is removed from the frames that can be allocated. Each group
+    // is written before the slice is made.
     let groups = unsafe {
         for index in 0..groups {
             memory.add(index).write(Group::EMPTY);
@@ -125,7 +130,7 @@ pub(super) unsafe fn init(
 
     let mut frames = Frames::new(groups);
     ranges(true).for_each(|range| frames.add(range));
-    // Where regions overlap, the one that is not usable is right.
+    // Where regions overlap, memory is usable only if all of them say so.
     ranges(false).for_each(|range| frames.remove(range));
     frames.remove(table);
     Ok(frames)

@@ -1,12 +1,13 @@
-//! What can be written and what can be executed, by whatever address.
+//! W^X: no memory is both writable and executable, at any address.
 //!
-//! 1. Only the kernel's code is executable, and it cannot be written.
-//! 2. A frame that the kernel's image maps read-only (code, constants, tables of functions) can be
-//!    written nowhere, not in the mapping of physical memory either.
+//! 1. Only the kernel's code is executable, and it is not writable.
+//! 2. A frame that the kernel's image maps read-only (code, constants, tables of functions) is not
+//!    writable at any address. This includes the mapping of physical memory.
 //!
-//! The boot stages protect the image where it is mapped. But the mapping of physical memory is writable
-//! throughout, it reaches up to the highest address that the firmware lists, be it a terabyte away, and
-//! a few pages of the boot stages themselves stay mapped in the lower half.
+//! The boot stages protect the image at its own addresses only. They map all physical memory
+//! writable, up to the highest address that the firmware lists, which may be a terabyte. A few
+//! pages of the boot stages themselves stay mapped in the lower half. The function `init` removes
+//! all of this.
 
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -22,24 +23,24 @@ use super::page_table::page_tables;
 use super::walk::{for_each_mapping, mapping_at};
 use super::{InitError, PAGE_SIZE, address_kind, physical};
 
-/// A rule that is broken.
+/// A mapping that breaks a rule.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Mismatch {
-    /// What is mapped there is executable, and is not the kernel's code.
+    /// Memory other than the kernel's code is executable.
     Executable {
-        /// The first address.
+        /// The first address of the mapping.
         address: VirtAddr,
     },
-    /// The kernel's code can be written.
+    /// The kernel's code is writable.
     WritableCode {
-        /// The first address.
+        /// The first address of the mapping.
         address: VirtAddr,
     },
-    /// A frame that is read-only in the kernel's image can be written by another address.
+    /// A frame that the kernel's image maps read-only is writable at another address.
     WritableAlias {
-        /// The address in the image, or another.
+        /// One of the two addresses.
         address: VirtAddr,
-        /// The frame's address.
+        /// The address of the frame.
         frame: PhysAddr,
     },
 }
@@ -49,15 +50,15 @@ impl fmt::Display for Mismatch {
         match self {
             Self::Executable { address } => write!(
                 f,
-                "what is mapped at {address:#x} is executable and is not the kernel's code"
+                "the memory at {address:#x} is executable, and is not the kernel's code"
             ),
             Self::WritableCode { address } => {
-                write!(f, "the kernel's code at {address:#x} can be written")
+                write!(f, "the kernel's code at {address:#x} is writable")
             }
             Self::WritableAlias { address, frame } => write!(
                 f,
-                "the frame at {frame:#x}, mapped at {address:#x}, is read-only by one address and \
-                 writable by another"
+                "the frame at {frame:#x}, mapped at {address:#x}, is read-only at one address and \
+                 writable at another"
             ),
         }
     }
@@ -65,19 +66,22 @@ impl fmt::Display for Mismatch {
 
 impl core::error::Error for Mismatch {}
 
-/// How many tables large pages were split into.
+/// The number of tables that large pages were split into.
 static TABLES: AtomicUsize = AtomicUsize::new(0);
 
-/// How many page tables it took to protect parts of large pages.
+/// Returns the number of page tables that were allocated to protect parts of large pages.
 pub(crate) fn tables() -> usize {
     TABLES.load(Ordering::Relaxed)
 }
 
-/// Makes the rules hold: unmaps the lower half and what is beyond memory, and write-protects what the image has
-/// read-only.
+/// Establishes the rules: unmaps the lower half and the mapping of physical memory above its end,
+/// and write-protects the second mapping of read-only frames of the image.
+///
+/// # Errors
+/// Returns an error if no frame is free for a page table, or physical memory is not mapped.
 ///
 /// # Safety
-/// Nothing that is used is in the lower half, or beyond [`physical::end`] in the mapping of physical memory. Nobody
+/// No code uses the lower half, nor the mapping of physical memory above [`physical::end`]. No code
 /// writes to read-only frames of the image.
 pub(super) unsafe fn init() -> Result<(), InitError> {
     let mut tables = page_tables().lock();
@@ -100,15 +104,15 @@ pub(super) unsafe fn init() -> Result<(), InitError> {
     Ok(())
 }
 
-/// The pages of the kernel's image.
+/// Returns the addresses of the pages of the kernel's image.
 fn image() -> impl Iterator<Item = VirtAddr> {
     address_kind::image()
         .step_by(PAGE_SIZE)
         .map(|address| VirtAddr::new(address as u64))
 }
 
-/// Unmaps what lies above [`physical::end`] in the mapping of physical memory. The tables that mapped it
-/// become free frames.
+/// Unmaps the mapping of physical memory above [`physical::end`]. The frames of its tables become
+/// free frames.
 fn cut_physical_mapping(tables: &mut OffsetPageTable) -> Result<(), InitError> {
     let step = PageTableLevel::Three.entry_address_space_alignment();
     let mut address = physical::end().align_up(step);
@@ -118,11 +122,11 @@ fn cut_physical_mapping(tables: &mut OffsetPageTable) -> Result<(), InitError> {
         let entry = entry_at(table, PageTableLevel::Four, page, PageTableLevel::Three)?;
         let (flags, below) = (entry.flags(), entry.addr());
         entry.set_unused();
-        // This also makes the CPU forget the table.
+        // The flush also removes cached entries of the table below.
         tlb::flush(page);
         if !flags.contains(PageTableFlags::HUGE_PAGE) {
-            // SAFETY: the table was unlinked above, and the CPU has forgotten it; the boot stages made
-            // it of memory, and nothing else knows of it.
+            // SAFETY: the boot stages have allocated the table from memory. It is unlinked and
+            // flushed above, and no other code has its address.
             unsafe { frames::add(PhysFrame::containing_address(below)) };
         }
         address += step;
@@ -130,8 +134,8 @@ fn cut_physical_mapping(tables: &mut OffsetPageTable) -> Result<(), InitError> {
     Ok(())
 }
 
-/// The entry of level `wanted` for `address`, below `table`, which is of `level`. Larger pages on the way are
-/// split.
+/// Returns the entry of level `wanted` for `address`, below a table of level `level`. Splits larger
+/// pages on the way.
 fn entry_at(
     table: &mut PageTable,
     level: PageTableLevel,
@@ -148,17 +152,17 @@ fn entry_at(
     if entry.flags().contains(PageTableFlags::HUGE_PAGE) {
         split(entry, below)?;
     }
-    // SAFETY: the entry leads to a table, which is borrowed with the one above it.
+    // SAFETY: the entry leads to a table. The mutable borrow of the table above covers it.
     let table = unsafe { physical::pointer(entry.addr()).as_mut() };
     entry_at(table, below, address, wanted)
 }
 
-/// Makes an entry that maps a large page lead to a table, of level `below`, that maps the same.
+/// Replaces a large page by a table of level `below` that maps the same memory.
 fn split(entry: &mut PageTableEntry, below: PageTableLevel) -> Result<(), InitError> {
     let frame = frames::allocate(Purpose::PageTables).ok_or(InitError::NoFrame)?;
     TABLES.fetch_add(1, Ordering::Relaxed);
     let table = physical::pointer::<PageTable>(frame.start_address());
-    // SAFETY: the frame is ours, and as large as a table.
+    // SAFETY: the frame was just allocated, and a table is as large as a frame.
     let table = unsafe {
         table.write(PageTable::new());
         &mut *table.as_ptr()
@@ -176,10 +180,10 @@ fn split(entry: &mut PageTableEntry, below: PageTableLevel) -> Result<(), InitEr
     Ok(())
 }
 
-/// Looks at everything that is mapped. The page tables are locked meanwhile.
+/// Checks the rules for all mappings, with the page tables locked. O(mappings).
 ///
 /// # Errors
-/// The first rule that is broken.
+/// Returns the first mapping that breaks a rule.
 pub fn check() -> Result<(), Mismatch> {
     let tables = page_tables().lock();
     let table = tables.level_4_table();
@@ -207,7 +211,7 @@ pub fn check() -> Result<(), Mismatch> {
     })
 }
 
-/// Whether the mapping of physical memory has the frame read-only.
+/// Returns whether the mapping of physical memory maps the frame read-only.
 fn is_protected(table: &PageTable, frame: PhysAddr) -> bool {
     let alias = physical::address(frame);
     mapping_at(table, alias).is_some_and(|mapping| mapping.at(alias) == frame && !mapping.writable)

@@ -1,5 +1,5 @@
-//! Where the heap's window of addresses lies: at random, so that the addresses of the heap cannot be
-//! told beforehand.
+//! Address space layout randomisation of the heap: the window of its addresses lies at random, so
+//! that an attacker cannot predict the addresses of blocks.
 //!
 //! ```text
 //! 63      48 47      39 38      30 29           0
@@ -10,8 +10,8 @@
 //!            entry: one that maps nothing
 //! ```
 //!
-//! The steps of 1 GiB have their price, fewer places, and their reason: wherever the window lies, the heap needs
-//! the same page tables, so that two runs can be compared to the last frame and instruction.
+//! Steps of 1 GiB reduce the number of possible addresses. In return, the heap needs the same page
+//! tables at all of them: two runs can be compared down to single frames and instructions.
 
 use core::fmt;
 use core::ops::Range;
@@ -21,7 +21,8 @@ use x86_64::structures::paging::{Page, PageTableIndex};
 use super::PAGE_SIZE;
 use crate::entropy::Seed;
 
-/// The size of the window: half of what one level 4 entry covers, so that there is room to move it.
+/// The size of the window: half of the range that one level 4 entry covers, so that the window can
+/// move in this range.
 pub const SIZE: usize = 1 << 38;
 
 /// The first level 4 entry of the higher half.
@@ -33,14 +34,15 @@ const STARTS: u64 = 256;
 /// The heap's window of addresses.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Window {
-    /// Its first page.
+    /// The first page.
     start: Page,
-    /// What the place was chosen from.
+    /// The seed that chose the address.
     pub seed: Seed,
 }
 
 impl Window {
-    /// Chooses a place under a level 4 entry of the higher half that is unused. `None` if none is.
+    /// Chooses a window under an unused level 4 entry of the higher half. Returns `None` if all
+    /// entries are in use.
     pub fn choose(seed: Seed, is_unused: impl Fn(PageTableIndex) -> bool) -> Option<Self> {
         let unused = || {
             (HIGHER_HALF..512)
@@ -48,7 +50,7 @@ impl Window {
                 .filter(|&index| is_unused(index))
         };
         let (random, count) = (seed.mixed(), unused().count() as u64);
-        // Different bits for either, and none if there is nothing to choose from.
+        // The upper bits choose the entry (of `count`, if any), the lower bits the offset.
         let upper = unused().nth((random >> 32).checked_rem(count)? as usize)?;
         let lower = PageTableIndex::new((random % STARTS) as u16);
         let zero = PageTableIndex::new(0);
@@ -58,20 +60,22 @@ impl Window {
         })
     }
 
-    /// The addresses.
+    /// Returns the addresses of the window.
     pub fn addresses(&self) -> Range<usize> {
         let start = self.start.start_address().as_u64() as usize;
         start..start + SIZE
     }
 
-    /// Its first page, which is allocated for good and never mapped: what runs off the bottom of the lowest range
-    /// of pages faults there. Below every other range lies the guard page of another.
+    /// Returns the leading guard: the first page, which is allocated for ever and never mapped.
+    ///
+    /// An access just below the lowest span faults there. Below every other span lies the guard
+    /// page of another span.
     pub fn leading_guard(&self) -> Range<usize> {
         let start = self.addresses().start;
         start..start + PAGE_SIZE
     }
 
-    /// The level 4 entry that covers it, and nothing else.
+    /// Returns the level 4 entry that covers the window, and no other mapping.
     pub fn level_4_entry(&self) -> PageTableIndex {
         self.start.p4_index()
     }
@@ -95,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn every_entry_that_is_unused_is_chosen_now_and_then_and_no_other() {
+    fn all_unused_entries_are_chosen_and_no_others() {
         let is_unused = |index: u16| index.is_multiple_of(3);
         let chosen: BTreeSet<u16> = (0..5000)
             .filter_map(|seed| choose(seed, is_unused))
@@ -110,8 +114,8 @@ mod tests {
     }
 
     #[test]
-    fn a_window_is_aligned_and_under_one_entry_alone() {
-        let places: BTreeSet<usize> = (0..10_000)
+    fn a_window_is_aligned_and_covered_by_one_entry() {
+        let starts: BTreeSet<usize> = (0..10_000)
             .filter_map(|seed| choose(seed, |_| true))
             .map(|window| {
                 let Range { start, end } = window.addresses();
@@ -125,22 +129,22 @@ mod tests {
                 start
             })
             .collect();
-        // Of 65,536 places, each as likely as the other, 10,000 draws meet about 9,274.
+        // 10,000 draws from 65,536 equally likely addresses give about 9,274 different ones.
         assert!(
-            (9_200..9_350).contains(&places.len()),
-            "{} places",
-            places.len()
+            (9_200..9_350).contains(&starts.len()),
+            "{} addresses",
+            starts.len()
         );
     }
 
     #[test]
-    fn a_seed_gives_the_same_place_each_time() {
+    fn a_seed_gives_the_same_window_each_time() {
         assert_eq!(choose(7, |_| true), choose(7, |_| true));
         assert_ne!(choose(7, |_| true), choose(8, |_| true));
     }
 
     #[test]
-    fn without_an_unused_entry_there_is_no_place() {
+    fn without_an_unused_entry_no_window_is_chosen() {
         assert_eq!(choose(1, |_| false), None);
     }
 }

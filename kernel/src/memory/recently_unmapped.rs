@@ -1,25 +1,25 @@
-//! Which pages of the heap were given back lately. Whoever touches one of them afterwards gets a
-//! fault report that says so.
+//! The pages of the heap that were unmapped most recently. The report of a fault there says that
+//! the access came after the release of the page.
 
 use crate::sync::InterruptMutex;
 
-/// How many releases are remembered.
+/// The number of ranges that are recorded.
 const COUNT: usize = 32;
 
-/// Pages that were given back.
+/// A range of pages that was unmapped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct UnmappedRange {
     /// The first address.
     pub base: usize,
     /// The size in bytes.
     pub size: usize,
-    /// Where the range began that they were the end of, or all of.
-    pub range: usize,
+    /// The first address of the span that the pages were the end of, or all of.
+    pub span: usize,
 }
 
 impl UnmappedRange {
-    pub(super) const fn new(base: usize, size: usize, range: usize) -> Self {
-        Self { base, size, range }
+    pub(super) const fn new(base: usize, size: usize, span: usize) -> Self {
+        Self { base, size, span }
     }
 
     fn contains(&self, address: usize) -> bool {
@@ -29,39 +29,41 @@ impl UnmappedRange {
     }
 }
 
+/// A ring buffer of ranges.
 struct Ring {
-    releases: [UnmappedRange; COUNT],
-    /// Where the next one is written: over the oldest.
+    ranges: [UnmappedRange; COUNT],
+    /// The index of the oldest range, which the next one overwrites.
     next: usize,
 }
 
 static RING: InterruptMutex<Ring> = InterruptMutex::new(Ring {
-    releases: [UnmappedRange::new(0, 0, 0); COUNT],
+    ranges: [UnmappedRange::new(0, 0, 0); COUNT],
     next: 0,
 });
 
-pub(super) fn record(release: UnmappedRange) {
-    RING.lock().push(release);
+/// Records that a range was unmapped.
+pub(super) fn record(range: UnmappedRange) {
+    RING.lock().push(range);
 }
 
-/// The latest release with that address. `None` also when the answer would mean to wait.
+/// Returns the latest range that contains `address`. Returns `None` also if the lock is held.
 pub fn try_find(address: usize) -> Option<UnmappedRange> {
     RING.try_lock()?.find(address)
 }
 
 impl Ring {
-    fn push(&mut self, release: UnmappedRange) {
-        self.releases[self.next] = release;
+    fn push(&mut self, range: UnmappedRange) {
+        self.ranges[self.next] = range;
         self.next = (self.next + 1) % COUNT;
     }
 
     fn find(&self, address: usize) -> Option<UnmappedRange> {
-        let (newer, older) = self.releases.split_at(self.next);
+        let (newer, older) = self.ranges.split_at(self.next);
         newer
             .iter()
             .rev()
             .chain(older.iter().rev())
-            .find(|release| release.contains(address))
+            .find(|range| range.contains(address))
             .copied()
     }
 }
@@ -71,9 +73,9 @@ mod tests {
     use super::{COUNT, Ring, UnmappedRange};
 
     #[test]
-    fn the_latest_release_of_an_address_is_found() {
+    fn the_latest_range_with_an_address_is_found() {
         let mut ring = Ring {
-            releases: [UnmappedRange::new(0, 0, 0); COUNT],
+            ranges: [UnmappedRange::new(0, 0, 0); COUNT],
             next: 0,
         };
         assert_eq!(ring.find(0), None);

@@ -1,5 +1,5 @@
-//! Boundary tags for the arenas, made of whole frames that are reached through the mapping of
-//! physical memory: no page is mapped for them, so the arenas can use them to map pages.
+//! The supply of boundary tags for the arenas: whole frames, accessed through the mapping of
+//! physical memory. Tags need no mapped page, so that the arenas can use them while they map pages.
 
 use core::ptr::NonNull;
 
@@ -8,16 +8,16 @@ use heap::vmem::{Page, PageSupply, TagPool};
 use super::frames::{self, Purpose};
 use super::{PageLock, physical};
 
-/// What the arenas take their boundary tags from.
+/// The supply of boundary tags of an arena.
 pub type Tags = &'static TagPool<PageLock, TagFrames>;
 
 /// The pool of boundary tags that all arenas share.
 pub static TAGS: TagPool<PageLock, TagFrames> = TagPool::new(PageLock::new(), TagFrames);
 
-/// Frames for boundary tags.
+/// The supply of frames for the pool of boundary tags.
 pub struct TagFrames;
 
-// SAFETY: a frame is handed out once, and is mapped forever.
+// SAFETY: the allocator hands each frame out once, and physical memory is mapped for ever.
 unsafe impl PageSupply for TagFrames {
     fn allocate_page(&self) -> Option<NonNull<Page>> {
         let frame = frames::allocate(Purpose::Tags)?;
@@ -26,9 +26,10 @@ unsafe impl PageSupply for TagFrames {
 
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
         let frame = physical::frame_at(page.cast());
-        // SAFETY: it came from `allocate_page` and is not used any more, as the caller promises.
+        // SAFETY: the caller guarantees that `allocate_page` has returned the page and that no code
+        // uses it any more.
         unsafe { physical::clear(frame) };
-        // SAFETY: `allocate_page` has allocated it for tags, and the caller gives it up.
-        unsafe { frames::give_back(frame, Purpose::Tags) };
+        // SAFETY: `allocate_page` has allocated the frame for tags, and the caller owns it.
+        unsafe { frames::free_or_panic(frame, Purpose::Tags) };
     }
 }

@@ -1,4 +1,4 @@
-//! Reading page tables: what is mapped at an address, and everything that is mapped.
+//! Walks over page tables: the mapping at an address, and all mappings.
 
 use x86_64::structures::paging::page_table::{PageTableEntry, PageTableLevel};
 use x86_64::structures::paging::{PageTable, PageTableFlags};
@@ -6,7 +6,7 @@ use x86_64::{PhysAddr, VirtAddr};
 
 use super::physical;
 
-/// The addresses that one entry maps, of whatever page size.
+/// The addresses that one entry of a page table maps, for all page sizes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Mapping {
     /// The first address.
@@ -15,14 +15,14 @@ pub struct Mapping {
     pub physical: PhysAddr,
     /// The size in bytes.
     pub size: u64,
-    /// Whether it can be written: the entries of all levels have to agree.
+    /// Whether the addresses can be written: the entries of all levels must allow it.
     pub writable: bool,
-    /// Whether it can be executed: the entries of all levels have to agree.
+    /// Whether the addresses can be executed: the entries of all levels must allow it.
     pub executable: bool,
 }
 
 impl Mapping {
-    /// All addresses, before any table has its say.
+    /// All addresses with all rights: what the entries of the tables narrow down.
     const ALL: Self = Self {
         start: VirtAddr::zero(),
         physical: PhysAddr::zero(),
@@ -31,12 +31,13 @@ impl Mapping {
         executable: true,
     };
 
-    /// The physical address that is mapped at `address`, which is one of these.
+    /// Returns the physical address that is mapped at `address`, an address of this mapping.
     pub fn at(&self, address: VirtAddr) -> PhysAddr {
         self.physical + (address - self.start)
     }
 
-    /// What the entry at `index` of the next table makes of it; `None` if that is nothing.
+    /// Narrows the mapping to the entry at `index` of the next table. Returns `None` if the entry
+    /// maps no memory.
     fn narrowed(&self, index: usize, entry: &PageTableEntry) -> Option<Self> {
         let flags = entry.flags();
         let size = self.size / 512;
@@ -50,18 +51,20 @@ impl Mapping {
     }
 }
 
-/// The table that an entry of `level` leads to, and its level. `None` if the entry maps a page.
+/// Returns the table that an entry of `level` leads to, and the level of the table. Returns `None`
+/// if the entry maps a page.
 fn table_below(
     entry: &PageTableEntry,
     level: PageTableLevel,
 ) -> Option<(&PageTable, PageTableLevel)> {
     let below = level.next_lower_level()?;
     let is_table = !entry.flags().contains(PageTableFlags::HUGE_PAGE);
-    // SAFETY: a present entry that maps no page leads to a table, which is borrowed with the entry.
+    // SAFETY: a present entry that maps no page leads to a table. The borrow of the entry keeps the
+    // table unchanged too.
     is_table.then(|| (unsafe { physical::pointer(entry.addr()).as_ref() }, below))
 }
 
-/// What `table`, which is of level 4, maps at `address`.
+/// Returns the mapping at `address` in a level 4 table.
 pub(super) fn mapping_at(table: &PageTable, address: VirtAddr) -> Option<Mapping> {
     let (mut table, mut level, mut mapping) = (table, PageTableLevel::Four, Mapping::ALL);
     loop {
@@ -75,7 +78,7 @@ pub(super) fn mapping_at(table: &PageTable, address: VirtAddr) -> Option<Mapping
     }
 }
 
-/// Calls `visit` with everything that `table`, which is of level 4, maps, until that is an error.
+/// Calls `visit` for each mapping of a level 4 table, until `visit` returns an error.
 pub(super) fn for_each_mapping<E>(
     table: &PageTable,
     visit: &mut dyn FnMut(&Mapping) -> Result<(), E>,

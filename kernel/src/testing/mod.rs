@@ -1,10 +1,11 @@
 //! The harness of the tests that run inside the kernel.
 //!
-//! [`kernel_test!`](crate::kernel_test) puts a test into a section of the program; [`run`] runs
-//! those that the configuration asks for, in the order of their names, and tells the host with a
-//! line that begins with `@` when a test begins and how it ended. A test that panics or faults ends
-//! the kernel, whether it was meant to or not: the host boots again, and goes on after it. The same
-//! happens when a test takes longer than its deadline.
+//! [`kernel_test!`](crate::kernel_test) puts a test into a section of the program. [`run`] runs the
+//! tests that the configuration selects, in the order of their names. Lines that begin with `@`
+//! tell the host when a test begins and how it ended.
+//!
+//! A test that panics or faults ends the kernel, also if that is expected: the host boots again,
+//! and continues with the next test. The host does the same when a test exceeds its deadline.
 
 mod running;
 
@@ -24,27 +25,27 @@ use crate::panic::set_crash_hook;
 use crate::println;
 use crate::serial::{self, print_on_fresh_line};
 
-/// What must happen for a test to pass.
+/// The condition for a test to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Expectation {
-    /// It returns.
+    /// The test returns.
     Returns,
-    /// It panics, with a message that contains this.
+    /// The test panics with a message that contains this text.
     Panics(&'static str),
-    /// The CPU raises an exception, whose report contains this.
+    /// The CPU raises an exception whose report contains this text.
     Faults(&'static str),
 }
 
-/// A test, as [`kernel_test!`](crate::kernel_test) makes it.
+/// A test, defined by [`kernel_test!`](crate::kernel_test).
 #[derive(Debug)]
 pub struct Test {
-    /// Crate, module and function.
+    /// The crate, module and function, separated by `::`.
     pub path: &'static str,
-    /// What must happen.
+    /// The condition for the test to pass.
     pub expectation: Expectation,
-    /// After so many seconds the host gives up.
+    /// The time in seconds after which the host stops the test.
     pub deadline: u32,
-    /// The test.
+    /// The function to run.
     pub function: fn(),
 }
 
@@ -56,7 +57,7 @@ pub const DEFAULT_DEADLINE: u32 = 60;
 pub static TESTS: [Test];
 
 impl Test {
-    /// A test that is to return.
+    /// Creates a test that must return.
     pub const fn new(path: &'static str, function: fn()) -> Self {
         Self {
             path,
@@ -66,34 +67,35 @@ impl Test {
         }
     }
 
-    /// The same test, which is to panic with a message that contains this.
+    /// Expects a panic with a message that contains `message`.
     #[must_use]
     pub const fn should_panic(mut self, message: &'static str) -> Self {
         self.expectation = Expectation::Panics(message);
         self
     }
 
-    /// The same test, which is to fault with a report that contains this.
+    /// Expects a fault with a report that contains `report`.
     #[must_use]
     pub const fn should_fault(mut self, report: &'static str) -> Self {
         self.expectation = Expectation::Faults(report);
         self
     }
 
-    /// The same test with another deadline, in seconds.
+    /// Sets the deadline, in seconds.
     #[must_use]
     pub const fn deadline(mut self, seconds: u32) -> Self {
         self.deadline = seconds;
         self
     }
 
-    /// Module and function, without the crate.
+    /// Returns the module and function, without the crate.
     pub fn name(&self) -> &'static str {
         self.path
             .split_once("::")
             .map_or(self.path, |(_, name)| name)
     }
 
+    /// Returns whether `config` selects the test.
     fn is_selected(&self, config: &Config) -> bool {
         config
             .filter
@@ -102,7 +104,7 @@ impl Test {
     }
 }
 
-/// Runs the tests that `config` selects, and tells the host about them.
+/// Runs the tests that `config` selects, and reports them to the host.
 pub fn run(config: &Config) -> ExitCode {
     set_crash_hook(running::died);
     let selected = || TESTS.iter().filter(|test| test.is_selected(config));
@@ -132,8 +134,9 @@ pub fn run(config: &Config) -> ExitCode {
     }
 }
 
-/// Runs `program` with one seed after the other, from that of the configuration on, until the host sends something.
-/// Tells the host about each before it begins. `program` returns how many operations it was.
+/// Runs `program` with increasing seeds, from the seed of the configuration on, until the host
+/// sends a byte. Reports each program to the host before it begins. `program` returns its number of
+/// operations.
 pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
     let baseline = baseline();
     let (mut seed, mut programs, mut operations) = (config.seed, 0_usize, 0_u64);
@@ -144,7 +147,7 @@ pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
             operations,
         });
         operations += program(seed);
-        if let Some(failure) = disagreement(&baseline) {
+        if let Some(failure) = find_leftover(&baseline) {
             break Some(failure);
         }
         programs += 1;
@@ -173,15 +176,15 @@ fn print_record(record: Record<'_>) {
     print_on_fresh_line(format_args!("{record}\n"));
 }
 
-/// The frames that are in use when the heap is empty. The first heap that it claims stays: let it be
-/// there from the beginning.
+/// Returns the frames that are in use while the heap is empty. The first heap is never unmapped, so
+/// this function makes sure that the first heap exists.
 fn baseline() -> Usage {
     drop(black_box(Box::new(0_u64)));
     audit::quiesce();
     frames::usage()
 }
 
-/// Runs one test, and if it comes back, says whether it passed.
+/// Runs one test. If the test returns, returns whether it passed.
 fn run_one(test: &'static Test, baseline: &Usage) -> bool {
     print_record(Record::Begin {
         name: test.name(),
@@ -193,7 +196,7 @@ fn run_one(test: &'static Test, baseline: &Usage) -> bool {
         return false;
     };
     let failure = match test.expectation {
-        Expectation::Returns => disagreement(baseline),
+        Expectation::Returns => find_leftover(baseline),
         Expectation::Panics(_) => Some(Failure::DidNotPanic),
         Expectation::Faults(_) => Some(Failure::DidNotFault),
     };
@@ -207,14 +210,14 @@ fn run_one(test: &'static Test, baseline: &Usage) -> bool {
     failure.is_none()
 }
 
-/// What a test has left behind that it should not.
-fn disagreement(baseline: &Usage) -> Option<Failure> {
+/// Returns the first difference between the state after a test and the baseline.
+fn find_leftover(baseline: &Usage) -> Option<Failure> {
     audit::quiesce();
-    if let Err(disagreement) = audit::check() {
-        return Some(Failure::Audit(disagreement));
+    if let Err(mismatch) = audit::check() {
+        return Some(Failure::Audit(mismatch));
     }
-    if let Err(violation) = protection::check() {
-        return Some(Failure::Protection(violation));
+    if let Err(mismatch) = protection::check() {
+        return Some(Failure::Protection(mismatch));
     }
     let now = frames::usage();
     [
@@ -232,10 +235,11 @@ fn disagreement(baseline: &Usage) -> Option<Failure> {
     })
 }
 
-/// So many pages of boundary tags may stay: one tag in use keeps its page.
+/// The number of additional pages of boundary tags that may stay: a single tag in use retains a
+/// page.
 const SPARE_TAG_PAGES: usize = 4;
 
-/// Why a test that came back did not pass.
+/// The reason why a test that returned did not pass.
 enum Failure {
     DidNotPanic,
     DidNotFault,
@@ -253,15 +257,15 @@ impl fmt::Display for Failure {
         match self {
             Self::DidNotPanic => f.write_str("it did not panic"),
             Self::DidNotFault => f.write_str("it did not fault"),
-            Self::Audit(disagreement) => write!(f, "accounts disagree: {disagreement}"),
-            Self::Protection(violation) => write!(f, "memory is not protected: {violation}"),
+            Self::Audit(mismatch) => write!(f, "the audit found a mismatch: {mismatch}"),
+            Self::Protection(mismatch) => write!(f, "memory is not protected: {mismatch}"),
             Self::Frames {
                 what,
                 before,
                 after,
             } => write!(
                 f,
-                "{before} frames were for {what} before the first test, and {after} are now"
+                "{before} frames were in use for {what} before the first test, and {after} are now"
             ),
         }
     }
@@ -271,12 +275,12 @@ impl fmt::Display for Failure {
 ///
 /// ```text
 /// kernel_test! {
-///     /// What it shows.
+///     /// Describes the behaviour.
 ///     fn name_of_the_behaviour(should_fault = "guard page", deadline = 10) { … }
 /// }
 /// ```
 ///
-/// In the parentheses are methods of [`Test`] and their arguments.
+/// The settings in the parentheses are methods of [`Test`] with their arguments.
 #[macro_export]
 macro_rules! kernel_test {
     (

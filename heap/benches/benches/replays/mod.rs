@@ -12,19 +12,19 @@ use heap_benches::trace::Trace;
 use heap_benches::with_peer;
 use heap_benches::workload::{room, shortened, workload};
 
-/// The times are those of so many operations: what are microseconds in the results are nanoseconds for
-/// one operation.
+/// The number of operations per measurement: microseconds in the results are nanoseconds for one
+/// operation.
 const OPERATIONS: f64 = 1_000.0;
 
-/// [`LinkedList`] looks at every hole, and takes seconds for what others do in milliseconds: of each
-/// workload it gets so many operations from the beginning only.
+/// [`LinkedList`] probes every hole, and takes seconds where others take milliseconds. It gets only
+/// this many operations from the beginning of each workload.
 const LINKED_LIST_OPERATIONS: usize = 10_000;
 
-/// A group of measurements that are all quick.
+/// Starts a group of measurements, all of which are quick.
 pub fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, WallTime> {
     let mut group = criterion.benchmark_group(name);
     group
-        // Each sample as long as the others: most replays take milliseconds.
+        // All samples take equally long: most replays take milliseconds.
         .sampling_mode(SamplingMode::Flat)
         .sample_size(20)
         .warm_up_time(Duration::from_millis(200))
@@ -32,8 +32,8 @@ pub fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c,
     group
 }
 
-/// Puts all peers, the null allocator among them, through a workload. `id` makes a benchmark's name of a
-/// peer's.
+/// Measures all peers, including the null allocator, with a workload. `id` turns the name of a peer
+/// into that of a benchmark.
 pub fn bench_peers(
     group: &mut BenchmarkGroup<WallTime>,
     name: &str,
@@ -48,7 +48,8 @@ pub fn bench_peers(
     bench::<LinkedList>(group, id(&beginning), &trace, room(name));
 }
 
-/// Replays in new heaps. Each sample is one replay that nobody disturbed, put together from several.
+/// Measures replays in new heaps. Each sample is one undisturbed replay, composed of parts of
+/// several.
 fn bench<P: Peer>(
     group: &mut BenchmarkGroup<WallTime>,
     id: BenchmarkId,

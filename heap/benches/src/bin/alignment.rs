@@ -1,9 +1,10 @@
-//! What an alignment costs among many live blocks: nanoseconds for a free and an allocation.
+//! The cost of an alignment among many live blocks: nanoseconds for a free and an allocation.
 //!
 //! `alignment` prints a table; `alignment PEER LIVE ALIGN PAIRS` runs one case, for `callgrind.sh`.
 //!
-//! Two rows are no allocators: `null` is the cost of the measurement, and `one list` that of the memory: a
-//! list of free blocks of one size cannot touch less than one word of each block that is freed.
+//! Two rows are not allocators. `null` is the cost of the measurement. `one list` is the cost of
+//! the memory: a list of free blocks of one size accesses at least one word of each block that is
+//! freed.
 
 use std::alloc::Layout;
 use std::env;
@@ -13,7 +14,7 @@ use heap_benches::live::Live;
 use heap_benches::peer::{Dlmalloc, Heap, Null, Peer, Rlsf, Talc};
 use heap_benches::with_peer;
 
-/// Without those that take a minute for a number.
+/// The peers, without those that take a minute for one number.
 const PEERS: [&str; 6] = [
     Null::NAME,
     OneList::NAME,
@@ -23,16 +24,16 @@ const PEERS: [&str; 6] = [
     Dlmalloc::NAME,
 ];
 
-/// How many blocks are live.
+/// The numbers of live blocks.
 const LIVE: [usize; 3] = [1_000, 10_000, 100_000];
 
-/// Small enough that lists are not searched for minutes.
+/// The largest number of live blocks for peers that search lists.
 const PAIRS: usize = 20_000;
 
-/// Of so many measurements the median is shown: others use the caches too.
+/// The number of measurements of which the median is shown: other programs use the caches too.
 const ROUNDS: usize = 5;
 
-/// A list of free blocks of 128 bytes, the one that was freed last in front.
+/// A list of free blocks of 128 bytes, latest first.
 struct OneList {
     free: *mut *mut u8,
     untouched: *mut u8,
@@ -56,13 +57,13 @@ impl Peer for OneList {
     unsafe fn allocate(&mut self, layout: Layout) -> *mut u8 {
         assert!(layout.size() <= Self::SIZE && layout.align() <= Self::SIZE);
         if self.free.is_null() {
-            // `Live` has room for more than all blocks.
+            // `Live` reserves memory for more than all blocks.
             let block = self.untouched;
             self.untouched = block.wrapping_add(Self::SIZE);
             return block;
         }
         let block = self.free;
-        // SAFETY: what is in the list begins with the next that is.
+        // SAFETY: each block in the list begins with a pointer to the next.
         self.free = unsafe { block.read() }.cast();
         block.cast()
     }
@@ -70,7 +71,7 @@ impl Peer for OneList {
     #[inline(never)]
     unsafe fn deallocate(&mut self, ptr: *mut u8, _: Layout) {
         let block = ptr.cast::<*mut u8>();
-        // SAFETY: the block is nobody's any more, and is aligned and large enough for a pointer.
+        // SAFETY: the block is no longer used, and is aligned and large enough for a pointer.
         unsafe { block.write(self.free.cast()) };
         self.free = block;
     }
@@ -83,7 +84,7 @@ fn run<P: Peer>(live: usize, align: usize, pairs: usize) -> f64 {
     start.elapsed().as_nanos() as f64 / pairs as f64
 }
 
-/// Each from the beginning: what searches does so most at first.
+/// Returns the median of runs, each from the beginning: allocators that search do so most at first.
 fn median<P: Peer>(live: usize, align: usize) -> f64 {
     let mut times = [(); ROUNDS].map(|()| run::<P>(live, align, PAIRS));
     times.sort_by(f64::total_cmp);

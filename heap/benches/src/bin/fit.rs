@@ -1,5 +1,5 @@
-//! How tightly a peer packs: the smallest arena in which a trace completes, found by bisection,
-//! as a share of the trace's peak of live bytes.
+//! The fit of a peer: the smallest arena in which a trace completes, found by bisection, in
+//! relation to the trace's peak of live bytes.
 //!
 //! `fit [PEER…]`
 
@@ -12,16 +12,16 @@ use heap_benches::trace::Trace;
 use heap_benches::with_peer;
 use heap_benches::workload::{RECORDED, workload};
 
-/// Arenas are multiples of this.
+/// The sizes of arenas are multiples of this.
 const STEP: usize = 1024;
 
 fn completes<P: Peer>(trace: &Trace, arena: &Arena, size: usize) -> bool {
-    // SAFETY: the arena is nobody else's.
+    // SAFETY: only this peer uses the arena.
     let peer = unsafe { P::new(arena.base(), size) };
     peer.is_some_and(|mut peer| replay(&mut peer, trace, &mut slots(trace)))
 }
 
-/// Live bytes at the peak for each byte of the smallest arena.
+/// Returns the live bytes at the peak per byte of the smallest arena.
 fn fit<P: Peer>(trace: &Trace) -> f64 {
     let peak = trace.peak_live_bytes as usize;
     let (mut fails, mut completes_at) = (peak / STEP, 4 * peak / STEP);

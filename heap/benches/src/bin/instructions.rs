@@ -1,4 +1,4 @@
-//! Puts one peer through one workload, and prints the number of operations: for `callgrind.sh`.
+//! Runs one peer on one workload, and prints the number of operations, for `callgrind.sh`.
 
 use std::env;
 
@@ -11,7 +11,7 @@ use heap_benches::workload::{room, workload};
 
 fn run<P: Peer>(trace: &Trace, room: usize) {
     let arena = Arena::new(room);
-    // SAFETY: the arena is nobody else's.
+    // SAFETY: only this peer uses the arena.
     let mut peer = unsafe { P::new(arena.base(), arena.size()) }.expect("the arena is large");
     assert!(replay(&mut peer, trace, &mut slots(trace)), "out of memory");
 }

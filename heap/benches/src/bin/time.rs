@@ -1,9 +1,9 @@
-//! Nanoseconds for an operation, without those of the replay itself (the null peer's).
+//! Nanoseconds per operation, without those of the replay itself (the null peer's).
 //!
 //! `time [WORKLOAD…]`; the recorded traces if none is named.
 //!
-//! On a busy machine times are too long, never too short. So the peers take turns, every part of a replay
-//! is timed by itself, and of each part the shortest time of all rounds counts.
+//! On a busy machine, times are too long and never too short. Therefore the peers take turns, each
+//! part of a replay is timed by itself, and the shortest time of each part counts.
 
 use std::env;
 use std::time::Duration;
@@ -16,10 +16,10 @@ use heap_benches::trace::Trace;
 use heap_benches::with_peer;
 use heap_benches::workload::{RECORDED, room, workload};
 
-/// Replays by each peer.
+/// The number of replays by each peer.
 const ROUNDS: usize = 100;
 
-/// How long a replay by each of the [`peers`] takes when nobody disturbs it.
+/// Returns the time of an undisturbed replay by each of the [`peers`].
 fn undisturbed(arena: &Arena, trace: &Trace) -> Vec<Duration> {
     let mut slots = slots(trace);
     let mut parts: Vec<_> = peers().map(|_| Parts::new(trace)).collect();
@@ -35,7 +35,7 @@ fn run<P: Peer>(arena: &Arena, trace: &Trace, slots: &mut [Slot], parts: &mut Pa
     parts.replay::<P>(arena, trace, slots);
 }
 
-/// All that are measured; the null peer is the last.
+/// Returns all peers that are measured; the null peer is the last.
 fn peers() -> impl Iterator<Item = &'static str> {
     NAMES.into_iter().chain([Null::NAME])
 }

@@ -1,6 +1,7 @@
-//! Allocates zeroed blocks of 64 KiB, and prints how many: for callgrind to count.
+//! Allocates zeroed blocks of 64 KiB and prints their number, for callgrind to count.
 //!
-//! `zeroed known|unknown COUNT`: the memory comes from a source that says that it is zero, or does not.
+//! `zeroed known|unknown COUNT`: the memory comes from a source that declares it as zero, or does
+//! not.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::env;
@@ -13,7 +14,7 @@ use heap_benches::arena::Arena;
 
 const ROOM: usize = 128 << 20;
 
-/// Grants all at once.
+/// A source that grants all its memory at once.
 #[derive(Debug)]
 struct All<const ZEROED: bool> {
     base: *mut u8,
@@ -26,7 +27,7 @@ unsafe impl<const ZEROED: bool> Source for All<ZEROED> {
 
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
         let base = std::mem::replace(&mut talc.source.base, std::ptr::null_mut());
-        // SAFETY: whoever made this source gave the memory.
+        // SAFETY: the source was made with this memory.
         unsafe { talc.claim_zeroed(base, ROOM) }
             .map(|_| ())
             .ok_or(())
@@ -41,7 +42,7 @@ fn run<const ZEROED: bool>(count: usize) {
         // SAFETY: the size is not zero.
         let block = unsafe { talc.alloc_zeroed(layout) };
         assert!(!block.is_null());
-        // SAFETY: the block is as large.
+        // SAFETY: the block has this size.
         assert_eq!(unsafe { block.add(layout.size() - 1).read() }, 0);
     }
 }

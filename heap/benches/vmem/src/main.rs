@@ -1,17 +1,17 @@
-//! Performs one operation of an arena again and again, for `count.sh` to count and time.
+//! Repeats one operation of an arena, so that `count.sh` can count its instructions and time it.
 //!
-//! `vmem-benches PEER SCENARIO LIVE OPERATIONS`, where `PEER` is `heap`, `vmem` or `null`, which
-//! does nothing, so that what the loop costs can be subtracted. Prints nanoseconds per operation.
+//! `vmem-benches PEER SCENARIO LIVE OPERATIONS` prints nanoseconds per operation. `PEER` is `heap`,
+//! `vmem` or `null`. The peer `null` does nothing: it measures the cost of the loop.
 
 mod ours;
+mod peer;
 mod scenarios;
-mod subject;
 mod theirs;
 
 use std::process::ExitCode;
 
 use ours::Ours;
-use subject::Null;
+use peer::Null;
 use theirs::Theirs;
 
 fn main() -> ExitCode {

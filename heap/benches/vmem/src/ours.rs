@@ -5,9 +5,9 @@ use std::ptr::NonNull;
 
 use heap::vmem::{AllocPolicy, Arena, Layout, Lock, Page, PageSupply, TagPool};
 
-use crate::subject::{PAGE, Subject};
+use crate::peer::{PAGE, Peer};
 
-/// Does not lock.
+/// A lock that does nothing.
 #[derive(Default)]
 pub struct NoLock;
 
@@ -21,15 +21,15 @@ unsafe impl Lock for NoLock {
 /// Pages of the host.
 struct HostPages;
 
-// SAFETY: memory of the host.
+// SAFETY: the host's allocator returns valid, aligned memory without another user.
 unsafe impl PageSupply for HostPages {
     fn allocate_page(&self) -> Option<NonNull<Page>> {
-        // SAFETY: a page has a size.
+        // SAFETY: a page is not zero-sized.
         NonNull::new(unsafe { std::alloc::alloc(HostLayout::new::<Page>()) }.cast())
     }
 
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
-        // SAFETY: it came from `allocate_page`.
+        // SAFETY: the page came from `allocate_page`, which used this layout.
         unsafe { std::alloc::dealloc(page.as_ptr().cast(), HostLayout::new::<Page>()) };
     }
 }
@@ -40,7 +40,7 @@ type OurArena = Arena<'static, 'static, &'static TagPool<NoLock, HostPages>, NoL
 
 pub struct Ours(OurArena);
 
-impl Subject for Ours {
+impl Peer for Ours {
     fn empty() -> Self {
         Self(Arena::create("bench", PAGE, None, &TAGS).unwrap())
     }

@@ -1,13 +1,13 @@
-//! What is measured.
+//! The scenarios: the operations that are measured.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
 
-use crate::subject::{PAGE, Subject};
+use crate::peer::{PAGE, Peer};
 
-/// Runs a scenario with `live` segments in place, and returns what the operations took. `None` if
-/// there is no such scenario, or the subject cannot do it.
-pub fn run<S: Subject>(scenario: &str, live: usize, operations: usize) -> Option<Duration> {
+/// Runs a scenario with `live` allocated segments, and returns the time of the operations. `None`
+/// if the scenario does not exist, or the peer cannot run it.
+pub fn run<S: Peer>(scenario: &str, live: usize, operations: usize) -> Option<Duration> {
     let elapsed = match scenario {
         "newest-instant" => newest::<S, false>(live, operations),
         "newest-best" => newest::<S, true>(live, operations),
@@ -24,7 +24,7 @@ pub fn run<S: Subject>(scenario: &str, live: usize, operations: usize) -> Option
     Some(elapsed)
 }
 
-/// What `count.sh` counts the instructions of.
+/// The loop whose instructions `count.sh` counts.
 #[inline(never)]
 fn measured(operations: usize, mut operation: impl FnMut(usize)) -> Duration {
     let start = Instant::now();
@@ -34,8 +34,8 @@ fn measured(operations: usize, mut operation: impl FnMut(usize)) -> Duration {
     start.elapsed()
 }
 
-/// An arena with so many segments of one, two and three pages, and much room after them.
-fn filled<S: Subject>(live: usize) -> (S, Vec<usize>) {
+/// Returns an arena with `live` segments of one, two and three pages, and free space after them.
+fn filled<S: Peer>(live: usize) -> (S, Vec<usize>) {
     let arena = S::empty();
     arena.add_span(PAGE, 4 * (live + 100) * PAGE);
     let blocks = (0..live).map(|number| arena.alloc::<false>(size(number)));
@@ -47,16 +47,16 @@ fn size(number: usize) -> usize {
     (1 + number % 3) * PAGE
 }
 
-/// Allocates, and frees that.
-fn newest<S: Subject, const BEST: bool>(live: usize, operations: usize) -> Duration {
+/// Allocates a segment, and frees it.
+fn newest<S: Peer, const BEST: bool>(live: usize, operations: usize) -> Duration {
     let (arena, _blocks) = filled::<S>(live);
     measured(operations, |number| {
         arena.free(arena.alloc::<BEST>(size(number)));
     })
 }
 
-/// Frees any, and allocates another.
-fn random<S: Subject, const BEST: bool>(live: usize, operations: usize) -> Duration {
+/// Frees a random segment, and allocates another.
+fn random<S: Peer, const BEST: bool>(live: usize, operations: usize) -> Duration {
     let (arena, mut blocks) = filled::<S>(live);
     let mut state = 1_u64;
     measured(operations, |number| {
@@ -70,11 +70,11 @@ fn random<S: Subject, const BEST: bool>(live: usize, operations: usize) -> Durat
     })
 }
 
-/// Allocates 35 pages and frees them, where there are many holes of 33 and one of 35.
-fn holes<S: Subject, const BEST: bool>(holes: usize, operations: usize) -> Duration {
+/// Allocates 35 pages and frees them, in an arena with many holes of 33 pages and one of 35.
+fn holes<S: Peer, const BEST: bool>(holes: usize, operations: usize) -> Duration {
     let arena = S::empty();
     arena.add_span(PAGE, (holes * 34 + 36) * PAGE);
-    // From the one span, in address order.
+    // All of them come from the one span, in address order.
     let large = [arena.alloc::<BEST>(35 * PAGE), arena.alloc::<BEST>(PAGE)];
     let pairs = (0..holes).map(|_| (arena.alloc::<BEST>(33 * PAGE), arena.alloc::<BEST>(PAGE)));
     let pairs: Vec<_> = pairs.collect();
@@ -85,8 +85,8 @@ fn holes<S: Subject, const BEST: bool>(holes: usize, operations: usize) -> Durat
     measured(operations, |_| arena.free(arena.alloc::<BEST>(35 * PAGE)))
 }
 
-/// Adds a span to so many others.
-fn spans<S: Subject>(spans: usize, operations: usize) -> Duration {
+/// Adds a span to an arena with `spans` others.
+fn spans<S: Peer>(spans: usize, operations: usize) -> Duration {
     let arena = S::empty();
     let base = |number: usize| (1 + 2 * number) * PAGE;
     for number in 0..spans {
@@ -97,8 +97,8 @@ fn spans<S: Subject>(spans: usize, operations: usize) -> Duration {
     })
 }
 
-/// Allocates with alignment, phase, boundary, minimum and maximum, and frees that.
-fn constrained<S: Subject>(live: usize, operations: usize) -> Duration {
+/// Allocates a segment with alignment, phase, boundary, minimum and maximum, and frees it.
+fn constrained<S: Peer>(live: usize, operations: usize) -> Duration {
     let (arena, _blocks) = filled::<S>(live);
     let (min, max) = (2 * live * PAGE, 4 * (live + 100) * PAGE);
     measured(operations, |_| {
@@ -106,8 +106,8 @@ fn constrained<S: Subject>(live: usize, operations: usize) -> Duration {
     })
 }
 
-/// Allocates what is there only for as long as it is needed: two borrowed spans come and go.
-fn import<S: Subject>(live: usize, operations: usize) -> Duration {
+/// Allocates two segments and frees them. Each time, two spans are imported and released.
+fn import<S: Peer>(live: usize, operations: usize) -> Duration {
     let arena = S::borrowing(4 * (live + 100));
     let _blocks: Vec<_> = (0..live)
         .map(|number| arena.alloc::<false>(size(number)))
@@ -121,7 +121,7 @@ fn import<S: Subject>(live: usize, operations: usize) -> Duration {
 }
 
 /// Grows a segment by a page, and shrinks it again.
-fn resize<S: Subject>(live: usize, operations: usize) -> Option<Duration> {
+fn resize<S: Peer>(live: usize, operations: usize) -> Option<Duration> {
     let (arena, blocks) = filled::<S>(live);
     let last = *blocks.last()?;
     let before = size(live - 1);

@@ -5,9 +5,9 @@ use std::ptr::NonNull;
 
 use vmem::{AllocPolicy, Allocator, Arena, Bt, Layout, Lock};
 
-use crate::subject::{PAGE, Subject};
+use crate::peer::{PAGE, Peer};
 
-/// Does not lock.
+/// A lock that does nothing.
 #[derive(Default)]
 pub struct NoLock;
 
@@ -18,17 +18,17 @@ unsafe impl Lock for NoLock {
     fn lock(&self) {}
 }
 
-/// Tags of the host; free ones are kept, so that the host's allocator is not what is measured.
+/// A supply that caches free tags, so that the cost of the host's allocator is not measured.
 struct Tags(RefCell<Vec<NonNull<Bt>>>);
 
 // SAFETY: this program has one thread.
 unsafe impl Sync for Tags {}
 
-// SAFETY: memory of the host.
+// SAFETY: the host's allocator returns valid, aligned memory, and a tag is in use or in the cache.
 unsafe impl Allocator for &Tags {
     fn allocate(&self) -> Option<NonNull<Bt>> {
         self.0.borrow_mut().pop().or_else(|| {
-            // SAFETY: a tag has a size.
+            // SAFETY: a tag is not zero-sized.
             NonNull::new(unsafe { std::alloc::alloc(std::alloc::Layout::new::<Bt>()) }.cast())
         })
     }
@@ -50,7 +50,7 @@ impl Theirs {
     }
 }
 
-impl Subject for Theirs {
+impl Peer for Theirs {
     fn empty() -> Self {
         Self::new(Arena::create("bench", PAGE, None, &TAGS).unwrap())
     }

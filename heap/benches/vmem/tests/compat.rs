@@ -1,8 +1,8 @@
-//! One source, two crates: what is written for `vmem` 1.0 compiles and passes with `heap` when the
-//! `use` lines change, but for the values that errors carry.
+//! Compiles the same source against `vmem` 1.0 and against its stand-in `heap-vmem`, whose errors
+//! carry values.
 #![allow(
     clippy::undocumented_unsafe_blocks,
-    reason = "what is shown is that users' code compiles"
+    reason = "the tests stand for code of users"
 )]
 
 mod upstream {
@@ -10,6 +10,6 @@ mod upstream {
 }
 
 mod here {
-    use heap::vmem;
+    use vmem_here as vmem;
     include!("../../../tests/compat/vmem.rs");
 }

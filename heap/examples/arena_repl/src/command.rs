@@ -1,13 +1,13 @@
-//! What can be typed.
+//! The commands: their help, and the parser of a line.
 
 use heap::vmem::{AllocPolicy, Layout};
 
-/// The names of the commands, for completion, each with its arguments and what it does.
+/// The commands: name, arguments and description.
 pub const COMMANDS: [(&str, &str, &str); 12] = [
     (
         "create",
         "NAME QUANTUM [SOURCE]",
-        "an arena, which borrows from another",
+        "creates an arena, which borrows from SOURCE",
     ),
     ("span", "NAME BASE LENGTH", "adds a span"),
     (
@@ -15,23 +15,27 @@ pub const COMMANDS: [(&str, &str, &str); 12] = [
         "NAME SIZE [instant|best|next] [align=N] [phase=N] [nocross=N] [min=N] [max=N]",
         "allocates",
     ),
-    ("at", "NAME BASE SIZE", "allocates exactly there"),
+    ("at", "NAME BASE SIZE", "allocates exactly at BASE"),
     ("free", "NAME BASE [SIZE]", "frees, and verifies the size"),
     ("resize", "NAME BASE SIZE", "grows or shrinks in place"),
-    ("where", "NAME ADDRESS", "which segment an address is in"),
-    ("trim", "NAME", "gives free borrowed spans back"),
-    ("check", "NAME", "verifies all structures"),
+    (
+        "where",
+        "NAME ADDRESS",
+        "prints the segment that contains an address",
+    ),
+    ("trim", "NAME", "releases free borrowed spans"),
+    ("check", "NAME", "checks all structures"),
     ("show", "[NAME]", "draws the segments"),
-    ("help", "", "this"),
-    ("quit", "", "ends"),
+    ("help", "", "prints this list"),
+    ("quit", "", "ends the program"),
 ];
 
-/// What comes after a size in `alloc`.
+/// The options after the size in `alloc`.
 pub const OPTIONS: [&str; 8] = [
     "instant", "best", "next", "align=", "phase=", "nocross=", "min=", "max=",
 ];
 
-/// A line, understood. The first field is the name of the arena.
+/// A parsed command. The first field is the name of the arena.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Command {
     Create(String, usize, Option<String>),
@@ -49,7 +53,10 @@ pub enum Command {
 }
 
 impl Command {
-    /// Reads a line; an empty one, or a comment after `#`, is no command.
+    /// Parses a line. An empty line is no command, and a comment begins with `#`.
+    ///
+    /// # Errors
+    /// A message for the user.
     pub fn parse(line: &str) -> Result<Option<Self>, String> {
         let line = line.split('#').next().unwrap_or_default();
         let words: Vec<&str> = line.split_whitespace().collect();
@@ -88,7 +95,7 @@ impl Command {
     }
 }
 
-/// A number, decimal or with `0x`, perhaps followed by `k`, `m`, `g` or `t`.
+/// Parses a number, decimal or with `0x`, with an optional unit `k`, `m`, `g` or `t`.
 fn number(word: &str) -> Result<usize, String> {
     let (digits, unit) = match word.char_indices().next_back() {
         Some((end, suffix)) => match "kmgt".find(suffix.to_ascii_lowercase()) {
@@ -158,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_is_no_command_says_what_would_be_one() {
+    fn a_line_that_is_no_command_gets_a_helpful_error() {
         assert_eq!(Command::parse("  # nothing"), Ok(None));
         let usage = Command::parse("span here").unwrap_err();
         assert_eq!(usage, "usage: span NAME BASE LENGTH");

@@ -1,4 +1,4 @@
-//! What the tab key offers: commands, names of arenas, bases of allocations, options.
+//! Completion by the tab key: commands, names of arenas, bases of allocations, options.
 
 use heap::vmem::SegmentKind;
 use rustyline::completion::Completer;
@@ -10,7 +10,7 @@ use rustyline::{Context, Helper};
 use crate::command::{COMMANDS, OPTIONS};
 use crate::session::Session;
 
-/// The arenas as they are while a line is typed.
+/// The candidates of completion, a snapshot for one line.
 pub struct Completion {
     /// The names of the arenas, each with the bases of its allocations.
     arenas: Vec<(String, Vec<String>)>,
@@ -32,7 +32,7 @@ impl Completion {
         }
     }
 
-    /// What may follow these words.
+    /// Returns the words that may follow these.
     fn candidates(&self, words: &[&str]) -> Vec<&str> {
         let names = || self.arenas.iter().map(|(name, _)| name.as_str()).collect();
         match words {

@@ -1,4 +1,4 @@
-//! A picture of an arena.
+//! A picture of an arena, as text.
 
 use std::fmt::Write;
 
@@ -6,16 +6,17 @@ use heap::vmem::{Segment, SegmentKind, SpanExtent};
 
 use crate::session::SessionArena;
 
-/// How many characters a span has.
+/// The number of characters for a span.
 const WIDTH: u128 = 64;
-/// How many segments are also listed.
+/// The greatest number of segments that are also listed.
 const LISTED: usize = 24;
 
-/// Totals, and a line for each span: `█` is allocated, `·` is free, `▒` is both.
+/// Draws the totals, and a line for each span: `█` is allocated, `·` is free, `▒` is both.
 pub fn arena(arena: &SessionArena) -> String {
     let segments: Vec<Segment> = arena.segments().collect();
     let mut picture = format!(
-        "{}: {:#x} in spans, {:#x} of it borrowed; {:#x} allocated, {:#x} free, {:#x} at most in one\n",
+        "{}: {:#x} in spans, {:#x} of it borrowed; {:#x} allocated, {:#x} free, \
+         {:#x} in the largest free segment\n",
         arena.label(),
         arena.total_space(),
         arena.borrowed_space(),
@@ -48,11 +49,11 @@ pub fn arena(arena: &SessionArena) -> String {
     picture
 }
 
-/// What is in one cell of the picture of a span.
+/// Returns the symbol for one cell of the picture of a span.
 fn symbol(span: SpanExtent, cell: u128, segments: &[Segment]) -> char {
     let len = (span.last - span.base) as u128 + 1;
     let edge = |cell: u128| span.base as u128 + cell * len / WIDTH;
-    // In a small span, cells share an address.
+    // In a span with fewer addresses than cells, several cells show one address.
     let (first, end) = (edge(cell), edge(cell + 1).max(edge(cell) + 1));
     let inside = |segment: &&Segment| (segment.base as u128) < end && first <= segment.last as u128;
     let mut kinds = segments.iter().filter(inside).map(|segment| segment.kind);

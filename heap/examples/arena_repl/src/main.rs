@@ -1,5 +1,7 @@
-//! Arenas to play with. `cargo run -p arena_repl`, then `help`; the tab key completes, the arrow
-//! keys bring back earlier lines. Reads commands from a pipe as well.
+//! A command line for arenas. Start it with `cargo run -p arena_repl`, and type `help`.
+//!
+//! The tab key completes a word, and the arrow keys recall earlier lines. Commands can also come
+//! from a pipe.
 
 mod command;
 mod complete;

@@ -1,4 +1,4 @@
-//! The arenas, and what commands do to them.
+//! The session: the arenas by name, and the execution of commands.
 
 use std::collections::BTreeMap;
 use std::fmt::Write;
@@ -13,15 +13,15 @@ use crate::draw;
 /// Pages of the host.
 pub struct HostPages;
 
-// SAFETY: memory of the host.
+// SAFETY: the host's allocator returns valid, aligned memory without another user.
 unsafe impl PageSupply for HostPages {
     fn allocate_page(&self) -> Option<NonNull<Page>> {
-        // SAFETY: a page has a size.
+        // SAFETY: a page is not zero-sized.
         NonNull::new(unsafe { std::alloc::alloc(std::alloc::Layout::new::<Page>()) }.cast())
     }
 
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
-        // SAFETY: it came from `allocate_page`.
+        // SAFETY: the page came from `allocate_page`, which used this layout.
         unsafe { std::alloc::dealloc(page.as_ptr().cast(), std::alloc::Layout::new::<Page>()) };
     }
 }
@@ -31,7 +31,7 @@ pub type SessionArena = Arena<'static, 'static, &'static Tags, Mutex<()>>;
 
 static TAGS: Tags = TagPool::new(Mutex::new(()), HostPages);
 
-/// The arenas by name. They live as long as the program, so that they can be each other's sources.
+/// The arenas by name. They live until the program ends, so that one can be the source of another.
 #[derive(Default)]
 pub struct Session(BTreeMap<String, &'static SessionArena>);
 
@@ -45,7 +45,10 @@ impl Session {
         arena.ok_or_else(|| format!("no arena {name:?}"))
     }
 
-    /// Does what a command says, and returns what is to be printed.
+    /// Executes a command, and returns the text to print.
+    ///
+    /// # Errors
+    /// A message for the user.
     pub fn execute(&mut self, command: Command) -> Result<String, String> {
         let text = |error: heap::vmem::Error| error.to_string();
         match command {
@@ -110,15 +113,12 @@ impl Session {
             }
             Command::Trim(name) => {
                 let arena = self.arena(&name)?;
-                let given_back = arena.trim();
-                Ok(format!(
-                    "{given_back:#x} given back\n{}",
-                    draw::arena(arena)
-                ))
+                let released = arena.trim();
+                Ok(format!("{released:#x} released\n{}", draw::arena(arena)))
             }
             Command::Check(name) => match self.arena(&name)?.check() {
-                Ok(()) => Ok("all is well\n".into()),
-                Err(fault) => Err(fault.to_string()),
+                Ok(()) => Ok("no corruption\n".into()),
+                Err(corruption) => Err(corruption.to_string()),
             },
             Command::Show(Some(name)) => Ok(draw::arena(self.arena(&name)?)),
             Command::Show(None) => Ok(self.0.values().map(|arena| draw::arena(arena)).collect()),

@@ -1,9 +1,9 @@
-//! The program with a pipe as its input.
+//! The program reads its commands from a pipe.
 
 use std::io::Write;
 use std::process::{Command, Stdio};
 
-/// What it prints for these lines.
+/// Returns the output of the program for these lines.
 fn output(lines: &str) -> String {
     let mut program = Command::new(env!("CARGO_BIN_EXE_arena_repl"))
         .stdin(Stdio::piped())
@@ -19,7 +19,7 @@ fn output(lines: &str) -> String {
 }
 
 #[test]
-fn segments_are_drawn_as_they_come_and_go() {
+fn segments_are_drawn_after_each_command() {
     let output = output(
         "create a 0x1000\n\
          span a 0x10000 0x10000\n\
@@ -38,11 +38,11 @@ fn segments_are_drawn_as_they_come_and_go() {
     let bar = format!("{}{}{}", "·".repeat(32), "█".repeat(4), "·".repeat(28));
     assert!(output.contains(&bar), "{output}");
     assert!(output.contains("    █ 0x18000 + 0x1000"), "{output}");
-    assert!(output.ends_with("all is well\n"), "{output}");
+    assert!(output.ends_with("no corruption\n"), "{output}");
 }
 
 #[test]
-fn an_arena_borrows_from_another_and_gives_back() {
+fn an_arena_borrows_from_another_and_releases() {
     let output = output(
         "create pages 4k\n\
          span pages 1m 1m\n\
@@ -53,7 +53,7 @@ fn an_arena_borrows_from_another_and_gives_back() {
          show pages\n",
     );
     assert!(output.contains("0x10000 of it borrowed"), "{output}");
-    assert!(output.contains("0x10000 given back"), "{output}");
+    assert!(output.contains("0x10000 released"), "{output}");
     assert!(output.contains("pages: 0x100000 in spans, 0x0 of it borrowed; 0x0 allocated"));
 }
 

@@ -1,4 +1,4 @@
-//! The walker's part: everything in every heap is as it should be.
+//! `check` with `hardened`: verifies everything in every heap.
 
 use core::ptr::NonNull;
 
@@ -11,10 +11,10 @@ use super::super::walk::{BATCH, Region};
 use super::heaps::Heap;
 use super::poison::check_poison;
 use super::report::{Misuse, Report};
-use super::walk::{Part, word_below, wrong_word};
+use super::walk::{Part, report_word_below, word_below};
 use crate::span::Span;
 
-/// Gaps that were found, slivers excepted.
+/// Gaps in free lists, slivers excepted.
 #[derive(Default)]
 pub(in super::super) struct Found {
     pub(in super::super) gaps: usize,
@@ -31,10 +31,10 @@ impl From<Report> for Corruption {
 }
 
 impl<B: Binning> FreeLists<B> {
-    /// Looks at everything in every heap, and returns the first thing that is wrong.
+    /// Verifies everything in every heap.
     ///
-    /// Nothing is followed before it has been verified: first the records that say where heaps are, then what
-    /// lies beside chunks and gaps, then these, and last the lists that thread the gaps.
+    /// Pointers are verified before they are followed. The order is: the records of heaps, the
+    /// metadata beside chunks and gaps, chunks and gaps themselves, and last the free lists.
     pub(in super::super) fn check_all(&self) -> Result<Found, Corruption> {
         self.heaps.verify()?;
         self.check_metadata()?;
@@ -57,7 +57,7 @@ impl<B: Binning> FreeLists<B> {
         }
     }
 
-    /// The list heads, what is above them in their chunk, and the base tag below them.
+    /// Verifies the list heads, the owner flag above them, and the base tag below them.
     fn check_metadata(&self) -> Result<(), Report> {
         let Some(heap) = self
             .heaps
@@ -67,10 +67,10 @@ impl<B: Binning> FreeLists<B> {
             return Ok(());
         };
         let expected = Tag::ALLOCATED.with(Tag::HEAP_BASE).word(heap.first);
-        // SAFETY: the base tag is below the first chunk of a heap.
+        // SAFETY: the base tag lies below the first chunk of a heap.
         let found = unsafe { word_below(heap.first) };
         if found != expected {
-            return Err(wrong_word(
+            return Err(report_word_below(
                 heap.first,
                 Misuse::DamagedTag { expected, found },
             ));
@@ -79,7 +79,8 @@ impl<B: Binning> FreeLists<B> {
             self.verify_head(bin)?;
         }
         let flag = self.owner_flag().cast::<u8>();
-        // SAFETY: the flag is above the list heads. Nobody sets it while this allocator is there.
+        // SAFETY: the flag lies above the list heads. It is set only when this allocator is
+        // dropped.
         match unsafe { flag.read() } {
             0 => Ok(()),
             found => Err(Report {
@@ -89,10 +90,11 @@ impl<B: Binning> FreeLists<B> {
         }
     }
 
-    /// Follows a list of at most `walked` gaps, of which some were `listed` already.
+    /// Follows a free list, and adds its gaps to `listed`. All lists together may contain `walked`
+    /// gaps.
     fn check_list(&self, bin: u32, walked: usize, listed: &mut Found) -> Result<(), Corruption> {
         let mut link = self.list(bin).0;
-        // SAFETY: the link is a list head, then in a gap that was verified.
+        // SAFETY: the link is a list head, or in a gap that was verified.
         while let Some(gap) = unsafe { self.verify_link(link)? } {
             let address = gap.base.addr().get();
             let expected = Self::expected_bin(gap.size());
@@ -108,20 +110,20 @@ impl<B: Binning> FreeLists<B> {
                 let rule = Rule::Listed { listed, walked };
                 return Err(Corruption { address, rule });
             }
-            // SAFETY: gaps in lists have a header.
+            // SAFETY: a gap in a list has a header.
             link = unsafe { &raw mut (*gap.header().as_ptr()).next };
         }
         Ok(())
     }
 
-    /// Walks a heap, and counts the gaps in it that are in lists.
+    /// Walks a heap, and returns the number of gaps that belong in free lists.
     fn check_parts(&self, heap: Heap) -> Result<usize, Report> {
         let mut count = 0;
         let mut end = heap.end;
         let mut above_is_gap = false;
-        for part in self.parts_down(heap) {
+        for part in self.parts_from_top(heap) {
             let part = part?;
-            // SAFETY: the parts lead from one to the next, and are looked at in the heap only.
+            // SAFETY: each part ends where the one above begins, and lies in the heap.
             unsafe {
                 match part {
                     Part::Gap(gap) => {
@@ -138,30 +140,33 @@ impl<B: Binning> FreeLists<B> {
             end = part.base();
             above_is_gap = matches!(part, Part::Gap(_));
         }
-        // SAFETY: a tag is below the first part, even if there is none.
+        // SAFETY: a tag lies below the first part, even if the heap has no parts.
         unsafe { self.check_tag(heap, end, above_is_gap)? };
         Ok(count)
     }
 
     /// # Safety
-    /// There is a tag under `end`.
+    /// A tag lies below `end`.
     unsafe fn check_tag(
         &self,
         heap: Heap,
         end: NonNull<u8>,
         above_is_gap: bool,
     ) -> Result<(), Report> {
-        // SAFETY: the caller's duty.
+        // SAFETY: a tag lies below `end`.
         let found = unsafe { word_below(end) };
         let expected = self.tag_word(heap, end, above_is_gap);
         if found == expected {
             Ok(())
         } else {
-            Err(wrong_word(end, Misuse::DamagedTag { expected, found }))
+            Err(report_word_below(
+                end,
+                Misuse::DamagedTag { expected, found },
+            ))
         }
     }
 
-    /// What ends at a heap's end may be changed.
+    /// Verifies that a heap ends at `heap_end`, and the part or tag below.
     pub(super) fn verify_end(&self, heap_end: NonNull<u8>) -> Result<(), Report> {
         let Some(heap) = self.heaps().find(|heap| heap.end == heap_end) else {
             self.heaps.verify()?;
@@ -170,30 +175,32 @@ impl<B: Binning> FreeLists<B> {
                 misuse: Misuse::ForeignPointer,
             });
         };
-        match self.parts_down(heap).next() {
+        match self.parts_from_top(heap).next() {
             Some(Ok(Part::Gap(gap))) => self.verify_part(gap).map(|_: Gap| ()),
             Some(Err(report)) => Err(report),
             Some(Ok(Part::Chunk(..))) => Ok(()),
-            // SAFETY: the tag of a heap's base or of the list heads is below what would be its first part.
+            // SAFETY: in a heap without parts, the tag of its base or of its list heads lies below
+            // its end.
             None => unsafe { self.check_tag(heap, heap.end, false) },
         }
     }
 }
 
-/// The parts of a heap from its base up.
+/// An iterator over the regions of a heap, from its base up.
 ///
-/// They can only be walked down. So each walk keeps the [`BATCH`] lowest that are still to come.
-pub(in super::super) struct Parts<'a, B: Binning> {
+/// A heap can only be walked down. Each walk therefore keeps the [`BATCH`] lowest regions that are
+/// still to come.
+pub(in super::super) struct RegionsByAddress<'a, B: Binning> {
     free_lists: &'a FreeLists<B>,
-    /// What is still to come, apart from the batch.
+    /// The addresses that are still to come, apart from the batch.
     rest: Span,
-    /// The highest first, from `next` down; around the end.
+    /// A ring: the lowest region is at `next`, higher ones precede it.
     batch: [Region; BATCH],
     next: usize,
     count: usize,
 }
 
-impl<'a, B: Binning> Parts<'a, B> {
+impl<'a, B: Binning> RegionsByAddress<'a, B> {
     pub(in super::super) fn new(free_lists: &'a FreeLists<B>, tiles: Span) -> Self {
         Self {
             free_lists,
@@ -207,7 +214,8 @@ impl<'a, B: Binning> Parts<'a, B> {
     fn select(&mut self) {
         let rest = self.rest;
         let heap = self.free_lists.heap_that_ends_at(rest.end());
-        // What has no part, as the list heads, or cannot be walked any more.
+        // The addresses below the parts that were visited: in the end those without parts, such as
+        // the list heads, or those that a walk cannot reach because of damage.
         let mut unknown = rest;
         (self.next, self.count) = (BATCH - 1, 0);
         let mut push = |region| {
@@ -217,7 +225,7 @@ impl<'a, B: Binning> Parts<'a, B> {
         };
         let parts = heap
             .into_iter()
-            .flat_map(|heap| self.free_lists.parts_down(heap));
+            .flat_map(|heap| self.free_lists.parts_from_top(heap));
         for part in parts.map_while(Result::ok) {
             let part_base = part.base().as_ptr();
             if part_base < rest.base() {
@@ -238,7 +246,7 @@ impl<'a, B: Binning> Parts<'a, B> {
     }
 }
 
-impl<B: Binning> Iterator for Parts<'_, B> {
+impl<B: Binning> Iterator for RegionsByAddress<'_, B> {
     type Item = Region;
 
     fn next(&mut self) -> Option<Region> {

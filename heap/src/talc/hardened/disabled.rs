@@ -1,4 +1,4 @@
-//! Without the feature `hardened`, hardening is nothing: what `hardened` has, and that costs nothing.
+//! No-op versions of the functions of `hardened`, for builds without that feature.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -10,7 +10,7 @@ use super::gap_header::{Gap, Link};
 use super::source::Source;
 
 pub(super) const REDZONE_SIZE: usize = 0;
-pub(super) const RECORD_SIZE: usize = 0;
+pub(super) const HEAP_RECORD_SIZE: usize = 0;
 
 pub(super) struct Heaps;
 
@@ -39,19 +39,19 @@ impl Findings {
     /// # Safety
     /// `link` leads to a gap, or to none.
     #[inline(always)]
-    pub(super) unsafe fn sound_gap<B: Binning>(
+    pub(super) unsafe fn follow_link<B: Binning>(
         &self,
         _: &FreeLists<B>,
         link: *mut Link,
     ) -> Option<Gap> {
-        // SAFETY: what a link leads to begins with its extent.
+        // SAFETY: the link leads to a gap, which begins with its extent.
         unsafe { link.read().map(|header| Gap::at(header.cast())) }
     }
 }
 
 impl<B: Binning> FreeLists<B> {
     #[inline(always)]
-    pub(super) unsafe fn can_enter(&mut self, _bin: u32, _gap: Gap) -> bool {
+    pub(super) unsafe fn can_insert(&mut self, _bin: u32, _gap: Gap) -> bool {
         true
     }
 }

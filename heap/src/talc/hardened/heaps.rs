@@ -1,18 +1,18 @@
-//! The heaps, in a list, so that pointers into them can be told from others.
+//! The list of heaps, by which pointers into heaps are told from others.
 //!
 //! ```text
-//!     Talc          first - 6 words                                      first
-//!    ┌──────────┐    ┌────────────────────┬────────────────────┬──────┬─────┬──────────────┄┄
+//!     Talc          first - 6 words                                          first
+//!    ┌──────────┐    ┌────────────────────┬────────────────────┬──────────┬─────┬──────────────┄┄
 //!    │ latest   │    │ older: first, end  │ newer: first, end  │ checksum │ tag │ chunks and gaps
-//!    │ oldest   │    └────────────────────┴────────────────────┴──────┴─────┴──────────────┄┄
-//!    └──────────┘     record, below the base tag of each heap
+//!    │ oldest   │    └────────────────────┴────────────────────┴──────────┴─────┴──────────────┄┄
+//!    └──────────┘     record of each heap: 5 words, below its base tag
 //! ```
 //!
-//! Where a heap lies is not read from the heap itself. The allocator knows the latest and the oldest
-//! heap, and each record says where the two heaps beside it in the list lie. A record is followed
-//! only when its checksum is right, which depends on its address and on all that it says. A record that
-//! somebody has overwritten interrupts the walk from the latest heap, which goes on from the oldest:
-//! with one damaged record every heap is still known, and the record can be restored.
+//! The extent of a heap is not read from the heap itself. The allocator knows the latest and the
+//! oldest heap, and each heap record holds the extents of the two neighbouring heaps in the list. A
+//! record is followed only if its checksum is right, which covers its address and its words. A
+//! damaged record interrupts the walk from the latest heap, which then continues from the oldest.
+//! With one damaged record, every heap is thus still known, and the record can be restored.
 
 use core::ptr::{NonNull, null_mut};
 
@@ -20,10 +20,10 @@ use super::super::chunk::{HEAP_OVERHEAD, distance};
 use super::redzone::checksum;
 use super::report::{Misuse, Report};
 
-/// Bytes of a record.
-pub(in super::super) const RECORD_SIZE: usize = size_of::<Record>();
+/// Bytes of a heap record.
+pub(in super::super) const HEAP_RECORD_SIZE: usize = size_of::<HeapRecord>();
 
-/// A heap: from its first chunk or gap to its end.
+/// The extent of a heap: from its first chunk or gap to its end.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(in super::super) struct Heap {
     pub(super) first: NonNull<u8>,
@@ -36,14 +36,14 @@ impl Heap {
         (self.first.addr().get()..self.end.addr().get()).contains(&address)
     }
 
-    /// Where the record below the base tag is.
-    fn record(self) -> NonNull<Record> {
-        // SAFETY: each heap has so many bytes below its first chunk or gap.
+    /// Returns where the record below the base tag lies.
+    fn record(self) -> NonNull<HeapRecord> {
+        // SAFETY: each heap has `HEAP_OVERHEAD` bytes below its first chunk or gap.
         unsafe { self.first.byte_sub(HEAP_OVERHEAD) }.cast()
     }
 }
 
-/// Where a heap lies, as a record has it; null if there is none.
+/// The extent of a heap in a record; null if there is no heap.
 #[repr(C)]
 #[derive(Clone, Copy)]
 struct Bounds {
@@ -64,20 +64,20 @@ impl Bounds {
     }
 }
 
-/// What lies below the base tag of a heap. Any words may be found there.
+/// The record below the base tag of a heap. Any words may be found there.
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct Record {
+struct HeapRecord {
     older: Bounds,
     newer: Bounds,
     checksum: usize,
 }
 
 /// The words of a record.
-const WORDS: usize = RECORD_SIZE / size_of::<usize>();
+const WORDS: usize = HEAP_RECORD_SIZE / size_of::<usize>();
 
-impl Record {
-    /// The record of `heap` between two others.
+impl HeapRecord {
+    /// Returns the record of `heap` between two others in the list.
     fn new(heap: Heap, older: Option<Heap>, newer: Option<Heap>) -> Self {
         let (older, newer) = (Bounds::new(older), Bounds::new(newer));
         let mut record = Self {
@@ -89,11 +89,11 @@ impl Record {
         record
     }
 
-    /// The checksum of a record below `heap` that says what this one says.
+    /// Returns the checksum of this record if it is that of `heap`.
     fn expected_checksum(&self, heap: Heap) -> usize {
         let [older_first, older_end, newer_first, newer_end, _] = self.words();
-        let place = heap.record().addr().get();
-        checksum(&[place, older_first, older_end, newer_first, newer_end])
+        let address = heap.record().addr().get();
+        checksum(&[address, older_first, older_end, newer_first, newer_end])
     }
 
     fn words(&self) -> [usize; WORDS] {
@@ -112,33 +112,35 @@ impl Record {
     }
 }
 
-/// A record that is damaged, and what is known of what it was.
+/// A damaged record, with the information from which it can be restored.
 struct Damage {
     heap: Heap,
     newer: Option<Heap>,
-    /// The next heap that is known, from the other end of the list, and the heap that is older than it.
+    /// The heap where a walk from the oldest heap arrives, and the heap that is older than it.
     beyond: Option<(Heap, Option<Heap>)>,
 }
 
 impl Damage {
-    /// What the record was, if it is the only one that is damaged.
-    fn expected(&self) -> Option<Record> {
+    /// Returns the original record, if no other is damaged.
+    fn expected(&self) -> Option<HeapRecord> {
         match self.beyond {
-            Some((heap, older)) if heap == self.heap => Some(Record::new(heap, older, self.newer)),
+            Some((heap, older)) if heap == self.heap => {
+                Some(HeapRecord::new(heap, older, self.newer))
+            }
             _ => None,
         }
     }
 
     fn report(&self) -> Report {
-        let place = self.heap.record();
-        // SAFETY: the heap is known, and any words may be there.
-        let found = unsafe { place.read() }.words();
+        let record = self.heap.record();
+        // SAFETY: a record lies below each known heap, and its type allows any words.
+        let found = unsafe { record.read() }.words();
         let differs = |expected: &[usize; WORDS]| (0..WORDS).find(|&at| expected[at] != found[at]);
         let expected = self.expected().map(|record| record.words());
         let at = expected.as_ref().and_then(differs);
         let index = at.unwrap_or(0);
         Report {
-            address: place.addr().get() + index * size_of::<usize>(),
+            address: record.addr().get() + index * size_of::<usize>(),
             misuse: Misuse::DamagedHeapRecord {
                 expected: expected.filter(|_| at.is_some()).map(|words| words[index]),
                 found: found[index],
@@ -147,19 +149,19 @@ impl Damage {
     }
 }
 
-/// Every heap, the latest first.
+/// All heaps, the latest first.
 pub(in super::super) struct Heaps {
     latest: Option<Heap>,
     oldest: Option<Heap>,
     count: usize,
-    /// The list heads, as if they were a heap.
+    /// The extent of the list heads.
     heads: Option<Heap>,
-    /// Most addresses that are looked for are in the latest heap: where it begins, without list heads, and
-    /// its size.
+    /// Most look-ups are for addresses in the latest heap: its base, without list heads, and its
+    /// size.
     latest_first: *mut u8,
     latest_size: usize,
-    /// What an operation came across when it could not be reported any more.
-    pub(super) finding: Option<Report>,
+    /// Damage that an operation found too late to be refused, and that is still to be reported.
+    pub(super) pending_finding: Option<Report>,
 }
 
 impl Heaps {
@@ -171,11 +173,11 @@ impl Heaps {
             heads: None,
             latest_first: null_mut(),
             latest_size: 0,
-            finding: None,
+            pending_finding: None,
         }
     }
 
-    /// The latest heap, without list heads, if an address is in it.
+    /// Returns the latest heap, without list heads, if it contains the address.
     #[inline]
     pub(super) fn latest_with(&self, address: usize) -> Option<Heap> {
         let offset = address.wrapping_sub(self.latest_first.addr());
@@ -183,12 +185,12 @@ impl Heaps {
             return None;
         }
         let first = NonNull::new(self.latest_first)?;
-        // SAFETY: this is the heap's end.
+        // SAFETY: `first` and the size delimit the latest heap.
         let end = unsafe { first.byte_add(self.latest_size) };
         Some(Heap { first, end })
     }
 
-    /// The part of a heap that is above list heads.
+    /// Returns the part of a heap above its list heads, if it has any.
     pub(super) fn without_heads(&self, heap: Heap) -> Heap {
         match self.heads {
             Some(heads) if heads.first == heap.first => Heap {
@@ -207,9 +209,9 @@ impl Heaps {
         };
     }
 
-    /// All heaps that are known: all, unless more than one record is damaged.
+    /// Returns the known heaps: all heaps, unless more than one record is damaged.
     pub(super) fn iter(&self) -> impl Iterator<Item = Heap> {
-        Walk {
+        HeapIter {
             heaps: self,
             at: None,
             interrupted_at: None,
@@ -217,27 +219,27 @@ impl Heaps {
         }
     }
 
-    /// What the record of a heap that is known says, unless it is damaged.
-    fn read(&self, heap: Heap) -> Option<Record> {
-        // SAFETY: the heap is known from the allocator itself or from a record whose checksum was right, so
-        // there is a record below it. Any words may be in it.
+    /// Returns the record of a known heap, unless it is damaged.
+    fn read(&self, heap: Heap) -> Option<HeapRecord> {
+        // SAFETY: a known heap comes from the allocator itself or from a record with the right
+        // checksum, so a record lies below it. Its type allows any words.
         let record = unsafe { heap.record().read() };
         (record.checksum == record.expected_checksum(heap)).then_some(record)
     }
 
-    /// Whether the record of a heap that is known is undamaged.
-    pub(super) fn has_sound_record(&self, heap: Heap) -> bool {
+    /// Returns whether the record of a known heap is undamaged.
+    pub(super) fn has_intact_record(&self, heap: Heap) -> bool {
         self.read(heap).is_some()
     }
 
-    /// The first damaged record, from the latest heap on.
+    /// Returns the first damaged record, from the latest heap on.
     fn damage(&self) -> Option<Damage> {
         let (mut newer, mut next) = (None, self.latest);
         let mut left = self.count;
         while let Some(heap) = next {
             let record = self.read(heap).filter(|it| it.newer.heap() == newer);
             let Some(record) = record.filter(|_| left > 0) else {
-                let beyond = self.last_sound_from_oldest(heap);
+                let beyond = self.last_intact_from_oldest(heap);
                 return Some(Damage {
                     heap,
                     newer,
@@ -250,9 +252,9 @@ impl Heaps {
         None
     }
 
-    /// Walks from the oldest heap to `until`, or to a damaged record. Returns which heap that is, and
-    /// which is older than it.
-    fn last_sound_from_oldest(&self, until: Heap) -> Option<(Heap, Option<Heap>)> {
+    /// Walks from the oldest heap to `until`, or to a damaged record. Returns the heap where the
+    /// walk ends, and the one that is older.
+    fn last_intact_from_oldest(&self, until: Heap) -> Option<(Heap, Option<Heap>)> {
         let (mut older, mut heap) = (None, self.oldest?);
         for _ in 0..self.count {
             let record = self.read(heap).filter(|it| it.older.heap() == older);
@@ -265,15 +267,15 @@ impl Heaps {
         Some((heap, older))
     }
 
-    /// Whether all records are undamaged; if not, the first that is.
+    /// Returns an error for the first damaged record.
     pub(super) fn verify(&self) -> Result<(), Report> {
         self.damage().map_or(Ok(()), |damage| Err(damage.report()))
     }
 
-    /// Restores damaged records. Of heaps between two damaged records nothing is known any more: they are
-    /// left out from now on.
+    /// Restores damaged records. Heaps between two damaged records are unknown, and are dropped
+    /// from the list.
     pub(super) fn restore(&mut self) {
-        // Each turn mends one record.
+        // Each iteration restores one record.
         for _ in 0..self.count {
             let Some(damage) = self.damage() else { break };
             let Damage {
@@ -294,21 +296,21 @@ impl Heaps {
         self.count = self.iter().count();
     }
 
-    /// Before records are changed: what is damaged is noted and restored.
+    /// Notes and restores damage, before records are changed.
     fn note_damage(&mut self) {
         if let Err(report) = self.verify() {
-            self.finding.get_or_insert(report);
+            self.pending_finding.get_or_insert(report);
             self.restore();
         }
     }
 
-    /// Writes the record of a heap that is known.
+    /// Writes the record of a known heap.
     fn write(&mut self, heap: Heap, older: Option<Heap>, newer: Option<Heap>) {
-        // SAFETY: the place below a heap that is known is its record's.
-        unsafe { heap.record().write(Record::new(heap, older, newer)) };
+        // SAFETY: the record of a known heap lies below the heap.
+        unsafe { heap.record().write(HeapRecord::new(heap, older, newer)) };
     }
 
-    /// Makes two heaps neighbours in the list. None is beyond either end.
+    /// Links two heaps as neighbours in the list. `None` stands for the end of the list.
     fn join(&mut self, older: Option<Heap>, newer: Option<Heap>) {
         match newer.map(|heap| (heap, self.read(heap))) {
             Some((heap, record)) => {
@@ -324,18 +326,18 @@ impl Heaps {
         }
     }
 
-    /// The heap that ends at `end`, and those beside it: the older and the newer one.
+    /// Returns the heap that ends at `end`, the older and the newer one.
     fn find(&self, end: NonNull<u8>) -> Option<(Heap, Option<Heap>, Option<Heap>)> {
         let heap = self.iter().find(|heap| heap.end == end)?;
         let record = self.read(heap)?;
         Some((heap, record.older.heap(), record.newer.heap()))
     }
 
-    /// Enters the heap from `first` to `end`, which has the list heads below `parts` if that is not `first`.
-    /// O(heaps).
+    /// Inserts the heap from `first` to `end`. Its list heads lie below `parts`, if that is not
+    /// `first`. O(heaps).
     ///
     /// # Safety
-    /// The bytes below `first`, up to [`HEAP_OVERHEAD`], are the heap's. It is not in the list.
+    /// The [`HEAP_OVERHEAD`] bytes below `first` belong to the heap. The heap is not in the list.
     pub(in super::super) unsafe fn insert(
         &mut self,
         first: NonNull<u8>,
@@ -353,7 +355,7 @@ impl Heaps {
         self.count += 1;
     }
 
-    /// Takes the heap that ends at `end` out of the list. O(heaps).
+    /// Removes the heap that ends at `end` from the list. O(heaps).
     pub(in super::super) fn remove(&mut self, end: NonNull<u8>) {
         self.note_damage();
         if let Some((_, older, newer)) = self.find(end) {
@@ -362,7 +364,7 @@ impl Heaps {
         }
     }
 
-    /// Records that the heap which ended at `old_end` ends at `new_end`. O(heaps).
+    /// Records that the heap which ended at `old_end` now ends at `new_end`. O(heaps).
     pub(in super::super) fn move_end(&mut self, old_end: NonNull<u8>, new_end: NonNull<u8>) {
         if old_end == new_end {
             return;
@@ -376,17 +378,18 @@ impl Heaps {
     }
 }
 
-/// From the latest heap to the oldest; where a record is damaged, on from the oldest.
-struct Walk<'a> {
+/// An iterator from the latest heap to the oldest. After a damaged record it continues from the
+/// oldest heap.
+struct HeapIter<'a> {
     heaps: &'a Heaps,
     at: Option<Heap>,
-    /// The heap whose record is damaged, once the walk goes on from the oldest.
+    /// The heap whose record is damaged, once the iteration continues from the oldest.
     interrupted_at: Option<Heap>,
-    /// A bound, whatever records say.
+    /// A bound on the iterations, for any contents of the records.
     left: usize,
 }
 
-impl Iterator for Walk<'_> {
+impl Iterator for HeapIter<'_> {
     type Item = Heap;
 
     fn next(&mut self) -> Option<Heap> {
@@ -403,7 +406,7 @@ impl Iterator for Walk<'_> {
                 (None, Some(_)) => None,
             },
         };
-        // (Where the walk from the oldest heap arrives there, it has met all.)
+        // (When the iteration from the oldest heap arrives there, it has visited all heaps.)
         self.at = next.filter(|_| next != self.interrupted_at);
         if self.at.is_none() {
             self.left = 0;

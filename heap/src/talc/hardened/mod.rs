@@ -1,48 +1,47 @@
-//! Detection of what programs do wrong: with the feature `hardened`.
+//! Detection of misuse and of heap corruption, with the feature `hardened`.
 //!
-//! Each allocation has a *redzone* above it that says what it is, all free memory is *poison*, and tags
-//! are sealed. What is detected, at the latest when the allocation is freed or resized, or when
-//! the memory is allocated again, is what [`Misuse`] lists.
+//! Each allocation has a *redzone* above it with a description of the allocation. All free memory
+//! is *poisoned*. Tags carry checksums. [`Misuse`] lists what is detected: at the latest when the
+//! allocation is freed or resized, or when the memory is allocated again.
 //! [`check`](super::base::Talc::check) finds the same in a heap at rest.
 //!
-//! What is found is [reported](Report) to a [hook](super::base::Talc::set_hook), which panics unless
-//! another is set. When it returns, the operation has been refused: a block that was freed
-//! wrongly is left alone, for good; one that was resized wrongly stays as it is. An allocation
-//! does not fail because free memory was written to. It takes what is described soundly.
-//! What a wrong operation would have changed is not changed, and the allocator can be used further.
-//! Records of heaps and list heads that were overwritten are restored when they have been reported.
+//! A finding is [reported](Report) to a [hook](super::base::Talc::set_hook), which panics unless
+//! another one is set. When the hook returns, the operation has been refused and changes nothing: a
+//! block that was freed wrongly stays allocated for good, and a block that was resized wrongly
+//! keeps its size. An allocation does not fail because of a write to free memory: it takes a gap
+//! whose header is intact. The allocator remains usable. Heap records and list heads that were
+//! overwritten are restored once they have been reported.
 //!
-//! A block that was freed and allocated again since is not told from the new one. Writes that leave
-//! gaps, tails and tags as they were are not noticed.
+//! Two kinds of misuse stay undetected: a stale pointer to a block that was freed and then
+//! allocated again, and writes that leave gaps, redzones and tags unchanged.
 //!
 //! ```text
-//!     base           + requested                       the chunk's end         the gap's end
-//!     ┌──────────────┬───────────┬─────────┬───────────┬───────────────────────┬───────────────┐
-//!     │ allocation   │ bb bb …   │ redzone    │ tag, checksum │ extent next referrer  │ dead beef … e │
-//!     └──────────────┴───────────┴─────────┴───────────┴───────────────────────┴───────────────┘
-//!      as asked for   to a unit   4 words   1 word      3 words                 e: 1 word
+//!     base           + requested                    the chunk's end         the gap's end
+//!     ┌──────────────┬───────────┬─────────┬────────┬───────────────────────┬───────────────┐
+//!     │ allocation   │ bb bb …   │ redzone │ tag    │ extent next referrer  │ dead beef … e │
+//!     └──────────────┴───────────┴─────────┴────────┴───────────────────────┴───────────────┘
+//!      as requested   to a unit   4 words   1 word   3 words                 e: 1 word
 //! ```
 //!
-//! A redzone and a tag take 40 bytes (20 on 32-bit machines) of each chunk. Freeing takes time in
-//! proportion to the block, as it becomes poison, and allocating to the gap's part that is taken,
-//! as it is looked at; both to the number of heaps too. Whoever has made a mistake waits longer:
-//! then the heap is walked to tell what it was.
+//! A redzone and a tag take 40 bytes of each chunk (20 on 32-bit machines). Freeing takes time in
+//! proportion to the block, which is poisoned. Allocating takes time in proportion to the memory
+//! that is taken from a gap, whose poison is checked. Both also take time in proportion to the
+//! number of heaps. After a mistake the heap is walked to identify it, which takes longer.
 //!
-//! Most comes from Jeff Bonwick, *The Slab Allocator* (1994), section 6: redzones, poison
-//! and buffer tags.
+//! Redzones, poison and buffer tags come from Jeff Bonwick, *The Slab Allocator* (1994), section 6.
 //!
 //! ```should_panic
 //! use core::alloc::{GlobalAlloc, Layout};
 //! use heap::talc::{TalcLock, source::Claim};
 //!
 //! let mut memory = [0_u64; 2048];
-//! // SAFETY: nothing else uses `memory` as long as `talc`.
+//! // SAFETY: only `talc` uses `memory`, which outlives it.
 //! let talc = TalcLock::<spin::Mutex<()>, _>::new(unsafe { Claim::array(&raw mut memory) });
 //! let layout = Layout::new::<u64>();
 //! unsafe {
 //!     let block = talc.alloc(layout);
 //!     talc.dealloc(block, layout);
-//!     talc.dealloc(block, layout); // heap misuse at …: it is free already, as is all of …
+//!     talc.dealloc(block, layout); // heap misuse at …: a double free: all of … is free already
 //! }
 //! ```
 
@@ -72,22 +71,22 @@ use self::redzone::Redzone;
 pub use self::report::{Misuse, Report};
 use self::walk::{Part, word_below};
 
-pub(super) use self::check::Parts;
-pub(super) use self::heaps::{Heaps, RECORD_SIZE};
+pub(super) use self::check::RegionsByAddress;
+pub(super) use self::heaps::{HEAP_RECORD_SIZE, Heaps};
 pub(super) use self::poison::poison;
 pub(super) use self::redzone::REDZONE_SIZE;
 pub(crate) use self::redzone::checksum;
 
-/// So much of each gap that a freed block merges with is looked at for writes after free, so that
-/// this is in constant time.
+/// The number of bytes that are checked for writes after free in each gap that a freed block
+/// coalesces with. The bound keeps this check in constant time.
 const MERGE_PROBE_BYTES: usize = 512;
 
-/// Whom misuse is reported to.
+/// The hook for reports, and a report that waits for a lock to be released.
 pub(super) struct Reporting {
     hook: fn(&Report),
-    /// A lock is held, without which it is to be reported.
+    /// Reports are deferred until a lock is released.
     is_deferred: bool,
-    /// What is to be reported then. The first is kept.
+    /// The deferred report. Only the first is kept.
     deferred: Option<Report>,
 }
 
@@ -109,7 +108,7 @@ impl Reporting {
     }
 }
 
-/// What is to be reported once the lock is free.
+/// A report that is due once the lock is released.
 #[must_use]
 pub(super) struct Deferred(fn(&Report), Option<Report>);
 
@@ -121,7 +120,7 @@ impl Deferred {
     }
 }
 
-/// What a search came across.
+/// Damage that a search for a gap has found.
 pub(super) struct Findings(Cell<Option<Report>>);
 
 impl Findings {
@@ -129,16 +128,17 @@ impl Findings {
         Self(Cell::new(None))
     }
 
-    /// The gap that a link leads to, if there is one and it is sound; notes what is wrong otherwise.
+    /// Returns the gap that a link leads to, if the link is not null and the gap is intact. Notes
+    /// damage.
     ///
     /// # Safety
-    /// `link` is a list head, or in a gap that was returned here.
-    pub(super) unsafe fn sound_gap<B: Binning>(
+    /// `link` is a list head, or in a gap that this function returned.
+    pub(super) unsafe fn follow_link<B: Binning>(
         &self,
         free_lists: &FreeLists<B>,
         link: *mut Link,
     ) -> Option<Gap> {
-        // SAFETY: the link is a list head or in a gap that was returned here, and so verified.
+        // SAFETY: the link is a list head, or in a gap that this function has verified.
         match unsafe { free_lists.verify_link(link) } {
             Ok(gap) => gap,
             Err(report) => {
@@ -150,30 +150,30 @@ impl Findings {
 }
 
 impl<B: Binning> FreeLists<B> {
-    /// Whether a free range can be entered into a list. If not, the list's head or what it leads to is
-    /// damaged, which is noted for [`report_pending_finding`](Talc::report_pending_finding). The range is described, and is in no
-    /// list until then.
+    /// Returns whether a gap can be inserted into a list. If not, the list's head or its first gap
+    /// is damaged, which is noted for [`report_pending_finding`](Talc::report_pending_finding).
+    /// Until then the gap has its extents, but is in no list.
     ///
     /// # Safety
     /// The range is free memory of a heap, in no list, and at least one unit.
     #[inline]
-    pub(super) unsafe fn can_enter(&mut self, bin: u32, gap: Gap) -> bool {
-        if self.has_sound_head(bin) {
+    pub(super) unsafe fn can_insert(&mut self, bin: u32, gap: Gap) -> bool {
+        if self.has_intact_head(bin) {
             return true;
         }
         // SAFETY: the range is free, at least one unit, and in no list.
         unsafe { gap.write_extent() };
         if let Err(report) = self.verify_head(bin) {
-            self.heaps.finding.get_or_insert(report);
+            self.heaps.pending_finding.get_or_insert(report);
         }
         false
     }
 
-    /// Makes the lists anew whose heads are damaged, of all gaps that belong there and that can be reached
-    /// from the ends of their heaps. O(chunks) for each.
+    /// Rebuilds the lists whose heads are damaged, from all gaps that belong there and that a walk
+    /// from the ends of their heaps reaches. O(chunks) for each list.
     fn restore_lists(&mut self) {
         for bin in 0..B::BIN_COUNT {
-            if !self.has_sound_head(bin) {
+            if !self.has_intact_head(bin) {
                 self.restore_list(bin);
             }
         }
@@ -181,51 +181,53 @@ impl<B: Binning> FreeLists<B> {
 
     fn restore_list(&mut self, bin: u32) {
         self.empty_list(bin);
-        // (Entering gaps does not change what heaps there are, nor which parts they have.)
+        // (Inserting gaps changes neither the heaps nor their parts.)
         let mut heaps = 0;
         while let Some(heap) = self.heap_at(heaps) {
             heaps += 1;
             let mut end = heap.end;
             while end > heap.first {
-                // SAFETY: parts tile the heap, and end where others begin, down to the first.
+                // SAFETY: parts tile the heap, so each ends where the one above begins.
                 let Ok(part) = (unsafe { self.part_ending_at(heap, end) }) else {
                     break;
                 };
                 end = part.base();
                 if let Part::Gap(gap) = part {
-                    self.enter_again(bin, heap, gap);
+                    self.reinsert(bin, heap, gap);
                 }
             }
         }
     }
 
-    /// Enters a gap into its list, if that is `bin` and both ends and the tag below agree that it is a gap.
-    fn enter_again(&mut self, bin: u32, heap: Heap, gap: Gap) {
-        // SAFETY: a gap is there, as its end says.
+    /// Inserts a gap into its list, if that is `bin`, and both extents and the tag below agree that
+    /// it is a gap.
+    fn reinsert(&mut self, bin: u32, heap: Heap, gap: Gap) {
+        // SAFETY: the last word of the gap says that a gap begins at `gap.base`.
         let (at_base, tag) = unsafe { (self.gap_at(heap, gap.base), word_below(gap.base)) };
         let is_gap = at_base == Some(gap) && tag == self.tag_word(heap, gap.base, true);
         if is_gap && !gap.is_sliver() && Self::expected_bin(gap.size()) == bin {
-            // SAFETY: it is a gap, and in no list: this one was empty, and has each gap entered once.
+            // SAFETY: it is a gap in no list: this list was emptied, and the walk visits each gap
+            // once.
             unsafe { self.insert(gap) };
         }
     }
 }
 
 impl<S: Source, B: Binning> Talc<S, B> {
-    /// Has misuse reported to `hook` from now on.
+    /// Sets the hook to which misuse is reported.
     ///
-    /// It is called once for each operation that finds something, when [`TalcLock`] has unlocked, so
-    /// that it may allocate. Without a lock around the allocator, and while somebody holds the
-    /// guard of a lock, it is called at once: before anything has been changed, or, where a list head was
-    /// found to be damaged after that, when the operation is complete. What `claim`, `extend`,
-    /// `truncate` and `trim` find so is reported by the next allocation or free.
+    /// The hook is called once for each operation that finds something. [`TalcLock`] calls it after
+    /// unlocking, so that the hook may allocate. Without a lock around the allocator, or while a
+    /// lock's guard is held, it is called immediately: before anything has changed, or, if a
+    /// damaged list head was found later, when the operation is complete. Damage that `claim`,
+    /// `extend`, `truncate` and `trim` find so late is reported by the next allocation or free.
     ///
     /// [`TalcLock`]: super::sync::TalcLock
     pub fn set_hook(&mut self, hook: fn(&Report)) {
         self.reporting.hook = hook;
     }
 
-    /// Reports what `work` finds only when that is [asked for](Deferred::report).
+    /// Runs `work` and defers its reports until [`Deferred::report`].
     pub(super) fn deferring<R>(&mut self, work: impl FnOnce(&mut Self) -> R) -> (R, Deferred) {
         self.reporting.is_deferred = true;
         let result = work(self);
@@ -234,33 +236,33 @@ impl<S: Source, B: Binning> Talc<S, B> {
         (result, Deferred(self.reporting.hook, report))
     }
 
-    /// Reports what a search came across.
+    /// Reports damage that a search for a gap has found.
     pub(super) fn report_findings(&mut self, findings: &Findings) {
         if let Some(report) = findings.0.take() {
             self.report(report);
         }
     }
 
-    /// Reports what an operation came across when it had begun, now that it is done.
+    /// Reports damage that an operation found after it had begun, now that it is complete.
     #[inline]
     pub(super) fn report_pending_finding(&mut self) {
-        if let Some(report) = self.free_lists.heaps.finding.take() {
+        if let Some(report) = self.free_lists.heaps.pending_finding.take() {
             self.free_lists.restore_lists();
             self.report(report);
         }
     }
 
-    /// Notes that the record which a source keeps at `address` is damaged, to be reported when the operation is
-    /// done.
+    /// Notes that the record which a source keeps at `address` is damaged. It is reported when the
+    /// operation is complete.
     pub(crate) fn note_damaged_record(&mut self, address: usize) {
         let misuse = Misuse::DamagedSourceRecord;
         self.free_lists
             .heaps
-            .finding
+            .pending_finding
             .get_or_insert(Report { address, misuse });
     }
 
-    /// Reports damage, after records and list heads have been restored, if it is theirs.
+    /// Restores damaged heap records or list heads, and then reports the damage.
     #[cold]
     fn report(&mut self, report: Report) {
         match report.misuse {
@@ -271,10 +273,11 @@ impl<S: Source, B: Binning> Talc<S, B> {
         self.reporting.report(report);
     }
 
-    /// Whether a pointer is an allocation with this layout, undamaged, as is what it touches. If not, that
-    /// has been reported, as [`deallocate`](Talc::deallocate) would have.
+    /// Returns whether `ptr` is an undamaged allocation with this layout, and the memory that it
+    /// touches is undamaged too. If not, reports what [`deallocate`](Talc::deallocate) would
+    /// report.
     ///
-    /// For wrappers that read a block before they free it: when they move it, for instance.
+    /// Wrappers need it that read a block before they free it: to move it, for instance.
     ///
     /// ```
     /// use core::alloc::Layout;
@@ -292,7 +295,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// let mut talc = Talc::<_, DefaultBinning>::new(Manual);
     /// talc.set_hook(count);
     /// let layout = Layout::new::<[u64; 10]>();
-    /// // SAFETY: nobody else uses `memory` as long as `talc` does.
+    /// // SAFETY: only `talc` uses `memory`, which outlives it.
     /// unsafe {
     ///     talc.claim(memory.as_mut_ptr().cast(), size_of_val(&memory)).expect("large enough");
     ///     let block = talc.allocate(layout).expect("there is room").as_ptr();
@@ -305,8 +308,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
         self.validate_block(ptr, layout)
     }
 
-    /// Whether a pointer is an allocation with this layout, undamaged, and what it touches may be
-    /// changed. If not, that has been reported.
+    /// Returns whether `ptr` is an undamaged allocation with this layout whose neighbours may be
+    /// changed. If not, reports that.
     pub(super) fn validate_block(&mut self, ptr: *mut u8, layout: Layout) -> bool {
         let neighbours = match self.free_lists.verify_block(ptr, layout) {
             Ok(neighbours) => neighbours,
@@ -315,7 +318,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 return false;
             }
         };
-        // SAFETY: what is looked at lies in the gaps.
+        // SAFETY: the ranges are parts of verified gaps.
         unsafe {
             if let Some(gap) = neighbours.below {
                 let from = gap.end().byte_sub(gap.size().min(MERGE_PROBE_BYTES));
@@ -329,7 +332,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         true
     }
 
-    /// Whether a heap ends there, undamaged. If not, that has been reported.
+    /// Returns whether a heap ends at `heap_end` and its top is undamaged. If not, reports that.
     pub(crate) fn validate_heap_end(&mut self, heap_end: NonNull<u8>) -> bool {
         match self.free_lists.verify_end(heap_end) {
             Ok(()) => true,
@@ -340,43 +343,45 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
     }
 
-    /// Whether a heap ends there, and what ends with it is undamaged.
+    /// Returns whether a heap ends at `heap_end` and its top is undamaged, without a report.
     pub(super) fn is_known_heap_end(&self, heap_end: NonNull<u8>) -> bool {
         self.free_lists.verify_end(heap_end).is_ok()
     }
 
-    /// Reports the first write to a part of a gap after that was freed, and undoes all.
+    /// Reports the first write after free to a part of a gap, and restores the poison of that part.
     ///
     /// # Safety
-    /// It is a gap of a heap, and the addresses are multiples of a word's size.
+    /// `gap` is a gap of a heap. `from` and `to` are multiples of a word's size.
     pub(super) unsafe fn validate_poison(&mut self, gap: Gap, from: NonNull<u8>, to: NonNull<u8>) {
-        // SAFETY: the caller's duty.
+        // SAFETY: the gap and the addresses are as this function demands.
         if let Err(report) = unsafe { check_poison(gap, from, to) } {
-            // SAFETY: as before.
+            // SAFETY: the gap and the addresses are as this function demands.
             unsafe { restore_poison(gap, from, to) };
             self.reporting.report(report);
         }
     }
 
-    /// Writes the redzone of an allocation.
+    /// Writes the redzone of an allocation, if there is one.
     ///
     /// # Safety
-    /// The chunk for a block of this layout is at `block`, and nothing in it beyond that is in use.
+    /// A chunk for this layout begins at `block`, and nothing uses its memory above the allocation.
     pub(super) unsafe fn write_redzone(&mut self, block: Option<NonNull<u8>>, layout: Layout) {
         if let Some(base) = block {
             let size = chunk_size(layout.size());
             let redzone = Redzone::new(self.free_lists.key(), base.addr().get(), size, layout);
-            // SAFETY: the caller's duty.
+            // SAFETY: a chunk of this size begins at `base`, and nothing uses its memory above the
+            // allocation.
             unsafe { redzone.write(base) };
         }
     }
 
-    /// Removes the redzone of a chunk that ended at `old_end`.
+    /// Clears the redzone of a chunk that ended at `old_end`.
     ///
     /// # Safety
-    /// It is larger now, and nothing beyond its allocation is in use.
+    /// The chunk is larger now, and nothing uses its memory above the allocation.
     pub(super) unsafe fn clear_redzone(&mut self, old_end: NonNull<u8>) {
-        // SAFETY: the caller's duty.
+        // SAFETY: a chunk that ended at `old_end` is larger now, so its redzone is inside the
+        // chunk.
         unsafe { Redzone::wipe(old_end) };
     }
 }

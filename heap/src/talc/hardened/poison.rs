@@ -1,7 +1,7 @@
-//! What free memory contains, so that writing to it is noticed.
+//! Poison: the contents of free memory, by which writes after free are detected.
 //!
-//! All of a gap is poison but for what describes it: its first three words and its last, or in a
-//! sliver both.
+//! All of a gap is poison, except for its header of three words and its last word. A sliver has no
+//! poison.
 
 use core::ptr::NonNull;
 
@@ -11,22 +11,23 @@ use super::report::{Misuse, Report};
 /// A word of free memory, as in illumos' kmem.
 pub(super) const POISON: usize = 0xdead_beef_dead_beef_u64 as usize;
 
-/// Makes free memory poison. What describes gaps is written after that.
+/// Fills free memory with poison. The words that describe a gap are written after that.
 ///
 /// # Safety
-/// The range consists of words that nobody uses.
+/// The range consists of words that are not in use.
 pub(in super::super) unsafe fn poison(from: NonNull<u8>, to: NonNull<u8>) {
     let words = to.addr().get().saturating_sub(from.addr().get()) / size_of::<usize>();
     for index in 0..words {
-        // SAFETY: the caller's duty.
+        // SAFETY: the word is in the range, which is not in use.
         unsafe { from.cast::<usize>().add(index).write(POISON) };
     }
 }
 
-/// The poisoned words of a gap that lie between two addresses.
+/// Returns the poisoned words of a gap that lie between two addresses: the first one and their
+/// number.
 fn poisoned(gap: Gap, from: NonNull<u8>, to: NonNull<u8>) -> (NonNull<usize>, usize) {
     const WORD: usize = size_of::<usize>();
-    // SAFETY: a gap that is no sliver has room for a header and one more word.
+    // SAFETY: a gap that is no sliver has room for a header and a last word.
     let (first, last) = unsafe {
         if gap.is_sliver() {
             (gap.base, gap.base)
@@ -42,24 +43,24 @@ fn poisoned(gap: Gap, from: NonNull<u8>, to: NonNull<u8>) -> (NonNull<usize>, us
     (first.cast(), count)
 }
 
-/// The first word of a gap, of those between two addresses, that is poison no more.
+/// Returns an error for the first word of a gap, between two addresses, that is no longer poison.
 ///
 /// # Safety
-/// It is a gap of a heap, and the addresses are multiples of a word's size.
+/// `gap` is a gap of a heap. `from` and `to` are multiples of a word's size.
 pub(super) unsafe fn check_poison(
     gap: Gap,
     from: NonNull<u8>,
     to: NonNull<u8>,
 ) -> Result<(), Report> {
     let (first, count) = poisoned(gap, from, to);
-    // SAFETY: these words are in the gap, and initialised. Nobody writes to them meanwhile who
-    // follows the rules.
+    // SAFETY: the words are in the gap and initialised. Only misuse writes to them.
     let words = unsafe { core::slice::from_raw_parts(first.as_ptr(), count) };
-    // Many at once, which the machine can do; then the one.
-    let (chunks, rest) = words.as_chunks::<16>();
+    // Groups of words are compared with vector instructions, and then the words of the first group
+    // that differs.
+    let mut chunks = words.chunks_exact(16);
     let is_changed =
-        |words: &&[usize; 16]| words.iter().fold(0, |all, word| all | (word ^ POISON)) != 0;
-    let words = chunks.iter().find(is_changed).map_or(rest, |chunk| chunk);
+        |words: &&[usize]| words.iter().fold(0, |all, word| all | (word ^ POISON)) != 0;
+    let words = chunks.find(is_changed).unwrap_or(chunks.remainder());
     match words.iter().find(|&&word| word != POISON) {
         None => Ok(()),
         Some(word) => Err(Report {
@@ -72,12 +73,12 @@ pub(super) unsafe fn check_poison(
     }
 }
 
-/// Makes the words of a gap between two addresses poison again.
+/// Restores the poison of a gap between two addresses.
 ///
 /// # Safety
 /// As for [`check_poison`].
 pub(super) unsafe fn restore_poison(gap: Gap, from: NonNull<u8>, to: NonNull<u8>) {
     let (first, count) = poisoned(gap, from, to);
-    // SAFETY: these words are in the gap, and describe nothing.
+    // SAFETY: the words are in the gap, outside its header and its last word.
     unsafe { poison(first.cast(), first.add(count).cast()) };
 }

@@ -1,4 +1,4 @@
-//! The redzone, which says above each allocation what it is.
+//! The redzone above each allocation: fill bytes, and a description of the allocation.
 //!
 //! ```text
 //!   base           + requested      end - 5 words                         end - 1 word
@@ -7,9 +7,9 @@
 //!    └──────────────┴────────────────┴────────┴──────┴───────────┴───────┴─────┘
 //! ```
 //!
-//! Whoever writes past the end of an allocation changes the filling or the canary first. The canary
-//! is computed from the address, from all that the redzone says and from a key, so that bytes which
-//! happen to be there, or were copied from another redzone, are no redzone.
+//! A write past the end of an allocation first changes the fill bytes or the canary. The canary is
+//! a checksum of the address, the description and a key. Leftover bytes, or a copy of another
+//! redzone, are therefore not taken for a redzone.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -19,26 +19,27 @@ use super::super::tag::TAG_SIZE;
 use super::poison::POISON;
 use super::report::{Misuse, Report};
 
-/// Bytes of a redzone.
+/// Bytes of a redzone without its fill bytes.
 pub(in super::super) const REDZONE_SIZE: usize = size_of::<Redzone>();
 
-/// What is between an allocation's end and its redzone: as in illumos' kmem, the *redzone byte*.
+/// The fill byte between the end of an allocation and its description: the *redzone byte* of
+/// illumos' kmem.
 const FILLING: u8 = 0xbb;
 
-/// What is written above an allocation.
+/// The description above an allocation.
 #[repr(C)]
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct Redzone {
     canary: usize,
-    /// Of the chunk.
+    /// The size of the chunk.
     pub(super) size: usize,
-    /// Bytes that were asked for.
+    /// The requested size.
     requested: usize,
     align: usize,
 }
 
 impl Redzone {
-    /// What the redzone of an allocation at `base` must be, in a chunk of `size` bytes.
+    /// Returns the redzone of an allocation at `base`, in a chunk of `size` bytes.
     pub(super) fn new(key: usize, base: usize, size: usize, layout: Layout) -> Redzone {
         let (requested, align) = (layout.size(), layout.align());
         Redzone {
@@ -49,13 +50,14 @@ impl Redzone {
         }
     }
 
-    /// The canary of a redzone that says what this one says, under a chunk that ends at `end`.
+    /// Returns the canary of this redzone in a chunk that ends at `end`.
     pub(super) fn expected_canary(&self, key: usize, end: usize) -> usize {
         let base = end.wrapping_sub(self.size);
         checksum(&[key, base, self.size, self.requested, self.align])
     }
 
-    /// Whether a chunk with this redzone, whose canary is right, lies within the `room` bytes below its end.
+    /// Returns whether a chunk with this redzone, whose canary is right, lies within the `room`
+    /// bytes below its end.
     #[inline]
     pub(super) fn fits(&self, room: usize) -> bool {
         self.size <= room
@@ -65,51 +67,51 @@ impl Redzone {
         self.canary
     }
 
-    /// With which the allocation was made. The canary is right.
+    /// Returns the layout of the allocation. The canary must be right.
     pub(super) fn layout(&self) -> Layout {
-        // SAFETY: the canary says that this comes from a layout.
+        // SAFETY: a right canary means that both values come from a layout.
         unsafe { Layout::from_size_align_unchecked(self.requested, self.align) }
     }
 
-    /// The redzone's place under the end of a chunk.
-    fn place(end: NonNull<u8>) -> NonNull<Redzone> {
-        // SAFETY: no chunk is as small as its overhead.
+    /// Returns where the redzone of a chunk that ends at `end` lies.
+    fn pointer(end: NonNull<u8>) -> NonNull<Redzone> {
+        // SAFETY: every chunk is larger than its overhead.
         unsafe { end.byte_sub(CHUNK_OVERHEAD) }.cast()
     }
 
     /// # Safety
-    /// At least the smallest chunk's bytes under `end` are memory of one heap.
+    /// The bytes of the smallest chunk below `end` are memory of one heap.
     pub(super) unsafe fn ending_at(end: NonNull<u8>) -> Redzone {
-        // SAFETY: the caller's duty. Ends are multiples of the unit, and what is between redzone and end
-        // is a word.
-        unsafe { Redzone::place(end).read() }
+        // SAFETY: the smallest chunk contains a redzone. Ends are multiples of the unit, and one
+        // word lies between redzone and end, so the redzone is aligned.
+        unsafe { Redzone::pointer(end).read() }
     }
 
-    /// Writes the redzone of an allocation at `base`, and the filling below it.
+    /// Writes the redzone of an allocation at `base`, and the fill bytes below it.
     ///
     /// # Safety
-    /// A chunk of this size is at `base`, and nothing in it beyond the allocation is in use.
+    /// A chunk of this size begins at `base`, and nothing uses its memory above the allocation.
     pub(super) unsafe fn write(self, base: NonNull<u8>) {
-        // SAFETY: the chunk has room for both above the allocation.
+        // SAFETY: the chunk has room for the fill bytes and the redzone above the allocation.
         unsafe {
-            let place = Redzone::place(base.byte_add(self.size));
+            let pointer = Redzone::pointer(base.byte_add(self.size));
             let end = base.byte_add(self.requested);
-            end.write_bytes(FILLING, distance(end, place.cast()));
-            place.write(self);
+            end.write_bytes(FILLING, distance(end, pointer.cast()));
+            pointer.write(self);
         }
     }
 
-    /// Makes sure that there is no redzone under `end` any more.
+    /// Overwrites the canary below `end`, so that no redzone is there any more.
     ///
     /// # Safety
-    /// A chunk that ended there has become larger, and what was its redzone is in the allocation.
+    /// A chunk that ended at `end` has become larger, so that its old redzone is inside the chunk.
     pub(super) unsafe fn wipe(end: NonNull<u8>) {
-        // SAFETY: the place is in the allocation, and in nobody's use yet.
-        unsafe { Redzone::place(end).cast::<usize>().write(POISON) };
+        // SAFETY: the word is inside the chunk, and nothing uses it yet.
+        unsafe { Redzone::pointer(end).cast::<usize>().write(POISON) };
     }
 
-    /// The address of the first word that differs from what it should be, in the redzone under `end`,
-    /// the word, and what it should be.
+    /// Returns the first word that differs in the redzone `found` below `end`, if any: its address,
+    /// its value and the expected value.
     pub(super) fn first_difference(self, found: Redzone, end: NonNull<u8>) -> Option<Report> {
         let words = |redzone: Redzone| {
             [
@@ -125,7 +127,7 @@ impl Redzone {
             .enumerate()
             .find(|(_, (expected, found))| expected != found)?;
         Some(Report {
-            address: Redzone::place(end).addr().get() + index * size_of::<usize>(),
+            address: Redzone::pointer(end).addr().get() + index * size_of::<usize>(),
             misuse: Misuse::WriteBeyondEnd {
                 block: Some(end.addr().get() - self.size),
                 expected,
@@ -134,16 +136,16 @@ impl Redzone {
         })
     }
 
-    /// The first byte of the filling that has changed.
+    /// Returns an error for the first fill byte that has changed.
     ///
     /// # Safety
     /// This is the redzone of an allocation at `base`.
     pub(super) unsafe fn check_filling(self, base: NonNull<u8>) -> Result<(), Report> {
         let filling = self.requested..self.size - CHUNK_OVERHEAD;
         for offset in filling {
-            // SAFETY: it is in the chunk.
+            // SAFETY: the fill bytes are in the chunk.
             let at = unsafe { base.byte_add(offset) };
-            // SAFETY: the filling was written with the redzone.
+            // SAFETY: the fill bytes were written together with the redzone.
             let found = unsafe { at.read() };
             if found != FILLING {
                 return Err(Report {
@@ -160,12 +162,12 @@ impl Redzone {
     }
 }
 
-// The tag follows the redzone at once.
+// The tag lies directly above the redzone.
 const _: () = assert!(CHUNK_OVERHEAD == REDZONE_SIZE + TAG_SIZE && TAG_SIZE == size_of::<usize>());
 
-/// A number that depends on all of these.
+/// Returns a checksum of `words`. It detects accidents; it does not resist an attacker.
 pub(crate) fn checksum(words: &[usize]) -> usize {
-    // The golden ratio, for its irregular bits.
+    // The golden ratio, because of its irregular bits.
     const ODD: usize = 0x9e37_79b9_7f4a_7c15_u64 as usize;
     words.iter().fold(ODD, |mixed, word| {
         (mixed ^ word)

@@ -1,28 +1,29 @@
-//! What is reported.
+//! Reports of misuse and damage.
 
 use core::alloc::Layout;
 use core::fmt;
 
-/// What was found, and where: see the diagram of [`Misuse`].
+/// A finding and its address: see the diagram of [`Misuse`].
 ///
-/// Shown as `heap misuse at 0x1234: a pointer into the allocation that begins at 0x1230`, for
+/// Displayed as `heap misuse at 0x1234: a pointer into the allocation that begins at 0x1230`, for
 /// instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Report {
-    /// Of the pointer that was passed, or of the first wrong byte, or of the first wrong word.
+    /// The address of the pointer that was passed, or of the first wrong byte or word.
     pub address: usize,
-    /// What is wrong with it.
+    /// The kind of misuse or damage.
     pub misuse: Misuse,
 }
 
-/// What somebody did to an allocator or to its memory, with what was expected and what was found.
+/// A kind of misuse of an allocator, or of damage to its memory, with the expected and the found
+/// value.
 ///
 /// ```text
-///      1        2                              3
-///     ┌──────────────────┬──────┬──────┬─────┬──────────────────────┬─────────────┬────────┐
+///      1        2                                 3
+///     ┌──────────────────┬──────┬─────────┬─────┬──────────────────────┬─────────────┬────────┐
 ///     │ allocation       │ bb … │ redzone │ tag │ extent next referrer │ dead beef … │ extent │  4
-///     └──────────────────┴──────┴──────┴─────┴──────────────────────┴─────────────┴────────┘
-///                         a      a      b     c                      d             c
+///     └──────────────────┴──────┴─────────┴─────┴──────────────────────┴─────────────┴────────┘
+///                         a      a         b     c                      d             c
 ///     freed or resized   1 WrongLayout, if not as allocated   2 InteriorPointer
 ///                        3 DoubleFree                         4 ForeignPointer: in no heap
 ///     written to         a WriteBeyondEnd   b DamagedTag   c DamagedGap   d WriteAfterFree
@@ -38,12 +39,12 @@ pub struct Report {
 pub enum Misuse {
     /// A pointer into no heap was freed or resized.
     ForeignPointer,
-    /// A pointer into an allocation was freed or resized.
+    /// A pointer into the middle of an allocation was freed or resized.
     InteriorPointer {
         /// Where the allocation begins.
         block: usize,
     },
-    /// A pointer into free memory was freed or resized: for the second time, if it ever was an
+    /// A pointer into free memory was freed or resized: a second time, if it ever was an
     /// allocation.
     DoubleFree {
         /// Where the free range begins.
@@ -51,16 +52,16 @@ pub enum Misuse {
         /// Where it ends.
         to: usize,
     },
-    /// An allocation was freed or resized as what it is not.
+    /// An allocation was freed or resized with a wrong layout.
     WrongLayout {
-        /// With which it was allocated or last resized.
+        /// The layout with which it was allocated or last resized.
         expected: Layout,
-        /// With which it was freed or resized now.
+        /// The layout with which it was freed or resized now.
         found: Layout,
     },
     /// The bytes above an allocation have changed.
     WriteBeyondEnd {
-        /// The allocation, if that can still be told.
+        /// The allocation, if it can be identified.
         block: Option<usize>,
         /// The byte or the word that was there.
         expected: usize,
@@ -76,37 +77,39 @@ pub enum Misuse {
     },
     /// The tag at the end of an allocation, or at the base of a heap, has changed.
     DamagedTag {
-        /// What a tag with the same flags is.
+        /// The word of an undamaged tag.
         expected: usize,
-        /// What is there.
+        /// The word that is there now.
         found: usize,
     },
-    /// The record below the base tag of a heap has changed, which says where other heaps lie.
+    /// The record below the base tag of a heap has changed, which holds the extents of other heaps.
     DamagedHeapRecord {
-        /// The first word of the record that has changed, as it was, if that can be told.
+        /// The original of the first word that has changed, if it can be determined.
         expected: Option<usize>,
         /// The word that is there now.
         found: usize,
     },
-    /// The head of a list of gaps has changed.
+    /// The head of a free list has changed.
     DamagedListHead {
         /// The number of the list.
         bin: u32,
-        /// Where the first gap of the list is, zero if there is none; if that can be told.
+        /// The address of the first gap of the list, or zero if the list is empty; `None` if it
+        /// cannot be determined.
         expected: Option<usize>,
         /// The word that is there now.
         found: usize,
     },
-    /// The record has changed that a source keeps above the end of a heap.
+    /// The record that a source keeps above the end of a heap has changed.
     DamagedSourceRecord,
-    /// The byte above the list heads has changed, which tells a source whether its allocator is gone.
+    /// The byte above the list heads has changed, by which a source knows whether its allocator
+    /// exists.
     DamagedOwnerFlag {
-        /// The byte that is there, which should be zero.
+        /// The byte that is there now, instead of zero.
         found: u8,
     },
-    /// One of the words in free memory that describe it has changed: the first three or the last one.
+    /// The header or the last word of a gap has changed.
     DamagedGap {
-        /// The word that was there, if that can be told.
+        /// The word that was there, if it can be determined.
         expected: Option<usize>,
         /// The word that is there now.
         found: usize,
@@ -127,7 +130,10 @@ impl fmt::Display for Misuse {
                 write!(f, "a pointer into the allocation that begins at {block:#x}")
             }
             Misuse::DoubleFree { from, to } => {
-                write!(f, "it is free already, as is all of {from:#x}..{to:#x}")
+                write!(
+                    f,
+                    "a double free: all of {from:#x}..{to:#x} is free already"
+                )
             }
             Misuse::WrongLayout { expected, found } => write!(
                 f,
@@ -182,11 +188,11 @@ impl fmt::Display for Misuse {
     }
 }
 
-/// Writes what was found, and what should have been there if that is known.
+/// Writes the found value, and the expected one if it is known.
 fn write_instead(f: &mut fmt::Formatter<'_>, found: usize, expected: Option<usize>) -> fmt::Result {
     match expected {
         Some(expected) => write!(f, "{found:#x} instead of {expected:#x}"),
-        None => write!(f, "{found:#x}, which cannot be"),
+        None => write!(f, "{found:#x}, which is impossible"),
     }
 }
 

@@ -1,4 +1,4 @@
-//! Is a gap what it says, is a pointer an allocation?
+//! Verification of gaps and of pointers that are to be freed or resized.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -11,7 +11,7 @@ use super::super::tag::Tag;
 use super::heaps::Heap;
 use super::redzone::Redzone;
 use super::report::{Misuse, Report};
-use super::walk::{Part, word_below, wrong_word};
+use super::walk::{Part, report_word_below, word_below};
 
 /// The gaps that an allocation touches.
 #[derive(Default)]
@@ -26,17 +26,17 @@ fn damaged_gap<T>(address: usize, expected: Option<usize>, found: usize) -> Resu
 }
 
 impl<B: Binning> FreeLists<B> {
-    /// The heaps, without the list heads that lie in the first.
+    /// Returns the heaps, without the list heads in the first.
     pub(super) fn heaps(&self) -> impl Iterator<Item = Heap> {
         self.heaps.iter().map(|heap| self.heaps.without_heads(heap))
     }
 
-    /// The heap with this number, from the latest on. O(heaps).
+    /// Returns the heap with this number, counted from the latest. O(heaps).
     pub(super) fn heap_at(&self, number: usize) -> Option<Heap> {
         self.heaps().nth(number)
     }
 
-    /// The heap that an address is in. O(1) in the latest heap, otherwise O(heaps).
+    /// Returns the heap that contains an address. O(1) for the latest heap, otherwise O(heaps).
     #[inline]
     pub(super) fn heap_of(&self, address: usize) -> Option<Heap> {
         match self.heaps.latest_with(address) {
@@ -50,10 +50,10 @@ impl<B: Binning> FreeLists<B> {
         self.heaps().find(|heap| heap.contains(address))
     }
 
-    /// What is wrong with an address that is in no heap: nothing, unless heaps are missing because their
-    /// records are damaged.
+    /// Returns the report for an address in no heap: a foreign pointer, unless heaps are unknown
+    /// because their records are damaged.
     #[cold]
-    fn foreign(&self, address: usize) -> Report {
+    fn diagnose_foreign_pointer(&self, address: usize) -> Report {
         let misuse = Misuse::ForeignPointer;
         match self.heaps.verify() {
             Ok(()) => Report { address, misuse },
@@ -61,7 +61,7 @@ impl<B: Binning> FreeLists<B> {
         }
     }
 
-    /// Whether the list heads end there.
+    /// Returns whether the list heads end at `end`.
     pub(super) fn is_above_heads(&self, end: NonNull<u8>) -> bool {
         let heads_end = self
             .heads_address()
@@ -69,29 +69,29 @@ impl<B: Binning> FreeLists<B> {
         heads_end == Some(end.addr())
     }
 
-    /// What makes canaries this allocator's.
+    /// Returns the key by which canaries of this allocator differ from those of others.
     pub(super) fn key(&self) -> usize {
         self.heads_address().get()
     }
 
-    /// Whether all that a gap says about itself is true, and so is the tag below it.
+    /// Verifies all words of a gap that describe it, and the tag below it.
     pub(super) fn verify(&self, base: NonNull<u8>) -> Result<Gap, Report> {
         let address = base.addr().get();
         match self.heap_of(address) {
-            Some(heap) if address.is_multiple_of(CHUNK_UNIT) => self.verify_in(heap, base, None),
+            Some(heap) if address % CHUNK_UNIT == 0 => self.verify_in(heap, base, None),
             Some(_) => damaged_gap(address, None, address),
-            None => Err(self.foreign(address)),
+            None => Err(self.diagnose_foreign_pointer(address)),
         }
     }
 
-    /// [Verifies](Self::verify) a gap as its last word describes it. That word may have changed so that it
-    /// leads to the base of another gap, farther down.
+    /// [Verifies](Self::verify) a gap as its last word describes it. A damaged last word may lead
+    /// to the base of another gap further down.
     #[inline]
     pub(super) fn verify_part(&self, part: Gap) -> Result<Gap, Report> {
         let gap = self.verify(part.base)?;
         if gap != part {
             let (expected, found) = (None, part.extent());
-            return Err(wrong_word(
+            return Err(report_word_below(
                 part.end(),
                 Misuse::DamagedGap { expected, found },
             ));
@@ -99,49 +99,49 @@ impl<B: Binning> FreeLists<B> {
         Ok(gap)
     }
 
-    /// [Verifies](Self::verify) a gap at a multiple of the unit in a heap. `referrer` is the link that led to
-    /// it, if it has been compared with the gap's.
+    /// [Verifies](Self::verify) a gap at a multiple of the unit in a heap. `referrer` is the link
+    /// that led to it, if it was compared with the gap's own.
     pub(super) fn verify_in(
         &self,
         heap: Heap,
         base: NonNull<u8>,
         referrer: Option<*mut Link>,
     ) -> Result<Gap, Report> {
-        // SAFETY: the place is a unit of the heap.
+        // SAFETY: a unit of the heap begins at `base`.
         let Some(gap) = (unsafe { self.gap_at(heap, base) }) else {
             // SAFETY: `base` is a multiple of the unit in the heap.
-            return Err(unsafe { self.wrong_extent(heap, base) });
+            return Err(unsafe { self.diagnose_extent(heap, base) });
         };
-        // SAFETY: each unit of a heap has a word below it: the last of another, or the base tag.
+        // SAFETY: a word lies below each unit of a heap: the last of another unit, or the base tag.
         let found = unsafe { word_below(base) };
         let expected = self.tag_word(heap, base, true);
         if found != expected {
             let misuse = Misuse::DamagedTag { expected, found };
-            return Err(wrong_word(base, misuse));
+            return Err(report_word_below(base, misuse));
         }
         if !gap.is_sliver() {
-            // SAFETY: its extents agree, and there is room for a header.
+            // SAFETY: the extents of the gap agree, and it has room for a header.
             unsafe { self.verify_links(gap, referrer)? };
         }
         Ok(gap)
     }
 
-    /// Which of its ends is wrong, and what should be there.
+    /// Returns which extent of a gap is damaged, and its original.
     ///
     /// # Safety
     /// `base` is a multiple of the unit in this heap.
     #[cold]
-    pub(super) unsafe fn wrong_extent(&self, heap: Heap, base: NonNull<u8>) -> Report {
+    pub(super) unsafe fn diagnose_extent(&self, heap: Heap, base: NonNull<u8>) -> Report {
         // SAFETY: the word is in the heap.
         let at_base = unsafe { Gap::at(base) };
         let address = base.addr().get();
         let found = at_base.extent();
-        // (It may be any number.)
+        // (The result may be any number.)
         let last_word = address
             .wrapping_add(at_base.size())
             .wrapping_sub(size_of::<usize>());
         let mut expected = None;
-        for part in self.parts_down(heap) {
+        for part in self.parts_from_top(heap) {
             match part {
                 Ok(Part::Gap(gap)) if gap.base == base => expected = Some(gap.extent()),
                 Ok(part) if part.base() > base => continue,
@@ -150,7 +150,7 @@ impl<B: Binning> FreeLists<B> {
                     address,
                     misuse: Misuse::DamagedGap { found, .. },
                 }) if address == last_word => {
-                    // It is the upper end that is wrong.
+                    // The extent in the last word is the damaged one.
                     let expected = Some(at_base.extent());
                     let misuse = Misuse::DamagedGap { expected, found };
                     return Report { address, misuse };
@@ -163,40 +163,41 @@ impl<B: Binning> FreeLists<B> {
         Report { address, misuse }
     }
 
-    /// Whether a pointer is an allocation with this layout, undamaged, and so is what it touches.
+    /// Verifies that a pointer is an undamaged allocation with this layout, and the memory that it
+    /// touches. Returns the gaps beside it.
     ///
-    /// Memory outside the heaps is not looked at.
+    /// Memory outside the heaps is not read.
     pub(super) fn verify_block(&self, ptr: *mut u8, layout: Layout) -> Result<Neighbours, Report> {
         let address = ptr.addr();
         let (Some(heap), Some(base)) = (self.heap_of(address), NonNull::new(ptr)) else {
-            return Err(self.foreign(address));
+            return Err(self.diagnose_foreign_pointer(address));
         };
         let size = chunk_size(layout.size());
-        let is_possible = address.is_multiple_of(CHUNK_UNIT) && size <= distance(base, heap.end);
-        // SAFETY: so far up there is heap.
+        let is_possible = address % CHUNK_UNIT == 0 && size <= distance(base, heap.end);
+        // SAFETY: the heap has `size` bytes above `base`.
         let end = is_possible.then(|| unsafe { base.byte_add(size) });
         let redzone = Redzone::new(self.key(), address, size, layout);
-        // SAFETY: below the end there is as much heap as the smallest chunk has.
+        // SAFETY: the smallest chunk, at least, lies between `base` and the end.
         let found = end.map(|end| (end, unsafe { Redzone::ending_at(end) }));
         match found {
             Some((end, found)) if found == redzone => {
-                // SAFETY: the redzone is that of a chunk there.
+                // SAFETY: the redzone proves that a chunk lies there.
                 unsafe {
                     redzone.check_filling(base)?;
                     self.neighbours(heap, base, end)
                 }
             }
-            _ => Err(self.diagnose(heap, base, layout, || {
+            _ => Err(self.diagnose_pointer(heap, base, layout, || {
                 let (end, found) = found?;
                 redzone.first_difference(found, end)
             })),
         }
     }
 
-    /// The gaps that a chunk touches, if they and its tag are as they should be.
+    /// Returns the gaps that a chunk touches, if they and its tag are undamaged.
     ///
     /// # Safety
-    /// It is a chunk of this heap.
+    /// `base` and `end` delimit a chunk of this heap.
     unsafe fn neighbours(
         &self,
         heap: Heap,
@@ -204,21 +205,22 @@ impl<B: Binning> FreeLists<B> {
         end: NonNull<u8>,
     ) -> Result<Neighbours, Report> {
         let mut neighbours = Neighbours::default();
-        // SAFETY: chunks and gaps begin and end where this one ends and begins.
+        // SAFETY: a chunk or gap, or the heap, ends at `base`, and another begins at `end` unless
+        // the heap ends there.
         unsafe {
             let tag = Tag::ending_at(end);
             let is_below_gap = tag.is_below_gap() && end < heap.end;
             if word_below(end) != self.tag_word(heap, end, is_below_gap) {
-                return Err(self.wrong_tag(heap, end));
+                return Err(self.diagnose_tag(heap, end));
             }
             if is_below_gap {
                 neighbours.above = Some(self.verify(end)?);
             }
             if base == heap.first {
                 if word_below(base) != self.tag_word(heap, base, false) {
-                    return Err(self.wrong_tag(heap, base));
+                    return Err(self.diagnose_tag(heap, base));
                 }
-                if !self.is_above_heads(base) && !self.heaps.has_sound_record(heap) {
+                if !self.is_above_heads(base) && !self.heaps.has_intact_record(heap) {
                     self.heaps.verify()?;
                 }
             } else if let Part::Gap(gap) = self.part_ending_at(heap, base)? {
@@ -228,10 +230,10 @@ impl<B: Binning> FreeLists<B> {
         Ok(neighbours)
     }
 
-    /// What is wrong with a pointer that is no allocation with this layout.
+    /// Returns the report for a pointer that is not an allocation with this layout.
     ///
-    /// `redzone_damage` tells how the redzone differs that should be there.
-    fn diagnose(
+    /// `redzone_damage` compares the redzone that should be there with the one that is.
+    fn diagnose_pointer(
         &self,
         heap: Heap,
         base: NonNull<u8>,
@@ -253,7 +255,7 @@ impl<B: Binning> FreeLists<B> {
             Report { address, misuse }
         };
         let mut end = heap.end;
-        for part in self.parts_down(heap) {
+        for part in self.parts_from_top(heap) {
             match part {
                 Ok(part) if part.base() > base => end = part.base(),
                 Ok(Part::Chunk(block, redzone)) => return in_chunk(block, redzone),
@@ -265,7 +267,7 @@ impl<B: Binning> FreeLists<B> {
                     return Report { address, misuse };
                 }
                 Err(report) => {
-                    // The heap is damaged here or above. Is there a redzone that knows the pointer?
+                    // The heap is damaged here or above. A redzone may still identify the pointer.
                     return match self.first_redzone(heap, base, end) {
                         Some((block, redzone)) if block <= base => in_chunk(block, redzone),
                         _ => redzone_damage().unwrap_or(report),
@@ -273,12 +275,12 @@ impl<B: Binning> FreeLists<B> {
                 }
             }
         }
-        // The parts reach down to the heap's first address, and the pointer is not below that.
+        // The walk ends at the heap's first address, and the pointer is not below that.
         let misuse = Misuse::ForeignPointer;
         Report { address, misuse }
     }
 
-    /// The first chunk that has its redzone above `from`, up to `to`.
+    /// Returns the first chunk that has its redzone above `from`, up to `to`.
     fn first_redzone(
         &self,
         heap: Heap,
@@ -290,8 +292,8 @@ impl<B: Binning> FreeLists<B> {
         (first..=to.addr().get())
             .step_by(CHUNK_UNIT)
             .find_map(|address| {
-                // SAFETY: the address is in the heap or its end, and there is as much heap under it as
-                // the smallest chunk has.
+                // SAFETY: the address is in the heap or its end, at least the smallest chunk's size
+                // above its base.
                 let (end, redzone) = unsafe {
                     let end = heap.end.byte_sub(heap.end.addr().get() - address);
                     (end, Redzone::ending_at(end))
@@ -299,7 +301,7 @@ impl<B: Binning> FreeLists<B> {
                 let is_redzone = redzone.canary() == redzone.expected_canary(self.key(), address);
                 let room = distance(heap.first, end);
                 let is_redzone = is_redzone && redzone.fits(room);
-                // SAFETY: so far down there is heap.
+                // SAFETY: the heap has `redzone.size` bytes below `end`.
                 is_redzone.then(|| (unsafe { end.byte_sub(redzone.size) }, redzone))
             })
     }

@@ -1,4 +1,4 @@
-//! Walking a heap down from its end, chunk by chunk and gap by gap.
+//! Walks through a heap, from its end down, chunk by chunk and gap by gap.
 
 use core::ptr::NonNull;
 
@@ -11,7 +11,7 @@ use super::heaps::Heap;
 use super::redzone::Redzone;
 use super::report::{Misuse, Report};
 
-/// A part of a heap.
+/// A part of a heap: a gap, or a chunk with its redzone.
 pub(super) enum Part {
     Gap(Gap),
     Chunk(NonNull<u8>, Redzone),
@@ -26,7 +26,7 @@ impl Part {
     }
 }
 
-/// The last word under an address.
+/// Reads the last word below an address.
 ///
 /// # Safety
 /// A chunk, a gap or the base tag of a heap ends at `end`.
@@ -35,8 +35,8 @@ pub(super) unsafe fn word_below(end: NonNull<u8>) -> usize {
     unsafe { end.cast::<usize>().sub(1).read() }
 }
 
-/// What is wrong with the last word under an address.
-pub(super) fn wrong_word(end: NonNull<u8>, misuse: Misuse) -> Report {
+/// Returns a report about the last word below an address.
+pub(super) fn report_word_below(end: NonNull<u8>, misuse: Misuse) -> Report {
     Report {
         address: end.addr().get() - size_of::<usize>(),
         misuse,
@@ -44,11 +44,12 @@ pub(super) fn wrong_word(end: NonNull<u8>, misuse: Misuse) -> Report {
 }
 
 impl<B: Binning> FreeLists<B> {
-    /// The parts of a heap from its end down. The last is an error, if there is one.
-    pub(super) fn parts_down(&self, heap: Heap) -> impl Iterator<Item = Result<Part, Report>> {
+    /// Returns the parts of a heap from its end down. If the heap is damaged, the last item is an
+    /// error.
+    pub(super) fn parts_from_top(&self, heap: Heap) -> impl Iterator<Item = Result<Part, Report>> {
         let mut end = Some(heap.end).filter(|&end| end > heap.first);
         core::iter::from_fn(move || {
-            // SAFETY: the heap ends with a part, and where one begins another ends, down to the first.
+            // SAFETY: a part ends at the heap's end, and each part ends where the one above begins.
             let part = unsafe { self.part_ending_at(heap, end?) };
             end = match &part {
                 Ok(part) => Some(part.base()).filter(|&base| base > heap.first),
@@ -58,8 +59,8 @@ impl<B: Binning> FreeLists<B> {
         })
     }
 
-    /// The chunk or the gap that ends at `end`, as the words below say. What a gap says at its base is not
-    /// looked at.
+    /// Returns the chunk or gap that ends at `end`, according to the words below. The header of a
+    /// gap is not read.
     ///
     /// # Safety
     /// A chunk or a gap of the heap ends at `end`, damaged or not.
@@ -69,9 +70,9 @@ impl<B: Binning> FreeLists<B> {
         end: NonNull<u8>,
     ) -> Result<Part, Report> {
         let room = distance(heap.first, end);
-        // SAFETY: the caller's duty.
+        // SAFETY: a chunk or a gap ends at `end`.
         let (found, tag) = unsafe { (word_below(end), Tag::ending_at(end)) };
-        // SAFETY: there is room for one in the heap.
+        // SAFETY: the smallest chunk, at least, fits between the heap's base and `end`.
         let redzone = (room >= chunk_size(1)).then(|| unsafe { Redzone::ending_at(end) });
         let end_address = end.addr().get();
         let expected_canary =
@@ -81,8 +82,8 @@ impl<B: Binning> FreeLists<B> {
 
         if tag.is_allocated() && found == tag.word(end) {
             return match redzone {
-                // SAFETY: so far down there is heap.
                 Some(redzone) if has_redzone => {
+                    // SAFETY: the redzone fits the room, so the heap reaches down to the base.
                     Ok(Part::Chunk(unsafe { end.byte_sub(redzone.size) }, redzone))
                 }
                 _ => Err(Report {
@@ -97,17 +98,17 @@ impl<B: Binning> FreeLists<B> {
         }
         let size = unit_floor(found);
         if (CHUNK_UNIT..=room).contains(&size) {
-            // SAFETY: so far down there is heap.
+            // SAFETY: the heap has `size` bytes below `end`.
             let gap = Gap::new(unsafe { end.byte_sub(size) }, size, end == heap.end);
             if gap.extent() == found {
                 return Ok(Part::Gap(gap));
             }
         }
         Err(if has_redzone {
-            // SAFETY: a chunk ends there, as its canary vouches.
-            unsafe { self.wrong_tag(heap, end) }
+            // SAFETY: the canary proves that a chunk ends at `end`.
+            unsafe { self.diagnose_tag(heap, end) }
         } else {
-            wrong_word(
+            report_word_below(
                 end,
                 Misuse::DamagedGap {
                     expected: None,
@@ -117,17 +118,17 @@ impl<B: Binning> FreeLists<B> {
         })
     }
 
-    /// What is wrong with the tag under `end`.
+    /// Returns the report about a damaged tag below `end`.
     ///
     /// # Safety
-    /// A chunk or a heap's base ends there.
-    pub(super) unsafe fn wrong_tag(&self, heap: Heap, end: NonNull<u8>) -> Report {
+    /// A chunk or a heap's base ends at `end`.
+    pub(super) unsafe fn diagnose_tag(&self, heap: Heap, end: NonNull<u8>) -> Report {
         let above_is_gap = end < heap.end
-            // SAFETY: something begins where something ends, unless the heap does.
+            // SAFETY: below the heap's end, a part begins where another ends.
             && unsafe { self.gap_at(heap, end) }.is_some();
-        // SAFETY: there is a word under each end.
+        // SAFETY: a word lies below each end.
         let found = unsafe { word_below(end) };
-        wrong_word(
+        report_word_below(
             end,
             Misuse::DamagedTag {
                 expected: self.tag_word(heap, end, above_is_gap),
@@ -136,7 +137,7 @@ impl<B: Binning> FreeLists<B> {
         )
     }
 
-    /// What the tag under `end` must be.
+    /// Returns the word that an undamaged tag below `end` is.
     pub(super) fn tag_word(&self, heap: Heap, end: NonNull<u8>, above_is_gap: bool) -> usize {
         let mut tag = Tag::ending_chunk(end == heap.end);
         if above_is_gap {
@@ -148,7 +149,7 @@ impl<B: Binning> FreeLists<B> {
         tag.word(end)
     }
 
-    /// The gap that begins at `base`, if both its ends say the same.
+    /// Returns the gap that begins at `base`, if its first and last word agree.
     ///
     /// # Safety
     /// `base` is a multiple of the unit in the heap.
@@ -158,15 +159,15 @@ impl<B: Binning> FreeLists<B> {
         let room = distance(base, heap.end);
         let is_possible = (CHUNK_UNIT..=room).contains(&gap.size())
             && gap == Gap::new(base, gap.size(), gap.size() == room);
-        // SAFETY: so far up there is heap.
+        // SAFETY: the heap has as many bytes above `base`.
         let is_one = is_possible && unsafe { word_below(gap.end()) } == gap.extent();
         is_one.then_some(gap)
     }
 
-    /// A gap of any heap, found from the heaps' ends.
+    /// Returns the first gap of any heap that `is_it` accepts. Walks heaps from their ends.
     pub(super) fn find_in_heaps(&self, is_it: impl Fn(Gap) -> bool) -> Option<Gap> {
         self.heaps()
-            .flat_map(|heap| self.parts_down(heap))
+            .flat_map(|heap| self.parts_from_top(heap))
             .find_map(|part| match part {
                 Ok(Part::Gap(gap)) if is_it(gap) => Some(gap),
                 _ => None,

@@ -1,4 +1,5 @@
-//! A supply of boundary tags for any number of arenas: a static reserve, and whole pages.
+//! The tag pool: a supply of boundary tags for any number of arenas, from a static reserve and
+//! from whole pages.
 
 mod pages;
 mod reserve;
@@ -12,32 +13,32 @@ use super::{BoundaryTag, Lock, TagSupply};
 use pages::{PER_PAGE, TagPages};
 use reserve::FreeReserve;
 
-/// With fewer free tags than this, the pool takes another page.
+/// With fewer free tags than this, the pool gets another page.
 const LOW_WATER: usize = 48;
-/// With more free tags than this, the pool gives empty pages back.
+/// With more free tags than this, the pool releases pages without tags in use.
 const HIGH_WATER: usize = LOW_WATER + 2 * PER_PAGE;
-/// How many free tags are only handed out while the pool takes another page: to arenas from which
-/// that page comes.
-const KEPT_FOR_REFILL: usize = 16;
+/// The number of free tags that are reserved for refilling: the pool hands them out only while it
+/// gets another page, to the arenas from which the page comes.
+const RESERVED_FOR_REFILL: usize = 16;
 
-/// A pool of boundary tags, made to be a `static` that arenas share: `&TagPool` is an
+/// A pool of boundary tags, designed as a `static` that arenas share. `&TagPool` is a
 /// [`TagSupply`].
 ///
-/// It begins with a reserve of its own. When an arena has called it and is done, and few tags are
-/// free, it takes a page from its [`PageSupply`]; when many are free, it gives entirely free pages
-/// back. It holds its lock during neither. One page has more tags than a chain of arenas takes at a
-/// time, so the pages may themselves come from arenas that use this pool: for these the last tags
-/// are kept.
+/// The pool begins with a reserve of `RESERVE` tags, which must be more than 16. At the end of a
+/// series of calls it adapts: if few tags are free, it gets a page from its [`PageSupply`]. If many
+/// are free, it releases pages without tags in use. It holds its lock during neither.
+///
+/// The pages may come from arenas that use this pool. The last 16 free tags are reserved for these
+/// arenas, and a page has more tags than a chain of arenas takes to provide one.
 ///
 /// ```text
 ///  free tags         0 … 16                  17 … 47       48 … 174    175 …
 ///                   ├───────────────────────┼─────────────┼───────────┼──────────────────────▶
-///  hands out tags    while it takes a page   yes           yes         yes
-///  pages             takes one               takes one                 gives back unused ones
+///  hands out tags    while it gets a page    yes           yes         yes
+///  pages             gets one                gets one                  releases unused ones
 /// ```
 ///
-/// With 64-bit pointers a page has 63 tags, and 174 is 48 and twice that. `RESERVE` is how many
-/// tags the pool begins with: more than 16, or else it does not compile.
+/// With 64-bit pointers a page has 63 tags, and 174 is 48 plus twice that.
 ///
 /// ```
 /// use heap::vmem::{Arena, LockApi, NoPages, TagCounts, TagPool};
@@ -53,57 +54,56 @@ const KEPT_FOR_REFILL: usize = 16;
 /// # Ok::<(), heap::vmem::Error>(())
 /// ```
 ///
-/// Index pages come from the same supply.
+/// Pages for the hash tables of arenas come from the same supply. A pool may be moved while no
+/// arena uses it.
 ///
-/// A pool may be moved while no arena uses it.
-///
-/// A page must stay mapped, at the same address, while the pool has it. A pool whose pages are
-/// nearly all free may still hold many: one tag in use pins its page, and with it the 62 others.
-/// Tags are taken from pages in use first, so that pages empty where they can.
+/// A page must stay mapped at the same address while the pool has it. One tag in use pins its page,
+/// with up to 62 free tags. A pool with few tags in use may therefore still have many pages. It
+/// takes tags from pages in use first, so that other pages can become empty.
 pub struct TagPool<L: Lock, P: PageSupply, const RESERVE: usize = 64> {
     lock: L,
     pages: P,
     reserve: UnsafeCell<[MaybeUninit<BoundaryTag>; RESERVE]>,
-    /// Only reached with the lock held.
+    /// Accessed only while `lock` is held, or with exclusive access in `drop`.
     state: UnsafeCell<State>,
 }
 
-/// How many tags and pages a [`TagPool`] has. `free` is what its diagram shows.
+/// The numbers of tags and pages of a [`TagPool`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct TagCounts {
-    /// Tags that arenas have, in use or in hand.
+    /// The tags that arenas have, in use or cached.
     pub in_use: usize,
-    /// Tags that are free, those of the static reserve included.
+    /// The free tags, including those of the static reserve.
     pub free: usize,
-    /// Pages of tags.
+    /// The pages of tags.
     pub tag_pages: usize,
-    /// Pages that were handed on for indexes.
+    /// The pages that arenas have for their hash tables.
     pub index_pages: usize,
 }
 
 struct State {
     reserve: FreeReserve,
     pages: TagPages,
-    /// Whether somebody is taking a page.
+    /// Whether a thread is getting a page.
     refilling: bool,
     counts: TagCounts,
 }
 
-// SAFETY: what the pointers lead to belongs to the pool.
+// SAFETY: the raw pointers in the state lead to pages that belong to this pool alone.
 unsafe impl<L: Lock + Send, P: PageSupply + Send, const RESERVE: usize> Send
     for TagPool<L, P, RESERVE>
 {
 }
-// SAFETY: the lock guards the state.
+// SAFETY: `locked` alone accesses the state through a shared reference, one thread at a time.
 unsafe impl<L: Lock + Sync, P: PageSupply + Sync, const RESERVE: usize> Sync
     for TagPool<L, P, RESERVE>
 {
 }
 
 impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
-    /// A pool with a reserve of `RESERVE` tags, all of them free, and no page yet.
+    /// Creates a pool with a reserve of `RESERVE` free tags, and no page yet.
     pub const fn new(lock: L, pages: P) -> Self {
-        const { assert!(RESERVE > KEPT_FOR_REFILL) };
+        const { assert!(RESERVE > RESERVED_FOR_REFILL) };
         Self {
             lock,
             pages,
@@ -122,29 +122,32 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
         }
     }
 
-    /// How many tags and pages there are. Constant time.
+    /// Returns the numbers of tags and pages. Constant time.
     pub fn counts(&self) -> TagCounts {
         self.locked(|state| state.counts)
     }
 
+    /// Runs `change` on the state with the lock held.
     fn locked<T>(&self, change: impl FnOnce(&mut State) -> T) -> T {
         let _guard = self.lock.lock();
-        // SAFETY: the lock is held, and `change` does not call the pool.
+        // SAFETY: the lock excludes other threads, and no `change` in this file calls the pool, so
+        // the reference is unique.
         change(unsafe { &mut *self.state.get() })
     }
 
+    /// Returns the address of the first tag of the reserve.
     fn reserve_start(&self) -> NonNull<BoundaryTag> {
-        // SAFETY: a reference is never null.
+        // SAFETY: the address of a field is not null.
         unsafe { NonNull::new_unchecked(self.reserve.get()) }.cast()
     }
 
-    /// Whether a tag is one of the reserve.
+    /// Returns whether a tag belongs to the reserve.
     fn is_reserve(&self, tag: NonNull<BoundaryTag>) -> bool {
         let start = self.reserve_start().addr().get();
         (start..start + size_of::<[BoundaryTag; RESERVE]>()).contains(&tag.addr().get())
     }
 
-    /// Takes a page, if few tags are free and nobody is at it already.
+    /// Gets a page, if few tags are free and no other thread is getting one.
     fn refill(&self) {
         let wanted = self.locked(|state| {
             let wanted = state.counts.free < LOW_WATER && !state.refilling;
@@ -155,7 +158,7 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
             return;
         }
         let page = self.pages.allocate_page().map(|page| {
-            // SAFETY: the supply gives us the page.
+            // SAFETY: the supply returns a page that is valid and has no other user.
             unsafe { pages::format(page) }
         });
         self.locked(|state| {
@@ -163,16 +166,17 @@ impl<L: Lock, P: PageSupply, const RESERVE: usize> TagPool<L, P, RESERVE> {
             if let Some(page) = page {
                 state.counts.tag_pages += 1;
                 state.counts.free += PER_PAGE;
-                // SAFETY: it was formatted above, and is nobody else's.
+                // SAFETY: `format` initialised the page above, and no other code has seen it.
                 unsafe { state.pages.add(page) };
             }
         });
     }
 
-    /// Gives back pages without tags in use, if many tags are free.
+    /// Releases pages without tags in use, while many tags are free.
     fn release_empty_pages(&self) {
         while let Some(page) = self.locked(State::take_surplus) {
-            // SAFETY: the page came from this supply, and none of its tags is in use.
+            // SAFETY: the page came from this supply, and `take_surplus` removed it when no tag in
+            // it was in use.
             unsafe { self.pages.deallocate_page(page) };
         }
     }
@@ -182,26 +186,26 @@ impl State {
     /// Takes a tag, from a page if there is one.
     ///
     /// # Safety
-    /// `reserve` is where the pool's reserve of `size` tags lies.
+    /// `reserve` is the address of this pool's reserve, which has `size` tags.
     unsafe fn allocate(
         &mut self,
         reserve: NonNull<BoundaryTag>,
         size: usize,
     ) -> Option<NonNull<BoundaryTag>> {
-        if self.counts.free <= KEPT_FOR_REFILL && !self.refilling {
+        if self.counts.free <= RESERVED_FOR_REFILL && !self.refilling {
             return None;
         }
         let tag = self
             .pages
             .allocate()
-            // SAFETY: the caller says where the reserve lies; its free tags are the pool's alone.
+            // SAFETY: the caller passes this pool's reserve, whose free tags only the pool uses.
             .or_else(|| unsafe { self.reserve.allocate(reserve, size) })?;
         self.counts.free -= 1;
         self.counts.in_use += 1;
         Some(tag)
     }
 
-    /// Removes a page without tags in use, if many tags are free.
+    /// Removes and returns a page without tags in use, if many tags are free.
     fn take_surplus(&mut self) -> Option<NonNull<Page>> {
         if self.counts.free <= HIGH_WATER {
             return None;
@@ -209,7 +213,7 @@ impl State {
         self.take_empty()
     }
 
-    /// Removes a page without tags in use.
+    /// Removes and returns a page without tags in use.
     fn take_empty(&mut self) -> Option<NonNull<Page>> {
         let page = self.pages.take_empty()?;
         self.counts.tag_pages -= 1;
@@ -218,22 +222,23 @@ impl State {
     }
 }
 
-// SAFETY: a tag is either one of the reserve, which stays in place while the pool is borrowed, or
-// lies in a page of the supply; and it is in no list of free tags until it is given back.
+// SAFETY: a tag lies in the reserve, which stays in place while the pool is borrowed, or in a page
+// of the supply. Both are valid and aligned. A tag in use is in no list of free tags.
 unsafe impl<L: Lock, P: PageSupply, const RESERVE: usize> TagSupply for &TagPool<L, P, RESERVE> {
     fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
-        // SAFETY: that is where this pool's reserve lies.
+        // SAFETY: `reserve_start` returns the address of this pool's reserve of `RESERVE` tags.
         self.locked(|state| unsafe { state.allocate(self.reserve_start(), RESERVE) })
     }
 
     unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
         self.locked(|state| {
             if self.is_reserve(tag) {
-                // SAFETY: the caller gives back a tag of this reserve, which has stayed in place:
-                // whoever has the tag borrows the pool.
+                // SAFETY: the caller returns a tag of this reserve. The reserve has not moved
+                // since, because the arena with the tag borrows the pool.
                 unsafe { state.reserve.deallocate(self.reserve_start(), tag) };
             } else {
-                // SAFETY: the caller gives the tag back, and it is not from the reserve.
+                // SAFETY: the caller returns a tag of this pool. It is not from the reserve, so it
+                // is from a page.
                 unsafe { state.pages.deallocate(tag) };
             }
             state.counts.free += 1;
@@ -254,27 +259,31 @@ unsafe impl<L: Lock, P: PageSupply, const RESERVE: usize> TagSupply for &TagPool
 
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
         self.locked(|state| state.counts.index_pages -= 1);
-        // SAFETY: the page came from this supply, and the caller gives it back.
+        // SAFETY: by the caller's contract the page came from `allocate_page`, which took it from
+        // this supply, and is no longer in use.
         unsafe { self.pages.deallocate_page(page) };
     }
 }
 
 impl<L: Lock, P: PageSupply, const RESERVE: usize> Drop for TagPool<L, P, RESERVE> {
-    /// Gives back all pages without tags in use. (The others leak with those who use them.)
+    /// Releases all pages without tags in use. The others leak with the arenas that use them.
     fn drop(&mut self) {
         while let Some(page) = self.state.get_mut().take_empty() {
-            // SAFETY: the page came from this supply, and none of its tags is in use.
+            // SAFETY: the page came from this supply, and `take_empty` removed it when no tag in
+            // it was in use.
             unsafe { self.pages.deallocate_page(page) };
         }
     }
 }
 
-/// A [`PageSupply`] without pages, for a [`TagPool`] that lives on its reserve: of that it hands
-/// out all but the last 16 tags, and indexes do not grow.
+/// A [`PageSupply`] without pages, for a [`TagPool`] that consists of its reserve.
+///
+/// The pool hands out all but the last 16 tags of its reserve. The hash tables of arenas do not
+/// grow.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct NoPages;
 
-// SAFETY: there are no pages of which anything could be wrong.
+// SAFETY: `allocate_page` never returns a page, so the contract about pages holds.
 unsafe impl PageSupply for NoPages {
     fn allocate_page(&self) -> Option<NonNull<Page>> {
         None

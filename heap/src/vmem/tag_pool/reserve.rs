@@ -7,21 +7,21 @@
 //!                                             ▲ first: 3   ▲ touched: 4
 //! ```
 //!
-//! Free tags name each other by number, not by address: a pool may be moved while no arena uses it,
-//! and its reserve moves with it.
+//! Free tags refer to each other by number, not by address: a pool may be moved while no arena uses
+//! it, and its reserve moves with it.
 
 use core::ptr::NonNull;
 
 use super::super::BoundaryTag;
 
-/// Says that no free tag follows.
+/// The end of the list of free tags.
 const NONE: usize = usize::MAX;
 
-/// Which tags of a reserve are free.
+/// The free tags of a reserve: a list of freed tags, and all tags that were never in use.
 pub(super) struct FreeReserve {
     /// The number of the tag that was freed last, or `NONE`.
     first: usize,
-    /// How many tags have ever been in use.
+    /// The number of tags that have ever been in use.
     touched: usize,
 }
 
@@ -36,8 +36,8 @@ impl FreeReserve {
     /// Takes a tag from the reserve of `size` tags at `start`, if one is free.
     ///
     /// # Safety
-    /// All calls are about the same reserve, which may have been moved in between with what is in
-    /// it. Its free tags are not used by anybody else.
+    /// * All calls concern the same reserve. It may have been moved in between, with its contents.
+    /// * No other code uses its free tags.
     pub(super) unsafe fn allocate(
         &mut self,
         start: NonNull<BoundaryTag>,
@@ -47,32 +47,32 @@ impl FreeReserve {
             self.first
         } else if self.touched < size {
             self.touched += 1;
-            // SAFETY: the reserve has more than this many tags.
+            // SAFETY: `touched` was less than `size`, so this tag lies in the reserve.
             return Some(unsafe { start.add(self.touched - 1) });
         } else {
             return None;
         };
-        // SAFETY: a number in the list is that of a tag of the reserve.
+        // SAFETY: `deallocate` put this number into the list, for a tag in the reserve.
         let tag = unsafe { start.add(number) };
-        // SAFETY: `deallocate` wrote the number there, and the memory has been ours since. It is not
-        // padding of a tag, so it has moved with the reserve.
+        // SAFETY: `deallocate` wrote a number there, and no other code has used the tag since. The
+        // number is not in padding of a tag, so a move of the reserve copied it.
         self.first = unsafe { tag.cast::<usize>().read() };
         Some(tag)
     }
 
-    /// Puts back a tag of the reserve at `start`.
+    /// Returns a tag to the reserve at `start`.
     ///
     /// # Safety
-    /// As for [`allocate`](Self::allocate), from which `tag` came. It is not used any more, and the
-    /// reserve has not been moved since.
+    /// * The duties of [`allocate`](Self::allocate), from which `tag` came.
+    /// * The tag is no longer in use, and the reserve has not been moved since.
     pub(super) unsafe fn deallocate(
         &mut self,
         start: NonNull<BoundaryTag>,
         tag: NonNull<BoundaryTag>,
     ) {
-        // SAFETY: both lie in the reserve, a whole number of tags apart.
+        // SAFETY: by the caller's contract both pointers lead into the reserve, and to tags.
         let number = unsafe { tag.offset_from(start) }.unsigned_abs();
-        // SAFETY: the memory of a tag is valid, aligned for a number, and ours again.
+        // SAFETY: a tag is larger than a number and at least as aligned, and no longer in use.
         unsafe { tag.cast::<usize>().write(self.first) };
         self.first = number;
     }

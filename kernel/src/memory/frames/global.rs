@@ -1,4 +1,4 @@
-//! The one allocator of the kernel.
+//! The kernel's one allocator of frames.
 
 use spin::Once;
 use x86_64::structures::paging::{PhysFrame, Size2MiB};
@@ -9,28 +9,29 @@ use crate::sync::{InterruptMutex, InterruptMutexGuard};
 
 static FRAMES: Once<InterruptMutex<Frames<'static>>> = Once::new();
 
-/// Makes these the frames of the kernel, if there are none yet.
+/// Makes `frames` the kernel's allocator. Only the first call has an effect.
 ///
 /// # Safety
-/// The free ones among them are memory that nothing uses.
+/// All free frames are memory that no code uses.
 pub(in crate::memory) unsafe fn install(frames: Frames<'static>) {
     FRAMES.call_once(|| InterruptMutex::new(frames));
 }
 
-/// Adds a frame to those that are handed out.
+/// Adds a free frame.
 ///
 /// # Safety
-/// The frame is memory, and nothing uses it.
+/// The frame is memory that no code uses.
 pub(in crate::memory) unsafe fn add(frame: PhysFrame) {
     let start = frame.start_address().as_u64();
     frames().add(start..start + FRAME_SIZE);
 }
 
+/// Locks the allocator.
 fn frames() -> InterruptMutexGuard<'static, Frames<'static>> {
-    FRAMES.get().expect("memory was not set up").lock()
+    FRAMES.get().expect("the memory is not initialized").lock()
 }
 
-/// A frame for `purpose`, with whatever is in it.
+/// Allocates a frame of 4 KiB for `purpose`, with undefined contents. Constant time.
 pub fn allocate(purpose: Purpose) -> Option<PhysFrame> {
     if fault_injection::FRAMES.fails() {
         return None;
@@ -38,7 +39,7 @@ pub fn allocate(purpose: Purpose) -> Option<PhysFrame> {
     frames().allocate(purpose)
 }
 
-/// A frame of 2 MiB for `purpose`, with whatever is in it.
+/// Allocates a frame of 2 MiB for `purpose`, with undefined contents. Constant time.
 pub fn allocate_2mib(purpose: Purpose) -> Option<PhysFrame<Size2MiB>> {
     if fault_injection::FRAMES.fails() {
         return None;
@@ -46,27 +47,31 @@ pub fn allocate_2mib(purpose: Purpose) -> Option<PhysFrame<Size2MiB>> {
     frames().allocate_2mib(purpose)
 }
 
-/// Takes a frame of 2 MiB back. It should be cleared before. Constant time.
+/// Frees a frame of 2 MiB, which should be cleared before. Constant time.
 ///
 /// # Errors
-/// When not all of it is in use, or not for that purpose; nothing is changed then.
+/// Returns an error if not all of the frame is in use for `purpose`, as far as the counts tell. The
+/// allocator is unchanged then.
 ///
 /// # Safety
-/// If the frame is in use, the caller owns it: [`allocate_2mib`] has returned it for `purpose`, and
-/// nothing uses it any more, by any address. A [`PhysFrame`] is a number, and anybody can make one.
+/// If the frame is in use, the caller owns it: [`allocate_2mib`] has returned the frame for
+/// `purpose`, and no code uses it any more, at any address. A [`PhysFrame`] alone proves no
+/// ownership: it is a number that any code can make.
 pub unsafe fn free_2mib(frame: PhysFrame<Size2MiB>, purpose: Purpose) -> Result<(), FrameError> {
     frames().free_2mib(frame, purpose)
 }
 
-/// Takes a frame back. It should be [cleared](crate::memory::physical::clear) before. Constant time.
+/// Frees a frame of 4 KiB, which should be [cleared](crate::memory::physical::clear) before.
+/// Constant time.
 ///
 /// # Errors
-/// When it cannot be a frame in use for that purpose; nothing is changed then.
+/// Returns an error if the frame is not in use for `purpose`, as far as the counts tell. The
+/// allocator is unchanged then.
 ///
 /// # Safety
-/// If the frame is in use, the caller owns it: [`allocate`] has returned it for `purpose` (or
-/// [`allocate_2mib`] has returned a frame that it is part of), and nothing uses it any more, by any
-/// address. To free the frame behind a page that is still mapped gives live memory to the next
+/// If the frame is in use, the caller owns it: [`allocate`] has returned the frame for `purpose`
+/// (or [`allocate_2mib`] has returned a frame that contains it), and no code uses it any more, at
+/// any address. Freeing the frame of a page that is still mapped gives live memory to the next
 /// caller of [`allocate`]:
 ///
 /// ```no_run
@@ -75,41 +80,41 @@ pub unsafe fn free_2mib(frame: PhysFrame<Size2MiB>, purpose: Purpose) -> Result<
 /// let block = Box::new(1);
 /// let mapping = page_table::mapping_at(VirtAddr::from_ptr(&raw const *block)).unwrap();
 /// let frame = PhysFrame::containing_address(mapping.physical);
-/// // Wrong: the heap owns this frame, and `block` lies in it.
+/// // Wrong: the heap owns this frame, which contains `block`.
 /// let _ = unsafe { frames::free(frame, Purpose::Heap) };
 /// ```
 pub unsafe fn free(frame: PhysFrame, purpose: Purpose) -> Result<(), FrameError> {
     frames().free(frame, purpose)
 }
 
-/// Takes back a frame that was allocated for that purpose.
+/// Frees a frame of 4 KiB that is in use for `purpose`.
 ///
 /// # Panics
-/// If it was not: then something is corrupt.
+/// Panics if the frame is not in use for `purpose`: the allocator or the caller is corrupt.
 ///
 /// # Safety
-/// As for [`free`].
-pub(in crate::memory) unsafe fn give_back(frame: PhysFrame, purpose: Purpose) {
-    // SAFETY: the caller owns the frame, by the same contract.
+/// The same as for [`free`].
+pub(in crate::memory) unsafe fn free_or_panic(frame: PhysFrame, purpose: Purpose) {
+    // SAFETY: the caller owns the frame, by the contract of this function.
     if let Err(error) = unsafe { free(frame, purpose) } {
         panic!("{error}");
     }
 }
 
-/// How many frames there are.
+/// Returns the number of frames by purpose.
 pub fn usage() -> Usage {
     frames().usage()
 }
 
-/// How many frames there are, unless that would mean to wait.
+/// Returns the number of frames by purpose, or `None` if the lock is held.
 pub fn try_usage() -> Option<Usage> {
     Some(FRAMES.get()?.try_lock()?.usage())
 }
 
-/// Compares the numbers of frames with their table.
+/// Compares the numbers of frames with the table. O(groups).
 ///
 /// # Errors
-/// Says what does not agree.
+/// Describes the first mismatch.
 pub fn check() -> Result<(), &'static str> {
     frames().check()
 }

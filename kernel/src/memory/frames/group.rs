@@ -1,29 +1,29 @@
-//! 512 frames of 4 KiB that are one frame of 2 MiB.
+//! A group: 512 frames of 4 KiB that together are one frame of 2 MiB.
 //!
 //! ```text
 //! frame     0         64                       448       511
-//! managed   ├─ word 0 ─┼─ word 1 ─┤   …   ├─ word 7 ─┤      1: ours to hand out
-//! free      ├─ word 0 ─┼─ word 1 ─┤   …   ├─ word 7 ─┤      1: not handed out now
-//! free_count, and the neighbours in the list of groups that this one is in
+//! managed   ├─ word 0 ─┼─ word 1 ─┤   …   ├─ word 7 ─┤      1: the allocator manages the frame
+//! free      ├─ word 0 ─┼─ word 1 ─┤   …   ├─ word 7 ─┤      1: the frame is free
+//! free_count, and the indices of the next and the previous group in a list
 //! ```
 
 use core::ops::Range;
 
-/// How many frames a group has.
+/// The number of frames in a group.
 pub const GROUP_FRAMES: usize = 512;
 
 const WORD_BITS: usize = u64::BITS as usize;
 const WORDS: usize = GROUP_FRAMES / WORD_BITS;
 
-/// The number of no group.
+/// The index that stands for no group.
 pub(super) const NONE: u32 = u32::MAX;
 
-/// What is known about 512 frames; the frame allocator's table is an array of these.
+/// The state of 512 frames. The table of the allocator is an array of groups.
 #[derive(Debug, Clone)]
 pub struct Group {
-    /// Frames that belong to the allocator.
+    /// The frames that the allocator manages.
     managed: [u64; WORDS],
-    /// Frames that are free: a subset of `managed`.
+    /// The free frames: a subset of `managed`.
     free: [u64; WORDS],
     /// The number of bits set in `free`.
     free_count: u16,
@@ -33,17 +33,17 @@ pub struct Group {
     pub(super) previous: u32,
 }
 
-/// Why a frame could not be given back.
+/// The reason why a frame could not be freed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Rejected {
-    /// It never belonged to the allocator.
+    /// The allocator does not manage the frame.
     NotManaged,
-    /// It is free already.
+    /// The frame is free already.
     AlreadyFree,
 }
 
 impl Group {
-    /// A group of which no frame is the allocator's.
+    /// A group without frames.
     pub const EMPTY: Self = Self {
         managed: [0; WORDS],
         free: [0; WORDS],
@@ -52,10 +52,12 @@ impl Group {
         previous: NONE,
     };
 
+    /// Returns the number of free frames.
     pub(super) fn free_count(&self) -> usize {
         usize::from(self.free_count)
     }
 
+    /// Returns the number of managed frames.
     pub(super) fn managed_count(&self) -> usize {
         self.managed
             .iter()
@@ -63,7 +65,7 @@ impl Group {
             .sum()
     }
 
-    /// Makes frames the allocator's, free.
+    /// Adds frames, as free frames. Frames that are managed already stay unchanged.
     pub(super) fn manage(&mut self, frames: Range<usize>) {
         for (index, mask) in masks(frames) {
             self.free[index] |= mask & !self.managed[index];
@@ -72,7 +74,7 @@ impl Group {
         self.count();
     }
 
-    /// Takes frames from the allocator, whatever they are used for.
+    /// Removes frames, free or not.
     pub(super) fn withdraw(&mut self, frames: Range<usize>) {
         for (index, mask) in masks(frames) {
             self.free[index] &= !mask;
@@ -81,12 +83,12 @@ impl Group {
         self.count();
     }
 
+    /// Computes the number of free frames, which is at most 512.
     fn count(&mut self) {
-        // At most 512.
         self.free_count = self.free.iter().map(|word| word.count_ones() as u16).sum();
     }
 
-    /// Takes the lowest free frame.
+    /// Allocates the lowest free frame, and returns its index.
     pub(super) fn allocate(&mut self) -> Option<usize> {
         let index = self.free.iter().position(|&word| word != 0)?;
         let bit = self.free[index].trailing_zeros() as usize;
@@ -95,7 +97,7 @@ impl Group {
         Some(index * WORD_BITS + bit)
     }
 
-    /// Gives a frame back.
+    /// Frees the frame at an index.
     pub(super) fn free(&mut self, frame: usize) -> Result<(), Rejected> {
         let (index, mask) = (frame / WORD_BITS, 1 << (frame % WORD_BITS));
         if self.managed[index] & mask == 0 {
@@ -109,14 +111,14 @@ impl Group {
         Ok(())
     }
 
-    /// Takes all frames, which are all free.
+    /// Allocates all frames. All of them must be free.
     pub(super) fn allocate_whole(&mut self) {
         debug_assert_eq!(self.free_count(), GROUP_FRAMES);
         self.free = [0; WORDS];
         self.free_count = 0;
     }
 
-    /// Gives back all frames at once.
+    /// Frees all frames. All of them must be in use.
     pub(super) fn free_whole(&mut self) -> Result<(), Rejected> {
         if self.managed != [u64::MAX; WORDS] {
             return Err(Rejected::NotManaged);
@@ -130,7 +132,7 @@ impl Group {
     }
 }
 
-/// The words that a range of frames lies in, and which of their bits.
+/// Returns the indices of the words for a range of frames, and their bits in each word.
 fn masks(frames: Range<usize>) -> impl Iterator<Item = (usize, u64)> {
     (0..WORDS).filter_map(move |index| {
         let first = index * WORD_BITS;

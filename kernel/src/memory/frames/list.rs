@@ -1,21 +1,23 @@
-//! A doubly linked list of groups, linked by their numbers.
+//! A doubly linked list of groups, which are linked by their indices.
 
 use super::group::{Group, NONE};
 
-/// The first group of a list; the rest is linked in the groups themselves. A group is in at most
-/// one list.
+/// The head of a list. The links are in the groups themselves: a group is in at most one list.
 #[derive(Debug)]
 pub(super) struct List {
     head: u32,
 }
 
 impl List {
+    /// A list without groups.
     pub const EMPTY: Self = Self { head: NONE };
 
+    /// Returns the index of the first group.
     pub fn first(&self) -> Option<usize> {
         (self.head != NONE).then_some(self.head as usize)
     }
 
+    /// Inserts a group, which is in no list, at the front.
     pub fn push(&mut self, table: &mut [Group], index: usize) {
         let number = index as u32;
         if let Some(first) = self.first() {
@@ -26,6 +28,7 @@ impl List {
         self.head = number;
     }
 
+    /// Removes a group, which is in this list.
     pub fn remove(&mut self, table: &mut [Group], index: usize) {
         let Group { next, previous, .. } = table[index];
         match table.get_mut(previous as usize) {

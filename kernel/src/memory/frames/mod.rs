@@ -1,13 +1,21 @@
-//! The page frames of physical memory: who may use which.
+//! The allocator of page frames of physical memory.
 //!
-//! Frames of 4 KiB are kept in groups of 512, aligned to 2 MiB, in a table with one entry for each
-//! 2 MiB from address 0 to the end of usable memory; holes are groups without frames. Groups that
-//! are entirely free are in one list, groups that are partly free in another, so that allocating
-//! and freeing a frame of either size takes constant time. Small frames are taken from partly free
-//! groups first: whole groups stay whole as long as possible.
+//! ```text
+//! table     ├─ group 0 ─┼─ group 1 ─┼─ group 2 ─┼─ group 3 ─┤   …   to the end of usable memory
+//!            0 .. 2 MiB  2 .. 4 MiB  4 .. 6 MiB  6 .. 8 MiB
+//!            a hole      partial ─┐  whole ─┐    full
+//! lists     partial ──────────────┘         │
+//!           whole ──────────────────────────┘
+//! ```
 //!
-//! This file is logic only: nothing here touches the frames. The functions in this module work on
-//! the one allocator of the kernel.
+//! A group has 512 frames of 4 KiB and is aligned to 2 MiB. A hole in memory is a group without
+//! frames. One list has the groups that are entirely free, another the groups that are partly free.
+//! So allocating and freeing a frame of either size takes constant time. Small frames come from
+//! partly free groups first, to keep fragmentation low: whole groups stay whole as long as
+//! possible.
+//!
+//! [`Frames`] is pure logic, and never accesses the frames. The functions of this module work on
+//! the kernel's one allocator.
 
 mod global;
 mod group;
@@ -22,23 +30,25 @@ use core::ops::Range;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::{PhysFrame, Size2MiB, Size4KiB};
 
-pub(super) use global::{add, give_back, install};
+pub(super) use global::{add, free_or_panic, install};
 pub use global::{allocate, allocate_2mib, check, free, free_2mib, try_usage, usage};
 use group::Rejected;
 pub use group::{GROUP_FRAMES, Group};
 use list::List;
-pub(super) use table::place_table;
+pub(super) use table::locate_table;
+
+use super::PAGE_SIZE;
 
 /// The size of a frame in bytes.
-pub const FRAME_SIZE: u64 = 4096;
+pub const FRAME_SIZE: u64 = PAGE_SIZE as u64;
 
 /// The size of a group in bytes.
 const GROUP_SIZE: u64 = GROUP_FRAMES as u64 * FRAME_SIZE;
 
-/// Memory below is left alone: firmware and other CPUs that start up have their uses for it.
+/// The lowest address of a frame. Firmware, and other CPUs during their start, use memory below.
 pub const LOWEST_ADDRESS: u64 = 0x10_0000;
 
-/// What a frame is used for. Counted apart, so that accounts can be checked.
+/// The purpose of a frame. Frames are counted by purpose, for the [audit](crate::audit).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Purpose {
     /// Pages of the kernel heap.
@@ -47,29 +57,29 @@ pub enum Purpose {
     PageTables,
     /// Boundary tags of the arenas.
     Tags,
-    /// Everything else.
+    /// All other purposes.
     Other,
 }
 
-/// How many frames there are, in units of 4 KiB, and what they are used for.
+/// The number of frames by purpose, in units of 4 KiB.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Usage {
-    /// All that the allocator has.
+    /// All frames of the allocator.
     pub total: usize,
-    /// Free ones.
+    /// Free frames.
     pub free: usize,
-    /// Used for pages of the kernel heap.
+    /// Frames for pages of the kernel heap.
     pub heap: usize,
-    /// Used for page tables.
+    /// Frames for page tables.
     pub page_tables: usize,
-    /// Used for boundary tags.
+    /// Frames for boundary tags.
     pub tags: usize,
-    /// Used for everything else.
+    /// Frames for all other purposes.
     pub other: usize,
 }
 
 impl Usage {
-    /// Frames used, for whatever purpose.
+    /// Returns the number of frames in use, for all purposes.
     pub fn used(&self) -> usize {
         self.heap + self.page_tables + self.tags + self.other
     }
@@ -84,24 +94,24 @@ impl Usage {
     }
 }
 
-/// A frame that cannot be given back.
+/// The reason why a frame could not be freed. The allocator is unchanged then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum FrameError {
-    /// The frame was never the allocator's.
+    /// The allocator does not manage the frame.
     Foreign {
         /// The address of the frame.
         address: PhysAddr,
     },
-    /// The frame, or part of it, is free already.
+    /// The frame, or a part of it, is free already.
     DoubleFree {
         /// The address of the frame.
         address: PhysAddr,
     },
-    /// So many frames are not in use for that purpose.
+    /// Fewer frames are in use for `purpose` than the caller frees.
     WrongPurpose {
         /// The address of the frame.
         address: PhysAddr,
-        /// What the caller says it was used for.
+        /// The purpose that the caller named.
         purpose: Purpose,
     },
 }
@@ -110,14 +120,11 @@ impl fmt::Display for FrameError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Foreign { address } => {
-                write!(f, "the frame at {address:#x} was never handed out")
+                write!(f, "the frame at {address:#x} was never allocated")
             }
             Self::DoubleFree { address } => write!(f, "the frame at {address:#x} is free already"),
             Self::WrongPurpose { address, purpose } => {
-                write!(
-                    f,
-                    "the frame at {address:#x} is not one of those for {purpose:?}"
-                )
+                write!(f, "the frame at {address:#x} is not in use for {purpose:?}")
             }
         }
     }
@@ -125,16 +132,17 @@ impl fmt::Display for FrameError {
 
 impl core::error::Error for FrameError {}
 
-/// Groups with free frames, by how many they have.
+/// The kinds of groups with free frames.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
-    /// Every frame is free.
+    /// All frames are free.
     Whole,
     /// Some frames are free, but not all.
     Partial,
 }
 
 impl Kind {
+    /// Returns the kind of a group with `free_count` free frames, if any is free.
     fn of(free_count: usize) -> Option<Self> {
         match free_count {
             0 => None,
@@ -147,25 +155,25 @@ impl Kind {
 /// The allocator of page frames.
 #[derive(Debug)]
 pub struct Frames<'t> {
-    /// The group at index `i` begins at `i` × 2 MiB.
+    /// All groups: the group at index `i` begins at address `i` × 2 MiB.
     table: &'t mut [Group],
-    /// For each kind the groups of that kind.
+    /// For each [`Kind`], the groups of this kind.
     lists: [List; 2],
     usage: Usage,
 }
 
 impl<'t> Frames<'t> {
-    /// The number of groups in a table for memory that ends at `end`; `None` if no table can have
-    /// so many.
+    /// Returns the number of groups for memory that ends at `end`, or `None` if no table can have
+    /// as many.
     pub fn groups_below(end: u64) -> Option<usize> {
         let groups = usize::try_from(end.div_ceil(GROUP_SIZE)).ok()?;
         (groups < group::NONE as usize).then_some(groups)
     }
 
-    /// An allocator without frames. Memory beyond what the table covers cannot be added.
+    /// Creates an allocator without frames. Memory that the table does not cover cannot be added.
     ///
     /// # Panics
-    /// If the table has 2³² entries or more, which is far beyond any physical address.
+    /// Panics if the table has 2³² − 1 entries or more, far above the highest physical address.
     pub fn new(table: &'t mut [Group]) -> Self {
         assert!(
             table.len() < group::NONE as usize,
@@ -179,27 +187,28 @@ impl<'t> Frames<'t> {
         }
     }
 
-    /// Adds the frames that lie entirely in `addresses`, free. Those that are there already stay as
-    /// they are; those below [`LOWEST_ADDRESS`] are left out.
+    /// Adds the frames that lie entirely in `addresses`, as free frames. Skips frames that the
+    /// allocator manages already, and frames below [`LOWEST_ADDRESS`].
     pub fn add(&mut self, addresses: Range<u64>) {
         let start = addresses.start.max(LOWEST_ADDRESS).div_ceil(FRAME_SIZE);
         let end = addresses.end / FRAME_SIZE;
         self.for_each_group(start..end, Group::manage);
     }
 
-    /// Removes every frame that `addresses` touches. Meant for frames that are free.
+    /// Removes all frames that overlap `addresses`. They should be free.
     pub fn remove(&mut self, addresses: Range<u64>) {
         let start = addresses.start / FRAME_SIZE;
         let end = addresses.end.div_ceil(FRAME_SIZE);
         self.for_each_group(start..end, Group::withdraw);
     }
 
+    /// Changes the groups of a range of frames, and updates the number of frames.
     fn for_each_group(&mut self, frames: Range<u64>, change: impl Fn(&mut Group, Range<usize>)) {
         let per_group = GROUP_FRAMES as u64;
         let end = frames.end.min(self.table.len() as u64 * per_group);
         let mut frame = frames.start;
         while frame < end {
-            // Both fit: the group is in the table.
+            // The casts are exact: the group is in the table.
             let index = (frame / per_group) as usize;
             let base = frame - frame % per_group;
             let next = end.min(base + per_group);
@@ -213,7 +222,7 @@ impl<'t> Frames<'t> {
         }
     }
 
-    /// A frame of 4 KiB, with whatever is in it.
+    /// Allocates a frame of 4 KiB, with undefined contents. Constant time.
     pub fn allocate(&mut self, purpose: Purpose) -> Option<PhysFrame<Size4KiB>> {
         let index = self.first(Kind::Partial).or(self.first(Kind::Whole))?;
         let frame = self.change(index, Group::allocate)?;
@@ -222,7 +231,7 @@ impl<'t> Frames<'t> {
         Some(PhysFrame::containing_address(PhysAddr::new(address)))
     }
 
-    /// A frame of 2 MiB, with whatever is in it.
+    /// Allocates a frame of 2 MiB, with undefined contents. Constant time.
     pub fn allocate_2mib(&mut self, purpose: Purpose) -> Option<PhysFrame<Size2MiB>> {
         let index = self.first(Kind::Whole)?;
         self.change(index, Group::allocate_whole);
@@ -231,30 +240,31 @@ impl<'t> Frames<'t> {
         Some(PhysFrame::containing_address(address))
     }
 
-    /// Takes back a frame of 4 KiB, also one that was allocated as part of 2 MiB.
+    /// Frees a frame of 4 KiB, which may be part of an allocated frame of 2 MiB. Constant time.
     ///
     /// # Errors
-    /// When it cannot be a frame in use for that purpose; nothing is changed then.
+    /// Returns an error if the frame is not in use for `purpose`, as far as the counts tell.
     pub fn free(&mut self, frame: PhysFrame<Size4KiB>, purpose: Purpose) -> Result<(), FrameError> {
         let address = frame.start_address();
         let within = (address.as_u64() % GROUP_SIZE / FRAME_SIZE) as usize;
-        self.give_back(address, purpose, 1, |group| group.free(within))
+        self.free_in_group(address, purpose, 1, |group| group.free(within))
     }
 
-    /// Takes back a frame of 2 MiB.
+    /// Frees a frame of 2 MiB. Constant time.
     ///
     /// # Errors
-    /// When not all of it is in use, or not for that purpose; nothing is changed then.
+    /// Returns an error if not all of the frame is in use for `purpose`, as far as the counts tell.
     pub fn free_2mib(
         &mut self,
         frame: PhysFrame<Size2MiB>,
         purpose: Purpose,
     ) -> Result<(), FrameError> {
         let address = frame.start_address();
-        self.give_back(address, purpose, GROUP_FRAMES, Group::free_whole)
+        self.free_in_group(address, purpose, GROUP_FRAMES, Group::free_whole)
     }
 
-    fn give_back(
+    /// Frees `count` frames at `address`, by means of `free`.
+    fn free_in_group(
         &mut self,
         address: PhysAddr,
         purpose: Purpose,
@@ -277,7 +287,7 @@ impl<'t> Frames<'t> {
         Ok(())
     }
 
-    /// Changes a group, keeping the lists and the number of free frames right.
+    /// Changes a group, and updates the lists and the number of free frames.
     fn change<T>(&mut self, index: usize, change: impl FnOnce(&mut Group) -> T) -> T {
         let before = self.table[index].free_count();
         let result = change(&mut self.table[index]);
@@ -296,30 +306,31 @@ impl<'t> Frames<'t> {
         result
     }
 
+    /// Returns the first group of a kind.
     fn first(&self, kind: Kind) -> Option<usize> {
         self.lists[kind as usize].first()
     }
 
-    /// How many frames there are.
+    /// Returns the number of frames by purpose.
     pub fn usage(&self) -> Usage {
         self.usage
     }
 
-    /// Compares the numbers with the table. Takes time in proportion to the table.
+    /// Compares the numbers of frames with the table. O(groups).
     ///
     /// # Errors
-    /// Says what does not agree.
+    /// Describes the first mismatch.
     pub fn check(&self) -> Result<(), &'static str> {
         let free: usize = self.table.iter().map(Group::free_count).sum();
         if free != self.usage.free {
-            return Err("the number of free frames differs from what the groups say");
+            return Err("the number of free frames differs from the sum over all groups");
         }
         let managed: usize = self.table.iter().map(Group::managed_count).sum();
         if managed != self.usage.total {
-            return Err("the number of frames differs from what the groups say");
+            return Err("the number of frames differs from the sum over all groups");
         }
         if self.usage.used() + free != managed {
-            return Err("the frames used and the frames free are not all the frames");
+            return Err("the frames in use and the free frames do not add up to all frames");
         }
         Ok(())
     }

@@ -1,17 +1,17 @@
-//! Where the table of frames lies: in memory that the memory map says is free.
+//! The location of the table of frames: memory that is usable by the memory map.
 
 use core::ops::Range;
 
 use super::{FRAME_SIZE, LOWEST_ADDRESS};
 
-/// Returns `bytes` bytes for the table, at the beginning of a frame; `None` if there is no room for them.
+/// Returns a range of `bytes` bytes for the table that begins with a frame. Returns `None` if no
+/// usable range has room.
 ///
-/// The table lies in a range of `usable`, in the first that has room, as high as can be. Memory maps may
-/// overlap. Where a range of `reserved` covers usable memory, the memory is reserved, and the table lies
-/// below or in another range.
+/// The table lies at the highest possible address of the first range of `usable` with room. The
+/// ranges of a memory map may overlap: memory in a range of `reserved` counts as reserved.
 ///
-/// O(usable · reserved²): each of the `reserved` that is in the way is stepped over once.
-pub(in crate::memory) fn place_table(
+/// O(usable · reserved²): the search steps over each reserved range at most once per usable range.
+pub(in crate::memory) fn locate_table(
     mut usable: impl Iterator<Item = Range<u64>>,
     reserved: impl Iterator<Item = Range<u64>> + Clone,
     bytes: u64,
@@ -29,7 +29,7 @@ pub(in crate::memory) fn place_table(
                 !other.is_empty() && other.start < table.end && table.start < other.end
             });
             match in_the_way {
-                // What overlaps begins below `end`, so that `end` falls.
+                // A range that overlaps the table begins below `end`, so that `end` decreases.
                 Some(other) => end = other.start,
                 None => return Some(table),
             }
@@ -43,50 +43,50 @@ mod tests {
 
     const MIB: u64 = 1 << 20;
 
-    fn place(usable: &[Range<u64>], reserved: &[Range<u64>], bytes: u64) -> Option<Range<u64>> {
-        place_table(usable.iter().cloned(), reserved.iter().cloned(), bytes)
+    fn locate(usable: &[Range<u64>], reserved: &[Range<u64>], bytes: u64) -> Option<Range<u64>> {
+        locate_table(usable.iter().cloned(), reserved.iter().cloned(), bytes)
     }
 
     #[test]
     fn the_table_lies_at_the_end_of_the_first_range_with_room() {
         let usable = [0..MIB, MIB..MIB + 0x2000, 4 * MIB..8 * MIB + 0x123];
-        assert_eq!(place(&usable, &[], 0x2000), Some(MIB..MIB + 0x2000));
+        assert_eq!(locate(&usable, &[], 0x2000), Some(MIB..MIB + 0x2000));
         let start = 8 * MIB - 0x2000;
-        assert_eq!(place(&usable, &[], 0x2100), Some(start..start + 0x2100));
-        assert_eq!(place(&usable, &[], 5 * MIB), None);
+        assert_eq!(locate(&usable, &[], 0x2100), Some(start..start + 0x2100));
+        assert_eq!(locate(&usable, &[], 5 * MIB), None);
     }
 
     #[test]
-    fn the_table_keeps_off_reserved_memory_that_overlaps() {
-        // The last is empty: it has room for nothing.
+    fn the_table_avoids_reserved_memory_that_overlaps() {
+        // The last range is empty: no table fits.
         let usable = [MIB..8 * MIB, 8 * MIB..8 * MIB];
         let end = 7 * MIB + 0x800;
-        // One at the end, one that touches what is left below it, out of order.
+        // One range at the end and one that overlaps the rest below it, not in order.
         let reserved = [6 * MIB + 1..6 * MIB + 2, end..9 * MIB, 2 * MIB..2 * MIB];
-        let below = place(&usable, &reserved, 0x1000).unwrap();
+        let below = locate(&usable, &reserved, 0x1000).unwrap();
         assert_eq!(below, 7 * MIB - 0x1000..7 * MIB);
-        let lower = place(&usable, &reserved, MIB).unwrap();
+        let lower = locate(&usable, &reserved, MIB).unwrap();
         assert_eq!(lower, 5 * MIB..6 * MIB);
-        assert_eq!(place(&usable, &reserved, 6 * MIB), None);
+        assert_eq!(locate(&usable, &reserved, 6 * MIB), None);
     }
 
     #[test]
-    fn a_range_that_is_wholly_reserved_is_passed_over() {
+    fn a_range_that_is_entirely_reserved_is_skipped() {
         let usable = [MIB..2 * MIB, 4 * MIB..5 * MIB];
         for reserved in [MIB..2 * MIB, 0..3 * MIB, MIB + 0x1000..4 * MIB] {
-            let table = place(&usable, &[reserved], 0x1800).unwrap();
+            let table = locate(&usable, &[reserved], 0x1800).unwrap();
             assert_eq!(table, 5 * MIB - 0x2000..5 * MIB - 0x800);
         }
         let everything = 0..u64::MAX;
-        assert_eq!(place(&usable, &[everything], 1), None);
+        assert_eq!(locate(&usable, &[everything], 1), None);
     }
 
     #[test]
-    fn no_overlap_of_any_two_ranges_lets_the_table_into_reserved_memory() {
+    fn the_table_avoids_all_overlaps_of_two_reserved_ranges() {
         const PAGE: u64 = FRAME_SIZE / 2;
         let at = |pages: u64| MIB + pages * PAGE;
         let ranges = || (0..9).flat_map(move |from| (from..9).map(move |to| at(from)..at(to)));
-        // The last is empty: it has room for nothing.
+        // The last range is empty: no table fits.
         let usable = [at(0)..at(8), at(8)..at(8)];
         for first in ranges() {
             for second in ranges() {
@@ -97,13 +97,13 @@ mod tests {
                             it.is_empty() || it.end <= table.start || table.end <= it.start
                         })
                     };
-                    let found = place(&usable, &reserved, bytes);
+                    let found = locate(&usable, &reserved, bytes);
                     assert!(
                         found
                             .iter()
                             .all(|table| table.end <= at(8) && is_free(table))
                     );
-                    // The highest of all that start with a frame.
+                    // The highest of all positions at the beginning of a frame.
                     let best = (0..8)
                         .rev()
                         .filter(|page| page % 2 == 0)

@@ -8,7 +8,7 @@ use super::{FRAME_SIZE, FrameError, Frames, GROUP_FRAMES, GROUP_SIZE, Group, Pur
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
 
-/// A table for memory that ends at `end`.
+/// Makes a table for memory that ends at `end`.
 fn table(end: u64) -> Vec<Group> {
     vec![Group::EMPTY; Frames::groups_below(end).unwrap()]
 }
@@ -21,13 +21,13 @@ fn address(frame: PhysFrame) -> u64 {
     frame.start_address().as_u64()
 }
 
-/// Allocates until there is nothing left.
+/// Allocates all free frames.
 fn take_all(frames: &mut Frames) -> Vec<PhysFrame> {
     std::iter::from_fn(|| frames.allocate(Purpose::Other)).collect()
 }
 
 #[test]
-fn every_frame_is_handed_out_once() {
+fn every_frame_is_allocated_once() {
     let mut table = table(16 * MIB);
     let mut frames = Frames::new(&mut table);
     frames.add(4 * MIB..16 * MIB);
@@ -40,7 +40,7 @@ fn every_frame_is_handed_out_once() {
 }
 
 #[test]
-fn frames_that_regions_only_touch_are_left_out() {
+fn frames_partly_in_a_region_are_not_added() {
     let mut table = table(4 * MIB);
     let mut frames = Frames::new(&mut table);
     frames.add(2 * MIB + 1..2 * MIB + 3 * FRAME_SIZE - 1);
@@ -51,7 +51,7 @@ fn frames_that_regions_only_touch_are_left_out() {
 }
 
 #[test]
-fn memory_below_one_mebibyte_is_left_alone() {
+fn memory_below_one_mebibyte_is_not_added() {
     let mut table = table(2 * MIB);
     let mut frames = Frames::new(&mut table);
     frames.add(0..2 * MIB);
@@ -64,7 +64,7 @@ fn memory_below_one_mebibyte_is_left_alone() {
 }
 
 #[test]
-fn regions_may_overlap_and_reserved_ones_win() {
+fn reserved_regions_override_overlapping_usable_ones() {
     let mut table = table(8 * MIB);
     let mut frames = Frames::new(&mut table);
     frames.add(2 * MIB..6 * MIB);
@@ -115,7 +115,7 @@ fn memory_of_64_gib_with_holes_is_managed() {
             .iter()
             .any(|frame| frame.start_address().as_u64() >= 64 * GIB)
     );
-    // What is left: the second mebibyte, and three frames at the very end.
+    // The rest is the second mebibyte, and three frames at the end.
     assert_eq!(take_all(&mut frames).len() as u64, MIB / FRAME_SIZE + 3);
     for frame in large {
         frames.free_2mib(frame, Purpose::Heap).unwrap();
@@ -124,7 +124,7 @@ fn memory_of_64_gib_with_holes_is_managed() {
 }
 
 #[test]
-fn partial_groups_are_used_up_before_whole_ones_are_broken() {
+fn partial_groups_are_used_before_whole_groups() {
     let mut table = table(16 * MIB);
     let mut frames = Frames::new(&mut table);
     frames.add(2 * MIB..16 * MIB);
@@ -136,13 +136,13 @@ fn partial_groups_are_used_up_before_whole_ones_are_broken() {
     }
     let next = frames.allocate(Purpose::Heap).unwrap();
     assert_ne!(address(next) / GROUP_SIZE, group);
-    // A frame that comes back to a full group makes it the one to use.
+    // A freed frame makes a full group partial, and the next frame comes from it.
     frames.free(first, Purpose::Heap).unwrap();
     assert_eq!(frames.allocate(Purpose::Heap), Some(first));
 }
 
 #[test]
-fn a_large_frame_is_free_again_when_its_last_part_is() {
+fn a_large_frame_is_free_when_all_its_parts_are() {
     let mut table = table(4 * MIB);
     let mut frames = Frames::new(&mut table);
     frames.add(2 * MIB..4 * MIB);
@@ -156,11 +156,11 @@ fn a_large_frame_is_free_again_when_its_last_part_is() {
 }
 
 #[test]
-fn a_double_free_is_an_error() {
+fn a_double_free_is_an_error_and_changes_nothing() {
     let mut table = table(4 * MIB);
     let mut frames = Frames::new(&mut table);
     frames.add(2 * MIB..4 * MIB);
-    let kept = frames.allocate(Purpose::Heap).unwrap();
+    let other = frames.allocate(Purpose::Heap).unwrap();
     let freed = frames.allocate(Purpose::Heap).unwrap();
     frames.free(freed, Purpose::Heap).unwrap();
     let before = frames.usage();
@@ -168,12 +168,12 @@ fn a_double_free_is_an_error() {
     let error = FrameError::DoubleFree { address };
     assert_eq!(frames.free(freed, Purpose::Heap), Err(error));
     assert_eq!(frames.usage(), before);
-    frames.free(kept, Purpose::Heap).unwrap();
+    frames.free(other, Purpose::Heap).unwrap();
     frames.check().unwrap();
 }
 
 #[test]
-fn a_large_frame_that_is_partly_free_cannot_be_freed_as_a_whole() {
+fn a_partly_free_large_frame_cannot_be_freed_whole() {
     let mut table = table(6 * MIB);
     let mut frames = Frames::new(&mut table);
     frames.add(2 * MIB..6 * MIB);
@@ -190,7 +190,7 @@ fn a_large_frame_that_is_partly_free_cannot_be_freed_as_a_whole() {
 }
 
 #[test]
-fn what_was_never_handed_out_cannot_be_freed() {
+fn frames_never_allocated_cannot_be_freed() {
     let mut table = table(8 * MIB);
     let mut frames = Frames::new(&mut table);
     frames.add(2 * MIB..7 * MIB);
@@ -208,7 +208,7 @@ fn what_was_never_handed_out_cannot_be_freed() {
 }
 
 #[test]
-fn purposes_are_counted_apart() {
+fn frames_are_counted_by_purpose() {
     let mut table = table(8 * MIB);
     let mut frames = Frames::new(&mut table);
     frames.add(2 * MIB..8 * MIB);
@@ -235,7 +235,7 @@ fn purposes_are_counted_apart() {
 }
 
 #[test]
-fn an_allocator_without_frames_has_none() {
+fn an_allocator_without_frames_allocates_none() {
     let mut frames = Frames::new(&mut []);
     frames.add(0..GIB);
     assert_eq!(frames.allocate(Purpose::Other), None);
@@ -244,7 +244,7 @@ fn an_allocator_without_frames_has_none() {
 }
 
 #[test]
-fn a_table_that_no_memory_needs_is_refused() {
+fn the_number_of_groups_is_bounded() {
     assert_eq!(Frames::groups_below(64 * GIB), Some(32768));
     assert_eq!(Frames::groups_below(u64::MAX), None);
 }
@@ -269,7 +269,7 @@ fn random_programs_agree_with_a_set_of_frames() {
     }
 }
 
-/// Allocates and frees at random, rightly and wrongly, beside a set of the frames that are free.
+/// Allocates and frees at random, sometimes wrongly, and compares with a set of the free frames.
 fn random_program(seed: u64) {
     let mut random = Random(seed);
     let mut table = table(20 * MIB);
@@ -311,7 +311,8 @@ fn random_program(seed: u64) {
             },
             _ => {
                 let any = (random.below(21 << 20) as u64) / FRAME_SIZE * FRAME_SIZE;
-                // The next frame in use above a random address; sometimes any frame at all.
+                // The next frame in use above a random address, or any frame if none is in use
+                // above.
                 let chosen = used.range(any..).next().copied().unwrap_or(any);
                 let freed = frames.free(frame(chosen), Purpose::Heap);
                 assert_eq!(

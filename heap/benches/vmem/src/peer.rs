@@ -1,31 +1,31 @@
-//! What the scenarios need of an arena.
+//! The interface of an arena to the scenarios.
 
 /// The quantum of all arenas: a page.
 pub const PAGE: usize = 4096;
 
-/// An arena of either crate. What fails, panics.
-pub trait Subject {
-    /// An arena without spans.
+/// An arena of either crate. Operations that fail panic.
+pub trait Peer {
+    /// Returns an arena without spans.
     fn empty() -> Self;
-    /// An arena that borrows from another, which has one span of this many pages.
+    /// Returns an arena that borrows from another arena, which has one span of `pages` pages.
     fn borrowing(pages: usize) -> Self;
     fn add_span(&self, base: usize, len: usize);
-    /// Allocates the smallest that fits, or any that is sure to.
+    /// Allocates with the policy `BestFit` if `BEST`, otherwise `InstantFit`.
     fn alloc<const BEST: bool>(&self, size: usize) -> usize;
     fn free(&self, base: usize);
     /// Allocates three pages one page after a multiple of eight, not across a multiple of 32, at or
     /// above `min` and below `max`.
     fn alloc_constrained(&self, min: usize, max: usize) -> usize;
-    /// Resizes in place, if that exists.
+    /// Resizes in place, and returns whether the crate can do that.
     fn resize(&self, _base: usize, _size: usize) -> bool {
         false
     }
 }
 
-/// Does nothing.
+/// A peer that does nothing, to measure the cost of the loop.
 pub struct Null;
 
-impl Subject for Null {
+impl Peer for Null {
     fn empty() -> Self {
         Self
     }
