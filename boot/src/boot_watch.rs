@@ -21,7 +21,7 @@ const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
 /// The scale of the numbers in the records.
 #[derive(Debug, Clone, Copy)]
-pub struct Scale {
+pub(crate) struct Scale {
     /// The factor of all deadlines. `None` stands for no deadlines.
     pub deadline: Option<u32>,
     /// The unit of a test's cost: `instructions` or `cycles`.
@@ -32,7 +32,7 @@ pub struct Scale {
 
 /// The state of one boot.
 #[derive(Debug)]
-pub struct BootWatch {
+pub(crate) struct BootWatch {
     scale: Scale,
     /// The time at which the current limit expires.
     due: Option<Duration>,
@@ -60,7 +60,7 @@ struct Running {
 
 /// Why a boot ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
+pub(crate) enum End {
     /// It ended by itself.
     Exit(Exit),
     /// It was killed after a time limit.
@@ -69,7 +69,7 @@ pub enum End {
 
 /// The results of one boot.
 #[derive(Debug)]
-pub struct Booted {
+pub(crate) struct Booted {
     /// The results of the tests that ended in it or with it.
     pub results: Vec<TestResult>,
     /// The number of tests that are left for the next boot, or the failure that rules out another boot.
@@ -80,7 +80,7 @@ pub struct Booted {
 
 impl BootWatch {
     /// Returns the state at the beginning of a boot, at time zero. Calls `show` with each result.
-    pub fn new(scale: Scale, show: fn(&TestResult)) -> Self {
+    pub(crate) fn new(scale: Scale, show: fn(&TestResult)) -> Self {
         let mut watch = Self {
             scale,
             due: None,
@@ -97,7 +97,7 @@ impl BootWatch {
     }
 
     /// Returns when the current limit expires on the clock of the boot. `None` without limits.
-    pub fn due(&self) -> Option<Duration> {
+    pub(crate) fn due(&self) -> Option<Duration> {
         self.due
     }
 
@@ -105,7 +105,7 @@ impl BootWatch {
     ///
     /// # Errors
     /// [`Failure::Protocol`] if a record contradicts an earlier one.
-    pub fn take(&mut self, piece: Piece<'_>, now: Duration) -> Result<(), Failure> {
+    pub(crate) fn take(&mut self, piece: Piece<'_>, now: Duration) -> Result<(), Failure> {
         let record = match piece {
             Piece::Text(bytes) => {
                 self.running
@@ -161,7 +161,7 @@ impl BootWatch {
     }
 
     /// Ends the boot at `now`. A test that still runs gets a verdict from how the boot ended.
-    pub fn end(mut self, end: End, now: Duration) -> Booted {
+    pub(crate) fn end(mut self, end: End, now: Duration) -> Booted {
         if let Some(running) = self.running.take() {
             self.push(TestResult {
                 verdict: death(&end, running.deadline),
@@ -188,7 +188,7 @@ impl BootWatch {
     }
 
     /// Ends the boot because of `failure`.
-    pub fn give_up(self, failure: Failure) -> Booted {
+    pub(crate) fn give_up(self, failure: Failure) -> Booted {
         Booted {
             left: Err(failure),
             text: lossy(&self.text),

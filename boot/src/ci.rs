@@ -101,7 +101,7 @@ fn steps(long: bool) -> Vec<Step> {
 ///
 /// # Errors
 /// If a step failed, or a signal interrupted it.
-pub fn run(project: &Project, long: bool) -> Result<(), Failure> {
+pub(crate) fn run(project: &Project, long: bool) -> Result<(), Failure> {
     let mut totals = Totals::default();
     let mut mutations = None;
     for step in steps(long) {

@@ -26,7 +26,7 @@ use crate::{
 const WHOLE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs `boot run`. After each test run that the monitor requests, boots again.
-pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
+pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
     options.machine.check()?;
     let trace = trace::load(project, &options.trace)?;
     let console = Console::open();

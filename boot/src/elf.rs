@@ -40,7 +40,7 @@ struct Segment {
 /// # Errors
 /// [`Failure::Unbootable`] if the file is no 64-bit ELF file, or if two parts with permissions of their
 /// own share a page.
-pub fn check(kernel: &Path) -> Result<(), Failure> {
+pub(crate) fn check(kernel: &Path) -> Result<(), Failure> {
     let bytes = fs::read(kernel).map_err(Failure::io("cannot read", kernel))?;
     check_bytes(&bytes).map_err(|why| Failure::Unbootable {
         kernel: kernel.to_owned(),

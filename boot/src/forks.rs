@@ -35,7 +35,7 @@ const BOOT_EACH: usize = 2;
 const LIMIT: Duration = BOOT_LIMIT;
 
 /// Builds and boots all kernels, and shows each result as it comes.
-pub fn run(
+pub(crate) fn run(
     project: &Project,
     toolchain: &Toolchain,
     qemu: &Qemu,

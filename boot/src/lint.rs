@@ -21,7 +21,7 @@ use crate::{
 ///
 /// # Errors
 /// If a check failed, or cannot be run.
-pub fn run(project: &Project) -> Result<(), Failure> {
+pub(crate) fn run(project: &Project) -> Result<(), Failure> {
     let toolchain = Toolchain::prepare(project)?;
     toolchain.prepare_clippy(project)?;
     let mut results = vec![check_columns(project)?];

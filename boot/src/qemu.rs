@@ -28,7 +28,7 @@ const PACKAGES: &[&str] = &["qemu-system-x86", "ovmf"];
 
 /// An installed QEMU, with the firmware for the machine.
 #[derive(Debug)]
-pub struct Qemu {
+pub(crate) struct Qemu {
     program: PathBuf,
     /// The firmware for UEFI. `None` stands for BIOS, which is a part of QEMU.
     ovmf: Option<Ovmf>,
@@ -39,7 +39,7 @@ impl Qemu {
     ///
     /// # Errors
     /// [`Failure::NoQemu`] or [`Failure::NoFirmware`] if one is missing and cannot be installed.
-    pub fn prepare(firmware: Firmware) -> Result<Self, Failure> {
+    pub(crate) fn prepare(firmware: Firmware) -> Result<Self, Failure> {
         Self::find(firmware).or_else(|missing| {
             let Some(mut apt_get) = AptGet::find() else {
                 return Err(missing);
@@ -82,7 +82,7 @@ impl Qemu {
     }
 
     /// Starts the machine of `options` with the disk `image`. gdb reads the symbols of `kernel`.
-    pub fn start(
+    pub(crate) fn start(
         &self,
         options: &MachineOptions,
         kernel: &Path,
@@ -171,7 +171,7 @@ fn icount_shift(options: &MachineOptions) -> u32 {
 }
 
 /// Returns how far `rdtsc` moves with each instruction. `None` if the machine does not count them.
-pub fn ticks_per_instruction(options: &MachineOptions) -> Option<NonZero<u64>> {
+pub(crate) fn ticks_per_instruction(options: &MachineOptions) -> Option<NonZero<u64>> {
     match options.accel {
         Accelerator::Tcg => NonZero::new(1 << icount_shift(options)),
         Accelerator::Kvm => None,
@@ -179,7 +179,7 @@ pub fn ticks_per_instruction(options: &MachineOptions) -> Option<NonZero<u64>> {
 }
 
 /// The address at which the machine waits for gdb.
-pub const GDB_ADDRESS: &str = "127.0.0.1:1234";
+pub(crate) const GDB_ADDRESS: &str = "127.0.0.1:1234";
 
 /// Returns the command line of gdb that debugs `kernel`.
 fn gdb_line(kernel: &Path) -> String {

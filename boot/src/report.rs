@@ -9,7 +9,7 @@ use crate::{failure::Failure, host::folder_of, terminal};
 
 /// The result of one test.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestResult {
+pub(crate) struct TestResult {
     /// The test's name: `module::function`.
     pub name: String,
     /// Its outcome.
@@ -24,7 +24,7 @@ pub struct TestResult {
 
 /// The outcome of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
+pub(crate) enum Verdict {
     /// The test passed.
     Passed,
     /// The test did not run.
@@ -40,7 +40,7 @@ pub enum Verdict {
 
 impl TestResult {
     /// Returns a result without time, cost and output.
-    pub fn new(name: &str, verdict: Verdict) -> Self {
+    pub(crate) fn new(name: &str, verdict: Verdict) -> Self {
         Self {
             name: name.into(),
             verdict,
@@ -51,7 +51,7 @@ impl TestResult {
     }
 
     /// Writes the result to the terminal: one line, and for a failure the end of its output.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         let name = &self.name;
         match &self.verdict {
             Verdict::Passed => {
@@ -86,7 +86,7 @@ const TAIL: usize = 40;
 
 /// How many tests passed, failed and were skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// The number of tests that passed.
     pub passed: usize,
     /// The number of tests that failed.
@@ -97,7 +97,7 @@ pub struct Totals {
 
 impl Totals {
     /// Reads `N passed, N failed`, perhaps with `, N skipped`. `None` if the line has another form.
-    pub fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let mut parts = line.split(", ");
         let mut number = |word: &str| parts.next()?.strip_suffix(word)?.trim().parse().ok();
         let passed = number(" passed")?;
@@ -135,23 +135,23 @@ impl std::fmt::Display for Totals {
 
 /// The results of all suites.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     suites: Vec<(String, Vec<TestResult>)>,
 }
 
 impl Report {
     /// Adds the results of the suite `name`.
-    pub fn add(&mut self, name: &str, results: Vec<TestResult>) {
+    pub(crate) fn add(&mut self, name: &str, results: Vec<TestResult>) {
         self.suites.push((name.into(), results));
     }
 
     /// Returns whether the report has no results.
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.suites.iter().all(|(_, results)| results.is_empty())
     }
 
     /// Returns the sum over all suites.
-    pub fn totals(&self) -> Totals {
+    pub(crate) fn totals(&self) -> Totals {
         self.suites.iter().flat_map(|(_, results)| results).fold(
             Totals::default(),
             |mut totals, result| {
@@ -180,7 +180,7 @@ impl Report {
 /// A file for the report as JUnit XML. A temporary file is written and renamed, so no reader sees an
 /// incomplete report.
 #[derive(Debug)]
-pub struct JunitFile<'a> {
+pub(crate) struct JunitFile<'a> {
     file: &'a Path,
     temporary: NamedTempFile,
 }
@@ -190,7 +190,7 @@ impl<'a> JunitFile<'a> {
     ///
     /// # Errors
     /// If `file` cannot be written.
-    pub fn create(file: &'a Path) -> Result<Self, Failure> {
+    pub(crate) fn create(file: &'a Path) -> Result<Self, Failure> {
         let folder = folder_of(file);
         let create = || {
             std::fs::create_dir_all(folder)?;
@@ -201,7 +201,7 @@ impl<'a> JunitFile<'a> {
     }
 
     /// Writes `report` to the file.
-    pub fn write(mut self, report: &Report) -> Result<(), Failure> {
+    pub(crate) fn write(mut self, report: &Report) -> Result<(), Failure> {
         report
             .junit()
             .serialize(&mut self.temporary)

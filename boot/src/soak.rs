@@ -31,7 +31,7 @@ const SHOW_EACH: Duration = Duration::from_secs(15);
 const TAIL: usize = 40;
 
 /// Runs programs until the time is over, or a program fails.
-pub fn run(session: &Session, options: &SoakOptions) -> Result<(), Failure> {
+pub(crate) fn run(session: &Session, options: &SoakOptions) -> Result<(), Failure> {
     // Milliseconds since 1970 differ in each run.
     let seed = options.seed.unwrap_or_else(|| {
         let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();

@@ -28,7 +28,7 @@ const PINNED_NIGHTLY: &str = "nightly-2026-05-20";
 
 /// A toolchain that builds for the kernel's target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Toolchain {
+pub(crate) enum Toolchain {
     /// A toolchain of rustup, by its name.
     Rustup(String),
     /// A toolchain in a folder with `bin` and `lib`.
@@ -45,7 +45,7 @@ impl Toolchain {
     ///
     /// # Errors
     /// [`Failure::NoToolchain`] if none can be found or installed.
-    pub fn prepare(project: &Project) -> Result<Self, Failure> {
+    pub(crate) fn prepare(project: &Project) -> Result<Self, Failure> {
         let mut search = Search {
             named: env::var("KERNEL_TOOLCHAIN")
                 .ok()
@@ -64,7 +64,7 @@ impl Toolchain {
     ///
     /// # Errors
     /// [`Failure::NoToolchain`] if clippy cannot be installed.
-    pub fn prepare_clippy(&self, project: &Project) -> Result<(), Failure> {
+    pub(crate) fn prepare_clippy(&self, project: &Project) -> Result<(), Failure> {
         let installed = match self {
             Self::Rustup(name) => {
                 let rustup = find_program("rustup").unwrap_or_else(|| "rustup".into());
@@ -80,7 +80,7 @@ impl Toolchain {
     }
 
     /// Returns a command of this toolchain's cargo that builds into the project's bare target folder.
-    pub fn cargo(&self, project: &Project, subcommand: &str) -> Command {
+    pub(crate) fn cargo(&self, project: &Project, subcommand: &str) -> Command {
         // `cargo clippy` could find the `cargo-clippy` of another toolchain first, so the program is
         // called by its own name.
         let mut command = Command::new(if subcommand == "clippy" {

@@ -17,7 +17,7 @@ const VERSION: &str = "1.52.0";
 ///
 /// # Errors
 /// If no program is installed, and neither pip nor cargo can install it.
-pub fn command(project: &Project) -> Result<Command, Failure> {
+pub(super) fn command(project: &Project) -> Result<Command, Failure> {
     let mut command = Command::new(prepare(project)?);
     command
         .args(["--format", "brief"])
