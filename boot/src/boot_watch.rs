@@ -1,5 +1,5 @@
-//! Watches one boot of the in-kernel tests: a state machine over the records. It uses neither QEMU nor a
-//! clock, so tests on the host cover each way in which a boot ends.
+//! Watches one boot of the in-kernel tests: a state machine over the records. It uses neither QEMU
+//! nor a clock, so tests on the host cover each way in which a boot ends.
 
 use std::time::Duration;
 
@@ -72,7 +72,8 @@ pub(crate) enum End {
 pub(crate) struct Booted {
     /// The results of the tests that ended in it or with it.
     pub results: Vec<TestResult>,
-    /// The number of tests that are left for the next boot, or the failure that rules out another boot.
+    /// The number of tests that are left for the next boot, or the failure that rules out another
+    /// boot.
     pub left: Result<usize, Failure>,
     /// The output of the kernel outside of tests.
     pub text: String,
@@ -175,8 +176,8 @@ impl BootWatch {
             && end != End::Exit(Exit::Kernel(ExitCode::Faulted))
             && let Some(last) = self.results.last_mut()
         {
-            // The last test should have ended the boot by a panic or a fault. The boot ended in another
-            // way, so the test has damaged the kernel.
+            // The last test should have ended the boot by a panic or a fault. The boot ended in
+            // another way, so the test has damaged the kernel.
             last.verdict = death(&end, IDLE_LIMIT);
             (self.show)(last);
         }

@@ -116,8 +116,8 @@ pub(crate) struct TestOptions {
     /// Run only the heap's tests on the host, as 32-bit programs.
     #[arg(long, conflicts_with_all = ["kernel_only", "all", "soak", "hardened"])]
     pub i686: bool,
-    /// The same as `ci --long`: both firmwares, small and large memory, 32 bits, sanitizers, fuzzing,
-    /// mutations, lints (about an hour).
+    /// The same as `ci --long`: both firmwares, small and large memory, 32 bits, sanitizers,
+    /// fuzzing, mutations, lints (about an hour).
     #[arg(long, exclusive = true)]
     pub all: bool,
     /// Run the in-kernel tests on a heap that detects misuse, and the tests of that detection.
@@ -142,8 +142,8 @@ pub(crate) struct TestOptions {
 /// The options of a soak test.
 #[derive(Debug, Args)]
 pub(crate) struct SoakOptions {
-    /// Run random programs in the kernel for this many minutes, instead of the tests. Each program has a
-    /// seed of its own.
+    /// Run random programs in the kernel for this many minutes, instead of the tests. Each program
+    /// has a seed of its own.
     #[arg(
         long,
         value_name = "MINUTES",
@@ -221,11 +221,12 @@ pub(crate) struct MachineOptions {
     /// The memory of the machine: a number of MiB, or a number with a suffix K, M or G.
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub memory: Memory,
-    /// What executes the machine's instructions. tcg counts instructions, and every run is the same.
+    /// What executes the machine's instructions. tcg counts instructions, and every run is the
+    /// same.
     #[arg(long, value_enum, default_value_t = Accelerator::Tcg)]
     pub accel: Accelerator,
-    /// QEMU's name of the CPU (`qemu-system-x86_64 -cpu help` lists all). `max` has all features, with a
-    /// random number generator among them.
+    /// QEMU's name of the CPU (`qemu-system-x86_64 -cpu help` lists all). `max` has all features,
+    /// with a random number generator among them.
     #[arg(long, value_name = "MODEL", value_parser = parse_cpu)]
     pub cpu: Option<String>,
     /// Wait for gdb before the first instruction, and print gdb's command line. No deadlines apply.
@@ -240,7 +241,8 @@ impl MachineOptions {
     /// Checks the options before a build begins.
     ///
     /// # Errors
-    /// [`Failure::Input`] if the memory is too small for the firmware, or the port of gdb is in use.
+    /// [`Failure::Input`] if the memory is too small for the firmware, or the port of gdb is in
+    /// use.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let firmware = self.build.firmware();
         let least = firmware.least_memory();
@@ -297,8 +299,8 @@ impl Firmware {
         }
     }
 
-    /// Returns the least memory with which it and the boot stages start. With less they hang without a
-    /// message.
+    /// Returns the least memory with which it and the boot stages start. With less they hang
+    /// without a message.
     pub(crate) fn least_memory(self) -> Memory {
         match self {
             Self::Bios => Memory::mib(48),

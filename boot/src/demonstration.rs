@@ -69,8 +69,9 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
     }
 }
 
-/// Returns the traces for the RAM disk: `chosen`, and all others of the repository for the monitor's
-/// commands. Without a monitor the others stay out, because BIOS reads the RAM disk slowly.
+/// Returns the traces for the RAM disk: `chosen`, and all others of the repository for the
+/// monitor's commands. Without a monitor the others stay out, because BIOS reads the RAM disk
+/// slowly.
 fn traces_for(project: &Project, chosen: &Trace, monitor: bool) -> Result<Vec<Trace>, Failure> {
     let mut traces = vec![chosen.clone()];
     if monitor {

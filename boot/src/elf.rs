@@ -6,10 +6,10 @@
 //!                       ├── code ──┬ relro ┬ data ────┤                    refused
 //! ```
 //!
-//! The boot stages map whole pages of the file, each with the permissions of its segment. The range that
-//! is read-only after relocation (*relro*) becomes write-protected. A page that two segments share would
-//! be mapped twice, and could be writable by one of its addresses only. The kernel refuses to start in
-//! that case; this check finds the page before an image is made.
+//! The boot stages map whole pages of the file, each with the permissions of its segment. The range
+//! that is read-only after relocation (*relro*) becomes write-protected. A page that two segments
+//! share would be mapped twice: writable at one address, and read-only at the other. The kernel
+//! detects such a page at its start and refuses; this check finds it before an image is made.
 
 use std::{fs, ops::Range, path::Path};
 
@@ -38,8 +38,8 @@ struct Segment {
 /// Checks the program headers of `kernel`.
 ///
 /// # Errors
-/// [`Failure::Unbootable`] if the file is no 64-bit ELF file, or if two parts with permissions of their
-/// own share a page.
+/// [`Failure::Unbootable`] if the file is no 64-bit ELF file, or if two parts with permissions of
+/// their own share a page.
 pub(crate) fn check(kernel: &Path) -> Result<(), Failure> {
     let bytes = fs::read(kernel).map_err(Failure::io("cannot read", kernel))?;
     check_bytes(&bytes).map_err(|why| Failure::Unbootable {
@@ -104,7 +104,8 @@ fn check_bytes(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// Splits a segment into relro, which is read-only after relocation, and the parts below and above it.
+/// Splits a segment into relro, which is read-only after relocation, and the parts below and above
+/// it.
 fn split(load: Segment, relro: Segment) -> impl Iterator<Item = Segment> {
     let part = |name: String, from: u64, to: u64| {
         // Addresses without bytes in the file follow those with bytes.

@@ -80,7 +80,8 @@ impl Failure {
         move |error| Self::Io { what, error }
     }
 
-    /// Returns a function from an error to a failure of something else: `Failure::because("cannot fork")`.
+    /// Returns a function from an error to a failure of something else: `Failure::because("cannot
+    /// fork")`.
     pub(crate) fn because(what: &str) -> impl FnOnce(io::Error) -> Self {
         let what = what.to_owned();
         move |error| Self::Io { what, error }

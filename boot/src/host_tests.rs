@@ -84,7 +84,8 @@ pub(crate) fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
         .stderr(input.try_clone().map_err(piped)?)
         .stdout(input);
     let mut child = process::spawn(&mut cargo).map_err(Failure::start(cargo.get_program()))?;
-    // The command keeps the ends of the pipe that are written to. Reading ends when they are closed.
+    // The command keeps the ends of the pipe that are written to. Reading ends when they are
+    // closed.
     drop(cargo);
     let reader = thread::spawn(|| read(output));
     let status = process::wait(&mut child)?;

@@ -44,8 +44,8 @@ impl Padding {
     }
 }
 
-/// The options of cargo for the kernel's target. The target has no compiled standard library, so `core`
-/// and `alloc` are built from source.
+/// The options of cargo for the kernel's target. The target has no compiled standard library, so
+/// `core` and `alloc` are built from source.
 pub(crate) const TARGET_OPTIONS: &[&str] = &[
     "-Zjson-target-spec",
     "-Zbuild-std=core,alloc,compiler_builtins",

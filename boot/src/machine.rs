@@ -17,8 +17,8 @@ use crate::{failure::Failure, process};
 /// The time limit of firmware, boot stages and the kernel's entry, on the machine's clock.
 pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
-/// A machine that waits for an event uses no processor time. Its clock then moves at this fraction of the
-/// time that passes.
+/// A machine that waits for an event uses no processor time. Its clock then moves at this fraction
+/// of the time that passes.
 const IDLE_CLOCK_DIVISOR: u32 = 5;
 
 /// A running machine. It is killed when dropped.
@@ -116,8 +116,8 @@ impl Machine {
     }
 
     /// Returns how long the machine has run: its processor time, so that a busy host does not cause
-    /// timeouts. At least [a fraction](IDLE_CLOCK_DIVISOR) of the time that passed counts, so that a machine
-    /// that halts for ever exceeds its limits too.
+    /// timeouts. At least [a fraction](IDLE_CLOCK_DIVISOR) of the time that passed counts, so that
+    /// a machine that halts for ever exceeds its limits too.
     pub(crate) fn clock(&self) -> Duration {
         let least = self.began.elapsed() / IDLE_CLOCK_DIVISOR;
         processor_time(self.child.id()).map_or(least, |time| time.max(least))
@@ -252,9 +252,7 @@ mod tests {
             machine("echo 'warning' >&2; echo 'cannot set up guest memory' >&2; exit 1");
         read_all(&machine);
         let failure = machine.end().unwrap_err();
-        assert!(
-            matches!(&failure, Failure::Qemu { message, .. } if message == "cannot set up guest memory")
-        );
+        assert!(failure.to_string().ends_with("cannot set up guest memory"));
         let mut killed = self::machine("kill -SEGV $$");
         read_all(&killed);
         assert!(killed.end().unwrap_err().to_string().contains("signal: 11"));

@@ -76,8 +76,8 @@ impl AptGet {
     }
 }
 
-/// Returns the line of `output` that says most: the first error of apt (`E:`), or else the last line
-/// that is not empty.
+/// Returns the line of `output` that says most: the first error of apt (`E:`), or else the last
+/// line that is not empty.
 fn error_line(output: &str) -> Option<String> {
     let mut lines = output
         .lines()

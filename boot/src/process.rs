@@ -1,8 +1,8 @@
 //! Child processes, and signals that ask this program to stop.
 //!
-//! Ctrl-C reaches each process of the terminal, but `kill` reaches only the process that it names. So
-//! each child asks the operating system to kill it when this program ends, and each wait for a child
-//! polls [`interrupted`].
+//! Ctrl-C reaches each process of the terminal, but `kill` reaches only the process that it names.
+//! So each child asks the operating system to kill it when this program ends, and each wait for a
+//! child polls [`interrupted`].
 
 use std::{
     fs::File,
@@ -53,8 +53,8 @@ pub(crate) fn interrupted() -> bool {
 
 /// Starts `command` as a child that the operating system kills when this process ends.
 ///
-/// Only the main thread should call this function: the child is killed when the *thread* that started it
-/// ends.
+/// Only the main thread should call this function: the child is killed when the *thread* that
+/// started it ends.
 pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     // SAFETY: between fork and exec the closure only makes the system call `prctl`, which is
     // async-signal-safe, and allocates no memory.

@@ -46,8 +46,8 @@ impl Project {
         &self.target
     }
 
-    /// Returns the target folder of the kernel's toolchain. Cargo caches facts about the compiler in the
-    /// target folder, so two compilers do not share one.
+    /// Returns the target folder of the kernel's toolchain. Cargo caches facts about the compiler
+    /// in the target folder, so two compilers do not share one.
     pub(crate) fn bare_target(&self) -> PathBuf {
         self.target.join("bare")
     }

@@ -101,7 +101,8 @@ impl Qemu {
     fn arguments(&self, options: &MachineOptions, image: &Path) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
-        // Without these options QEMU adds a network card, whose boot ROM takes time, and more devices.
+        // Without these options QEMU adds a network card, whose boot ROM takes time, and more
+        // devices.
         add(&[
             "-nodefaults",
             "-no-user-config",
@@ -135,8 +136,8 @@ impl Qemu {
             // A program that can connect to this port controls the machine, so only this host can.
             add(&["-gdb", &format!("tcp:{GDB_ADDRESS}"), "-S"]);
         }
-        // With `snapshot=on` the files of the disks do not change. The disk is on an AHCI controller,
-        // from which BIOS reads five times as fast as from the IDE controller.
+        // With `snapshot=on` the files of the disks do not change. The disk is on an AHCI
+        // controller, from which BIOS reads five times as fast as from the IDE controller.
         add(&[
             "-device",
             "ahci,id=ahci",
@@ -160,9 +161,10 @@ impl Qemu {
 /// Returns the shift for `-icount`: the virtual clock, and with it `rdtsc`, moves `1 << shift`
 /// nanoseconds with each instruction.
 ///
-/// With a shift of 0, `rdtsc` counts instructions. But OVMF searches for a TPM for 0.75 s of virtual time
-/// by reading a timer port. Each read then counts as one nanosecond but takes far longer, 40 s in total.
-/// With a shift of 5, OVMF starts as fast as without counting, and an instruction is 32 ticks.
+/// With a shift of 0, `rdtsc` counts instructions. But OVMF searches for a TPM for 0.75 s of
+/// virtual time by reading a timer port. Each read then counts as one nanosecond but takes far
+/// longer, 40 s in total. With a shift of 5, OVMF starts as fast as without counting, and an
+/// instruction is 32 ticks.
 fn icount_shift(options: &MachineOptions) -> u32 {
     match options.build.firmware() {
         Firmware::Bios => 0,

@@ -177,8 +177,8 @@ impl Report {
     }
 }
 
-/// A file for the report as JUnit XML. A temporary file is written and renamed, so no reader sees an
-/// incomplete report.
+/// A file for the report as JUnit XML. A temporary file is written and renamed, so no reader sees
+/// an incomplete report.
 #[derive(Debug)]
 pub(crate) struct JunitFile<'a> {
     file: &'a Path,

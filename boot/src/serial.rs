@@ -13,9 +13,9 @@ pub(crate) enum Piece<'a> {
 
 /// Splits a stream of bytes into [pieces](Piece).
 ///
-/// Before the record `@ready` the text is the firmware's. It is held for
-/// [`Splitter::before_ready`] and not passed on. After that, text is passed on as it comes, so that a
-/// prompt without a line break is shown. Only a line that may be a record is held until it ends.
+/// Before the record `@ready` the text is the firmware's. It is held for [`Splitter::before_ready`]
+/// and not passed on. After that, text is passed on as it comes, so that a prompt without a line
+/// break is shown. Only a line that may be a record is held until it ends.
 #[derive(Debug, Default)]
 pub(crate) struct Splitter {
     is_ready: bool,
@@ -25,8 +25,8 @@ pub(crate) struct Splitter {
 }
 
 impl Splitter {
-    /// Takes the next `bytes`, and calls `take` with each piece that they complete. Stops at the first
-    /// error of `take` and returns it.
+    /// Takes the next `bytes`, and calls `take` with each piece that they complete. Stops at the
+    /// first error of `take` and returns it.
     pub(crate) fn push<E>(
         &mut self,
         bytes: &[u8],
@@ -70,8 +70,8 @@ impl Splitter {
         take(record.map_or(Piece::Text(&line), Piece::Record))
     }
 
-    /// Notes that a line was sent to the kernel. The terminal has echoed it with its line break, so the
-    /// kernel's next output starts a line, although the kernel does not echo.
+    /// Notes that a line was sent to the kernel. The terminal has echoed it with its line break, so
+    /// the kernel's next output starts a line, although the kernel does not echo.
     pub(crate) fn answered(&mut self) {
         self.is_mid_line = false;
     }

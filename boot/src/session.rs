@@ -1,7 +1,7 @@
 //! Runs all in-kernel tests, in several boots if necessary.
 //!
-//! A test that panics or faults ends its boot. The next boot begins after that test, until no test is
-//! left. Each boot must bring at least one result, so the sequence ends.
+//! A test that panics or faults ends its boot. The next boot begins after that test, until no test
+//! is left. Each boot must bring at least one result, so the sequence ends.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -89,13 +89,14 @@ impl<'a> Session<'a> {
         Ok((machine, image))
     }
 
-    /// Returns `limit` times the scale of deadlines. `None` under a debugger, where time is unlimited.
+    /// Returns `limit` times the scale of deadlines. `None` under a debugger, where time is
+    /// unlimited.
     pub(crate) fn deadline(&self, limit: Duration) -> Option<Duration> {
         Some(limit * self.scale.deadline?)
     }
 
-    /// Boots once and runs the tests after `after`, until the last test or the first that ends the boot.
-    /// Adds the time that it takes to `spent`.
+    /// Boots once and runs the tests after `after`, until the last test or the first that ends the
+    /// boot. Adds the time that it takes to `spent`.
     fn boot(
         &self,
         filter: Option<&str>,

@@ -1,4 +1,5 @@
-//! `boot test --soak MINUTES`: runs random programs in the kernel, each with the next seed, for a time.
+//! `boot test --soak MINUTES`: runs random programs in the kernel, each with the next seed, for a
+//! time.
 
 use std::{
     env,
@@ -171,7 +172,8 @@ impl Soak {
         )
     }
 
-    /// Returns a message with the seed, and the command that reproduces the failure: `again` and the seed.
+    /// Returns a message with the seed, and the command that reproduces the failure: `again` and
+    /// the seed.
     fn complaint(&self, failure: &Failure, again: &str) -> String {
         match self.seed {
             Some(seed) => format!(

@@ -1,5 +1,5 @@
-//! Unusable input is refused with a message of one line and a status of its own, before a package is
-//! installed or a build begins.
+//! Unusable input is refused with a message of one line and a status of its own, before a package
+//! is installed or a build begins.
 
 use std::{
     fs,
@@ -20,7 +20,8 @@ fn boot(arguments: &[&str], variables: &[(&str, &Path)]) -> Output {
         .unwrap()
 }
 
-/// Returns the message of `boot`. Checks that it has one line, and that the exit status is `status`.
+/// Returns the message of `boot`. Checks that it has one line, and that the exit status is
+/// `status`.
 fn refusal(output: Output, status: i32) -> String {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(status), "{said}");

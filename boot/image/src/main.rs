@@ -1,7 +1,7 @@
 //! Makes a bootable disk image: `disk-image KERNEL RAMDISK OUT --bios|--uefi`.
 //!
-//! The crate `bootloader` compiles its boot stages with `-Zbuild-std`, so only the kernel's toolchain can
-//! build this program. Stable Rust builds `boot`, which runs it.
+//! The crate `bootloader` compiles its boot stages with `-Zbuild-std`, so only the kernel's
+//! toolchain can build this program. Stable Rust builds `boot`, which runs it.
 
 use std::{env, path::Path, process::ExitCode};
 
@@ -30,8 +30,8 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes the image for `firmware` to `out`. The file is incomplete until this function returns, so the
-/// caller gives it a temporary name.
+/// Writes the image for `firmware` to `out`. The file is incomplete until this function returns, so
+/// the caller gives it a temporary name.
 fn make(firmware: &str, kernel: &Path, ramdisk: &Path, out: &Path) -> Result<(), String> {
     // The kernel writes records to the serial port, so the boot stages write errors only.
     let mut config = BootConfig::default();

@@ -52,8 +52,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the number and the length of each line of `text` that is too long. Rows of tables and lines
-/// with a URL cannot be broken, so they may have any length.
+/// Returns the number and the length of each line of `text` that is too long. Rows of tables and
+/// lines with a URL cannot be broken, so they may have any length.
 fn too_long(text: &str) -> impl Iterator<Item = (usize, usize)> {
     let lines = (1..).zip(text.lines());
     lines.filter_map(|(number, line)| {

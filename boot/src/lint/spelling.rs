@@ -1,5 +1,5 @@
-//! Checks the spelling with `typos`. Its words are in `typos.toml`, with those that this project does
-//! not use.
+//! Checks the spelling with `typos`. Its words are in `typos.toml`, with those that this project
+//! does not use.
 
 use std::{path::PathBuf, process::Command};
 

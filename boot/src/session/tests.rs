@@ -7,8 +7,8 @@ fn passed(name: &str) -> TestResult {
     TestResult::new(name, Verdict::Passed)
 }
 
-/// Runs a session whose boots have the given results and numbers of tests left. Returns the test before
-/// the first of each boot, the results and the ending.
+/// Runs a session whose boots have the given results and numbers of tests left. Returns the test
+/// before the first of each boot, the results and the ending.
 fn go_over(
     boots: &[(&[&str], Result<usize, ()>)],
 ) -> (Vec<Option<String>>, Vec<TestResult>, Result<(), Failure>) {
