@@ -284,17 +284,17 @@ impl BootWatch {
 
     /// Compares the kernel's count with the results.
     fn check_count(&self, passed: usize, failed: usize) -> Result<(), Failure> {
-        let ours = self
+        let counted = self
             .results
             .iter()
             .filter(|result| result.verdict == Verdict::Passed)
             .count();
-        if (passed, failed) == (ours, self.results.len() - ours) {
+        if (passed, failed) == (counted, self.results.len() - counted) {
             return Ok(());
         }
         Err(Failure::Protocol(format!(
-            "the kernel counts {passed} passed and {failed} failed, its records say {ours} and {}",
-            self.results.len() - ours
+            "the kernel counts {passed} passed and {failed} failed, its records say {counted} and {}",
+            self.results.len() - counted
         )))
     }
 }

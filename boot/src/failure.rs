@@ -128,7 +128,9 @@ impl std::fmt::Display for Failure {
             Self::KernelFailed => f.write_str("the kernel reports failure"),
             Self::Panicked => f.write_str("the kernel panicked"),
             Self::Faulted => f.write_str("the kernel met a fault"),
-            Self::Refused => f.write_str("the kernel refused what it was booted with"),
+            Self::Refused => {
+                f.write_str("the kernel refused its RAM disk, configuration or boot information")
+            }
             Self::Reset => f.write_str("the machine reset itself (a triple fault?)"),
             Self::TimedOut { what, limit } => {
                 write!(f, "timed out: no {what} within {} s", limit.as_secs_f64())

@@ -153,8 +153,8 @@ fn watch(mut machine: Machine) -> Result<Exit, Failure> {
             SerialEvent::End => {
                 let exit = machine.end();
                 if !matches!(exit, Ok(Exit::SUCCESS)) {
-                    let said = String::from_utf8_lossy(&text);
-                    eprint!("{}{said}", splitter.before_ready());
+                    let output = String::from_utf8_lossy(&text);
+                    eprint!("{}{output}", splitter.before_ready());
                 }
                 return exit;
             }

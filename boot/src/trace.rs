@@ -43,9 +43,13 @@ pub(crate) fn names(project: &Project) -> Result<Vec<String>, Failure> {
 /// # Errors
 /// [`Failure::Input`] for a file that cannot be read, a damaged trace, or an unsuitable name.
 pub(crate) fn load(project: &Project, chosen: &str) -> Result<Trace, Failure> {
-    let ours = project.traces().join(format!("{chosen}.trace"));
-    let is_name = !chosen.contains('/') && ours.is_file();
-    let file = if is_name { &ours } else { Path::new(chosen) };
+    let in_repository = project.traces().join(format!("{chosen}.trace"));
+    let is_name = !chosen.contains('/') && in_repository.is_file();
+    let file = if is_name {
+        &in_repository
+    } else {
+        Path::new(chosen)
+    };
     let bytes = fs::read(file).map_err(|error| {
         let known = names(project).unwrap_or_default().join(", ");
         Failure::Input(format!(

@@ -23,11 +23,11 @@ fn boot(arguments: &[&str], variables: &[(&str, &Path)]) -> Output {
 /// Returns the message of `boot`. Checks that it has one line, and that the exit status is
 /// `status`.
 fn refusal(output: Output, status: i32) -> String {
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(status), "{said}");
-    assert_eq!(output.stdout, b"", "{said}");
-    assert_eq!(said.lines().count(), 1, "{said}");
-    let line = said.trim_end();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(status), "{message}");
+    assert_eq!(output.stdout, b"", "{message}");
+    assert_eq!(message.lines().count(), 1, "{message}");
+    let line = message.trim_end();
     line.strip_prefix("run-qemu.sh: ")
         .unwrap_or_else(|| panic!("{line}"))
         .to_owned()
@@ -122,13 +122,13 @@ fn a_missing_toolchain_or_qemu_has_its_own_status() {
         fs::write(file, "").unwrap();
     }
     let output = boot(&["test"], &[("KERNEL_TOOLCHAIN", folder.path())]);
-    let said = String::from_utf8(output.stderr).unwrap();
-    assert_eq!(output.status.code(), Some(11), "{said}");
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(11), "{message}");
     // The first line names the toolchain, the second what is missing.
-    assert_eq!(said.lines().count(), 2, "{said}");
+    assert_eq!(message.lines().count(), 2, "{message}");
     assert!(
-        said.ends_with("install QEMU (Debian: qemu-system-x86)\n"),
-        "{said}"
+        message.ends_with("install QEMU (Debian: qemu-system-x86)\n"),
+        "{message}"
     );
 }
 
@@ -136,9 +136,9 @@ fn a_missing_toolchain_or_qemu_has_its_own_status() {
 fn help_ends_with_success() {
     let output = boot(&["--help"], &[]);
     assert!(output.status.success());
-    let said = String::from_utf8(output.stdout).unwrap();
+    let message = String::from_utf8(output.stdout).unwrap();
     assert!(
-        said.contains("Exit status:") && said.contains("./run-qemu.sh test"),
-        "{said}"
+        message.contains("Exit status:") && message.contains("./run-qemu.sh test"),
+        "{message}"
     );
 }

@@ -23,7 +23,7 @@ impl Boot {
     }
 
     /// The kernel writes `lines`, a second apart.
-    fn says(mut self, lines: &[&str]) -> Self {
+    fn writes(mut self, lines: &[&str]) -> Self {
         for line in lines {
             self.now += Duration::from_secs(1);
             self.take(line).unwrap();
@@ -73,8 +73,8 @@ fn outcomes(booted: &Booted) -> Vec<(&str, &str)> {
 #[test]
 fn a_boot_in_which_all_tests_end_leaves_none() {
     let booted = Boot::new()
-        .says(&["@ready", "@tests 2", BEGIN_A, PASS_A, BEGIN_B])
-        .says(&[
+        .writes(&["@ready", "@tests 2", BEGIN_A, PASS_A, BEGIN_B])
+        .writes(&[
             "@end m::b failed instructions=1 frames=5..6 reason=leaked",
             "@done passed=1 failed=1",
         ])
@@ -87,7 +87,7 @@ fn a_boot_in_which_all_tests_end_leaves_none() {
 #[test]
 fn a_filter_without_matches_is_no_failure_of_the_kernel() {
     let booted = Boot::new()
-        .says(&["@ready", "@tests 0", "@done passed=0 failed=0"])
+        .writes(&["@ready", "@tests 0", "@done passed=0 failed=0"])
         .exits(Exit::Kernel(ExitCode::Success));
     assert_eq!((booted.results.len(), booted.left.unwrap()), (0, 0));
 }
@@ -99,7 +99,7 @@ fn tests_after_an_expected_panic_are_left_for_the_next_boot() {
         Exit::Kernel(ExitCode::Faulted),
     ] {
         let booted = Boot::new()
-            .says(&["@ready", "@tests 3", BEGIN_A, PASS_A])
+            .writes(&["@ready", "@tests 3", BEGIN_A, PASS_A])
             .exits(exit);
         assert_eq!(outcomes(&booted), [("m::a", "passed")]);
         assert_eq!(booted.left.unwrap(), 2);
@@ -116,7 +116,7 @@ fn the_end_of_the_boot_is_the_verdict_of_a_running_test() {
     ];
     for (exit, how) in deaths {
         let booted = Boot::new()
-            .says(&["@ready", "@tests 3", BEGIN_A, PASS_A, BEGIN_B, "last words"])
+            .writes(&["@ready", "@tests 3", BEGIN_A, PASS_A, BEGIN_B, "last words"])
             .exits(exit);
         assert_eq!(outcomes(&booted), [("m::a", "passed"), ("m::b", how)]);
         assert_eq!(booted.results[1].text, "last words\n");
@@ -128,7 +128,7 @@ fn the_end_of_the_boot_is_the_verdict_of_a_running_test() {
 fn a_test_that_hangs_is_killed_at_its_own_deadline() {
     let boot = Boot::new();
     assert_eq!(boot.due_in(), Some(BOOT_LIMIT));
-    let boot = boot.says(&["@ready", "@tests 2", BEGIN_B]);
+    let boot = boot.writes(&["@ready", "@tests 2", BEGIN_B]);
     assert_eq!(boot.due_in(), Some(Duration::from_secs(7)));
     let booted = boot.killed();
     assert_eq!(outcomes(&booted), [("m::b", "timed out")]);
@@ -144,7 +144,7 @@ fn deadlines_are_scaled_or_left_out() {
     };
     let due = |deadline| {
         Boot::with(scale(deadline))
-            .says(&["@ready", "@tests 1", BEGIN_A])
+            .writes(&["@ready", "@tests 1", BEGIN_A])
             .due_in()
     };
     assert_eq!(due(Some(3)), Some(Duration::from_secs(30)));
@@ -154,7 +154,7 @@ fn deadlines_are_scaled_or_left_out() {
 #[test]
 fn a_test_fails_if_the_kernel_hangs_after_it() {
     let booted = Boot::new()
-        .says(&["@ready", "@tests 2", BEGIN_A, PASS_A])
+        .writes(&["@ready", "@tests 2", BEGIN_A, PASS_A])
         .killed();
     assert_eq!(outcomes(&booted), [("m::a", "timed out")]);
     assert_eq!(booted.left.unwrap(), 1);
@@ -168,7 +168,7 @@ fn a_boot_without_a_test_ends_the_session_with_a_reason() {
         "timed out: no sign of life from the kernel within 60 s"
     );
     assert_eq!(
-        why(Boot::new().says(&["@ready"]).killed()),
+        why(Boot::new().writes(&["@ready"]).killed()),
         "timed out: no next test within 60 s"
     );
     assert_eq!(
@@ -177,18 +177,18 @@ fn a_boot_without_a_test_ends_the_session_with_a_reason() {
     );
     assert_eq!(
         why(Boot::new()
-            .says(&["@ready"])
+            .writes(&["@ready"])
             .exits(Exit::Kernel(ExitCode::Faulted))),
         Failure::Faulted.to_string()
     );
     let refused = Boot::new()
-        .says(&["@ready", "config: no such key"])
+        .writes(&["@ready", "config: no such key"])
         .exits(Exit::Kernel(ExitCode::Refused));
     assert_eq!(refused.text, "config: no such key\n");
     assert_eq!(why(refused), Failure::Refused.to_string());
     assert!(
         why(Boot::new()
-            .says(&["@ready", "@tests 2"])
+            .writes(&["@ready", "@tests 2"])
             .exits(Exit::Kernel(ExitCode::Success)))
         .contains("before its first test")
     );
@@ -196,10 +196,10 @@ fn a_boot_without_a_test_ends_the_session_with_a_reason() {
 
 #[test]
 fn records_that_contradict_each_other_are_refused() {
-    let ready = || Boot::new().says(&["@ready", "@tests 2"]);
+    let ready = || Boot::new().writes(&["@ready", "@tests 2"]);
     assert!(
         ready()
-            .says(&[BEGIN_A])
+            .writes(&[BEGIN_A])
             .refuses(BEGIN_B)
             .contains("m::b begins before m::a ends")
     );
@@ -210,7 +210,7 @@ fn records_that_contradict_each_other_are_refused() {
     );
     assert!(
         ready()
-            .says(&[BEGIN_B])
+            .writes(&[BEGIN_B])
             .refuses(PASS_A)
             .contains("m::a ends and has not begun")
     );
@@ -221,7 +221,7 @@ fn records_that_contradict_each_other_are_refused() {
     );
     let why = |lines: &[&str], exit| {
         Boot::new()
-            .says(lines)
+            .writes(lines)
             .exits(exit)
             .left
             .unwrap_err()
@@ -254,7 +254,7 @@ fn records_that_contradict_each_other_are_refused() {
 #[test]
 fn a_crash_after_the_last_record_is_no_success() {
     let done = || {
-        Boot::new().says(&[
+        Boot::new().writes(&[
             "@ready",
             "@tests 1",
             BEGIN_A,
@@ -289,7 +289,7 @@ fn costs_are_instructions_for_each_step_of_the_counter() {
             ticks_per_unit,
         };
         let booted = Boot::with(scale)
-            .says(&["@tests 1", BEGIN_A, PASS_A])
+            .writes(&["@tests 1", BEGIN_A, PASS_A])
             .exits(Exit::Kernel(ExitCode::Panicked));
         booted.results[0].cost.clone().unwrap()
     };
@@ -300,7 +300,7 @@ fn costs_are_instructions_for_each_step_of_the_counter() {
 #[test]
 fn a_change_in_frames_is_a_part_of_the_cost() {
     let booted = Boot::new()
-        .says(&[
+        .writes(&[
             "@tests 1",
             BEGIN_A,
             "@end m::a failed instructions=1 frames=5..7 reason=leaked",

@@ -96,7 +96,7 @@ impl World {
     }
 }
 
-fn message(result: Result<Toolchain, Failure>) -> String {
+fn refusal(result: Result<Toolchain, Failure>) -> String {
     let failure = result.unwrap_err();
     assert!(matches!(failure, Failure::NoToolchain(_)), "{failure}");
     failure.to_string()
@@ -126,8 +126,8 @@ fn an_incomplete_choice_of_the_user_is_refused() {
     let world = World::new();
     world.install_debian("1.96.0");
     world.add_rustup_toolchain("bare", &["rust/library"]);
-    assert!(message(world.pick_named("bare")).contains("lacks cargo, rust-src or llvm-tools"));
-    assert!(message(world.pick_named("nosuch")).contains("rustup has no such toolchain"));
+    assert!(refusal(world.pick_named("bare")).contains("lacks cargo, rust-src or llvm-tools"));
+    assert!(refusal(world.pick_named("nosuch")).contains("rustup has no such toolchain"));
 }
 
 #[test]
@@ -227,28 +227,28 @@ fn without_a_network_one_line_names_failures_and_packages() {
         &world.at("rustup"),
         "echo 'info: syncing'; echo 'error: could not download file'; exit 1",
     );
-    let said = message(world.search().pick());
+    let message = refusal(world.search().pick());
     assert!(
-        said.contains("apt-get: E: Unable to locate package rustc-web"),
-        "{said}"
+        message.contains("apt-get: E: Unable to locate package rustc-web"),
+        "{message}"
     );
     assert!(
-        said.contains("rustup: error: could not download file"),
-        "{said}"
+        message.contains("rustup: error: could not download file"),
+        "{message}"
     );
     assert!(
-        said.contains(PINNED_NIGHTLY) && said.contains("rust-web-src"),
-        "{said}"
+        message.contains(PINNED_NIGHTLY) && message.contains("rust-web-src"),
+        "{message}"
     );
-    assert!(!said.contains('\n'), "{said}");
+    assert!(!message.contains('\n'), "{message}");
     assert!(!world.at("assembled").exists());
 }
 
 #[test]
 fn without_an_installer_the_message_says_so() {
-    let said = message(World::new().search().pick());
+    let message = refusal(World::new().search().pick());
     assert!(
-        said.contains("there is no apt-get; there is no rustup"),
-        "{said}"
+        message.contains("there is no apt-get; there is no rustup"),
+        "{message}"
     );
 }
