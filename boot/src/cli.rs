@@ -20,22 +20,25 @@ use crate::{
     after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}\n\n{STATUS_HELP}")
 )]
 pub struct Cli {
-    /// What to do.
+    /// The command.
     #[command(subcommand)]
     pub command: Option<Command>,
-    /// Options of `run`, which is what happens without a command.
+    /// The options of `run`, the default command.
     #[command(flatten)]
     pub run: RunOptions,
 }
 
 impl Cli {
-    /// Reads this program's arguments. A call for help is answered here, and ends the program.
+    /// Reads this program's arguments. On `--help`, prints the help and ends the program.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] with clap's message in one line.
     pub fn read() -> Result<Self, Failure> {
         Self::try_parse().map_err(|error| {
             if !error.use_stderr() {
                 error.exit();
             }
-            // clap's first lines say what is wrong, those after an empty one how to write it.
+            // clap's message begins with the error. Usage follows after an empty line.
             let text = error.to_string();
             let what: Vec<_> = text
                 .lines()
@@ -56,43 +59,46 @@ Examples:
   ./run-qemu.sh --uefi --memory 4G       the same under UEFI, with 4 GiB of memory
   ./run-qemu.sh --trace python           replay another trace of tests/traces
   ./run-qemu.sh test                     all tests, on the host and in the kernel
-  ./run-qemu.sh test grow::              those whose names contain `grow::`
+  ./run-qemu.sh test grow::              the tests whose names contain `grow::`
   ./run-qemu.sh test --junit target/junit.xml
   ./run-qemu.sh test --forks             kernels of other sizes, and the fork of README.md
   ./run-qemu.sh test --soak 60           random programs in the kernel for an hour
-  ./run-qemu.sh test --all               what continuous integration runs, and longer
+  ./run-qemu.sh ci                       everything that a pull request must pass
+  ./run-qemu.sh ci --long                the longer forms of the same steps
   ./run-qemu.sh image --uefi heap.img    only write the disk image";
 
 const ENVIRONMENT: &str = "\
 Environment:
-  KERNEL_TOOLCHAIN   what builds the kernel: a toolchain of rustup, or a folder that holds one
-  CARGO_TARGET_DIR   where everything is built; without it, target/ in the repository";
+  KERNEL_TOOLCHAIN   the toolchain that builds the kernel: a name of rustup, or a folder
+  CARGO_TARGET_DIR   the folder for everything that is built; default: target/ in the repository";
 
-/// What to do.
+/// A command.
 #[derive(Debug, Subcommand)]
 pub enum Command {
     /// Boot and run the main job (the default).
     Run(RunOptions),
     /// Run every test: on the host, then in the kernel. The last line is `N passed, N failed`.
     Test(TestOptions),
-    /// Write a disk image that boots the main job, and do not run it.
+    /// Write a disk image that boots the main job, without running it.
     Image(ImageOptions),
-    /// rustfmt, clippy and rustdoc, for the host and for the kernel's target; warnings are errors.
+    /// Check formatting, spelling, lints and documentation; warnings are errors.
     Lint,
+    /// Run everything that a pull request must pass. The last line is the sum.
+    Ci(CiOptions),
 }
 
-/// Options of `run`.
+/// The options of `run`.
 #[derive(Debug, Args)]
 pub struct RunOptions {
     /// The machine.
     #[command(flatten)]
     pub machine: MachineOptions,
-    /// The trace that the main job replays: the name of one in tests/traces, or a file.
+    /// The trace that the main job replays: a name in tests/traces, or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_TRACE)]
     pub trace: String,
 }
 
-/// Options of `test`.
+/// The options of `test`.
 #[derive(Debug, Args)]
 pub struct TestOptions {
     /// Run only the tests whose names contain this.
@@ -104,63 +110,81 @@ pub struct TestOptions {
     /// Also write the results as JUnit XML.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
-    /// Leave out the tests that run on the host.
+    /// Skip the tests that run on the host.
     #[arg(long)]
     pub kernel_only: bool,
-    /// Only the heap's tests on the host, as 32-bit programs.
+    /// Run only the heap's tests on the host, as 32-bit programs.
     #[arg(long, conflicts_with_all = ["kernel_only", "all", "soak", "hardened"])]
     pub i686: bool,
-    /// Everything that continuous integration runs, in its longer forms: both firmwares, small and
-    /// large memory, 32 bits, sanitizers, fuzzing, mutations, lints (about an hour).
+    /// The same as `ci --long`: both firmwares, small and large memory, 32 bits, sanitizers, fuzzing,
+    /// mutations, lints (about an hour).
     #[arg(long, exclusive = true)]
     pub all: bool,
-    /// Run the in-kernel tests on a heap that detects misuse, and those that misuse it.
+    /// Run the in-kernel tests on a heap that detects misuse, and the tests of that detection.
     #[arg(long)]
     pub hardened: bool,
-    /// Instead of the tests, build and boot kernels of twenty sizes, and the fork that README.md describes.
+    /// Build and boot kernels of twenty sizes, and the fork of README.md, instead of the tests.
     #[arg(long, conflicts_with_all = ["filter", "kernel_only", "i686", "all", "soak", "hardened"])]
     pub forks: bool,
-    /// Random programs instead of tests.
+    /// The soak test.
     #[command(flatten)]
     pub soak: SoakOptions,
-    /// Give each in-kernel test this many times its deadline (a slow machine, `--accel kvm` under
-    /// another hypervisor).
-    #[arg(long, value_name = "FACTOR", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    /// Multiply the deadline of each in-kernel test, for a slow machine or a nested hypervisor.
+    #[arg(
+        long,
+        value_name = "FACTOR",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=1000)
+    )]
     pub deadline_scale: u32,
 }
 
-/// Options of a soak.
+/// The options of a soak test.
 #[derive(Debug, Args)]
 pub struct SoakOptions {
-    /// Instead of the tests, run random programs in the kernel for so many minutes, each with a seed of its own.
-    #[arg(long, value_name = "MINUTES", conflicts_with_all = ["filter", "junit"], value_parser = clap::value_parser!(u32).range(1..=10_080))]
+    /// Run random programs in the kernel for this many minutes, instead of the tests. Each program has a
+    /// seed of its own.
+    #[arg(
+        long,
+        value_name = "MINUTES",
+        conflicts_with_all = ["filter", "junit"],
+        value_parser = clap::value_parser!(u32).range(1..=10_080)
+    )]
     pub soak: Option<u32>,
-    /// The seed of the first program, to see a failure again.
+    /// The seed of the first program, to reproduce a failure.
     #[arg(long, value_name = "N", requires = "soak")]
     pub seed: Option<u64>,
 }
 
 impl SoakOptions {
-    /// How long it is to last.
+    /// Returns how long the soak test lasts.
     pub fn length(&self) -> Duration {
         Duration::from_secs(60) * self.soak.unwrap_or_default()
     }
 }
 
-/// Options of `image`.
+/// The options of `ci`.
+#[derive(Debug, Args)]
+pub struct CiOptions {
+    /// Run the longer forms of all steps, and more of them (about an hour).
+    #[arg(long)]
+    pub long: bool,
+}
+
+/// The options of `image`.
 #[derive(Debug, Args)]
 pub struct ImageOptions {
-    /// Where to write the image.
+    /// The file for the image.
     pub file: PathBuf,
-    /// How it is built.
+    /// How the kernel is built.
     #[command(flatten)]
     pub build: BuildOptions,
-    /// The trace that its main job replays: the name of one in tests/traces, or a file.
+    /// The trace that the main job replays: a name in tests/traces, or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_TRACE)]
     pub trace: String,
 }
 
-/// What the main job replays when nothing else is asked for.
+/// The trace that the main job replays by default.
 const DEFAULT_TRACE: &str = "cc";
 
 /// How an image is built.
@@ -169,16 +193,16 @@ pub struct BuildOptions {
     /// Boot through UEFI instead of BIOS.
     #[arg(long)]
     pub uefi: bool,
-    /// Build without optimisation for speed, with debug assertions.
+    /// Build with debug assertions, and without optimisation for speed.
     #[arg(long, conflicts_with = "release")]
     pub debug: bool,
-    /// Build optimised (the default).
+    /// Build with optimisation (the default).
     #[arg(long)]
     pub release: bool,
 }
 
 impl BuildOptions {
-    /// The firmware that the image is for.
+    /// Returns the firmware that boots the image.
     pub fn firmware(&self) -> Firmware {
         if self.uefi {
             Firmware::Uefi
@@ -188,24 +212,23 @@ impl BuildOptions {
     }
 }
 
-/// The machine that QEMU makes.
+/// The virtual machine.
 #[derive(Debug, Clone, Args)]
 pub struct MachineOptions {
-    /// How the image is built.
+    /// How the kernel is built.
     #[command(flatten)]
     pub build: BuildOptions,
-    /// Memory of the machine: a number of MiB, or with a suffix K, M or G.
+    /// The memory of the machine: a number of MiB, or a number with a suffix K, M or G.
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub memory: Memory,
-    /// What executes the machine's instructions. With tcg they are counted, and every run is the
-    /// same.
+    /// What executes the machine's instructions. tcg counts instructions, and every run is the same.
     #[arg(long, value_enum, default_value_t = Accelerator::Tcg)]
     pub accel: Accelerator,
-    /// The CPU, by QEMU's name for it (`qemu-system-x86_64 -cpu help` lists them): `max` has all that
-    /// there is, a random number generator among it.
+    /// QEMU's name of the CPU (`qemu-system-x86_64 -cpu help` lists all). `max` has all features, with a
+    /// random number generator among them.
     #[arg(long, value_name = "MODEL", value_parser = parse_cpu)]
     pub cpu: Option<String>,
-    /// Wait for gdb before the first instruction, and print the line that starts it. No deadlines.
+    /// Wait for gdb before the first instruction, and print gdb's command line. No deadlines apply.
     #[arg(long)]
     pub gdb: bool,
     /// Show the machine's screen.
@@ -214,7 +237,10 @@ pub struct MachineOptions {
 }
 
 impl MachineOptions {
-    /// Refuses what cannot boot, before anything is built.
+    /// Checks the options before a build begins.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] if the memory is too small for the firmware, or the port of gdb is in use.
     pub fn check(&self) -> Result<(), Failure> {
         let firmware = self.build.firmware();
         let least = firmware.least_memory();
@@ -228,7 +254,7 @@ impl MachineOptions {
         if self.gdb {
             TcpListener::bind(GDB_ADDRESS).map_err(|error| {
                 Failure::Input(format!(
-                    "--gdb needs {GDB_ADDRESS}, which cannot be had ({error}): end what uses it"
+                    "--gdb needs {GDB_ADDRESS} ({error}): end the program that uses it"
                 ))
             })?;
         }
@@ -236,7 +262,7 @@ impl MachineOptions {
     }
 }
 
-/// A filter becomes a line of the kernel's configuration.
+/// Checks a filter. It becomes a line of the kernel's configuration.
 fn parse_filter(text: &str) -> Result<String, &'static str> {
     if text.is_empty() || text.contains(char::is_control) {
         return Err("not a part of a name");
@@ -244,7 +270,7 @@ fn parse_filter(text: &str) -> Result<String, &'static str> {
     Ok(text.into())
 }
 
-/// A CPU becomes a word of QEMU's command line, where commas separate features and `help` is none.
+/// Checks the name of a CPU. It becomes a word of QEMU's command line, where `help` has a meaning.
 fn parse_cpu(text: &str) -> Result<String, &'static str> {
     let is_word = text.chars().all(|c| c.is_ascii_graphic());
     if text.is_empty() || text == "help" || text == "?" || text.starts_with('-') || !is_word {
@@ -253,17 +279,17 @@ fn parse_cpu(text: &str) -> Result<String, &'static str> {
     Ok(text.into())
 }
 
-/// How the machine starts.
+/// The firmware that starts the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Firmware {
-    /// The PC's old BIOS: QEMU brings its own.
+    /// BIOS. It is a part of QEMU.
     Bios,
-    /// UEFI: OVMF, a package of its own.
+    /// UEFI: the package OVMF.
     Uefi,
 }
 
 impl Firmware {
-    /// Its name, as people write it.
+    /// Returns its name for messages.
     pub fn name(self) -> &'static str {
         match self {
             Self::Bios => "BIOS",
@@ -271,8 +297,8 @@ impl Firmware {
         }
     }
 
-    /// The least memory with which it and the boot stages come up. With less they hang without a
-    /// word.
+    /// Returns the least memory with which it and the boot stages start. With less they hang without a
+    /// message.
     pub fn least_memory(self) -> Memory {
         match self {
             Self::Bios => Memory::mib(48),
@@ -284,25 +310,25 @@ impl Firmware {
 /// What executes the machine's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Accelerator {
-    /// QEMU translates them.
+    /// QEMU's translator.
     Tcg,
-    /// The processor does, through /dev/kvm.
+    /// The host's processor, through /dev/kvm.
     Kvm,
 }
 
-/// An amount of memory, in KiB.
+/// An amount of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Memory {
     kib: u64,
 }
 
 impl Memory {
-    /// `count` MiB.
+    /// Returns `count` MiB.
     const fn mib(count: u64) -> Self {
         Self { kib: count * 1024 }
     }
 
-    /// The amount in KiB.
+    /// Returns the amount in KiB.
     pub fn kib(self) -> u64 {
         self.kib
     }
@@ -351,7 +377,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_definition_of_the_options_is_sound() {
+    fn claps_checks_of_the_options_pass() {
         Cli::command().debug_assert();
     }
 
@@ -392,13 +418,13 @@ mod tests {
     }
 
     #[test]
-    fn a_port_of_gdb_that_is_in_use_is_refused_at_once() {
-        // Another process may have it: then it is in use as well.
+    fn a_gdb_port_in_use_is_refused_before_a_build() {
+        // If this fails, another process uses the port, and the test is valid too.
         let _listener = TcpListener::bind(GDB_ADDRESS);
         let cli = Cli::try_parse_from(["run-qemu.sh", "--gdb"]).unwrap();
         let why = cli.run.machine.check().unwrap_err().to_string();
         assert!(
-            why.contains("127.0.0.1:1234") && why.contains("end what uses it"),
+            why.contains("127.0.0.1:1234") && why.contains("end the program that uses it"),
             "{why}"
         );
     }

@@ -1,4 +1,4 @@
-//! `boot run`: the kernel's main job, and its monitor when somebody is there to use it.
+//! `boot run`: runs the kernel's main job, and on a terminal its monitor.
 
 use std::time::Duration;
 
@@ -22,10 +22,10 @@ use crate::{
     trace::{self, Trace},
 };
 
-/// How long everything may take when no monitor follows.
+/// The time limit of a boot without a monitor.
 const WHOLE_LIMIT: Duration = Duration::from_secs(300);
 
-/// `boot run`.
+/// Runs `boot run`. After each test run that the monitor requests, boots again.
 pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
     options.machine.check()?;
     let trace = trace::load(project, &options.trace)?;
@@ -89,7 +89,7 @@ struct TestRequest {
     filter: Option<String>,
 }
 
-/// Shows what the machine says and passes on what the user says, until it ends.
+/// Shows the output of the machine, and sends it the user's lines, until it ends.
 fn watch(
     mut machine: Machine,
     options: &MachineOptions,
@@ -114,7 +114,7 @@ fn watch(
         }
         if let Some(console) = console.filter(|_| splitter.is_ready()) {
             for line in console.lines() {
-                machine.say(&line);
+                machine.send(&line);
                 splitter.answered();
             }
         }

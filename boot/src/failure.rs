@@ -1,4 +1,4 @@
-//! Every way to end other than well. Each is told in one line and has an exit status of its own.
+//! Failures: each has a message of one line and an exit status of its own.
 
 use std::{
     io,
@@ -7,16 +7,16 @@ use std::{
     time::Duration,
 };
 
-/// Why a command did not succeed.
+/// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
-    /// It was told already; what remains is the exit status.
-    Told(u8),
-    /// Something the user gave cannot be used.
+    /// A failure whose message was printed before. The exit status remains.
+    AlreadyReported(u8),
+    /// An argument, or a file that the user named, cannot be used.
     Input(String),
     /// The kernel panicked.
     Panicked,
-    /// The kernel met a fault it could not recover from.
+    /// A CPU exception ended the kernel.
     Faulted,
     /// The kernel reported failure.
     KernelFailed,
@@ -24,78 +24,78 @@ pub enum Failure {
     Refused,
     /// The machine reset itself.
     Reset,
-    /// The kernel did not get there in time.
+    /// The kernel exceeded a time limit.
     TimedOut {
-        /// What was waited for.
+        /// The missing event.
         what: &'static str,
-        /// For how long.
+        /// The time limit.
         limit: Duration,
     },
-    /// The kernel's records make no sense.
+    /// The kernel's records contradict each other.
     Protocol(String),
-    /// A build failed; cargo has said why.
+    /// A build failed. Cargo has printed the reason.
     Build {
-        /// What was being built.
+        /// The thing that was built.
         what: String,
-        /// How cargo ended.
+        /// Cargo's exit status.
         status: ExitStatus,
     },
     /// The boot stages cannot load this kernel.
     Unbootable {
-        /// Its file.
+        /// The ELF file of the kernel.
         kernel: PathBuf,
-        /// What is wrong with it.
+        /// The reason.
         why: String,
     },
     /// No toolchain can build for the kernel's target.
     NoToolchain(String),
-    /// QEMU is not there, or is too old.
+    /// QEMU is missing, or too old.
     NoQemu(String),
-    /// UEFI was asked for, and there is no firmware for it.
+    /// The firmware for UEFI is missing.
     NoFirmware(String),
     /// QEMU itself failed.
     Qemu {
-        /// How it ended.
+        /// The exit status of QEMU.
         status: ExitStatus,
         /// The last line it wrote to standard error.
         message: String,
     },
     /// A file or a process could not be used.
     Io {
-        /// What was being done.
+        /// The operation, with the file or the program.
         what: String,
-        /// Why that failed.
+        /// The error of the operating system.
         error: io::Error,
     },
-    /// A signal asked us to stop.
+    /// A signal asked this program to stop.
     Interrupted,
-    /// A debugger has ended the machine.
+    /// A debugger ended the machine.
     Debugger,
 }
 
 impl Failure {
-    /// Names a file operation that failed: `Failure::io("cannot read", path)(error)`.
+    /// Returns a function from an error to a failure of a file: `Failure::io("cannot read", path)`.
     pub fn io(action: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let what = format!("{action} {}", path.display());
         move |error| Self::Io { what, error }
     }
 
-    /// Names anything else that the system refused: `Failure::because("cannot fork")(error)`.
+    /// Returns a function from an error to a failure of something else: `Failure::because("cannot fork")`.
     pub fn because(what: &str) -> impl FnOnce(io::Error) -> Self {
         let what = what.to_owned();
         move |error| Self::Io { what, error }
     }
 
-    /// Names a program that could not be run.
+    /// Returns a function from an error to the failure to run `program`.
     pub fn start(program: &std::ffi::OsStr) -> impl FnOnce(io::Error) -> Self {
         let what = format!("cannot run {}", program.display());
         move |error| Self::Io { what, error }
     }
 
-    /// The exit status. `boot --help` lists them.
+    /// Returns the exit status. `boot --help` lists all.
     pub fn status(&self) -> u8 {
         match self {
-            Self::Told(status) => *status,
+            Self::AlreadyReported(status) => *status,
             Self::KernelFailed => 1,
             Self::Input(_) => 2,
             Self::Panicked => 3,
@@ -114,16 +114,16 @@ impl Failure {
         }
     }
 
-    /// Whether the line that tells of it has been written already.
-    pub fn is_already_told(&self) -> bool {
-        matches!(self, Self::Told(_))
+    /// Returns whether the message was printed before.
+    pub fn is_already_reported(&self) -> bool {
+        matches!(self, Self::AlreadyReported(_))
     }
 }
 
 impl std::fmt::Display for Failure {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Told(status) => write!(f, "ended with status {status}"),
+            Self::AlreadyReported(status) => write!(f, "ended with status {status}"),
             Self::KernelFailed => f.write_str("the kernel reports failure"),
             Self::Panicked => f.write_str("the kernel panicked"),
             Self::Faulted => f.write_str("the kernel met a fault"),
@@ -132,7 +132,7 @@ impl std::fmt::Display for Failure {
             Self::TimedOut { what, limit } => {
                 write!(f, "timed out: no {what} within {} s", limit.as_secs_f64())
             }
-            Self::Protocol(what) => write!(f, "the kernel's records make no sense: {what}"),
+            Self::Protocol(what) => write!(f, "the kernel's records contradict each other: {what}"),
             Self::Unbootable { kernel, why } => {
                 write!(f, "{} cannot be booted: {why}", kernel.display())
             }
@@ -149,11 +149,11 @@ impl std::fmt::Display for Failure {
     }
 }
 
-/// What `boot --help` says about exit statuses.
+/// The exit statuses, for `boot --help`.
 pub const STATUS_HELP: &str = "\
 Exit status:
-  0 all well             5 timed out                   10 no toolchain for the kernel
+  0 success              5 timed out                   10 no toolchain for the kernel
   1 a test failed        6 the kernel refused          11 no QEMU, or too old
   2 bad input            7 the machine reset           12 no UEFI firmware
-  3 the kernel panicked  8 records that make no sense  13 QEMU failed
+  3 the kernel panicked  8 contradictory records       13 QEMU failed
   4 the kernel faulted   9 a build failed              14 a file or a process failed";

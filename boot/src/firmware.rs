@@ -1,18 +1,18 @@
-//! Where OVMF, the UEFI firmware for virtual machines, is.
+//! Finds OVMF, the UEFI firmware for virtual machines.
 
 use std::path::{Path, PathBuf};
 
-/// A build of OVMF: its code, and the variables that it starts with.
+/// A build of OVMF.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Ovmf {
-    /// The firmware itself; never written.
+    /// The file of its code. It is read-only.
     pub code: PathBuf,
-    /// Its non-volatile variables, as they are on a new machine.
+    /// The file of its non-volatile variables, in the state of a new machine.
     pub variables: PathBuf,
 }
 
-/// Where distributions put it.
-const PLACES: &[(&str, &str)] = &[
+/// The paths of code and variables in distributions.
+const PATHS: &[(&str, &str)] = &[
     // Debian and Ubuntu
     ("usr/share/OVMF/OVMF_CODE.fd", "usr/share/OVMF/OVMF_VARS.fd"),
     (
@@ -32,9 +32,9 @@ const PLACES: &[(&str, &str)] = &[
 ];
 
 impl Ovmf {
-    /// The first that is installed below `root`.
+    /// Returns the first build that is installed below `root`.
     pub fn find(root: &Path) -> Option<Self> {
-        PLACES
+        PATHS
             .iter()
             .map(|(code, variables)| Self {
                 code: root.join(code),

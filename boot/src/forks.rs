@@ -1,5 +1,6 @@
-//! `boot test --forks`: kernels that are not ours must build and boot too. Twenty small ones differ in the
-//! sizes of their parts, on which the linker's layout depends; the last is made as README.md says.
+//! `boot test --forks`: builds and boots other kernels than this project's own. Twenty small ones differ
+//! in the sizes of their parts, because the layout of the linker depends on them. The last is a fork,
+//! made by the steps in README.md.
 
 use std::{
     fs,
@@ -24,16 +25,16 @@ use crate::{
     toolchain::Toolchain,
 };
 
-/// How many small kernels are built.
+/// The number of small kernels.
 const KERNELS: usize = 20;
 
-/// Every so many of them is booted, too. What could keep one from booting is checked of each.
+/// One small kernel of this many is booted. The ELF files of all are checked.
 const BOOT_EACH: usize = 2;
 
-/// How long a small kernel may take, on the clock of its machine.
+/// The time limit of a small kernel, on the clock of its machine.
 const LIMIT: Duration = BOOT_LIMIT;
 
-/// Builds and boots all of them, and shows each result as it comes.
+/// Builds and boots all kernels, and shows each result as it comes.
 pub fn run(
     project: &Project,
     toolchain: &Toolchain,
@@ -81,8 +82,8 @@ pub fn run(
     Ok(results)
 }
 
-/// What the small kernels are padded with: nothing at first, then each part with anything up to some pages.
-/// The remainders by the size of a page are spread evenly.
+/// Returns the padding of each small kernel. The first has none. The sizes of the others are up to three
+/// pages, and their remainders by the size of a page are spread evenly.
 fn paddings() -> impl Iterator<Item = Padding> {
     (0..KERNELS).map(|number| {
         let size = |step: usize, limit: usize| number * step % limit;
@@ -95,7 +96,7 @@ fn paddings() -> impl Iterator<Item = Padding> {
     })
 }
 
-/// All that is needed to build and boot a small kernel.
+/// The parts that building and booting a small kernel needs.
 struct Small<'a> {
     project: &'a Project,
     toolchain: &'a Toolchain,
@@ -105,7 +106,7 @@ struct Small<'a> {
 }
 
 impl Small<'_> {
-    /// Builds one, checks how it is linked, and perhaps boots it.
+    /// Builds a small kernel and checks its ELF file. If `boots`, boots it too.
     fn try_kernel(&self, padding: Padding, boots: bool) -> Result<(), Failure> {
         let options = &self.machine.build;
         let kernel = Kernel::Padded(padding).build(self.project, self.toolchain, options)?;
@@ -125,7 +126,7 @@ impl Small<'_> {
     }
 }
 
-/// Waits for the end of a machine. What its kernel says is shown if it fails.
+/// Waits for the end of `machine`. Shows its output if it fails.
 fn watch(mut machine: Machine) -> Result<Exit, Failure> {
     let mut splitter = Splitter::default();
     let mut text = Vec::new();
@@ -161,13 +162,14 @@ fn watch(mut machine: Machine) -> Result<Exit, Failure> {
     }
 }
 
-/// Makes the fork that README.md describes, in a copy of the repository, and boots it with the copy's own
-/// script. It shares the target folder, so that little is built again.
+/// Makes the fork of README.md in a copy of the repository, and boots it with the script of the copy.
+/// The fork shares the target folder, so that little is built again.
 fn fork_of_the_readme(project: &Project) -> Result<(), Failure> {
     let readme = project.root().join("README.md");
     let text = fs::read_to_string(&readme).map_err(Failure::io("cannot read", &readme))?;
-    let recipe = Recipe::read(&text)
-        .ok_or_else(|| Failure::Input("README.md does not say how to fork".into()))?;
+    let recipe = Recipe::read(&text).ok_or_else(|| {
+        Failure::Input("README.md has no section `Fork it` in the expected form".into())
+    })?;
     let fork = project.target().join("fork");
     let copied = match fs::remove_dir_all(&fork) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
@@ -178,41 +180,41 @@ fn fork_of_the_readme(project: &Project) -> Result<(), Failure> {
         .apply(&fork)
         .map_err(Failure::io("cannot make a fork in", &fork))?;
     let mut script = Command::new(fork.join("run-qemu.sh"));
-    // What it builds is not what this program was told of by cargo.
+    // The variable names the package of this program, but the script builds the copy.
     script
         .env("CARGO_TARGET_DIR", project.target())
         .env_remove("CARGO_MANIFEST_DIR");
-    let (status, said) = process::run_quietly(&mut script)?;
-    if status.success() && said.contains(EXPECTED) {
+    let (status, output) = process::run_quietly(&mut script)?;
+    if status.success() && output.contains(EXPECTED) {
         return Ok(());
     }
-    eprint!("{said}");
+    eprint!("{output}");
     Err(Failure::Build {
         what: format!("the fork in {}", fork.display()),
         status,
     })
 }
 
-/// What the kernel of README.md prints: the figures of its heap.
+/// A part of the output of README.md's kernel: the statistics of its heap.
 const EXPECTED: &str = "Stats { claimed:";
 
-/// How README.md says a fork is made.
+/// The steps of README.md that make a fork.
 #[derive(Debug, PartialEq, Eq)]
 struct Recipe {
     /// The folder to delete.
     folder: PathBuf,
-    /// The manifest from which to delete dependencies.
+    /// The manifest with the dependencies to delete.
     manifest: PathBuf,
-    /// Their names.
+    /// The names of those dependencies.
     dependencies: Vec<String>,
     /// The file to write.
     main: PathBuf,
-    /// What to write there.
+    /// The new content of that file.
     source: String,
 }
 
 impl Recipe {
-    /// Reads steps 1 and 2 of the section "Fork it".
+    /// Reads steps 1 and 2 of the section "Fork it". `None` if they have another form.
     fn read(readme: &str) -> Option<Self> {
         let (_, section) = readme.split_once("\n## Fork it\n")?;
         let (first, second) = section.split_once("\n2. ")?;
@@ -235,7 +237,7 @@ impl Recipe {
         .filter(|recipe| !recipe.source.is_empty())
     }
 
-    /// Does to a copy of the repository what README.md says.
+    /// Applies the steps to the copy of the repository in `fork`.
     fn apply(&self, fork: &Path) -> std::io::Result<()> {
         fs::remove_dir_all(fork.join(&self.folder))?;
         let manifest = fork.join(&self.manifest);
@@ -253,15 +255,15 @@ impl Recipe {
     }
 }
 
-/// What a line of code in a list begins with.
+/// The beginning of a line of code in a list.
 const CODE: &str = "       ";
 
-/// What is between backticks.
+/// Returns the parts of `text` between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// Copies a folder, without what git and cargo keep in it.
+/// Copies a folder, without the folders of git and cargo.
 fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
     fs::create_dir_all(to)?;
     for entry in fs::read_dir(from)? {
@@ -282,7 +284,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_readme_says_how_to_fork() {
+    fn the_steps_of_the_readme_are_read() {
         let recipe = Recipe::read(include_str!("../../README.md")).unwrap();
         assert_eq!(recipe.folder, Path::new("kernel/src/demo/"));
         assert_eq!(recipe.manifest, Path::new("kernel/Cargo.toml"));
@@ -301,7 +303,7 @@ mod tests {
     }
 
     #[test]
-    fn a_fork_is_made_word_for_word() {
+    fn a_fork_follows_the_steps_exactly() {
         let folder = tempfile::tempdir().unwrap();
         let (root, fork) = (folder.path().join("root"), folder.path().join("fork"));
         for file in [
@@ -319,9 +321,10 @@ mod tests {
         copy(&root, &fork).unwrap();
         assert!(!fork.join("target").exists() && !fork.join("heap/target").exists());
         assert!(!fork.join(".git").exists());
-        let readme = "# x\n\n## Fork it\n\n1. Delete `kernel/src/demo/` and in `kernel/Cargo.toml` \
-                      (`other`, `talc`).\n2. Write `kernel/src/main.rs`:\n\n       one\n\n           two\n\n   \
-                      Then\n3. `x`\n";
+        let readme = "# x\n\n## Fork it\n\n\
+                      1. Delete `kernel/src/demo/` and in `kernel/Cargo.toml` (`other`, `talc`).\n\
+                      2. Write `kernel/src/main.rs`:\n\n       one\n\n           two\n\n   Then\n\
+                      3. `x`\n";
         Recipe::read(readme).unwrap().apply(&fork).unwrap();
         assert!(!fork.join("kernel/src/demo").exists());
         let read = |file: &str| fs::read_to_string(fork.join(file)).unwrap();

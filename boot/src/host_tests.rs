@@ -1,8 +1,7 @@
-//! The tests that run on the host: `cargo test` at the root, with the Rust that built this program;
-//! and those of the heap once more as 32-bit programs.
+//! The tests that run on the host: `cargo test` with the toolchain that built this program, and the
+//! heap's tests once more as 32-bit programs.
 
 use std::{
-    env,
     io::{self, BufRead, BufReader, PipeReader},
     process::{Command, Stdio},
     thread,
@@ -10,6 +9,7 @@ use std::{
 
 use crate::{
     failure::Failure,
+    host::cargo,
     packages::AptGet,
     process,
     project::Project,
@@ -18,21 +18,21 @@ use crate::{
     toolchain::Toolchain,
 };
 
-/// Runs those whose names contain `filter`, shows what they write as they write it, and returns
-/// their results.
+/// Runs the tests whose names contain `filter`, shows their output as it comes, and returns their
+/// results.
 pub fn run(project: &Project, filter: Option<&str>) -> Result<Vec<TestResult>, Failure> {
-    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo
+    let mut command = Command::new(cargo());
+    command
         .args(["test", "--no-fail-fast"])
         .args(filter)
         .current_dir(project.root());
-    collect(cargo)
+    collect(command)
 }
 
-/// The 32-bit target. Its standard library is compiled from source, as the kernel's is.
+/// The 32-bit target. Its standard library is compiled from source, like the kernel's.
 const TARGET_32_BIT: &str = "i686-unknown-linux-gnu";
 
-/// What links 32-bit programs, by the name of its package.
+/// The package that links 32-bit programs.
 const PACKAGE_32_BIT: &str = "gcc-multilib";
 
 /// Runs the heap's tests whose names contain `filter` as 32-bit programs.
@@ -60,7 +60,7 @@ pub fn run_32_bit(
     collect(cargo)
 }
 
-/// Whether the C compiler, which is Rust's linker, has the parts for 32-bit programs.
+/// Returns whether the C compiler links 32-bit programs. Rust links with it.
 fn links_32_bit(project: &Project) -> Result<bool, Failure> {
     let folder = tempfile::tempdir_in(project.target())
         .map_err(Failure::io("cannot make a folder in", project.target()))?;
@@ -75,8 +75,8 @@ fn links_32_bit(project: &Project) -> Result<bool, Failure> {
     Ok(process::run_quietly(&mut cc)?.0.success())
 }
 
-/// Runs `cargo test`, and collects the results.
-fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
+/// Runs `cargo`, a command of `cargo test`, shows its output, and returns the results.
+pub fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
     let piped = |error| Failure::because("cannot make a pipe")(error);
     let (output, input) = io::pipe().map_err(piped)?;
     cargo
@@ -84,7 +84,7 @@ fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
         .stderr(input.try_clone().map_err(piped)?)
         .stdout(input);
     let mut child = process::spawn(&mut cargo).map_err(Failure::start(cargo.get_program()))?;
-    // It holds the ends of the pipe that are written to; ours would keep it open.
+    // The command keeps the ends of the pipe that are written to. Reading ends when they are closed.
     drop(cargo);
     let reader = thread::spawn(|| read(output));
     let status = process::wait(&mut child)?;
@@ -94,7 +94,7 @@ fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
             .iter()
             .all(|result| !matches!(result.verdict, Verdict::Failed { .. }))
     {
-        // A test binary that did not build, or died.
+        // A test program did not build, or crashed.
         results.push(TestResult::new(
             "cargo test",
             Verdict::Failed {
@@ -106,7 +106,7 @@ fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
     Ok(results)
 }
 
-/// Shows each line of `output`, and collects the results among them.
+/// Shows each line of `output`, and returns the results among the lines.
 fn read(output: PipeReader) -> Vec<TestResult> {
     let mut results = Vec::new();
     for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
@@ -117,7 +117,7 @@ fn read(output: PipeReader) -> Vec<TestResult> {
     results
 }
 
-/// The result in `test module::name ... ok`.
+/// Reads a result such as `test module::name ... ok`. `None` for other lines.
 fn parse(line: &str) -> Option<TestResult> {
     let (name, outcome) = line.strip_prefix("test ")?.rsplit_once(" ... ")?;
     let verdict = if outcome == "ok" {
@@ -132,7 +132,7 @@ fn parse(line: &str) -> Option<TestResult> {
     } else {
         return None;
     };
-    // ` - should panic` is not part of the name.
+    // libtest adds ` - should panic` to the name.
     let name = name.strip_suffix(" - should panic").unwrap_or(name);
     Some(TestResult::new(name, verdict))
 }
@@ -142,7 +142,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn results_are_found_among_what_cargo_says() {
+    fn results_are_found_in_the_output_of_cargo() {
         let verdict = |line: &str| parse(line).map(|result| (result.name, result.verdict));
         let passed = |name: &str| Some((name.to_owned(), Verdict::Passed));
         assert_eq!(

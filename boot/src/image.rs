@@ -9,6 +9,7 @@ use crate::{
     cli::{BuildOptions, Firmware, ImageOptions},
     elf,
     failure::Failure,
+    host::folder_of,
     kernel::Kernel,
     process,
     project::Project,
@@ -17,16 +18,12 @@ use crate::{
     trace,
 };
 
-/// The package that makes images.
+/// The package whose program makes disk images.
 const MAKER: &str = "disk-image";
 
-/// `boot image`: writes an image that runs the main job, and the monitor after it.
-pub fn command(project: &Project, options: &ImageOptions) -> Result<(), Failure> {
-    let folder = options
-        .file
-        .parent()
-        .filter(|folder| !folder.as_os_str().is_empty())
-        .unwrap_or(Path::new("."));
+/// Runs `boot image`: writes an image that runs the main job and then the monitor.
+pub fn run(project: &Project, options: &ImageOptions) -> Result<(), Failure> {
+    let folder = folder_of(&options.file);
     if !folder.is_dir() || options.file.is_dir() {
         return Err(Failure::Input(format!(
             "cannot write an image to {}",
@@ -56,16 +53,16 @@ pub fn command(project: &Project, options: &ImageOptions) -> Result<(), Failure>
     Ok(())
 }
 
-/// The program that makes images, built.
+/// The program that makes disk images. It is built.
 ///
-/// It is a package of its own, because its boot stages compile with the kernel's toolchain only.
+/// It is a package of its own, because only the kernel's toolchain compiles its boot stages.
 #[derive(Debug)]
 pub struct Builder<'a> {
     project: &'a Project,
 }
 
 impl<'a> Builder<'a> {
-    /// Builds it, if it is not built already.
+    /// Builds the program, unless it is up to date.
     pub fn prepare(project: &'a Project, toolchain: &Toolchain) -> Result<Self, Failure> {
         let builder = Self { project };
         if !builder.program().exists() {
@@ -83,8 +80,10 @@ impl<'a> Builder<'a> {
         Ok(builder)
     }
 
-    /// Makes an image of `kernel` and `ramdisk`, as a temporary file in `folder`. A kernel that the boot
-    /// stages cannot load is [refused](elf::check).
+    /// Makes an image of `kernel` and `ramdisk`, as a temporary file in `folder`.
+    ///
+    /// # Errors
+    /// [`Failure::Unbootable`] for a kernel that the boot stages cannot load.
     pub fn make(
         &self,
         kernel: &Path,
@@ -96,7 +95,8 @@ impl<'a> Builder<'a> {
         let temporary = |folder: &Path| {
             tempfile::Builder::new()
                 .prefix(".image-")
-                .permissions(fs::Permissions::from_mode(0o666)) // what the umask leaves of it
+                // The umask applies.
+                .permissions(fs::Permissions::from_mode(0o666))
                 .tempfile_in(folder)
                 .map_err(Failure::io("cannot write to", folder))
         };

@@ -4,21 +4,21 @@ use std::path::PathBuf;
 
 use crate::{cli::BuildOptions, failure::Failure, process, project::Project, toolchain::Toolchain};
 
-/// Which kernel.
+/// A kernel that this program builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Kernel {
     /// The demonstration, with its monitor.
     Demonstration,
     /// The in-kernel tests.
     Tests {
-        /// On the heap that detects misuse.
+        /// Whether the heap detects misuse.
         hardened: bool,
     },
-    /// A small kernel whose parts are padded.
+    /// A small kernel with padding.
     Padded(Padding),
 }
 
-/// What a small kernel is padded with.
+/// The padding of a small kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Padding {
     /// Bytes of code.
@@ -32,7 +32,7 @@ pub struct Padding {
 }
 
 impl Padding {
-    /// The variables of the build's environment, with their values.
+    /// Returns the environment variables of the build, with their values.
     fn environment(self) -> [(&'static str, String); 4] {
         [
             ("KERNEL_CODE", self.code),
@@ -44,8 +44,8 @@ impl Padding {
     }
 }
 
-/// How cargo is told to build for the kernel's target. The target has no standard library, so its
-/// parts are built from source.
+/// The options of cargo for the kernel's target. The target has no compiled standard library, so `core`
+/// and `alloc` are built from source.
 pub const TARGET_OPTIONS: &[&str] = &[
     "-Zjson-target-spec",
     "-Zbuild-std=core,alloc,compiler_builtins",
@@ -53,7 +53,7 @@ pub const TARGET_OPTIONS: &[&str] = &[
 ];
 
 impl Kernel {
-    /// Its package, and its binary.
+    /// Returns the name of its package, which is also the name of its binary.
     fn name(self) -> &'static str {
         match self {
             Self::Demonstration => "kernel",
@@ -62,7 +62,7 @@ impl Kernel {
         }
     }
 
-    /// Builds it and returns where it is.
+    /// Builds the kernel, and returns the path of its ELF file.
     pub fn build(
         self,
         project: &Project,

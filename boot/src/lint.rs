@@ -1,10 +1,14 @@
-//! `boot lint`: rustfmt, clippy and rustdoc, for the host and for the kernel's target. A warning
-//! fails its check.
+//! `boot lint`: formatting, lints and documentation for the host and for the kernel's target, spelling
+//! and the length of lines. A warning fails its check.
 
-use std::{env, process::Command};
+mod columns;
+mod spelling;
+
+use std::process::Command;
 
 use crate::{
     failure::Failure,
+    host::cargo,
     kernel::TARGET_OPTIONS,
     process,
     project::Project,
@@ -14,24 +18,18 @@ use crate::{
 };
 
 /// Runs all checks. The last line is `N passed, N failed`.
+///
+/// # Errors
+/// If a check failed, or cannot be run.
 pub fn run(project: &Project) -> Result<(), Failure> {
     let toolchain = Toolchain::prepare(project)?;
     toolchain.prepare_clippy(project)?;
-    let mut results = Vec::new();
-    for (name, mut command) in checks(project, &toolchain) {
+    let mut results = vec![check_columns(project)?];
+    for (name, mut command) in checks(project, &toolchain)? {
         eprintln!("run-qemu.sh: checking with {name}");
         let status = process::run(command.env("RUSTDOCFLAGS", "-D warnings"))?;
-        results.push(TestResult::new(
-            name,
-            if status.success() {
-                Verdict::Passed
-            } else {
-                Verdict::Failed {
-                    how: "failed",
-                    reason: status.to_string(),
-                }
-            },
-        ));
+        let reason = (!status.success()).then(|| status.to_string());
+        results.push(result(name, reason));
     }
     results.iter().for_each(TestResult::print);
     let mut report = Report::default();
@@ -39,28 +37,52 @@ pub fn run(project: &Project) -> Result<(), Failure> {
     let totals = report.totals();
     terminal::show_line(&totals.to_string());
     if totals.failed > 0 {
-        Err(Failure::Told(1))
+        Err(Failure::AlreadyReported(1))
     } else {
         Ok(())
     }
 }
 
-/// Each check with its name.
-fn checks(project: &Project, toolchain: &Toolchain) -> Vec<(&'static str, Command)> {
+/// Returns the result of the check `name`, which failed for `reason` if it has one.
+fn result(name: &str, reason: Option<String>) -> TestResult {
+    let verdict = match reason {
+        None => Verdict::Passed,
+        Some(reason) => Verdict::Failed {
+            how: "failed",
+            reason,
+        },
+    };
+    TestResult::new(name, verdict)
+}
+
+/// Checks the length of lines, and shows those that are too long.
+fn check_columns(project: &Project) -> Result<TestResult, Failure> {
+    let found = columns::check(project)?;
+    found.iter().for_each(|line| terminal::show_line(line));
+    let reason = (!found.is_empty()).then(|| format!("{} lines are too long", found.len()));
+    Ok(result("columns", reason))
+}
+
+/// Returns the commands of the other checks, with their names.
+fn checks(
+    project: &Project,
+    toolchain: &Toolchain,
+) -> Result<Vec<(&'static str, Command)>, Failure> {
     let host = |arguments: &[&str]| {
-        let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        cargo.args(arguments).current_dir(project.root());
-        cargo
+        let mut command = Command::new(cargo());
+        command.args(arguments).current_dir(project.root());
+        command
     };
     let for_kernel = |subcommand| {
-        let mut cargo = toolchain.cargo(project, subcommand);
-        cargo
+        let mut command = toolchain.cargo(project, subcommand);
+        command
             .args(TARGET_OPTIONS)
             .arg("--target")
             .arg(project.target_spec());
-        cargo.args(["--package", "kernel", "--package", "kernel-tests"]);
-        cargo.args(["--package", "kernel-sizes"]);
-        cargo
+        for package in ["kernel-protocol", "kernel", "kernel-tests", "kernel-sizes"] {
+            command.args(["--package", package]);
+        }
+        command
     };
     let deny_warnings = |mut clippy: Command| {
         clippy.args(["--", "-D", "warnings"]);
@@ -72,13 +94,14 @@ fn checks(project: &Project, toolchain: &Toolchain) -> Vec<(&'static str, Comman
     hardened_clippy.args(["--features", "kernel-tests/hardened"]);
     let mut kernel_doc = for_kernel("doc");
     kernel_doc.arg("--no-deps");
-    // Workspaces of their own, whose lock files are theirs too.
+    // These folders are workspaces of their own, with lock files of their own.
     let apart = |subcommand, folder: &str| {
-        let mut cargo = host(&[subcommand]);
-        cargo.current_dir(project.root().join(folder));
-        cargo
+        let mut command = host(&[subcommand]);
+        command.current_dir(project.root().join(folder));
+        command
     };
     let mut checks = vec![
+        ("typos", spelling::command(project)?),
         ("rustfmt", host(&["fmt", "--all", "--check"])),
         (
             "clippy, host",
@@ -113,5 +136,5 @@ fn checks(project: &Project, toolchain: &Toolchain) -> Vec<(&'static str, Comman
         rustfmt.arg("--check");
         checks.push((name, rustfmt));
     }
-    checks
+    Ok(checks)
 }

@@ -1,4 +1,4 @@
-//! A running virtual machine: its serial line, and how it ends.
+//! A running virtual machine: its serial port, its clock and its end.
 
 use std::{
     fs,
@@ -14,29 +14,29 @@ use rustix::param::clock_ticks_per_second;
 
 use crate::{failure::Failure, process};
 
-/// How long firmware, boot stages and the kernel's entry may take, on the machine's clock.
+/// The time limit of firmware, boot stages and the kernel's entry, on the machine's clock.
 pub const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
-/// A machine that gets less than one in so many seconds of processor time is taken to wait, not to
-/// be kept waiting.
-const LEAST_SHARE: u32 = 5;
+/// A machine that waits for an event uses no processor time. Its clock then moves at this fraction of the
+/// time that passes.
+const IDLE_CLOCK_DIVISOR: u32 = 5;
 
 /// A running machine. It is killed when dropped.
 pub struct Machine {
     child: Child,
     began: Instant,
     serial: Receiver<Vec<u8>>,
-    /// Reads standard error to its end.
-    complaints: Option<JoinHandle<String>>,
+    /// The thread that reads standard error to its end.
+    errors_reader: Option<JoinHandle<String>>,
 }
 
-/// What came over the serial line in a while.
+/// An event on the serial port.
 pub enum SerialEvent {
-    /// Bytes.
+    /// The machine sent bytes.
     Bytes(Vec<u8>),
-    /// Nothing.
+    /// The machine sent no bytes before the time limit.
     Nothing,
-    /// The machine has ended, or is about to.
+    /// The machine has closed the port, because it ends.
     End,
 }
 
@@ -51,7 +51,7 @@ pub enum Exit {
     Debugger,
 }
 
-/// What QEMU writes to standard error when a debugger ends it. It then exits with status 0.
+/// The message of QEMU when a debugger ends it. The exit status is then 0.
 const ENDED_BY_DEBUGGER: &str = "Terminated via GDBstub";
 
 impl Exit {
@@ -81,7 +81,7 @@ impl Exit {
 }
 
 impl Machine {
-    /// Starts QEMU as `command` says, with its serial line on standard input and output.
+    /// Starts QEMU with `command`. Standard input and output are the serial port of the machine.
     pub fn start(mut command: Command) -> Result<Self, Failure> {
         command
             .stdin(Stdio::piped())
@@ -94,36 +94,36 @@ impl Machine {
         let (sender, serial) = mpsc::channel();
         thread::spawn(move || {
             let mut buffer = [0; 4096];
-            // Until the machine ends, or nobody listens any more.
+            // The loop ends with the machine, or when the receiver is dropped.
             while let Ok(count @ 1..) = output.read(&mut buffer) {
                 if sender.send(buffer[..count].to_vec()).is_err() {
                     break;
                 }
             }
         });
-        let complaints = thread::spawn(move || {
-            let mut said = Vec::new();
-            // What could be read before an error is still worth showing.
-            let _ = errors.read_to_end(&mut said);
-            String::from_utf8_lossy(&said).into_owned()
+        let errors_reader = thread::spawn(move || {
+            let mut text = Vec::new();
+            // After an error, the text before it is still useful.
+            let _ = errors.read_to_end(&mut text);
+            String::from_utf8_lossy(&text).into_owned()
         });
         Ok(Self {
             child,
             began: Instant::now(),
             serial,
-            complaints: Some(complaints),
+            errors_reader: Some(errors_reader),
         })
     }
 
-    /// How long the machine has run: the processor time that it has had, so that a busy host makes
-    /// nothing late; but no less than [a part](LEAST_SHARE) of the time that has passed, so that a
-    /// machine that halts for ever becomes late too.
+    /// Returns how long the machine has run: its processor time, so that a busy host does not cause
+    /// timeouts. At least [a fraction](IDLE_CLOCK_DIVISOR) of the time that passed counts, so that a machine
+    /// that halts for ever exceeds its limits too.
     pub fn clock(&self) -> Duration {
-        let least = self.began.elapsed() / LEAST_SHARE;
-        processor_time(self.child.id()).map_or(least, |had| had.max(least))
+        let least = self.began.elapsed() / IDLE_CLOCK_DIVISOR;
+        processor_time(self.child.id()).map_or(least, |time| time.max(least))
     }
 
-    /// Waits up to `limit` for something on the serial line.
+    /// Waits up to `limit` for an event on the serial port.
     pub fn listen(&self, limit: Duration) -> SerialEvent {
         match self.serial.recv_timeout(limit) {
             Ok(bytes) => SerialEvent::Bytes(bytes),
@@ -132,47 +132,50 @@ impl Machine {
         }
     }
 
-    /// Writes `bytes` to the serial line. A machine that has ended does not hear them.
-    pub fn say(&mut self, bytes: &[u8]) {
+    /// Sends `bytes` to the serial port. If the machine has ended, they are lost.
+    pub fn send(&mut self, bytes: &[u8]) {
         if let Some(input) = &mut self.child.stdin {
             let _ = input.write_all(bytes).and_then(|()| input.flush());
         }
     }
 
-    /// Waits for the end of a machine that [ends](SerialEvent::End).
+    /// Waits for the end of the machine, after [`SerialEvent::End`].
+    ///
+    /// # Errors
+    /// [`Failure::Qemu`] if QEMU itself failed.
     pub fn end(&mut self) -> Result<Exit, Failure> {
         let status = process::wait(&mut self.child)?;
-        let said = self
-            .complaints
+        let errors = self
+            .errors_reader
             .take()
             .and_then(|reader| reader.join().ok())
             .unwrap_or_default();
         match status.code().and_then(Exit::from_status) {
-            Some(Exit::Reset) if said.contains(ENDED_BY_DEBUGGER) => Ok(Exit::Debugger),
+            Some(Exit::Reset) if errors.contains(ENDED_BY_DEBUGGER) => Ok(Exit::Debugger),
             Some(exit) => Ok(exit),
             None => {
-                let message = said
+                let message = errors
                     .lines()
                     .next_back()
-                    .unwrap_or("it did not say why")
+                    .unwrap_or("it gave no reason")
                     .to_owned();
                 Err(Failure::Qemu { status, message })
             }
         }
     }
 
-    /// Ends the machine as it is.
+    /// Ends the machine at once.
     pub fn kill(&mut self) {
-        // It may have ended by itself: then there is nothing to kill.
+        // An error means that the machine has ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 }
 
-/// The processor time that the process `id` has had; `None` once it is gone.
+/// Returns the processor time of the process `id`. `None` after its end.
 fn processor_time(id: u32) -> Option<Duration> {
     let stat = fs::read_to_string(format!("/proc/{id}/stat")).ok()?;
-    // `id (name) state …`: user and system time are the 14th and 15th, and a name may have spaces.
+    // `id (name) state …`: fields 14 and 15 are user and system time. The name may have spaces.
     let mut fields = stat
         .rsplit_once(") ")?
         .1
@@ -199,13 +202,13 @@ mod tests {
         Machine::start(command).unwrap()
     }
 
-    /// All that it says until its end.
-    fn hear(machine: &Machine) -> Vec<u8> {
+    /// Returns all bytes that the machine sends until its end.
+    fn read_all(machine: &Machine) -> Vec<u8> {
         let mut all = Vec::new();
         loop {
             match machine.listen(Duration::from_secs(60)) {
                 SerialEvent::Bytes(bytes) => all.extend(bytes),
-                SerialEvent::Nothing => panic!("it says nothing for a minute"),
+                SerialEvent::Nothing => panic!("no bytes for a minute"),
                 SerialEvent::End => return all,
             }
         }
@@ -223,56 +226,56 @@ mod tests {
         ];
         for (status, exit) in exits {
             let mut machine = machine(&format!("printf hello; exit {status}"));
-            assert_eq!(hear(&machine), b"hello");
+            assert_eq!(read_all(&machine), b"hello");
             assert_eq!(machine.end().unwrap(), exit);
         }
     }
 
     #[test]
-    fn a_session_that_the_debugger_ends_is_no_reset() {
+    fn an_end_by_the_debugger_is_no_reset() {
         let mut machine =
             machine("echo 'qemu-system-x86_64: QEMU: Terminated via GDBstub' >&2; exit 0");
-        hear(&machine);
+        read_all(&machine);
         let exit = machine.end().unwrap();
         assert_eq!(exit, Exit::Debugger);
         let failure = exit.failure().unwrap().to_string();
         assert_eq!(failure, "the debugger has ended the machine");
-        // What it says in other ways to end means nothing.
+        // With another exit status, the message has no meaning.
         let mut machine = self::machine("echo 'Terminated via GDBstub' >&2; exit 37");
-        hear(&machine);
+        read_all(&machine);
         assert_eq!(machine.end().unwrap(), Exit::Kernel(ExitCode::Panicked));
     }
 
     #[test]
-    fn a_failure_of_qemu_is_told_in_its_own_words() {
+    fn a_failure_of_qemu_has_its_own_message() {
         let mut machine =
             machine("echo 'warning' >&2; echo 'cannot set up guest memory' >&2; exit 1");
-        hear(&machine);
+        read_all(&machine);
         let failure = machine.end().unwrap_err();
         assert!(
             matches!(&failure, Failure::Qemu { message, .. } if message == "cannot set up guest memory")
         );
         let mut killed = self::machine("kill -SEGV $$");
-        hear(&killed);
+        read_all(&killed);
         assert!(killed.end().unwrap_err().to_string().contains("signal: 11"));
     }
 
     #[test]
-    fn what_is_said_to_it_is_heard_and_silence_is_told_from_the_end() {
+    fn bytes_reach_the_machine_and_silence_is_not_its_end() {
         let mut machine = machine("read line; echo \"<$line>\"; exit 33");
         assert!(matches!(
             machine.listen(Duration::from_millis(10)),
             SerialEvent::Nothing
         ));
-        machine.say(b"stats\n");
-        assert_eq!(hear(&machine), b"<stats>\n");
+        machine.send(b"stats\n");
+        assert_eq!(read_all(&machine), b"<stats>\n");
         assert_eq!(machine.end().unwrap(), Exit::Kernel(ExitCode::Success));
-        // Nobody there any more.
-        machine.say(b"stats\n");
+        // After its end, bytes are lost without an error.
+        machine.send(b"stats\n");
     }
 
     #[test]
-    fn the_clock_shows_the_time_worked_or_a_share_of_the_time_waited() {
+    fn the_clock_shows_processor_time_or_a_fraction_of_the_wait() {
         let working = machine("while :; do :; done");
         let waiting = machine("exec sleep 1000");
         while working.clock() < Duration::from_millis(200) {
@@ -281,7 +284,7 @@ mod tests {
         let had = processor_time(working.child.id()).unwrap();
         assert!(had <= working.clock() && had <= working.began.elapsed());
         assert_eq!(processor_time(waiting.child.id()).unwrap().as_secs(), 0);
-        let least = waiting.began.elapsed() / LEAST_SHARE;
+        let least = waiting.began.elapsed() / IDLE_CLOCK_DIVISOR;
         assert!(waiting.clock() >= least);
     }
 

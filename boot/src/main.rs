@@ -2,25 +2,32 @@
 //!
 //! `./run-qemu.sh` and `cargo boot` both start this program. From the command line down:
 //!
-//! | file | what it knows |
+//! | module | content |
 //! |---|---|
 //! | `cli` | the options |
-//! | `failure` | every way to end other than well: one line and one exit status each |
-//! | `project` | where things are in the repository and its target folder |
-//! | `process` | children that end when we do; Ctrl-C |
-//! | `packages`, `toolchain`, `debian` | what must be installed, and which compiler builds the kernel |
-//! | `kernel`, `elf`, `ramdisk`, `image` | the kernel's ELF file and what is checked of it, the archive it is given, the disk that boots both |
-//! | `qemu`, `firmware`, `machine` | QEMU's command line, and a machine that runs |
-//! | `serial` | what the kernel says on its serial line |
+//! | `failure` | failures: a message of one line and an exit status for each |
+//! | `project` | the folders of the repository and of its target |
+//! | `host`, `process` | this machine; child processes and Ctrl-C |
+//! | `packages`, `debian`, `toolchain` | what must be installed, and the compiler of the kernel |
+//! | `kernel`, `elf` | the kernel's ELF file, and the checks of it |
+//! | `ramdisk`, `image` | the archive for the kernel, and the disk that boots both |
+//! | `qemu`, `firmware`, `machine` | the command line of QEMU, and a machine that runs |
+//! | `serial` | the bytes from the serial port, split into text and records |
 //! | `demonstration`, `terminal` | the main job and its monitor |
-//! | `session`, `boot_watch` | all in-kernel tests, over as many boots as they need |
-//! | `forks` | kernels of many sizes, and the fork that README.md describes |
-//! | `soak` | random programs in the kernel for so many minutes |
-//! | `host_tests`, `report` | the tests of plain `cargo test`; results, totals, JUnit |
-//! | `trace` | recorded allocation traces, checked before a kernel sees them |
-//! | `lint` | rustfmt, clippy and rustdoc, for the host and for the kernel's target |
+//! | `test` | the command `test`, which chooses between the next four |
+//! | `session`, `boot_watch` | all in-kernel tests, in several boots if necessary |
+//! | `soak` | random programs in the kernel |
+//! | `forks` | kernels of many sizes, and the fork of README.md |
+//! | `host_tests` | the tests of plain `cargo test` |
+//! | `report` | results, totals, JUnit |
+//! | `trace` | recorded allocation traces |
+//! | `lint` | formatting, spelling, clippy and rustdoc |
+//! | `ci` | the list of everything that a pull request must pass |
+//!
+//! The formats that the kernel reads or writes are in the crate `kernel-protocol`.
 
 mod boot_watch;
+mod ci;
 mod cli;
 mod debian;
 mod demonstration;
@@ -44,6 +51,7 @@ mod serial;
 mod session;
 mod soak;
 mod terminal;
+mod test;
 mod toolchain;
 mod trace;
 
@@ -59,7 +67,7 @@ fn main() -> ExitCode {
     match process::watch_signals().and_then(|()| run(Cli::read()?)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            if !failure.is_already_told() {
+            if !failure.is_already_reported() {
                 eprintln!("run-qemu.sh: {failure}");
             }
             ExitCode::from(failure.status())
@@ -71,8 +79,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
     let project = Project::find()?;
     match cli.command.unwrap_or(Command::Run(cli.run)) {
         Command::Run(options) => demonstration::run(&project, &options),
-        Command::Test(options) => session::command(&project, &options),
-        Command::Image(options) => image::command(&project, &options),
+        Command::Test(options) => test::run(&project, &options),
+        Command::Image(options) => image::run(&project, &options),
         Command::Lint => lint::run(&project),
+        Command::Ci(options) => ci::run(&project, options.long),
     }
 }

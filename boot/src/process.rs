@@ -1,10 +1,11 @@
-//! Children that end when we do, and signals.
+//! Child processes, and signals that ask this program to stop.
 //!
-//! Ctrl-C reaches every process on the terminal, but `kill` only the one it names. So each child
-//! asks the kernel to be killed when we die, and whoever waits for one looks at [`interrupted`]
-//! meanwhile.
+//! Ctrl-C reaches each process of the terminal, but `kill` reaches only the process that it names. So
+//! each child asks the operating system to kill it when this program ends, and each wait for a child
+//! polls [`interrupted`].
 
 use std::{
+    fs::File,
     io::{self, Read, Seek},
     os::unix::process::CommandExt,
     process::{Child, Command, ExitStatus, Stdio},
@@ -24,13 +25,16 @@ use signal_hook::{
 
 use crate::failure::Failure;
 
-/// How often a wait looks at whether it was interrupted.
+/// The time between two polls.
 pub const POLL: Duration = Duration::from_millis(20);
 
-/// Set by the first signal that asks us to stop.
+/// Whether a signal has asked this program to stop.
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
-/// Notes SIGINT, SIGTERM and SIGHUP from now on.
+/// Begins to note SIGINT, SIGTERM and SIGHUP.
+///
+/// # Errors
+/// If a handler cannot be installed.
 pub fn watch_signals() -> Result<(), Failure> {
     let noted = INTERRUPTED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
@@ -40,30 +44,31 @@ pub fn watch_signals() -> Result<(), Failure> {
     Ok(())
 }
 
-/// Whether a signal has asked us to stop.
+/// Returns whether a signal has asked this program to stop.
 pub fn interrupted() -> bool {
     INTERRUPTED
         .get()
         .is_some_and(|noted| noted.load(Ordering::Relaxed))
 }
 
-/// Starts `command` as a child that is killed when this process ends, however it ends.
+/// Starts `command` as a child that the operating system kills when this process ends.
 ///
-/// Call it from the main thread: the kernel watches the *thread* that starts a child.
+/// Only the main thread should call this function: the child is killed when the *thread* that started it
+/// ends.
 pub fn spawn(command: &mut Command) -> io::Result<Child> {
-    // SAFETY: between fork and exec only `prctl` is called, which is async-signal-safe; nothing
-    // allocates.
+    // SAFETY: between fork and exec the closure only makes the system call `prctl`, which is
+    // async-signal-safe, and allocates no memory.
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
     command.spawn()
 }
 
-/// Runs `command` to its end.
+/// Runs `command` and waits for its end.
 pub fn run(command: &mut Command) -> Result<ExitStatus, Failure> {
     let mut child = spawn(command).map_err(Failure::start(command.get_program()))?;
     wait(&mut child)
 }
 
-/// Runs `command` to its end and keeps what it says to itself; returns it with how it ended.
+/// Runs `command` without showing its output. Returns its status and its output.
 pub fn run_quietly(command: &mut Command) -> Result<(ExitStatus, String), Failure> {
     let lost = |error| Failure::because("cannot keep a program's output")(error);
     let mut log = tempfile::tempfile().map_err(lost)?;
@@ -72,21 +77,29 @@ pub fn run_quietly(command: &mut Command) -> Result<(ExitStatus, String), Failur
         .stdout(log.try_clone().map_err(lost)?)
         .stderr(log.try_clone().map_err(lost)?);
     let status = run(command)?;
-    let mut said = Vec::new();
-    log.rewind()
-        .and_then(|()| log.read_to_end(&mut said))
-        .map_err(lost)?;
-    Ok((status, String::from_utf8_lossy(&said).into_owned()))
+    Ok((status, read_from_start(&mut log)?))
 }
 
-/// Waits for `child`; when a signal asks us to stop, kills it.
+/// Returns all text in `log`, a file that a child wrote.
+pub fn read_from_start(log: &mut File) -> Result<String, Failure> {
+    let mut output = Vec::new();
+    log.rewind()
+        .and_then(|()| log.read_to_end(&mut output))
+        .map_err(Failure::because("cannot keep a program's output"))?;
+    Ok(String::from_utf8_lossy(&output).into_owned())
+}
+
+/// Waits for `child`.
+///
+/// # Errors
+/// [`Failure::Interrupted`] after a signal asked this program to stop. The child is then killed.
 pub fn wait(child: &mut Child) -> Result<ExitStatus, Failure> {
     loop {
         match child.try_wait() {
             Ok(Some(_)) if interrupted() => return Err(Failure::Interrupted),
             Ok(Some(status)) => return Ok(status),
             Ok(None) if interrupted() => {
-                // It may have ended by itself: then there is nothing to kill.
+                // An error means that the child has ended by itself.
                 let _ = child.kill();
                 let _ = child.wait();
                 return Err(Failure::Interrupted);

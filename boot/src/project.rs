@@ -1,4 +1,4 @@
-//! Where things are: the repository, its target folder, and what is in them.
+//! The folders of the project.
 
 use std::{
     env, fs,
@@ -15,11 +15,12 @@ pub struct Project {
 }
 
 impl Project {
-    /// Finds the repository that this program was built from, and makes sure that its target folder
-    /// can be written.
+    /// Finds the repository that this program was built from.
+    ///
+    /// # Errors
+    /// If its target folder cannot be written.
     pub fn find() -> Result<Self, Failure> {
-        // Cargo tells a program it runs where its package is; started by hand, it is where it was
-        // built.
+        // `cargo run` sets the variable. Without cargo, the package is where it was built.
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
         let root = package.parent().map(Path::to_path_buf).unwrap_or_default();
@@ -35,33 +36,33 @@ impl Project {
         Ok(Self { root, target })
     }
 
-    /// The folder with the workspace's manifest.
+    /// Returns the folder with the workspace's manifest.
     pub fn root(&self) -> &Path {
         &self.root
     }
 
-    /// The target folder of plain cargo; also where our own temporary files go.
+    /// Returns the target folder of plain cargo. Temporary files go there too.
     pub fn target(&self) -> &Path {
         &self.target
     }
 
-    /// The target folder of everything that the kernel's toolchain builds. Cargo keeps what it
-    /// knows about the compiler in the target folder, so two compilers do not share one.
+    /// Returns the target folder of the kernel's toolchain. Cargo caches facts about the compiler in the
+    /// target folder, so two compilers do not share one.
     pub fn bare_target(&self) -> PathBuf {
         self.target.join("bare")
     }
 
-    /// Where a toolchain is assembled of what lies elsewhere.
+    /// Returns the folder for the toolchain of links to Debian's compiler.
     pub fn toolchain(&self) -> PathBuf {
         self.target.join("toolchain")
     }
 
-    /// The description of the kernel's target.
+    /// Returns the file that describes the kernel's target.
     pub fn target_spec(&self) -> PathBuf {
         self.root.join("x86_64-talc.json")
     }
 
-    /// The recorded traces.
+    /// Returns the folder of the recorded traces.
     pub fn traces(&self) -> PathBuf {
         self.root.join("tests/traces")
     }

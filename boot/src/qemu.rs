@@ -1,4 +1,4 @@
-//! QEMU: where it is, and its command line.
+//! Finds QEMU and makes its command line.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -20,22 +20,25 @@ use crate::{
     process,
 };
 
-/// The oldest QEMU that is known to do.
+/// The version of the oldest QEMU that works.
 const OLDEST: (u32, u32) = (5, 2);
 
-/// The package that brings it, and the one that brings OVMF.
+/// Debian's packages of QEMU and OVMF.
 const PACKAGES: &[&str] = &["qemu-system-x86", "ovmf"];
 
-/// An installed QEMU, and the firmware for the machine that is wanted.
+/// An installed QEMU, with the firmware for the machine.
 #[derive(Debug)]
 pub struct Qemu {
     program: PathBuf,
-    /// `None` is the BIOS that QEMU brings itself.
+    /// The firmware for UEFI. `None` stands for BIOS, which is a part of QEMU.
     ovmf: Option<Ovmf>,
 }
 
 impl Qemu {
-    /// Finds QEMU, and OVMF if `firmware` needs it; installs what is missing.
+    /// Finds QEMU, and OVMF if `firmware` needs it. Installs missing packages.
+    ///
+    /// # Errors
+    /// [`Failure::NoQemu`] or [`Failure::NoFirmware`] if one is missing and cannot be installed.
     pub fn prepare(firmware: Firmware) -> Result<Self, Failure> {
         Self::find(firmware).or_else(|missing| {
             let Some(mut apt_get) = AptGet::find() else {
@@ -57,14 +60,14 @@ impl Qemu {
                 "there is no qemu-system-x86_64: install QEMU (Debian: qemu-system-x86)".into(),
             )
         })?;
-        let (_, said) = process::run_quietly(Command::new(&program).arg("--version"))?;
-        if version_in(&said).is_none_or(|version| version < OLDEST) {
+        let (_, output) = process::run_quietly(Command::new(&program).arg("--version"))?;
+        if version_in(&output).is_none_or(|version| version < OLDEST) {
             return Err(Failure::NoQemu(format!(
-                "{} is not QEMU {}.{} or newer; it says: {}",
+                "{} is not QEMU {}.{} or newer: {}",
                 program.display(),
                 OLDEST.0,
                 OLDEST.1,
-                said.lines().next().unwrap_or_default()
+                output.lines().next().unwrap_or_default()
             )));
         }
         let ovmf = match firmware {
@@ -78,8 +81,7 @@ impl Qemu {
         Ok(Self { program, ovmf })
     }
 
-    /// Starts the machine that `options` describe, with `image` as its disk; `kernel` is in the
-    /// image.
+    /// Starts the machine of `options` with the disk `image`. gdb reads the symbols of `kernel`.
     pub fn start(
         &self,
         options: &MachineOptions,
@@ -95,11 +97,11 @@ impl Qemu {
         Ok(machine)
     }
 
+    /// Returns the arguments of QEMU.
     fn arguments(&self, options: &MachineOptions, image: &Path) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
-        // No devices but those named: no network whose boot ROM would be tried, no floppy, no
-        // parallel port.
+        // Without these options QEMU adds a network card, whose boot ROM takes time, and more devices.
         add(&[
             "-nodefaults",
             "-no-user-config",
@@ -130,12 +132,11 @@ impl Qemu {
             add(&["-display", "none"]);
         }
         if options.gdb {
-            // Whoever reaches this port drives the machine: nobody but this host may.
+            // A program that can connect to this port controls the machine, so only this host can.
             add(&["-gdb", &format!("tcp:{GDB_ADDRESS}"), "-S"]);
         }
-        // What the machine writes to its disks is forgotten: the files stay as they are. The disk
-        // is on an AHCI controller, because the BIOS reads five times as fast from that as from the
-        // IDE one.
+        // With `snapshot=on` the files of the disks do not change. The disk is on an AHCI controller,
+        // from which BIOS reads five times as fast as from the IDE controller.
         add(&[
             "-device",
             "ahci,id=ahci",
@@ -156,13 +157,12 @@ impl Qemu {
     }
 }
 
-/// Under `-icount`, the virtual clock (and `rdtsc`) moves `1 << shift` nanoseconds for each
-/// instruction.
+/// Returns the shift for `-icount`: the virtual clock, and with it `rdtsc`, moves `1 << shift`
+/// nanoseconds with each instruction.
 ///
-/// Nought makes `rdtsc` count instructions. But OVMF looks for a TPM for 0.75 s of virtual time by
-/// reading a timer port, which costs far more than the nanosecond that it is then counted as: 40 s
-/// of ours. With a shift of 5 it starts as fast as without counting, and 32 ticks are one
-/// instruction.
+/// With a shift of 0, `rdtsc` counts instructions. But OVMF searches for a TPM for 0.75 s of virtual time
+/// by reading a timer port. Each read then counts as one nanosecond but takes far longer, 40 s in total.
+/// With a shift of 5, OVMF starts as fast as without counting, and an instruction is 32 ticks.
 fn icount_shift(options: &MachineOptions) -> u32 {
     match options.build.firmware() {
         Firmware::Bios => 0,
@@ -170,7 +170,7 @@ fn icount_shift(options: &MachineOptions) -> u32 {
     }
 }
 
-/// How far `rdtsc` moves with each instruction, if the machine counts them.
+/// Returns how far `rdtsc` moves with each instruction. `None` if the machine does not count them.
 pub fn ticks_per_instruction(options: &MachineOptions) -> Option<NonZero<u64>> {
     match options.accel {
         Accelerator::Tcg => NonZero::new(1 << icount_shift(options)),
@@ -178,19 +178,20 @@ pub fn ticks_per_instruction(options: &MachineOptions) -> Option<NonZero<u64>> {
     }
 }
 
-/// Where the machine waits for gdb.
+/// The address at which the machine waits for gdb.
 pub const GDB_ADDRESS: &str = "127.0.0.1:1234";
 
-/// What to type in another terminal to debug `kernel`.
+/// Returns the command line of gdb that debugs `kernel`.
 fn gdb_line(kernel: &Path) -> String {
     let kernel = kernel.display();
-    // A breakpoint of the processor's own, because the kernel is not in memory yet.
+    // The kernel is not in memory yet, so the breakpoint must be one of the processor.
     format!(
-        "gdb -ex 'target remote {GDB_ADDRESS}' -ex 'add-symbol-file {kernel} -o {KERNEL_BASE:#x}' -ex 'hbreak _start' -ex continue"
+        "gdb -ex 'target remote {GDB_ADDRESS}' -ex 'add-symbol-file {kernel} -o {KERNEL_BASE:#x}' \
+         -ex 'hbreak _start' -ex continue"
     )
 }
 
-/// A value for `-drive`. QEMU reads `,,` as a comma.
+/// Returns a value for `-drive`. QEMU reads `,,` as a comma.
 fn drive(kind: &str, file: &Path) -> OsString {
     let mut value = OsString::from(format!("{kind},format=raw,file="));
     let name = file.as_os_str().as_encoded_bytes();
@@ -203,9 +204,9 @@ fn drive(kind: &str, file: &Path) -> OsString {
     value
 }
 
-/// The version in `QEMU emulator version 7.2.22 (Debian …)`.
-fn version_in(said: &str) -> Option<(u32, u32)> {
-    let version = said.split_once("version ")?.1;
+/// Returns the version in `QEMU emulator version 7.2.22 (Debian …)`.
+fn version_in(output: &str) -> Option<(u32, u32)> {
+    let version = output.split_once("version ")?.1;
     let mut numbers = version.split(|character: char| !character.is_ascii_digit());
     Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
 }
@@ -252,7 +253,7 @@ mod tests {
     }
 
     #[test]
-    fn no_file_is_written_and_a_comma_in_a_name_stays_one() {
+    fn disk_files_do_not_change_and_may_have_commas_in_their_names() {
         let drives = |arguments: &[&str]| {
             let line = command_line(arguments);
             line.split("-drive ")
@@ -286,7 +287,7 @@ mod tests {
     }
 
     #[test]
-    fn gdb_is_listened_to_on_this_host_only() {
+    fn only_this_host_can_connect_to_the_gdb_port() {
         let line = command_line(&["--gdb"]);
         assert!(line.contains("-gdb tcp:127.0.0.1:1234 -S"), "{line}");
         // The short form listens on every address of the host.
@@ -295,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn qemus_version_is_read_from_what_it_says() {
+    fn qemus_version_is_read_from_its_output() {
         assert_eq!(
             version_in("QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg)"),
             Some((7, 2))

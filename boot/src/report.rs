@@ -5,7 +5,7 @@ use std::{fmt::Write, path::Path, time::Duration};
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use tempfile::NamedTempFile;
 
-use crate::{failure::Failure, terminal};
+use crate::{failure::Failure, host::folder_of, terminal};
 
 /// How one test went.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -84,18 +84,52 @@ impl TestResult {
 /// So many lines that a failed test wrote are shown. JUnit has them all.
 const TAIL: usize = 40;
 
-/// How many tests passed and failed.
+/// How many tests passed, failed and were skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Totals {
-    /// Passed.
+    /// The number of tests that passed.
     pub passed: usize,
-    /// Failed.
+    /// The number of tests that failed.
     pub failed: usize,
+    /// The number of tests that a program of its own skipped. An ignored test is not counted.
+    pub skipped: usize,
+}
+
+impl Totals {
+    /// Reads `N passed, N failed`, perhaps with `, N skipped`. `None` if the line has another form.
+    pub fn parse(line: &str) -> Option<Self> {
+        let mut parts = line.split(", ");
+        let mut number = |word: &str| parts.next()?.strip_suffix(word)?.trim().parse().ok();
+        let passed = number(" passed")?;
+        let failed = number(" failed")?;
+        let rest = parts.next();
+        let skipped = match rest {
+            Some(part) => part.strip_suffix(" skipped")?.parse().ok()?,
+            None => 0,
+        };
+        parts.next().is_none().then_some(Self {
+            passed,
+            failed,
+            skipped,
+        })
+    }
+}
+
+impl std::ops::AddAssign for Totals {
+    fn add_assign(&mut self, other: Self) {
+        self.passed += other.passed;
+        self.failed += other.failed;
+        self.skipped += other.skipped;
+    }
 }
 
 impl std::fmt::Display for Totals {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        write!(f, "{} passed, {} failed", self.passed, self.failed)
+        write!(f, "{} passed, {} failed", self.passed, self.failed)?;
+        match self.skipped {
+            0 => Ok(()),
+            skipped => write!(f, ", {skipped} skipped"),
+        }
     }
 }
 
@@ -154,10 +188,7 @@ pub struct JunitFile<'a> {
 impl<'a> JunitFile<'a> {
     /// Makes sure that `file` can be written, before the tests are run.
     pub fn create(file: &'a Path) -> Result<Self, Failure> {
-        let folder = file
-            .parent()
-            .filter(|folder| !folder.as_os_str().is_empty())
-            .unwrap_or(Path::new("."));
+        let folder = folder_of(file);
         let create = || {
             std::fs::create_dir_all(folder)?;
             NamedTempFile::new_in(folder)
@@ -240,6 +271,30 @@ mod tests {
             ],
         );
         report
+    }
+
+    #[test]
+    fn totals_are_read_as_they_are_written() {
+        for (skipped, text) in [
+            (0, "3 passed, 2 failed"),
+            (4, "3 passed, 2 failed, 4 skipped"),
+        ] {
+            let totals = Totals {
+                passed: 3,
+                failed: 2,
+                skipped,
+            };
+            assert_eq!(totals.to_string(), text);
+            assert_eq!(Totals::parse(text), Some(totals));
+        }
+        for text in [
+            "",
+            "3 passed",
+            "3 passed, x failed",
+            "3 passed, 2 failed, 4 left",
+        ] {
+            assert_eq!(Totals::parse(text), None, "{text}");
+        }
     }
 
     #[test]

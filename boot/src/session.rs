@@ -1,18 +1,17 @@
-//! `boot test`: the tests on the host, then all in-kernel tests, over as many boots as they need.
+//! Runs all in-kernel tests, in several boots if necessary.
 //!
-//! A test that dies takes its boot with it. The next boot is told to begin after that test, and so
-//! on until none is left. Each boot must bring at least one result, so the sequence ends.
+//! A test that panics or faults ends its boot. The next boot begins after that test, until no test is
+//! left. Each boot must bring at least one result, so the sequence ends.
 
-use std::{path::PathBuf, process::Command, time::Duration};
+use std::{path::PathBuf, time::Duration};
 
 use kernel_protocol::config::Config;
 use tempfile::NamedTempFile;
 
 use crate::{
     boot_watch::{BootWatch, Booted, End, Scale},
-    cli::{MachineOptions, TestOptions},
+    cli::MachineOptions,
     failure::Failure,
-    forks, host_tests,
     image::Builder,
     kernel::Kernel,
     machine::{Exit, Machine, SerialEvent},
@@ -20,121 +19,15 @@ use crate::{
     project::Project,
     qemu::{self, Qemu},
     ramdisk,
-    report::{JunitFile, Report, TestResult, Verdict},
+    report::TestResult,
     serial::Splitter,
-    soak, terminal,
     toolchain::Toolchain,
 };
 
-/// How long all boots together may take, on their clocks. Each test has its own deadline; this ends what
-/// adds up.
+/// The time limit of all boots together, on their clocks. Each test has a deadline of its own.
 const WHOLE_LIMIT: Duration = Duration::from_secs(30 * 60);
 
-/// `boot test`.
-pub fn command(project: &Project, options: &TestOptions) -> Result<(), Failure> {
-    if options.all {
-        return everything(project);
-    }
-    options.machine.check()?;
-    let junit = options
-        .junit
-        .as_deref()
-        .map(JunitFile::create)
-        .transpose()?;
-    let toolchain = Toolchain::prepare(project)?;
-    let filter = options.filter.as_deref();
-    let mut report = Report::default();
-    if options.i686 {
-        let results = host_tests::run_32_bit(project, &toolchain, filter)?;
-        report.add("host, 32 bits", results);
-        return conclude(&report, filter, junit, Ok(()));
-    }
-    let qemu = Qemu::prepare(options.machine.build.firmware())?;
-    if options.forks {
-        let results = forks::run(project, &toolchain, &qemu, &options.machine)?;
-        report.add("forks", results);
-        return conclude(&report, filter, junit, Ok(()));
-    }
-    let session = || {
-        Session::prepare(
-            project,
-            &toolchain,
-            &qemu,
-            &options.machine,
-            options.hardened,
-            options.deadline_scale,
-        )
-    };
-    if options.soak.soak.is_some() {
-        return soak::run(&session()?, &options.soak);
-    }
-
-    if !options.kernel_only {
-        report.add("host", host_tests::run(project, filter)?);
-    }
-    let (mut results, ending) = match session() {
-        Ok(session) => session.run(filter),
-        Err(failure) => (Vec::new(), Err(failure)),
-    };
-    if let Err(Failure::Interrupted) = ending {
-        return ending;
-    }
-    if let Err(failure) = &ending {
-        // The tests that could not be run count as one that failed.
-        eprintln!("run-qemu.sh: {failure}");
-        results.push(TestResult::new(
-            "in-kernel tests",
-            Verdict::Failed {
-                how: "died",
-                reason: failure.to_string(),
-            },
-        ));
-    }
-    report.add(
-        &format!("kernel, {}", options.machine.build.firmware().name()),
-        results,
-    );
-
-    conclude(&report, filter, junit, ending)
-}
-
-/// `boot test --all`: the script of continuous integration knows what there is.
-fn everything(project: &Project) -> Result<(), Failure> {
-    let mut script = Command::new("sh");
-    script.arg(project.root().join(".ci/run")).arg("long");
-    match process::run(&mut script)?.code() {
-        Some(0) => Ok(()),
-        code => Err(Failure::Told(
-            code.and_then(|code| code.try_into().ok()).unwrap_or(1),
-        )),
-    }
-}
-
-/// Writes the report and the totals. `ending` is what went wrong besides the tests.
-fn conclude(
-    report: &Report,
-    filter: Option<&str>,
-    junit: Option<JunitFile>,
-    ending: Result<(), Failure>,
-) -> Result<(), Failure> {
-    if let (Some(filter), true) = (filter, report.is_empty()) {
-        return Err(Failure::Input(format!(
-            "no test has `{filter}` in its name"
-        )));
-    }
-    if let Some(junit) = junit {
-        junit.write(report)?;
-    }
-    let totals = report.totals();
-    terminal::show_line(&totals.to_string());
-    match ending {
-        Err(failure) => Err(Failure::Told(failure.status())),
-        Ok(()) if totals.failed > 0 => Err(Failure::Told(1)),
-        Ok(()) => Ok(()),
-    }
-}
-
-/// All that is needed to boot the tests, again and again.
+/// The parts that a boot of the tests needs.
 #[derive(Debug)]
 pub struct Session<'a> {
     project: &'a Project,
@@ -146,7 +39,7 @@ pub struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Builds the tests, and what makes an image of them.
+    /// Builds the tests, and the program that makes disk images.
     pub fn prepare(
         project: &'a Project,
         toolchain: &Toolchain,
@@ -176,14 +69,14 @@ impl<'a> Session<'a> {
         })
     }
 
-    /// Runs the tests whose names contain `filter`, and shows each as it ends. Returns their
-    /// results, and what went wrong besides them.
+    /// Runs the tests whose names contain `filter`, and shows each result as it comes. Returns the
+    /// results, and the failure that ended the session early.
     pub fn run(&self, filter: Option<&str>) -> (Vec<TestResult>, Result<(), Failure>) {
         let mut spent = Duration::ZERO;
         over_boots(|after| self.boot(filter, after, &mut spent))
     }
 
-    /// Boots the tests with that configuration. The image must stay as long as the machine runs.
+    /// Boots the tests with `config`. The caller keeps the image file while the machine runs.
     pub fn start(&self, config: &Config<'_>) -> Result<(Machine, NamedTempFile), Failure> {
         let ramdisk = ramdisk::archive(config, &[])?;
         let image = self.builder.make(
@@ -196,13 +89,13 @@ impl<'a> Session<'a> {
         Ok((machine, image))
     }
 
-    /// How long something may take that is to take `limit`; `None` is for ever.
+    /// Returns `limit` times the scale of deadlines. `None` under a debugger, where time is unlimited.
     pub fn deadline(&self, limit: Duration) -> Option<Duration> {
         Some(limit * self.scale.deadline?)
     }
 
-    /// One boot: the tests after `after`, until the last or until one dies. So much was `spent` on
-    /// those before it.
+    /// Boots once and runs the tests after `after`, until the last test or the first that ends the boot.
+    /// Adds the time that it takes to `spent`.
     fn boot(
         &self,
         filter: Option<&str>,
@@ -258,7 +151,7 @@ impl<'a> Session<'a> {
     }
 }
 
-/// Boots until no test is left; `boot` is told after which test to begin.
+/// Calls `boot` until no test is left, with the last test of the boot before.
 fn over_boots(
     mut boot: impl FnMut(Option<&str>) -> Result<Booted, Failure>,
 ) -> (Vec<TestResult>, Result<(), Failure>) {

@@ -1,4 +1,4 @@
-//! `boot test --soak MINUTES`: random programs in the kernel, one seed after the other, until the time is over.
+//! `boot test --soak MINUTES`: runs random programs in the kernel, each with the next seed, for a time.
 
 use std::{
     env,
@@ -21,18 +21,18 @@ use crate::{
     terminal,
 };
 
-/// How long one program may take, on the machine's clock.
+/// The time limit of one program, on the machine's clock.
 const PROGRAM_LIMIT: Duration = Duration::from_secs(120);
 
-/// How often a line is shown.
+/// The time between two lines of progress.
 const SHOW_EACH: Duration = Duration::from_secs(15);
 
-/// So many lines of what the kernel wrote are shown when it failed.
+/// After a failure, this many lines of the kernel's output are shown.
 const TAIL: usize = 40;
 
-/// Runs programs until the time is over, or one fails.
+/// Runs programs until the time is over, or a program fails.
 pub fn run(session: &Session, options: &SoakOptions) -> Result<(), Failure> {
-    // Milliseconds since 1970: another one each time.
+    // Milliseconds since 1970 differ in each run.
     let seed = options.seed.unwrap_or_else(|| {
         let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
         since.as_secs() * 1000 + u64::from(since.subsec_millis())
@@ -53,10 +53,10 @@ pub fn run(session: &Session, options: &SoakOptions) -> Result<(), Failure> {
     }
     let failed = usize::from(ending.is_err());
     terminal::show_line(&format!("{} passed, {failed} failed", soak.programs));
-    ending.map_err(|failure| Failure::Told(failure.status()))
+    ending.map_err(|failure| Failure::AlreadyReported(failure.status()))
 }
 
-/// Boots the kernel, listens to it, and tells it when the time is over.
+/// Boots the kernel, reads its records, and stops it when the time is over.
 fn watch(session: &Session, length: Duration, seed: u64, soak: &mut Soak) -> Result<(), Failure> {
     let (mut machine, _image) = session.start(&Config {
         mode: Mode::Soak,
@@ -66,14 +66,14 @@ fn watch(session: &Session, length: Duration, seed: u64, soak: &mut Soak) -> Res
     let mut splitter = Splitter::default();
     let began = Instant::now();
     let mut shown = began;
-    let mut is_told = false;
+    let mut is_stopped = false;
     loop {
         if process::interrupted() {
             return Err(Failure::Interrupted);
         }
-        if !is_told && began.elapsed() >= length && splitter.is_ready() {
-            machine.say(&[END_OF_INPUT]);
-            is_told = true;
+        if !is_stopped && began.elapsed() >= length && splitter.is_ready() {
+            machine.send(&[END_OF_INPUT]);
+            is_stopped = true;
         }
         if shown.elapsed() >= SHOW_EACH {
             terminal::show_line(&soak.progress());
@@ -86,7 +86,7 @@ fn watch(session: &Session, length: Duration, seed: u64, soak: &mut Soak) -> Res
         };
         if session
             .deadline(limit)
-            .is_some_and(|limit| now > soak.heard + limit)
+            .is_some_and(|limit| now > soak.program_began + limit)
         {
             machine.kill();
             return Err(Failure::TimedOut { what, limit });
@@ -106,19 +106,20 @@ fn watch(session: &Session, length: Duration, seed: u64, soak: &mut Soak) -> Res
     }
 }
 
-/// What the kernel has told.
+/// The state of a soak test, from the records of the kernel.
 #[derive(Debug, Default)]
 struct Soak {
     /// The seed of the program that runs.
     seed: Option<u64>,
-    /// Programs that have ended, and the operations in them.
+    /// The number of programs that have ended.
     programs: usize,
+    /// The number of operations in those programs.
     operations: u64,
-    /// When the kernel last began a program, on the machine's clock.
-    heard: Duration,
-    /// The kernel's own count at the end.
+    /// When the last program began, on the machine's clock.
+    program_began: Duration,
+    /// The kernel's count of passed and failed programs at the end.
     done: Option<(usize, usize)>,
-    /// What it has written since it began the program.
+    /// The output of the running program.
     text: Vec<u8>,
 }
 
@@ -126,13 +127,13 @@ impl Soak {
     fn take(&mut self, piece: Piece<'_>, now: Duration) -> Result<(), Failure> {
         match piece {
             Piece::Text(text) => self.text.extend(text),
-            Piece::Record(Record::Ready) => self.heard = now,
+            Piece::Record(Record::Ready) => self.program_began = now,
             Piece::Record(Record::Soak {
                 seed,
                 programs,
                 operations,
             }) => {
-                self.heard = now;
+                self.program_began = now;
                 self.seed = Some(seed);
                 (self.programs, self.operations) = (programs, operations);
                 self.text.clear();
@@ -148,7 +149,7 @@ impl Soak {
         Ok(())
     }
 
-    /// The kernel has ended, and says that all is well.
+    /// Checks the count of a kernel that ended with success.
     fn end(&self) -> Result<(), Failure> {
         match self.done {
             Some((1.., 0)) => Ok(()),
@@ -170,18 +171,19 @@ impl Soak {
         )
     }
 
-    /// What failed, and the command that shows it `again`.
+    /// Returns a message with the seed, and the command that reproduces the failure: `again` and the seed.
     fn complaint(&self, failure: &Failure, again: &str) -> String {
         match self.seed {
             Some(seed) => format!(
-                "soak: the program of seed {seed} FAILED: {failure}; to see it again: ./run-qemu.sh {again} --seed {seed}"
+                "soak: the program of seed {seed} FAILED: {failure}; \
+                 reproduce it with ./run-qemu.sh {again} --seed {seed}"
             ),
             None => format!("soak: no program has begun: {failure}"),
         }
     }
 }
 
-/// The arguments that we were started with, without the seed.
+/// Returns `arguments` without the seed.
 fn again(mut arguments: impl Iterator<Item = String>) -> String {
     let mut kept = Vec::new();
     while let Some(argument) = arguments.next() {
@@ -198,7 +200,7 @@ fn again(mut arguments: impl Iterator<Item = String>) -> String {
 mod tests {
     use super::*;
 
-    fn told(lines: &[&str]) -> Soak {
+    fn soak_after(lines: &[&str]) -> Soak {
         let mut soak = Soak::default();
         let mut splitter = Splitter::default();
         for line in lines {
@@ -212,32 +214,43 @@ mod tests {
     }
 
     #[test]
-    fn what_the_kernel_tells_is_counted() {
-        let soak = told(&[
+    fn programs_in_the_records_are_counted() {
+        let soak = soak_after(&[
             "@ready",
             "@soak seed=5 programs=0 operations=0",
             "@soak seed=6 programs=1 operations=4000",
             "@done passed=2 failed=0",
         ]);
-        assert_eq!((soak.programs, soak.heard), (2, Duration::from_secs(7)));
+        assert_eq!(
+            (soak.programs, soak.program_began),
+            (2, Duration::from_secs(7))
+        );
         assert!(soak.end().is_ok());
         assert!(soak.progress().contains("2 programs of 4,000 operations"));
     }
 
     #[test]
-    fn a_kernel_that_ends_early_or_after_a_failure_has_not_passed() {
+    fn an_early_end_or_a_failed_program_is_no_success() {
         assert!(
-            told(&["@ready", "@soak seed=5 programs=0 operations=0"])
+            soak_after(&["@ready", "@soak seed=5 programs=0 operations=0"])
                 .end()
                 .is_err()
         );
-        assert!(told(&["@ready", "@done passed=3 failed=1"]).end().is_err());
-        assert!(told(&["@ready", "@done passed=0 failed=0"]).end().is_err());
+        assert!(
+            soak_after(&["@ready", "@done passed=3 failed=1"])
+                .end()
+                .is_err()
+        );
+        assert!(
+            soak_after(&["@ready", "@done passed=0 failed=0"])
+                .end()
+                .is_err()
+        );
     }
 
     #[test]
-    fn a_failure_tells_its_seed_and_how_to_see_it_again() {
-        let soak = told(&[
+    fn a_failure_names_its_seed_and_the_command_that_repeats_it() {
+        let soak = soak_after(&[
             "@ready",
             "@soak seed=5 programs=0 operations=0",
             "before",
@@ -256,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn records_of_something_else_are_refused() {
+    fn records_of_tests_are_refused() {
         let piece = Piece::Record(Record::Tests(3));
         assert!(Soak::default().take(piece, Duration::ZERO).is_err());
     }

@@ -1,4 +1,4 @@
-//! The user's terminal: what is shown there, and what is typed.
+//! The user's terminal.
 
 use std::{
     io::{self, BufRead, IsTerminal, Write},
@@ -8,26 +8,26 @@ use std::{
 
 use kernel_protocol::record::END_OF_INPUT;
 
-/// Writes to the terminal at once, line end or not.
+/// Writes `bytes` to the terminal and flushes them, with or without a line break at the end.
 pub fn show(bytes: &[u8]) {
     let mut out = io::stdout().lock();
-    // Nobody reads any more: the machine still runs to its end, and its exit status counts.
+    // On an error the terminal is closed. The machine still runs to its end, for its exit status.
     let _ = out.write_all(bytes).and_then(|()| out.flush());
 }
 
-/// Writes `line` to the terminal, and ends it.
+/// Writes `line` and a line break to the terminal.
 pub fn show_line(line: &str) {
     show(format!("{line}\n").as_bytes());
 }
 
 /// The user's terminal.
 pub struct Console {
-    /// What was typed, a line at a time; [`END_OF_INPUT`] at its end.
+    /// The lines that the user typed. At the end of input comes [`END_OF_INPUT`].
     lines: Receiver<Vec<u8>>,
 }
 
 impl Console {
-    /// The terminal, if both its directions are one.
+    /// Returns the terminal. `None` if standard input or standard output is no terminal.
     pub fn open() -> Option<Self> {
         if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
             return None;
@@ -37,10 +37,10 @@ impl Console {
             let mut input = io::stdin().lock();
             loop {
                 let mut line = Vec::new();
-                // An unreadable terminal is at its end too.
+                // An error ends the input too.
                 let is_end = !matches!(input.read_until(b'\n', &mut line), Ok(1..));
-                let said = if is_end { vec![END_OF_INPUT] } else { line };
-                if sender.send(said).is_err() || is_end {
+                let typed = if is_end { vec![END_OF_INPUT] } else { line };
+                if sender.send(typed).is_err() || is_end {
                     return;
                 }
             }
@@ -48,7 +48,7 @@ impl Console {
         Some(Self { lines })
     }
 
-    /// The lines that were typed since the last call; [`END_OF_INPUT`] stands for the end.
+    /// Returns the lines that the user typed since the last call.
     pub fn lines(&self) -> impl Iterator<Item = Vec<u8>> {
         self.lines.try_iter()
     }

@@ -1,4 +1,4 @@
-//! Recorded traces of allocations, checked before a kernel sees them.
+//! Reads recorded allocation traces, and checks them before a kernel gets them.
 
 use std::{fs, path::Path};
 
@@ -9,16 +9,16 @@ use kernel_protocol::{
 
 use crate::{failure::Failure, project::Project};
 
-/// A trace that was checked.
+/// A trace that passed the checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Trace {
-    /// Its name: of its file, without `.trace`.
+    /// The name of its file, without `.trace`.
     pub name: String,
-    /// The file.
+    /// The content of its file.
     pub bytes: Vec<u8>,
 }
 
-/// The names of the traces in the repository.
+/// Returns the names of the traces in the repository.
 pub fn names(project: &Project) -> Result<Vec<String>, Failure> {
     let folder = project.traces();
     let entries = fs::read_dir(&folder).map_err(Failure::io("cannot read", &folder))?;
@@ -38,7 +38,10 @@ pub fn names(project: &Project) -> Result<Vec<String>, Failure> {
     Ok(names)
 }
 
-/// Reads and checks the trace `chosen`: the name of one in the repository, or a file.
+/// Reads and checks the trace `chosen`: a name in the repository, or a file.
+///
+/// # Errors
+/// [`Failure::Input`] for a file that cannot be read, a damaged trace, or an unsuitable name.
 pub fn load(project: &Project, chosen: &str) -> Result<Trace, Failure> {
     let ours = project.traces().join(format!("{chosen}.trace"));
     let is_name = !chosen.contains('/') && ours.is_file();
@@ -57,7 +60,7 @@ pub fn load(project: &Project, chosen: &str) -> Result<Trace, Failure> {
         .file_stem()
         .map(|stem| stem.to_string_lossy().into_owned())
         .unwrap_or_default();
-    // It becomes a value in the kernel's configuration, and a name in a ustar archive.
+    // The name becomes a value in the kernel's configuration, and a name in a ustar archive.
     if name.is_empty()
         || name.len() > MAX_TRACE_NAME
         || !name
@@ -72,7 +75,7 @@ pub fn load(project: &Project, chosen: &str) -> Result<Trace, Failure> {
     Ok(Trace { name, bytes })
 }
 
-/// Checks a trace as the kernel will.
+/// Checks a trace with the code that the kernel uses. Costs one word for each slot.
 fn check(bytes: &[u8]) -> Result<(), TraceError> {
     let trace = trace::Trace::parse(bytes)?;
     trace.check(&mut vec![0; trace.slots()])

@@ -1,13 +1,14 @@
-//! From nothing to `alloc`, as a kernel does it: no standard library, static memory first, then what
-//! the boot loader's memory map has.
+//! A heap for the crate `alloc`, as a kernel sets it up: without the standard library, first in
+//! static memory, then in the ranges of the boot loader's memory map.
 //!
 //!     cargo run -p heap --example bare_metal_static
 //!
-//! Here a `main` with a made-up memory map stands for the boot loader, so that it runs anywhere.
+//! A `main` with a made-up memory map takes the place of the boot loader, so the example runs
+//! anywhere.
 #![no_std]
 
 extern crate alloc;
-/// For `main` alone.
+/// Only `main` uses it.
 extern crate std;
 
 use alloc::collections::BTreeMap;
@@ -15,13 +16,13 @@ use alloc::vec::Vec;
 
 use heap::Span;
 use heap::bump::Bump;
+use heap::source::Claim;
 use heap::talc::TalcLock;
-use heap::talc::source::Claim;
 
-/// What is needed before there is a heap, and for good.
+/// Memory for tables that the kernel needs before it has a heap, and never frees.
 static BOOT: Bump<[u64; 512]> = Bump::uninit();
 
-/// Claims its first heap when somebody allocates. No initialisation can be forgotten.
+/// Claims its first heap at the first allocation, so it needs no initialisation.
 #[global_allocator]
 static HEAP: TalcLock<spin::Mutex<()>, Claim> = TalcLock::new({
     static mut FIRST: [u8; 1 << 16] = [0; 1 << 16];
@@ -29,10 +30,10 @@ static HEAP: TalcLock<spin::Mutex<()>, Claim> = TalcLock::new({
     unsafe { Claim::array(&raw mut FIRST) }
 });
 
-/// What a kernel does with its memory map. Returns how many bytes it could claim.
+/// Claims the usable ranges of a memory map, as a kernel does. Returns how many bytes it claimed.
 ///
 /// # Safety
-/// The ranges are valid memory, disjoint, for good, and nobody else's.
+/// The ranges are disjoint, and valid memory for the rest of the program. Nothing else uses them.
 unsafe fn kernel_main(usable: &[Span]) -> usize {
     // Tables that live as long as the kernel need no heap.
     let table: &'static mut [u64; 64] = BOOT.leak([0; 64]).expect("512 words are enough");
@@ -40,7 +41,7 @@ unsafe fn kernel_main(usable: &[Span]) -> usize {
 
     let mut claimed = 0;
     for range in usable {
-        // SAFETY: the caller's duty.
+        // SAFETY: the caller vouches that the range is valid memory that nothing else uses.
         if let Some(end) = unsafe { HEAP.lock().claim(range.base(), range.size()) } {
             claimed += range.below(end.as_ptr()).size();
         }
@@ -54,7 +55,8 @@ fn main() {
         let base: *mut [u8; 1 << 18] = (&raw mut MAP).cast();
         [base, base.wrapping_add(1)].map(Span::from_array)
     };
-    // The first range begins at an odd address, the second ends at one, the last is too small.
+    // The first range begins at an odd address, the second ends at an odd one, the last is too
+    // small.
     let usable = [
         lower.truncate(3, 0),
         upper.truncate(0, 100),

@@ -1,4 +1,4 @@
-//! A source of one's own: a heap at the bottom of a window of addresses, which grows and shrinks by
+//! A custom source: one heap at the bottom of a window of addresses, which grows and shrinks by
 //! pages.
 //!
 //!     cargo run -p heap --example custom_source
@@ -14,8 +14,8 @@ use heap::talc::{TalcCell, min_first_heap_layout};
 
 const PAGE: usize = 4096;
 
-/// Its heap begins where the window begins. Above the heap's end nothing is in use: a kernel would
-/// have no frames mapped there.
+/// A source whose only heap begins at the base of the window. A kernel would map frames up to the
+/// end of the heap, and none above.
 #[derive(Debug)]
 struct Window {
     addresses: Span,
@@ -24,7 +24,7 @@ struct Window {
 
 impl Window {
     /// # Safety
-    /// The addresses are valid, page-aligned memory that nobody else uses.
+    /// The addresses are valid, page-aligned memory that nothing else uses.
     unsafe fn new(addresses: Span) -> Self {
         Self {
             addresses,
@@ -38,8 +38,8 @@ impl Window {
     }
 }
 
-// SAFETY: it uses the allocator through its arguments only, and moves the end of the heap over memory
-// that is the allocator's.
+// SAFETY: `acquire` uses only the `Talc` that it is called with, and grants memory of the window.
+// The end that `resize` returns lies between `chunk_base` and `heap_end`.
 unsafe impl Source for Window {
     const TRACK_HEAP_END: bool = true;
 
@@ -48,7 +48,8 @@ unsafe impl Source for Window {
             addresses,
             heap_end,
         } = talc.source;
-        // With the alignment, a unit for the tag and one to round up, the layout fits anywhere.
+        // With this slack the layout fits at any address, and a first heap has room for its
+        // metadata.
         let slack = layout.align() + min_first_heap_layout::<B>().size();
         let needed = layout.size().checked_add(slack).ok_or(())?;
         let growth = needed.checked_next_multiple_of(PAGE).ok_or(())?;
@@ -56,7 +57,8 @@ unsafe impl Source for Window {
         if growth > addresses.above(old_end).size() {
             return Err(());
         }
-        // SAFETY: the addresses up to the new end are valid and nobody else's.
+        // SAFETY: the caller of `new` vouched for all addresses of the window, and the heap ends at
+        // `end`.
         let new_end = unsafe {
             match heap_end {
                 None => talc.claim(addresses.base(), growth),
@@ -73,14 +75,14 @@ unsafe impl Source for Window {
         if free < 4 * PAGE {
             return heap_end;
         }
-        // One page stays for what comes next. The heap with the metadata never becomes empty.
-        let kept = (chunk_base.addr() + PAGE).next_multiple_of(PAGE);
-        let new_end = chunk_base.with_addr(kept);
+        // One free page stays for the next allocation. The heap with the metadata is never empty.
+        let retained = (chunk_base.addr() + PAGE).next_multiple_of(PAGE);
+        let new_end = chunk_base.with_addr(retained);
         self.heap_end = NonNull::new(new_end);
         println!(
             "  {} pages: {} bytes less",
             self.pages(),
-            heap_end.addr() - kept
+            heap_end.addr() - retained
         );
         new_end
     }
@@ -91,7 +93,7 @@ struct Memory([u8; 64 * PAGE]);
 
 fn main() {
     let mut memory = Box::new(Memory([0; 64 * PAGE]));
-    // SAFETY: the memory is aligned to pages, and nothing else uses it as long as `talc` does.
+    // SAFETY: the memory is aligned to pages, and nothing else uses it while `talc` does.
     let talc = TalcCell::new(unsafe { Window::new(Span::from_array(&raw mut memory.0)) });
 
     println!("twenty lists of 5,000 bytes");
@@ -103,7 +105,7 @@ fn main() {
         })
         .collect();
     assert!(lists.iter().zip(0..).all(|(list, n)| list[4999] == n));
-    println!("they go");
+    println!("free the lists");
     drop(lists);
-    println!("they are gone: {talc:?}");
+    println!("freed: {talc:?}");
 }

@@ -1,11 +1,11 @@
-//! A heap in a static array as the program's allocator, for all of its threads.
+//! A heap in a static array as the global allocator, for all threads of the program.
 //!
 //!     cargo run -p heap --example global_allocator --features counters
 
 use std::collections::BTreeMap;
 use std::thread;
 
-use heap::talc::source::Claim;
+use heap::source::Claim;
 use heap::talc::{DefaultBinning, TalcLock, min_first_heap_size};
 
 #[global_allocator]
@@ -22,15 +22,15 @@ fn main() {
         .map(|repeats| thread::spawn(move || count(&words.repeat(repeats))))
         .collect();
     for thread in threads {
-        println!("{:?}", thread.join().expect("it does not panic"));
+        println!("{:?}", thread.join().expect("the thread does not panic"));
     }
 
     let mut list: Vec<u8> = Vec::new();
-    assert!(list.try_reserve(2 << 20).is_err(), "there is only so much");
+    assert!(list.try_reserve(2 << 20).is_err(), "the array has 1 MiB");
 
     #[cfg(feature = "counters")]
     {
-        // What is printed may allocate, so the lock must be free by then.
+        // Printing may allocate, so the lock is released first.
         let counters = *HEAP.lock().counters();
         println!("{counters}");
     }

@@ -15,7 +15,7 @@ fn nothing_is_claimed_before_the_first_allocation() {
     let heap = heap(&arena);
     assert_eq!((window.lent(), heap.lock().arena_heaps().count()), (0, 0));
     assert!(!alloc(&heap, layout(1)).is_null());
-    assert_eq!(window.lent(), 64 << 10, "the first step");
+    assert_eq!(window.lent(), 64 << 10, "the first growth");
     settled(&window, &arena, &heap);
 }
 
@@ -43,7 +43,7 @@ fn growth_extends_the_one_heap_in_place() {
 }
 
 #[test]
-fn another_heap_is_claimed_when_the_address_above_is_taken_and_goes_when_it_is_empty() {
+fn a_second_heap_is_claimed_and_freed_when_it_is_empty() {
     let window = Window::new(4096);
     let arena = arena(&window);
     let heap = heap(&arena);
@@ -63,7 +63,7 @@ fn another_heap_is_claimed_when_the_address_above_is_taken_and_goes_when_it_is_e
 }
 
 #[test]
-fn a_block_at_a_boundary_maps_a_handful_of_pages_in_100_000_rounds() {
+fn hysteresis_bounds_mapping_at_a_boundary() {
     for (held, size) in [
         (0, 4096),
         (60 << 10, 4096),
@@ -130,7 +130,7 @@ fn alignments_up_to_two_mebibytes_need_one_acquisition() {
 }
 
 #[test]
-fn a_step_that_cannot_be_had_falls_back_to_what_the_layout_demands() {
+fn a_refused_growth_falls_back_to_what_the_layout_requires() {
     let window = Window::new(4096);
     let arena = arena(&window);
     let heap = heap(&arena);
@@ -145,7 +145,7 @@ fn a_step_that_cannot_be_had_falls_back_to_what_the_layout_demands() {
 }
 
 #[test]
-fn a_source_that_fails_at_any_call_leaves_everything_as_it_was() {
+fn a_source_that_fails_at_any_call_leaves_the_heap_unchanged() {
     let mut reached = 0;
     for calls in 0.. {
         let window = Window::new(512);
@@ -185,7 +185,7 @@ fn a_source_that_fails_at_any_call_leaves_everything_as_it_was() {
     assert!(reached > 5, "the sequence needs more calls than {reached}");
 }
 
-/// A small generator: the tests need no more than repeatable variety.
+/// A small generator of repeatable random numbers (xorshift).
 struct Random(u64);
 
 impl Random {
@@ -203,12 +203,13 @@ impl Random {
     }
 }
 
-/// Random programs with contents; `step` says after how many operations everything is checked.
+/// Runs a random program that verifies the contents of its blocks, and calls `check` after each
+/// operation.
 fn random_program(heap: &Heap<'_>, seed: u64, operations: usize, mut check: impl FnMut(usize)) {
     let mut random = Random(seed);
     let mut blocks: Vec<(*mut u8, Layout, u8)> = Vec::new();
     let verify = |&(block, layout, fill): &(*mut u8, Layout, u8), size: usize| {
-        // SAFETY: live and written.
+        // SAFETY: the block is live, and was written.
         let bytes = unsafe { std::slice::from_raw_parts(block, size.min(layout.size())) };
         assert!(
             bytes.iter().all(|&byte| byte == fill),
@@ -341,21 +342,25 @@ fn what_interrupts_a_drain_may_allocate_free_and_drain() {
 }
 
 #[test]
-fn a_source_that_is_dropped_gives_back_every_heap_and_what_was_on_its_way() {
+fn a_dropped_source_frees_all_heaps_and_queued_pages() {
     let window = Window::new(4096);
     let arena = arena(&window);
     let heap = heap(&arena);
     let blocks = [100, 1 << 20, 2 << 20].map(|size| {
         let block = alloc(&heap, layout(size));
         assert!(!block.is_null());
-        // The next heap cannot be this one.
+        // The next allocation needs another heap, because the address above is taken.
         let fence = arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
         (block, layout(size), fence)
     });
     free(&heap, blocks[1].0, blocks[1].1);
     assert_eq!(heap.lock().arena_heaps().count(), 2);
     assert!(!alloc(&heap, layout(3 << 20)).is_null());
-    assert_eq!(heap.lock().arena_heaps().count(), 3, "not what is queued");
+    assert_eq!(
+        heap.lock().arena_heaps().count(),
+        3,
+        "the queued segment is too small"
+    );
     assert!(heap.lock().source.has_pending_releases());
     drop(heap);
     assert_eq!(arena.allocated_space(), blocks.len() * PAGE, "the fences");

@@ -1,18 +1,21 @@
-//! How heaps of an `ArenaSource` grow when there is little left to grow with.
+//! How heaps of an `ArenaSource` grow, and are claimed, at the edges of what is possible.
 
 mod common;
 
 use std::alloc::Layout;
+use std::mem::MaybeUninit;
 
-use heap::vmem::AllocPolicy;
+use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT};
+use heap::vmem::{AllocPolicy, Arena, Page, TagPool};
 
 use common::window::{
-    Heap, PAGE, PageArena, Window, alloc, arena, free, heap, layout, layout_aligned, settled,
+    Heap, PAGE, PageArena, Pages, SpinLock, Window, alloc, arena, free, heap, layout,
+    layout_aligned, settled,
 };
 
-/// A full arena, nine holes of `hole` bytes in which `wanted` does not fit, and free memory at the heap's top
-/// in which it does, `spare` bytes more than that takes. The holes are freed last, so that they are looked at
-/// first.
+/// A full arena, nine holes of `hole` bytes in which `wanted` does not fit, and free memory at the
+/// heap's top in which it does, `spare` bytes more than that takes. The holes are freed last, so
+/// that they are looked at first.
 fn nine_holes(
     window: &Window,
     heap: &Heap<'_>,
@@ -57,7 +60,8 @@ fn free_at_top(heap: &Heap<'_>) -> usize {
     end.addr().get() - top.addr().get()
 }
 
-/// Allocates `wanted` from the top of such a heap, and checks that the heap's end stays where it is.
+/// Allocates `wanted` from the top of such a heap, and checks that the heap's end stays where it
+/// is.
 fn growing_leaves_the_end(hole: usize, wanted: Layout, spare: usize) {
     // The heap begins at an odd page in one of the two cases, at an even one in the other.
     for fence in [1, 2] {
@@ -105,7 +109,8 @@ fn an_alignment_of_two_mebibytes_takes_no_more_pages_than_its_size() {
         let window = Window::new(4096);
         let arena = arena(&window);
         let heap = heap(&arena);
-        // The first heap holds the list heads; the next is claimed for the block, as its end is taken.
+        // The first heap holds the list heads; the next is claimed for the block, as its end is
+        // taken.
         let first = alloc(&heap, layout(100));
         let fence = arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
         let before = window.lent();
@@ -121,4 +126,70 @@ fn an_alignment_of_two_mebibytes_takes_no_more_pages_than_its_size() {
         arena.free(fence).unwrap();
         settled(&window, &arena, &heap);
     }
+}
+
+#[test]
+fn a_queued_heap_is_taken_back_if_its_record_fits_too() {
+    let window = Window::new(4096);
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let first = alloc(&heap, layout(100));
+    let mut fences = vec![arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap()];
+    let block = alloc(&heap, layout(1 << 20));
+    fences.push(arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap());
+    let claimed = heap.lock().arena_heaps().next().unwrap();
+    let room = claimed.end.addr().get() - block.addr() - CHUNK_OVERHEAD;
+    free(&heap, block, layout(1 << 20));
+    assert!(heap.lock().source.has_pending_releases());
+
+    // Up to the record.
+    let total = window.total();
+    assert_eq!(alloc(&heap, layout(room)), block);
+    assert_eq!(window.total(), total);
+    free(&heap, block, layout(room));
+
+    // Into the record: the heap stays in the queue.
+    let large = layout(room + CHUNK_UNIT);
+    let other = alloc(&heap, large);
+    assert!(!other.is_null() && other != block);
+    assert_eq!(heap.lock().arena_heaps().count(), 2);
+    assert_eq!(heap.drain(), Ok(claimed.size));
+
+    free(&heap, other, large);
+    free(&heap, first, layout(100));
+    heap.drain().unwrap();
+    for fence in fences {
+        arena.free(fence).unwrap();
+    }
+    settled(&window, &arena, &heap);
+}
+
+/// The size of a gap that is too large for its tag.
+const MAX_GAP: usize = if usize::BITS == 64 { 1 << 56 } else { 1 << 31 };
+
+#[test]
+fn a_heap_that_one_gap_could_not_fill_is_refused() {
+    static TAGS: TagPool<SpinLock, Pages, 64> = TagPool::new(SpinLock::new(), Pages);
+    static mut MEMORY: MaybeUninit<[Page; 256]> = MaybeUninit::uninit();
+    let base = (&raw mut MEMORY).expose_provenance();
+    let arena: PageArena<'static> = Arena::create("addresses", PAGE, None, &TAGS).unwrap();
+    // The memory is at the base. No more than that is ever allocated.
+    arena.add_span(base, MAX_GAP + (1 << 28)).unwrap();
+    let heap = heap(&arena);
+    // With the tags and the record the heap would be larger than the gap.
+    let large = Layout::from_size_align(MAX_GAP - 64, 1).unwrap();
+    assert!(alloc(&heap, large).is_null(), "as the first heap");
+    assert_eq!(arena.allocated_space(), 0);
+
+    let block = alloc(&heap, layout(100));
+    assert!((base..base + 256 * PAGE).contains(&block.addr()));
+    let heaps: Vec<_> = heap.lock().arena_heaps().collect();
+    assert!(
+        alloc(&heap, large).is_null(),
+        "in place, or as another heap"
+    );
+    assert_eq!(heap.lock().arena_heaps().collect::<Vec<_>>(), heaps);
+    assert_eq!(arena.allocated_space(), heaps[0].size);
+    assert_eq!(heap.lock().check(), Ok(()));
+    free(&heap, block, layout(100));
 }

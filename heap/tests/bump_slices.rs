@@ -45,11 +45,11 @@ fn a_slice_uses_all_words_of_its_memory_and_nothing_else() {
                     assert!(unused < 2 * size_of::<usize>());
                     let all = bump.get_slice::<u8>(bump.capacity()).unwrap();
                     assert!(bump.get::<u8>().is_none());
-                    // SAFETY: the room is ours.
+                    // SAFETY: the allocation has this many bytes, and nothing else uses it.
                     unsafe { all.ptr.cast::<u8>().write_bytes(0, bump.capacity()) };
                 }
             }
-            // SAFETY: all was initialised.
+            // SAFETY: all bytes were initialised.
             let memory = memory.map(|byte| unsafe { byte.assume_init() });
             let outside = memory[..range.start].iter().chain(&memory[range.end..]);
             assert!(
@@ -91,8 +91,8 @@ fn one_thread_allocates_boxes_and_arrays() {
         let boxed = LeakBox::write(bump.bump_box().unwrap(), counted.clone());
         assert_eq!(Rc::strong_count(&boxed), 2);
         let mut array = bump.bump_array::<usize>(4).unwrap();
-        array.iter_mut().enumerate().for_each(|(n, room)| {
-            room.write(n);
+        array.iter_mut().enumerate().for_each(|(n, element)| {
+            element.write(n);
         });
         assert_eq!(bump.bump_array::<usize>(2).unwrap_err(), Failure::Exhausted);
         assert_eq!(
@@ -129,33 +129,33 @@ fn one_thread_allocates_at_levels() {
         Err(Failure::Mismatch { observed })
     );
     assert!(bump.alloc_at(layout(4, 4), observed).is_ok());
-    // SAFETY: that is where the first is, whose pointer is not used.
+    // SAFETY: the first allocation begins at `start`, and its pointer is not used.
     let again = unsafe { bump.get_unchecked::<u32>(start) };
     assert_eq!(again, first);
-    // SAFETY: the memory was zero, and is ours.
+    // SAFETY: the memory was zero, and nothing else uses it.
     assert_eq!(unsafe { again.ptr.read() }, 0);
 }
 
 #[test]
 #[should_panic = "zero bytes"]
-fn one_thread_cannot_ask_for_no_bytes() {
+fn an_unshared_bump_refuses_zero_bytes() {
     unsync::Bump::<u64>::uninit().alloc(layout(0, 1));
 }
 
 #[test]
-fn memory_is_lent_to_an_allocator_and_back() {
+fn memory_is_lent_to_an_allocator_and_returned() {
     let mut memory = [MaybeUninit::uninit(); 100];
     let bump = unsync::BumpSlice::from_mem(&mut memory[1..]).unwrap();
     let start = bump.level();
-    // SAFETY: the room is for it, and ours.
+    // SAFETY: the allocation fits a `u32`, and nothing else uses it.
     unsafe { bump.get::<u32>().unwrap().leak(77) };
     let capacity = bump.capacity();
     let lent = unsync::BumpSlice::into_mem(bump);
     assert_eq!(lent.len(), capacity + size_of::<usize>());
-    // SAFETY: the memory was just given out.
+    // SAFETY: `into_mem` returned the memory, and nothing has changed it.
     let bump = unsafe { unsync::BumpSlice::from_mem_unchecked(lent) };
     assert_eq!((bump.capacity(), bump.level().byte_offset()), (capacity, 4));
-    // SAFETY: that is where the value is.
+    // SAFETY: the value lies at the level `start`.
     assert_eq!(unsafe { bump.get_unchecked::<u32>(start).ptr.read() }, 77);
 
     let error = unsync::BumpSlice::from_mem(&mut []).map(drop).unwrap_err();
@@ -163,16 +163,17 @@ fn memory_is_lent_to_an_allocator_and_back() {
 }
 
 #[test]
-fn a_slice_on_the_stack_has_the_length_that_was_asked_for() {
+fn a_slice_on_the_stack_has_the_requested_length() {
     fn fill<T: Copy + PartialEq + std::fmt::Debug>(len: usize, value: T) {
         let alloca = Alloca::<T>::new(len).unwrap();
-        let count = alloca.run(|room| {
-            assert!(room.as_ptr().is_aligned());
-            for slot in &mut *room {
+        let count = alloca.run(|slice| {
+            assert!(slice.as_ptr().is_aligned());
+            for slot in &mut *slice {
                 slot.write(value);
             }
-            // SAFETY: all were written.
-            room.iter()
+            // SAFETY: all elements were written.
+            slice
+                .iter()
                 .filter(|slot| unsafe { slot.assume_init() } == value)
                 .count()
         });
@@ -201,14 +202,14 @@ mod local {
     }
 
     #[test]
-    fn blocks_grow_in_place_or_move_and_keep_what_is_in_them() {
+    fn blocks_grow_in_place_or_move_and_keep_their_contents() {
         let bump = Bump::<[u128; 8]>::uninit();
         // SAFETY: blocks are live.
         unsafe {
             let block = LocalAlloc::alloc(&bump, non_zero(8, 8)).unwrap();
             block.ptr.write_bytes(7, 8);
             let grown = bump.realloc(block, non_zero(24, 16)).unwrap();
-            assert_eq!(grown.ptr, block.ptr, "it is the last one");
+            assert_eq!(grown.ptr, block.ptr, "the last block grows in place");
             let shrunk = bump.realloc(grown, non_zero(10, 1)).unwrap();
             assert_eq!(shrunk.ptr, block.ptr);
             let wall = bump.alloc_zeroed(non_zero(1, 1)).unwrap();

@@ -1,10 +1,10 @@
-//! The programs on the whole stack (`common/stack`) for as long as one likes, with a table of what they
-//! got into.
+//! Random programs on the whole stack (`common/stack`) for any length of time, and a table of the
+//! situations that they reached.
 //!
 //! | variable | what it changes |
 //! |---|---|
-//! | `HEAP_MINUTES` | how long to run, with seeds that no run had before; without it, 250 programs |
-//! | `HEAP_SEED` | only the program with this seed is run |
+//! | `HEAP_MINUTES` | how long to run, with new seeds in each run; without it, 250 programs run |
+//! | `HEAP_SEED` | runs only the program with this seed |
 //!
 //! ```text
 //! HEAP_MINUTES=30 cargo test --release -p heap --test soak -- --nocapture
@@ -20,9 +20,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use common::programs::{Program, run_program, variable};
 use stack::SITUATIONS;
 
-/// How many steps a program has.
+/// Steps of each program.
 const STEPS: usize = 1000;
-/// How many programs there are if it is not said how long to run.
+/// Programs that run without `HEAP_MINUTES`.
 const PROGRAMS: u64 = 250;
 
 /// Every fourth program has up to four threads.
@@ -65,7 +65,7 @@ fn programs_on_the_whole_stack_reach_every_situation() {
         begin.elapsed()
     );
     SITUATIONS.print();
-    // With `hardened` gaps are found in another order.
+    // With `hardened`, allocation finds gaps in another order.
     let differs = single || cfg!(feature = "hardened");
     assert!(
         differs || SITUATIONS.missing().is_empty(),

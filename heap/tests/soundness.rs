@@ -1,10 +1,11 @@
-//! Safe code, in the order of what was once unsound: each is refused, or does no harm.
+//! Safe code that was once unsound: it is refused, or does no harm.
 
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
+#[cfg(unix)]
 use std::{env, process};
 
 use allocator_api2::alloc::{AllocError, Allocator};
@@ -16,7 +17,7 @@ use heap::talc::source::{AllocatorSource, Source};
 use heap::talc::{TalcCell, TalcLock};
 use heap::vmem::{AllocPolicy, Error};
 
-/// An allocator that is whatever it is told to be.
+/// An allocator that forwards to the one in a thread-local variable.
 #[derive(Debug, Clone, Copy)]
 struct Indirect(&'static std::thread::LocalKey<std::cell::Cell<Option<&'static dyn Allocator>>>);
 
@@ -24,14 +25,14 @@ thread_local! {
     static BACKING: std::cell::Cell<Option<&'static dyn Allocator>> = const { std::cell::Cell::new(None) };
 }
 
-// SAFETY: the blocks are those of the allocator that it is told to be, for good.
+// SAFETY: the blocks are those of the allocator in the variable, which is set once.
 unsafe impl Allocator for Indirect {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
         self.0.get().ok_or(AllocError)?.allocate(layout)
     }
 
     unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's duty.
+        // SAFETY: the caller vouches for block and layout.
         unsafe { self.0.get().unwrap().deallocate(block, layout) }
     }
 }
@@ -46,45 +47,101 @@ fn a_cell_that_is_made_its_own_source_panics() {
     let _ = cell.allocate(layout(100));
 }
 
-/// Panics when it is asked for memory.
+/// Panics when it is asked for memory, and when the top of a heap is free.
 #[derive(Debug)]
 struct Panicking;
 
-// SAFETY: it grants nothing.
+// SAFETY: `acquire` grants nothing, and `resize` does not return.
 unsafe impl Source for Panicking {
+    const TRACK_HEAP_END: bool = true;
+
     fn acquire<B: Binning>(_: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
         panic!("no memory")
     }
+
+    unsafe fn resize(&mut self, _: *mut u8, _: *mut u8, _: bool) -> *mut u8 {
+        panic!("no change")
+    }
 }
 
-/// Runs a test of this program in a process of its own, in which `HEAP_DIES` is set; says how that ended.
-fn run_apart(test: &str) -> (process::ExitStatus, String) {
-    let output = process::Command::new(env::current_exe().unwrap())
-        .args([test, "--exact", "--nocapture"])
-        .env("HEAP_DIES", "1")
-        .output()
-        .unwrap();
-    let text = String::from_utf8_lossy(&output.stderr).into_owned();
-    (output.status, text)
+/// What makes a `GlobalAlloc` unwind: a source that panics, and the hook of `hardened` that does so
+/// unless another is set.
+const UNWINDING: &[&str] = if cfg!(feature = "hardened") {
+    &[
+        "alloc",
+        "alloc_zeroed",
+        "realloc",
+        "dealloc",
+        "realloc misused",
+        "dealloc misused",
+    ]
+} else {
+    &["alloc", "alloc_zeroed", "realloc", "dealloc"]
+};
+
+/// Calls that method of a `GlobalAlloc`. Returns whether it has unwound.
+fn unwinds(method: &str) -> bool {
+    let memory = common::memory::Memory::new(1 << 14);
+    let lock = TalcLock::<spin::Mutex<()>, _>::new(Panicking);
+    let (right, wrong, large) = (layout(100), layout(90), layout(1 << 15));
+    let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+        // SAFETY: the memory outlives the lock. Sizes are not zero, and the block is live until the
+        // only call that may free it. The detector is there for the layouts that are wrong.
+        unsafe {
+            lock.lock().claim(memory.base(), memory.size()).unwrap();
+            let block = lock.alloc(right);
+            assert!(!block.is_null());
+            println!("begins: {method}");
+            match method {
+                "alloc" => lock.alloc(large),
+                "alloc_zeroed" => lock.alloc_zeroed(large),
+                "realloc" => lock.realloc(block, right, large.size()),
+                "realloc misused" => lock.realloc(block, wrong, 95),
+                "dealloc" => {
+                    lock.dealloc(block, right);
+                    block
+                }
+                "dealloc misused" => {
+                    lock.dealloc(block, wrong);
+                    block
+                }
+                _ => unreachable!("no such method: {method}"),
+            }
+        }
+    }));
+    caught.is_err()
 }
 
+/// Each in a process of its own, in which `HEAP_DIES` says which.
+#[cfg(unix)]
 #[test]
-fn what_unwinds_out_of_a_global_allocator_aborts() {
-    if env::var_os("HEAP_DIES").is_some() {
-        let lock = TalcLock::<spin::Mutex<()>, _>::new(Panicking);
-        // SAFETY: the size is not zero.
-        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| unsafe {
-            lock.alloc(layout(1))
-        }));
-        println!("caught: {}", caught.is_err());
+fn a_panic_in_a_global_allocator_aborts() {
+    use std::os::unix::process::ExitStatusExt;
+
+    const SIGABRT: i32 = 6;
+    if let Some(method) = env::var_os("HEAP_DIES") {
+        println!("unwinds: {}", unwinds(method.to_str().unwrap()));
         process::exit(0);
     }
-    let (status, text) = run_apart("what_unwinds_out_of_a_global_allocator_aborts");
-    assert_eq!(status.code(), None, "it was ended by a signal: {text}");
-    assert!(text.contains("must not unwind"), "{text}");
+    for &method in UNWINDING {
+        let output = process::Command::new(env::current_exe().unwrap())
+            .args([
+                "a_panic_in_a_global_allocator_aborts",
+                "--exact",
+                "--nocapture",
+            ])
+            .env("HEAP_DIES", method)
+            .output()
+            .unwrap();
+        let text = [output.stdout, output.stderr].concat();
+        let text = String::from_utf8_lossy(&text);
+        assert_eq!(output.status.signal(), Some(SIGABRT), "{method}: {text}");
+        assert!(text.contains(&format!("begins: {method}")), "{text}");
+        assert!(text.contains("must not unwind"), "{text}");
+    }
 }
 
-/// A window, an arena and a heap that are there for good, so that hooks can use them.
+/// Returns a window, an arena and a heap that live forever, so that hooks can use them.
 fn leaked() -> (
     &'static Window,
     &'static PageArena<'static>,
@@ -96,7 +153,7 @@ fn leaked() -> (
 }
 
 #[test]
-fn an_interrupt_in_a_drain_drains_what_else_is_queued() {
+fn an_interrupt_in_a_drain_drains_the_rest_of_the_queue() {
     let (window, arena, heap) = leaked();
     // Three heaps, as the addresses above are taken.
     let blocks: Vec<_> = (0..3)
@@ -131,7 +188,7 @@ fn an_interrupt_in_a_drain_drains_what_else_is_queued() {
 }
 
 #[test]
-fn a_range_that_is_refused_does_not_keep_others_in_the_queue() {
+fn a_refused_range_does_not_keep_others_in_the_queue() {
     let (window, arena, heap) = leaked();
     let mut blocks = Vec::new();
     for _ in 0..3 {
@@ -140,10 +197,11 @@ fn a_range_that_is_refused_does_not_keep_others_in_the_queue() {
     }
     let last = heap.lock().arena_heaps().next().unwrap();
     let busy = last.base.addr().get();
-    // While one heap's segment is being grown, which its arena marks as busy, all heaps are drained.
+    // While one heap's segment is being grown, which its arena marks as busy, all heaps are
+    // drained.
     static RESULT: std::sync::Mutex<Option<Result<usize, DrainError>>> =
         std::sync::Mutex::new(None);
-    // Its heap is queued last, and so the first to be given back.
+    // Its heap is queued last, and is the first to be given back.
     for block in blocks.drain(1..) {
         free(heap, block, layout(1 << 20));
     }
@@ -169,6 +227,82 @@ fn a_range_that_is_refused_does_not_keep_others_in_the_queue() {
     assert_eq!(heap.lock().check(), Ok(()));
 }
 
+/// How many words of the first heap's record lead to the stack near `here`.
+fn words_that_lead_to(here: usize, heap: &Heap<'_>) -> usize {
+    let record = heap
+        .lock()
+        .arena_heaps()
+        .next()
+        .unwrap()
+        .end
+        .cast::<usize>();
+    // All words except its links to other records and its checksum.
+    let words = (0..6).map(|word| {
+        // SAFETY: the record lies there, and nothing writes to it meanwhile.
+        unsafe { record.add(word).read() }
+    });
+    words.filter(|word| word.abs_diff(here) < 1 << 16).count()
+}
+
+#[test]
+fn a_drain_that_unwinds_leaves_no_link_to_its_stack() {
+    let (window, _, heap) = leaked();
+    let local = 0;
+    let here = (&raw const local).addr();
+    static LINKS: AtomicUsize = AtomicUsize::new(0);
+    alloc(heap, layout(1 << 20));
+    let high = alloc(heap, layout(1 << 20));
+    *window.interrupt.lock().unwrap() = Some(Box::new(move || {
+        LINKS.store(words_that_lead_to(here, heap), SeqCst);
+        panic!("in the source");
+    }));
+    free(heap, high, layout(1 << 20));
+    assert_eq!(words_that_lead_to(here, heap), 0);
+    let drain = || heap.drain();
+    assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(drain)).is_err());
+    assert_eq!(LINKS.load(SeqCst), 1, "while it is being drained");
+    assert_eq!(words_that_lead_to(here, heap), 0, "when the drain is gone");
+}
+
+#[test]
+fn check_finds_nothing_wrong_after_an_arena_has_panicked() {
+    let panics = || {
+        let hook: Box<dyn FnMut() + Send> = Box::new(|| panic!("in the source"));
+        std::sync::Mutex::new(Some(hook))
+    };
+    // A heap that shrinks, one that is deleted, and one that grows.
+    for case in 0..3 {
+        let mut window = Window::new(4096);
+        if case < 2 {
+            window.interrupt = panics();
+        } else {
+            window.growing = panics();
+        }
+        let window = &*Box::leak(Box::new(window));
+        let arena = &*Box::leak(Box::new(arena(window)));
+        let heap = &*Box::leak(Box::new(heap(arena)));
+        let first = alloc(heap, layout(100));
+        assert!(!first.is_null());
+        let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            if case == 1 {
+                arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
+            }
+            if case < 2 {
+                let block = alloc(heap, layout(1 << 20));
+                free(heap, block, layout(1 << 20));
+                heap.drain().map(drop)
+            } else {
+                (&heap).allocate(layout(1 << 20)).map(drop).unwrap();
+                Ok(())
+            }
+        }));
+        assert!(caught.is_err(), "{case}");
+        assert_eq!(heap.lock().check(), Ok(()), "{case}");
+        assert_eq!(arena.check(), Ok(()), "{case}");
+        assert_eq!(heap.lock().arena_heaps().count(), 1, "{case}");
+    }
+}
+
 #[test]
 fn a_drain_whose_arena_panics_leaves_a_usable_heap() {
     let (window, _, heap) = leaked();
@@ -180,7 +314,7 @@ fn a_drain_whose_arena_panics_leaves_a_usable_heap() {
     assert!(std::panic::catch_unwind(std::panic::AssertUnwindSafe(drain)).is_err());
     window.interrupt.clear_poison();
     *window.interrupt.lock().unwrap_or_else(|it| it.into_inner()) = None;
-    // Nothing leads to the stack of the drain that is gone, although the end of the heap moves.
+    // The end of the heap moves. The record does not point to the stack of the drain that unwound.
     heap.lock().trim();
     assert_eq!(heap.drain(), Ok(0));
     // SAFETY: the block is live.
@@ -197,7 +331,7 @@ fn a_drain_whose_arena_panics_leaves_a_usable_heap() {
 }
 
 #[test]
-fn a_record_that_disagrees_is_found_by_check() {
+fn check_finds_a_record_that_disagrees() {
     let window = Window::new(1024);
     let arena = arena(&window);
     let heap = heap(&arena);
@@ -211,16 +345,16 @@ fn a_record_that_disagrees_is_found_by_check() {
         .end
         .as_ptr()
         .cast();
-    // All but the links of the queue, in which it is not.
+    // All words except the links of the queue, which the record is not in.
     for word in 0..8 {
-        // SAFETY: the record lies there, and is put back.
+        // SAFETY: the record lies there.
         let before = unsafe { record.add(word).read() };
         // (The state is one of them: 1 says that the record is queued.)
         for damage in [before ^ PAGE, before.wrapping_add(8), !before, before ^ 1] {
-            // SAFETY: as above.
+            // SAFETY: the record lies there, and the word is restored.
             unsafe { record.add(word).write(damage) };
             let found = heap.lock().check();
-            // SAFETY: as above.
+            // SAFETY: the record lies there, and the word is restored.
             unsafe { record.add(word).write(before) };
             assert!(found.is_err(), "word {word}: {before:#x} as {damage:#x}");
         }
@@ -230,7 +364,7 @@ fn a_record_that_disagrees_is_found_by_check() {
 }
 
 #[test]
-fn a_view_of_the_arena_is_all_that_a_source_hands_out() {
+fn a_source_gives_access_to_a_view_of_the_arena_only() {
     let window = Window::new(64);
     let arena = arena(&window);
     let heap = heap(&arena);

@@ -18,7 +18,7 @@ use heap::source::{AllocatorSource, Claim, GlobalAllocSource, StableGlobalAlloc}
 use heap::talc::source::Source;
 use heap::talc::{TalcCell, TalcLock};
 
-/// Another allocator, which knows what it has handed out.
+/// A backing allocator that records its live blocks.
 #[derive(Debug, Default)]
 struct Backing {
     blocks: RefCell<BTreeMap<*mut u8, Layout>>,
@@ -32,14 +32,14 @@ impl Backing {
     }
 }
 
-// SAFETY: the system allocates.
+// SAFETY: `System` allocates the blocks.
 unsafe impl GlobalAlloc for &Backing {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         self.calls.set(self.calls.get() + 1);
         if self.calls == self.fails_at {
             return std::ptr::null_mut();
         }
-        // SAFETY: the caller's duty.
+        // SAFETY: the caller vouches for the layout.
         let block = unsafe { System.alloc(layout) };
         if !block.is_null() {
             self.blocks.borrow_mut().insert(block, layout);
@@ -49,8 +49,12 @@ unsafe impl GlobalAlloc for &Backing {
 
     unsafe fn dealloc(&self, ptr: *mut u8, layout: Layout) {
         let known = self.blocks.borrow_mut().remove(&ptr);
-        assert_eq!(known, Some(layout), "not what was handed out");
-        // SAFETY: it was allocated so. Whoever still reads it will be surprised.
+        assert_eq!(
+            known,
+            Some(layout),
+            "this block was not allocated with this layout"
+        );
+        // SAFETY: the block was allocated with this layout. The pattern exposes later reads.
         unsafe {
             ptr.write_bytes(0xa5, layout.size());
             System.dealloc(ptr, layout);
@@ -58,19 +62,19 @@ unsafe impl GlobalAlloc for &Backing {
     }
 }
 
-// SAFETY: the blocks are the system's.
+// SAFETY: the blocks belong to `System`.
 unsafe impl StableGlobalAlloc for &Backing {}
 
-// SAFETY: as above.
+// SAFETY: `System` allocates the blocks, and they stay where they are.
 unsafe impl Allocator for Backing {
     fn allocate(&self, layout: Layout) -> Result<NonNull<[u8]>, AllocError> {
-        // SAFETY: blocks are not empty.
+        // SAFETY: the sizes of blocks are not zero.
         let block = NonNull::new(unsafe { GlobalAlloc::alloc(&self, layout) }).ok_or(AllocError)?;
         Ok(NonNull::slice_from_raw_parts(block, layout.size()))
     }
 
     unsafe fn deallocate(&self, ptr: NonNull<u8>, layout: Layout) {
-        // SAFETY: the caller's duty.
+        // SAFETY: the caller vouches for block and layout.
         unsafe { GlobalAlloc::dealloc(&self, ptr.as_ptr(), layout) }
     }
 }
@@ -102,26 +106,26 @@ fn run<S: Source>(source: S, seed: u64) {
 }
 
 #[test]
-fn blocks_come_and_go_and_contents_stay() {
+fn random_programs_keep_contents_and_free_all_blocks() {
     for (seed, block_size) in [1, 1 << 12, 1 << 16].into_iter().enumerate() {
         let backing = Backing::default();
         run(
             GlobalAllocSource::with_block_size(&backing, block_size),
             seed as u64,
         );
-        assert_eq!(backing.count(), 0, "all is given back at the end");
+        assert_eq!(backing.count(), 0, "all blocks are freed at the end");
         assert!(backing.calls.get() > 1);
         let backing = Backing::default();
         run(
             AllocatorSource::with_block_size(&backing, block_size),
             seed as u64,
         );
-        assert_eq!(backing.count(), 0, "all is given back at the end");
+        assert_eq!(backing.count(), 0, "all blocks are freed at the end");
     }
 }
 
 #[test]
-fn what_is_empty_goes_back_but_for_the_latest() {
+fn empty_blocks_are_freed_except_the_last_one() {
     let backing = Backing::default();
     let cell = TalcCell::new(GlobalAllocSource::with_block_size(&backing, 1 << 12));
     {
@@ -141,7 +145,7 @@ fn what_is_empty_goes_back_but_for_the_latest() {
 }
 
 #[test]
-fn blocks_are_multiples_of_the_block_size_with_room_for_what_is_asked() {
+fn block_sizes_are_multiples_and_leave_room_for_the_request() {
     let block_size = 1 << 14;
     for align in [1, 64, 4096, 1 << 16] {
         for size in (15_000..17_000).step_by(61) {
@@ -161,7 +165,7 @@ fn blocks_are_multiples_of_the_block_size_with_room_for_what_is_asked() {
 }
 
 #[test]
-fn a_failure_of_the_backing_at_any_call_is_a_failed_allocation() {
+fn a_backing_failure_at_any_call_fails_one_allocation() {
     for fails_at in 1.. {
         let backing = Backing::default();
         backing.fails_at.set(fails_at);
@@ -190,7 +194,7 @@ fn a_failure_of_the_backing_at_any_call_is_a_failed_allocation() {
 }
 
 #[test]
-fn sizes_beyond_all_memory_are_refused() {
+fn sizes_near_the_address_space_are_refused() {
     let backing = Backing::default();
     let cell = TalcCell::new(GlobalAllocSource::new(&backing));
     for layout in [
@@ -204,7 +208,7 @@ fn sizes_beyond_all_memory_are_refused() {
 }
 
 #[test]
-fn a_replaced_source_leaves_what_is_in_use() {
+fn a_replaced_source_leaks_blocks_that_are_in_use() {
     let (old, new) = (Backing::default(), Backing::default());
     let mut cell = TalcCell::new(GlobalAllocSource::with_block_size(&old, 1 << 12));
     let mut numbers = Vec::new_in(&cell);
@@ -219,7 +223,7 @@ fn a_replaced_source_leaves_what_is_in_use() {
     drop(numbers);
     assert!(
         cell.allocate(layout(1 << 20, 1)).is_err(),
-        "a source serves one allocator, an allocator is served by one"
+        "a bound allocator gets nothing from another source"
     );
     cell.get_mut().check().unwrap();
     drop(cell);
@@ -227,10 +231,10 @@ fn a_replaced_source_leaves_what_is_in_use() {
     free_leaked(&old);
 }
 
-/// So that a leak checker sees what is not meant.
+/// Frees blocks that the test leaks on purpose, so that a leak checker reports only others.
 fn free_leaked(backing: &Backing) {
     for (base, layout) in take(&mut *backing.blocks.borrow_mut()) {
-        // SAFETY: the system allocated it, and those who had it are gone.
+        // SAFETY: `System` allocated the block, and its users were dropped.
         unsafe { System.dealloc(base, layout) };
     }
 }
@@ -258,7 +262,7 @@ fn swapped_sources_do_no_harm() {
         "b lives"
     );
     drop(b);
-    assert_eq!(left.count(), 0, "a was gone before its source");
+    assert_eq!(left.count(), 0, "a was dropped before its source");
     free_leaked(&right);
 }
 

@@ -1,4 +1,4 @@
-//! Sources that grant, refuse, lie, and grant too little.
+//! Talc with sources that grant memory, refuse it, grant too little, or falsely report success.
 
 mod common;
 
@@ -6,9 +6,10 @@ use std::alloc::Layout;
 use std::ptr::{NonNull, null_mut};
 
 use common::memory::Memory;
+use heap::source::Claim;
 use heap::talc::base::binning::Binning;
 use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, Talc};
-use heap::talc::source::{Claim, Source};
+use heap::talc::source::Source;
 use heap::talc::{DefaultBinning, min_first_heap_size};
 
 const MIN: usize = min_first_heap_size::<DefaultBinning>();
@@ -17,13 +18,13 @@ fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 1).unwrap()
 }
 
-/// Says yes and does nothing.
+/// Reports success and grants nothing.
 #[derive(Debug)]
 struct Liar {
     calls: usize,
 }
 
-// SAFETY: it grants nothing.
+// SAFETY: `acquire` grants nothing.
 unsafe impl Source for Liar {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
         talc.source.calls += 1;
@@ -45,10 +46,13 @@ fn a_source_that_lies_is_asked_a_bounded_number_of_times() {
     }
     // SAFETY: the size is not zero.
     assert_eq!(unsafe { talc.try_allocate(layout(100)) }, None);
-    assert!(talc.source.calls <= 24, "trying does not ask");
+    assert!(
+        talc.source.calls <= 24,
+        "`try_allocate` does not call the source"
+    );
 }
 
-/// Grants the next `grant` bytes of its memory as a heap, each time that `may_fail` allows.
+/// Grants the next `grant` bytes of its memory as a heap at each call, except call `fails_at`.
 #[derive(Debug)]
 struct Slices {
     rest: heap::Span,
@@ -69,7 +73,7 @@ impl Slices {
     }
 }
 
-// SAFETY: each byte is granted once.
+// SAFETY: `acquire` grants each byte once.
 unsafe impl Source for Slices {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
         let source = &mut talc.source;
@@ -85,7 +89,7 @@ unsafe impl Source for Slices {
 }
 
 #[test]
-fn a_source_that_grants_too_little_leads_to_failure_and_the_grants_stay() {
+fn grants_that_are_too_small_stay_when_an_allocation_fails() {
     for page in [512, 4096] {
         for less in (0..64).step_by(3) {
             let memory = Memory::new(1 << 18);
@@ -98,21 +102,21 @@ fn a_source_that_grants_too_little_leads_to_failure_and_the_grants_stay() {
             let calls = talc.source.calls;
             // SAFETY: the size is not zero.
             assert!(unsafe { talc.allocate(layout(256)) }.is_some());
-            assert_eq!(talc.source.calls, calls, "what was granted is used");
+            assert_eq!(talc.source.calls, calls, "granted memory is used");
             talc.check().unwrap();
         }
     }
 }
 
-/// Grants page after page: the first as a heap, the others at its end. When there are no more it
-/// says yes, and does nothing.
+/// Grants page after page: the first as a heap, the others at its end. Without a page left, it
+/// reports success and grants nothing.
 #[derive(Debug)]
 struct Adjacent {
     slices: Slices,
     end: Option<NonNull<u8>>,
 }
 
-// SAFETY: each byte is granted once.
+// SAFETY: `acquire` grants each byte once.
 unsafe impl Source for Adjacent {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
         let Slices {
@@ -135,9 +139,9 @@ unsafe impl Source for Adjacent {
     }
 }
 
-/// Regression: eight calls that each gave something counted as eight in vain.
+/// Regression: eight calls that each granted memory counted as eight useless ones.
 #[test]
-fn small_grants_that_touch_serve_a_large_request() {
+fn adjacent_small_grants_serve_a_large_request() {
     let memory = Memory::new(64 << 12);
     let mut talc = Talc::<_, DefaultBinning>::new(Adjacent {
         slices: Slices::new(&memory, 1 << 12),
@@ -148,12 +152,16 @@ fn small_grants_that_touch_serve_a_large_request() {
         assert!(talc.allocate(layout(40_000)).is_some());
         assert!((10..=11).contains(&talc.source.slices.calls));
         assert_eq!(talc.allocate(layout(64 << 12)), None);
-        assert_eq!(talc.source.slices.calls, 64 + 8, "when nothing is gained");
+        assert_eq!(
+            talc.source.slices.calls,
+            64 + 8,
+            "eight calls without growth are the limit"
+        );
     }
     talc.check().unwrap();
 }
 
-/// Says yes, and gives a heap and takes it back by turns.
+/// Reports success, and alternately grants a heap and takes it back.
 #[derive(Debug)]
 struct Fickle {
     heap: heap::Span,
@@ -161,12 +169,12 @@ struct Fickle {
     calls: usize,
 }
 
-// SAFETY: the heap is claimed when it is not, and nothing else is in the memory.
+// SAFETY: the heap is claimed only while it is not, and nothing else uses the memory.
 unsafe impl Source for Fickle {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _: Layout) -> Result<(), ()> {
         talc.source.calls += 1;
         let heap = talc.source.heap;
-        // SAFETY: the end is current.
+        // SAFETY: `end` is the current end of the heap.
         talc.source.end = unsafe {
             match talc.source.end {
                 None => talc.claim(heap.base(), heap.size()),
@@ -178,7 +186,7 @@ unsafe impl Source for Fickle {
 }
 
 #[test]
-fn giving_and_taking_by_turns_is_no_gain() {
+fn granting_and_taking_back_by_turns_does_not_count_as_growth() {
     let (first, memory) = (Memory::new(MIN), Memory::new(1 << 12));
     let mut talc = Talc::<_, DefaultBinning>::new(Fickle {
         heap: heap::Span::new(memory.base(), memory.end()),
@@ -195,7 +203,7 @@ fn giving_and_taking_by_turns_is_no_gain() {
 }
 
 #[test]
-fn a_source_that_fails_at_any_call_leaves_everything_as_it_was() {
+fn a_source_that_fails_at_any_call_leaves_the_heap_unchanged() {
     for fails_at in 1.. {
         let memory = Memory::new(16 * (MIN + 2048));
         let mut source = Slices::new(&memory, MIN + 2048);
@@ -263,8 +271,8 @@ fn claim_of_too_little_fails_and_touches_nothing() {
 }
 
 #[test]
-fn what_fits_is_found_before_an_allocation_is_refused() {
-    // Many gaps that may fit and do not, and behind them in the same bin one that does.
+fn a_gap_that_fits_is_found_before_an_allocation_fails() {
+    // One bin holds many gaps that are too small, and behind them one that fits.
     let memory = Memory::new(1 << 20);
     let mut talc = Talc::<_, DefaultBinning>::new(Slices::new(&memory, 1 << 19));
     let (smaller, larger) = (layout(65 * CHUNK_UNIT - 8), layout(68 * CHUNK_UNIT - 8));
@@ -296,13 +304,13 @@ fn what_fits_is_found_before_an_allocation_is_refused() {
     }
 }
 
-/// Leaves heaps as they are, and remembers what it was last asked.
+/// Leaves heaps as they are, and records the last call of `resize`.
 #[derive(Debug)]
 struct Witness {
-    told: Option<(*mut u8, *mut u8)>,
+    last: Option<(*mut u8, *mut u8)>,
 }
 
-// SAFETY: it grants nothing and takes nothing back.
+// SAFETY: `acquire` grants nothing, and `resize` returns `heap_end`.
 unsafe impl Source for Witness {
     const TRACK_HEAP_END: bool = true;
 
@@ -311,15 +319,15 @@ unsafe impl Source for Witness {
     }
 
     unsafe fn resize(&mut self, base: *mut u8, heap_end: *mut u8, _: bool) -> *mut u8 {
-        self.told = Some((base, heap_end));
+        self.last = Some((base, heap_end));
         heap_end
     }
 }
 
 #[test]
-fn a_tracking_source_is_told_of_what_becomes_free_at_the_top_by_freeing_and_by_shrinking() {
+fn freeing_and_shrinking_at_the_top_call_a_tracking_source() {
     let memory = Memory::new(1 << 16);
-    let mut talc = Talc::<_, DefaultBinning>::new(Witness { told: None });
+    let mut talc = Talc::<_, DefaultBinning>::new(Witness { last: None });
     // SAFETY: the memory is ours; blocks are live, and their sizes not zero.
     unsafe {
         let end = talc.claim(memory.base(), memory.size()).unwrap().as_ptr();
@@ -327,13 +335,13 @@ fn a_tracking_source_is_told_of_what_becomes_free_at_the_top_by_freeing_and_by_s
         let top = talc.allocate(layout(1000)).unwrap().as_ptr();
         talc.shrink(below, layout(1000), 500);
         talc.deallocate(below, layout(500));
-        assert_eq!(talc.source.told, None, "what is free is not at the top");
+        assert_eq!(talc.source.last, None, "the free memory is not at the top");
         talc.shrink(top, layout(1000), 1000 - CHUNK_UNIT);
         let chunk = (1000 - CHUNK_UNIT + CHUNK_OVERHEAD).next_multiple_of(CHUNK_UNIT);
         let shrunk = top.wrapping_add(chunk);
-        assert_eq!(talc.source.told, Some((shrunk, end)));
+        assert_eq!(talc.source.last, Some((shrunk, end)));
         talc.deallocate(top, layout(1000 - CHUNK_UNIT));
-        assert_eq!(talc.source.told, Some((below, end)));
+        assert_eq!(talc.source.last, Some((below, end)));
     }
     talc.check().unwrap();
 }

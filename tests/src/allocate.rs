@@ -1,4 +1,4 @@
-//! Allocating and reallocating on the kernel heap, contents verified.
+//! Allocation and reallocation on the kernel heap, with verified contents.
 
 use alloc::boxed::Box;
 use alloc::collections::{BTreeMap, VecDeque};
@@ -57,12 +57,12 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn every_alignment_up_to_two_mebibytes_is_kept() {
+    fn every_alignment_up_to_two_mebibytes_is_met() {
         let mut blocks = Blocks::new();
         for log in 0..=21 {
             for size in [1, 24, 4096, (1 << log) + 1] {
                 let layout = Layout::from_size_align(size, 1 << log).expect("a small layout");
-                let block = blocks.allocate(layout).expect("there is memory");
+                let block = blocks.allocate(layout).expect("memory is free");
                 assert_eq!(block.addr() % layout.align(), 0, "{layout:?} at {block:p}");
             }
         }
@@ -71,13 +71,13 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn sizes_around_their_alignment_are_kept_apart() {
+    fn sizes_near_their_alignment_do_not_overlap() {
         let mut blocks = Blocks::new();
         for align in [256_usize, 512, 1024, 4096] {
             for size in [1, align - 1, align, align + 1, 2 * align - 32, 2 * align] {
                 for _ in 0..4 {
                     let layout = Layout::from_size_align(size, align).expect("a small layout");
-                    let block = blocks.allocate(layout).expect("there is memory");
+                    let block = blocks.allocate(layout).expect("memory is free");
                     assert_eq!(block.addr() % align, 0);
                 }
             }
@@ -111,7 +111,7 @@ kernel_test! {
             assert_eq!(shrunk, block, "shrinking never moves");
             let layout = Layout::from_size_align(10, 8).expect("a small layout");
             let grown = HEAP.realloc(shrunk, layout, 64);
-            assert_eq!(grown, block, "what was cut off is free above");
+            assert_eq!(grown, block, "the bytes above are free after shrinking");
             assert!((0..10).all(|at| *grown.add(at) == 0x5A));
             HEAP.dealloc(grown, Layout::from_size_align(64, 8).expect("a small layout"));
         }
@@ -121,7 +121,7 @@ kernel_test! {
 kernel_test! {
     fn realloc_that_moves_copies_the_contents() {
         let mut vectors: Vec<Vec<u32>> = (0..20).map(|n| vec![n; 16]).collect();
-        // Each is in the way of the one before.
+        // Each vector blocks the growth of the vector before it.
         for round in 0..10 {
             for (vector, n) in vectors.iter_mut().zip(0..) {
                 vector.resize(vector.len() * 2, n);
@@ -132,7 +132,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn realloc_of_an_over_aligned_block_keeps_alignment_and_contents() {
+    fn realloc_keeps_large_alignments_and_contents() {
         for align in [64, 4096, 1 << 16] {
             let mut layout = Layout::from_size_align(100, align).expect("a small layout");
             // SAFETY: no size is zero; the block is always passed with its layout.
@@ -155,7 +155,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn empty_types_take_no_memory() {
+    fn zero_sized_types_take_no_memory() {
         let before = HEAP.stats();
         let units: Vec<()> = vec![(); 1_000_000];
         let boxed = Box::new(());
@@ -166,7 +166,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn a_layout_beyond_all_memory_is_refused_and_changes_nothing() {
+    fn a_layout_larger_than_memory_fails_and_changes_nothing() {
         HEAP.reap();
         let before = HEAP.stats();
         for size in [isize::MAX as usize, isize::MAX as usize - 4096, 1 << 46, 1 << 38] {
@@ -183,7 +183,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn random_programs_keep_their_contents() {
+    fn random_programs_find_their_contents_unchanged() {
         for seed in 1..=5 {
             let mut random = Random::new(seed);
             let mut blocks = Blocks::new();
@@ -191,8 +191,12 @@ kernel_test! {
                 match random.below(8) {
                     0..=3 => {
                         let size = random.size(15);
-                        let layout = Layout::from_size_align(size, 1 << random.below(8)).expect("a small layout");
-                        assert!(blocks.allocate(layout).is_some(), "seed {seed}, step {step}");
+                        let layout = Layout::from_size_align(size, 1 << random.below(8))
+                            .expect("a small layout");
+                        assert!(
+                            blocks.allocate(layout).is_some(),
+                            "seed {seed}, step {step}"
+                        );
                     }
                     4 => blocks.reallocate(&mut random),
                     _ => blocks.free_any(&mut random),
@@ -204,19 +208,24 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn a_recorded_churn_of_tiny_blocks_leaves_room_for_larger_ones() {
+    fn churn_of_tiny_blocks_does_not_fragment_the_heap() {
         // Regression scenario 4: blocks of 1 to 4 bytes, then 64 bytes, in 8 MiB.
         let mut random = Random::new(53);
         let mut blocks = Blocks::new();
         for _ in 0..60_000 {
             if blocks.bytes() < 100_000 && random.below(3) > 0 {
-                let layout = Layout::from_size_align(1 + random.below(4), 1).expect("a small layout");
+                let layout =
+                    Layout::from_size_align(1 + random.below(4), 1).expect("a small layout");
                 assert!(blocks.allocate(layout).is_some());
             } else {
                 blocks.free_any(&mut random);
             }
         }
-        assert!(blocks.allocate(Layout::from_size_align(64, 8).expect("a small layout")).is_some());
+        assert!(
+            blocks
+                .allocate(Layout::from_size_align(64, 8).expect("a small layout"))
+                .is_some()
+        );
         assert_eq!(HEAP.core().lock().check(), Ok(()));
         blocks.verify();
     }

@@ -1,4 +1,4 @@
-//! Memory, used until the last frame is gone, and given back.
+//! Exhaustion: all frames are allocated, and freed again.
 
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
@@ -13,7 +13,7 @@ use x86_64::structures::paging::{PhysFrame, Size2MiB};
 
 use crate::support::{OwnedFrame, Snapshot};
 
-/// Frames taken away so that at most a given number is free, and given back at the end.
+/// A limit on free memory: the frames beyond the limit are allocated until it is dropped.
 struct Limit {
     large: Vec<PhysFrame<Size2MiB>>,
     small: Vec<OwnedFrame>,
@@ -43,13 +43,14 @@ impl Limit {
 impl Drop for Limit {
     fn drop(&mut self) {
         for frame in self.large.drain(..) {
-            // SAFETY: `new` has allocated it, and nothing has used it.
-            unsafe { frames::free_2mib(frame, Purpose::Other) }.expect("it was taken");
+            // SAFETY: `new` has allocated the frame, and no code uses it.
+            unsafe { frames::free_2mib(frame, Purpose::Other) }.expect("it is allocated");
         }
     }
 }
 
-/// Blocks of the kernel heap that are linked through themselves: to keep them needs no memory.
+/// A list of blocks of the kernel heap with the links inside the blocks: the list needs no further
+/// memory.
 struct Chain {
     first: *mut Link,
     bytes: usize,
@@ -72,7 +73,7 @@ impl Chain {
         Layout::from_size_align(size, align_of::<Link>()).expect("a valid layout")
     }
 
-    /// Allocates a block, and writes to each of its pages. Returns whether there was memory.
+    /// Allocates a block and writes to each of its pages. Returns whether memory was free.
     fn push(&mut self, size: usize) -> bool {
         // SAFETY: the size is not zero.
         let block = unsafe { HEAP.alloc(Self::layout(size)) };
@@ -85,16 +86,16 @@ impl Chain {
         };
         self.first = block.cast();
         self.bytes += size;
-        // SAFETY: the block is at least as large as a link, and as aligned.
+        // SAFETY: the block has the alignment of a link, and at least its size.
         unsafe { self.first.write(link) };
         for offset in Self::marks(size) {
-            // SAFETY: within the block.
+            // SAFETY: the offset is within the block.
             unsafe { block.add(offset).write(Self::mark(block, offset)) };
         }
         true
     }
 
-    /// Where a block is marked: once in each page, and at its end.
+    /// Returns the offsets of the marks in a block: one in each page, and one at the end.
     fn marks(size: usize) -> impl Iterator<Item = usize> {
         (size_of::<Link>()..size)
             .step_by(PAGE_SIZE)
@@ -106,7 +107,7 @@ impl Chain {
         (address >> 4 ^ address >> 12 ^ address >> 20) as u8
     }
 
-    /// Checks the marks of the first block, and frees it. Returns whether there was one.
+    /// Checks the marks of the first block, and frees the block. Returns whether the list had one.
     fn pop(&mut self) -> bool {
         let block = self.first.cast::<u8>();
         if block.is_null() {
@@ -115,7 +116,7 @@ impl Chain {
         // SAFETY: the first link is a live block.
         let Link { next, size } = unsafe { self.first.read() };
         for offset in Self::marks(size) {
-            // SAFETY: within the block.
+            // SAFETY: the offset is within the block.
             let found = unsafe { block.add(offset).read() };
             assert_eq!(
                 found,
@@ -125,12 +126,12 @@ impl Chain {
         }
         self.first = next;
         self.bytes -= size;
-        // SAFETY: it was allocated with this layout, and is not in the chain any more.
+        // SAFETY: the block was allocated with this layout, and is removed from the list.
         unsafe { HEAP.dealloc(block, Self::layout(size)) };
         true
     }
 
-    /// Splits off every second block.
+    /// Removes every second block, and returns them.
     fn split(&mut self) -> Self {
         let mut halves = [Self::new(), Self::new()];
         let mut link = self.first;
@@ -138,10 +139,10 @@ impl Chain {
             if link.is_null() {
                 break;
             }
-            // SAFETY: the links of the chain are live blocks, and nobody else refers to them.
+            // SAFETY: the links of the list are live blocks, and no other reference to them exists.
             let Link { next, size } = unsafe { &mut *link };
             let half = &mut halves[index % 2];
-            // The order is reversed by this.
+            // This reverses the order.
             let rest = core::mem::replace(next, half.first);
             half.bytes += *size;
             half.first = link;
@@ -155,7 +156,7 @@ impl Chain {
 }
 
 kernel_test! {
-    fn the_last_frame_is_used_and_all_come_back_20_times(deadline = 240) {
+    fn all_frames_can_be_used_and_freed_20_times(deadline = 240) {
         const SIZES: [usize; 6] = [3 << 20, 1 << 16, 4096, 1000, 200, size_of::<Link>()];
         let limit = Limit::new(64 << 20);
         let before = Snapshot::take();
@@ -165,10 +166,12 @@ kernel_test! {
                 while chain.push(size) {}
             }
             let left = frames::usage().free;
-            // The last may be too few for a page and the page tables on the way to it.
+            // The last frames may be too few for a page and its page tables.
             assert!(left <= 2, "round {round}: {left} frames are left");
-            // What is there is nearly all in use: pages hold the blocks, and the rest is page tables.
-            assert!(chain.bytes / PAGE_SIZE + chain.bytes / PAGE_SIZE / 100 + 16 > frames::usage().heap);
+            // Nearly all frames are pages with blocks, and the rest are page tables.
+            assert!(
+                chain.bytes / PAGE_SIZE + chain.bytes / PAGE_SIZE / 100 + 16 > frames::usage().heap
+            );
             assert_eq!(audit::check(), Ok(()), "round {round}, all in use");
             if round % 2 == 1 {
                 let mut other = chain.split();

@@ -1,5 +1,5 @@
-//! Everything fails once, and from then on: whatever a program is refused, it can go on, and what it gives back is all
-//! that it had.
+//! Fault injection: each call fails once, or all calls fail from one on. The program continues, and
+//! all memory is free at the end.
 
 use core::alloc::Layout;
 
@@ -11,12 +11,12 @@ use kernel::memory::fault_injection::{FRAMES, FailPoint, MAPPINGS};
 
 use crate::support::{Blocks, Random, Snapshot, heap_pages_arena, kernel_addresses_arena};
 
-/// Takes something from every layer, and gives all of it back. Returns how many requests were refused.
+/// Allocates from every layer, and frees everything. Returns the number of failed requests.
 fn program() -> usize {
     let mut refused = 0;
     let mut random = Random::new(22);
     let mut blocks = Blocks::new();
-    // The last needs more pages than are mapped in one batch.
+    // The last block needs more pages than one batch.
     for (size, align) in [
         (100, 8),
         (5000, 16),
@@ -29,7 +29,7 @@ fn program() -> usize {
         refused += usize::from(blocks.allocate(layout).is_none());
         blocks.reallocate(&mut random);
     }
-    // More addresses than one page has tags for.
+    // More segments than the boundary tags of one page.
     let mut addresses = [None; 80];
     for (index, address) in addresses.iter_mut().enumerate() {
         let size = (1 + index % 3) * PAGE_SIZE;
@@ -58,15 +58,15 @@ fn program() -> usize {
     refused
 }
 
-/// Runs the program with every call at `place` failing in turn, until it makes no more calls. Returns how many it makes,
-/// and how often it was refused something.
-fn fail_each(place: &FailPoint, fail: fn(&FailPoint, usize)) -> (usize, usize) {
+/// Runs the program with each call at `point` failing in turn. Returns the number of calls, and the
+/// number of runs in which a request failed.
+fn fail_each(point: &FailPoint, fail: fn(&FailPoint, usize)) -> (usize, usize) {
     let before = Snapshot::take();
     let mut refusals = 0;
     for calls in 0.. {
-        fail(place, calls);
+        fail(point, calls);
         let refused = program();
-        let failed = place.fail_never();
+        let failed = point.fail_never();
         assert_eq!(Snapshot::take(), before, "after {calls} calls");
         assert_eq!(audit::check(), Ok(()), "after {calls} calls");
         if failed == 0 {
@@ -79,29 +79,30 @@ fn fail_each(place: &FailPoint, fail: fn(&FailPoint, usize)) -> (usize, usize) {
 }
 
 kernel_test! {
-    fn each_frame_that_cannot_be_had_is_survived(deadline = 240) {
+    fn any_single_frame_may_fail(deadline = 240) {
         let (calls, refusals) = fail_each(&FRAMES, FailPoint::fail_once);
-        // A single failure is made good by the second try or the smaller step, but for those of the arena's own users.
+        // The heap recovers from single failures: it tries again, or grows by less. The program's
+        // own requests to the arenas fail.
         assert!(calls > 100 && refusals > 10, "{refusals} refusals in {calls}");
     }
 }
 
 kernel_test! {
-    fn no_frame_at_all_from_any_point_on_is_survived(deadline = 240) {
+    fn all_frames_may_fail_from_any_call_on(deadline = 240) {
         let (calls, refusals) = fail_each(&FRAMES, FailPoint::fail_from);
         assert!(calls > 100 && refusals > calls / 2, "{refusals} refusals in {calls}");
     }
 }
 
 kernel_test! {
-    fn each_page_that_cannot_be_mapped_is_survived(deadline = 240) {
+    fn any_single_mapping_may_fail(deadline = 240) {
         let (calls, refusals) = fail_each(&MAPPINGS, FailPoint::fail_once);
         assert!(calls > 100 && refusals > 10, "{refusals} refusals in {calls}");
     }
 }
 
 kernel_test! {
-    fn no_page_mapped_from_any_point_on_is_survived(deadline = 240) {
+    fn all_mappings_may_fail_from_any_call_on(deadline = 240) {
         let (calls, refusals) = fail_each(&MAPPINGS, FailPoint::fail_from);
         assert!(calls > 100 && refusals > calls / 2, "{refusals} refusals in {calls}");
     }

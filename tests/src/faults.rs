@@ -1,4 +1,4 @@
-//! What must not be touched faults, and the report says why.
+//! Forbidden accesses fault, and the report says why.
 
 use alloc::vec;
 use core::arch::asm;
@@ -16,8 +16,10 @@ use x86_64::structures::paging::{Page, PageTableFlags};
 use crate::support::{heap_pages_arena, kernel_addresses_arena};
 
 kernel_test! {
-    /// A recursion without end runs into the guard page below the stack.
-    fn a_stack_overflow_hits_the_guard_page(should_fault = "in the guard page below the kernel's stack") {
+    /// An infinite recursion runs into the guard page below the stack.
+    fn a_stack_overflow_hits_the_guard_page(
+        should_fault = "in the guard page below the kernel's stack",
+    ) {
         #[expect(unconditional_recursion, reason = "the stack is to overflow")]
         fn recurse(depth: u64) -> u64 {
             black_box(recurse(black_box(depth) + 1) + 1)
@@ -28,41 +30,43 @@ kernel_test! {
 
 kernel_test! {
     /// Constants are mapped read-only.
-    fn constants_cannot_be_written(should_fault = "mapped, but not for this access; in the kernel's own code or data") {
+    fn constants_cannot_be_written(
+        should_fault = "mapped, but not for this access; in the kernel's own code or data",
+    ) {
         static CONSTANT: u64 = 1;
         let pointer = black_box(&raw const CONSTANT).cast_mut();
-        // SAFETY: it is not: this is what the test shows.
+        // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
         unsafe { pointer.write_volatile(2) };
     }
 }
 
 kernel_test! {
-    /// Nothing is at address 0.
+    /// The page at address 0 is not mapped.
     fn null_cannot_be_read(should_fault = "in the page at address 0") {
         let pointer = black_box(core::ptr::null::<u64>()).wrapping_add(1);
-        // SAFETY: it is not: this is what the test shows.
+        // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
         unsafe { pointer.read_volatile() };
     }
 }
 
 kernel_test! {
-    /// An address that the CPU does not have is no page fault.
+    /// An access to a non-canonical address is no page fault.
     fn a_non_canonical_address_is_refused(should_fault = "general protection fault") {
         let pointer = core::ptr::without_provenance::<u64>(black_box(1 << 63));
-        // SAFETY: it is not: this is what the test shows.
+        // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
         unsafe { pointer.read_volatile() };
     }
 }
 
 kernel_test! {
     /// A panic ends the test with its message.
-    fn a_panic_says_its_message(should_panic = "said on purpose: 17") {
+    fn a_panic_reports_its_message(should_panic = "said on purpose: 17") {
         panic!("said on purpose: {}", black_box(17));
     }
 }
 
 kernel_test! {
-    /// A value that panics while it is printed is reported although the serial port is locked.
+    /// A panic in the `Display` of a value is reported, although the serial port is locked.
     fn a_panic_inside_a_print_is_reported(should_panic = "inside a print") {
         struct Panics;
         impl core::fmt::Display for Panics {
@@ -75,32 +79,37 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// With a stack pointer that leads nowhere no exception can be handled but this one.
+    /// With an invalid stack pointer, the CPU can handle a double fault only, on its own stack.
     fn a_broken_stack_pointer_ends_in_a_double_fault(should_fault = "double fault") {
-        // SAFETY: it is not: this is what the test shows.
+        // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
         unsafe { asm!("mov rsp, {}", "ud2", in(reg) 1_u64 << 63, options(noreturn)) };
     }
 }
 
 kernel_test! {
-    /// The stacks of exceptions have guard pages too.
-    fn the_guard_page_of_an_interrupt_stack_cannot_be_touched(
+    /// The interrupt stacks have guard pages too.
+    fn an_interrupt_stack_guard_cannot_be_accessed(
         should_fault = "in the guard page below the stack for DoubleFault",
     ) {
         let guard = InterruptStack::DoubleFault.guard().start_address();
         let pointer = black_box(guard.as_ptr::<u8>());
-        // SAFETY: it is not: this is what the test shows.
+        // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
         unsafe { pointer.read_volatile() };
     }
 }
 
 kernel_test! {
-    /// The first byte above a span belongs to nobody.
-    fn the_guard_page_above_a_span_cannot_be_touched(should_fault = "in the guard page of the span") {
+    /// The first byte above a span is in its guard page.
+    fn the_guard_page_above_a_span_cannot_be_accessed(
+        should_fault = "in the guard page of the span",
+    ) {
         let size = 3 * PAGE_SIZE;
-        let base = heap_pages_arena().alloc(size, AllocPolicy::InstantFit).expect("there is memory");
+        let base = heap_pages_arena()
+            .alloc(size, AllocPolicy::InstantFit)
+            .expect("memory is free");
         let end = ptr::with_exposed_provenance_mut::<u8>(base).wrapping_add(size);
-        // SAFETY: the byte below the end is the test's; the one at the end is not: this is what it shows.
+        // SAFETY: the byte below the end is the test's own. The write at the end is undefined
+        // behaviour on purpose: the test shows that it is caught.
         unsafe {
             end.wrapping_sub(1).write_volatile(1);
             end.write_volatile(1);
@@ -109,57 +118,72 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// Nor does what lies below the lowest of them.
-    fn the_fence_below_all_spans_cannot_be_touched(should_fault = "in the leading guard page of the heap's window") {
-        let fence = arenas::window().expect("memory is set up").leading_guard();
-        let segment = kernel_addresses().segment_of(fence.start).expect("it is in the window");
-        assert_eq!((segment.base, segment.last), (fence.start, fence.end - 1));
-        // SAFETY: it is not: this is what the test shows.
-        unsafe { ptr::with_exposed_provenance::<u8>(fence.end - 1).read_volatile() };
+    /// The page below the lowest span is never mapped.
+    fn the_leading_guard_cannot_be_accessed(
+        should_fault = "in the leading guard page of the heap's window",
+    ) {
+        let guard = arenas::window().expect("memory is set up").leading_guard();
+        let segment = kernel_addresses()
+            .segment_of(guard.start)
+            .expect("it is in the window");
+        assert_eq!((segment.base, segment.last), (guard.start, guard.end - 1));
+        // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
+        unsafe { ptr::with_exposed_provenance::<u8>(guard.end - 1).read_volatile() };
     }
 }
 
 kernel_test! {
-    /// Addresses of the window that nobody has are not mapped.
-    fn unused_addresses_of_the_window_cannot_be_touched(should_fault = "in unused addresses of the heap's window") {
-        let base = kernel_addresses_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("the window is large");
-        kernel_addresses_arena().free(base).expect("allocated above");
-        // SAFETY: it is not: this is what the test shows.
+    /// Free addresses of the window are not mapped.
+    fn unused_addresses_of_the_window_cannot_be_accessed(
+        should_fault = "in unused addresses of the heap's window",
+    ) {
+        let base = kernel_addresses_arena()
+            .alloc(PAGE_SIZE, AllocPolicy::InstantFit)
+            .expect("the window is large");
+        kernel_addresses_arena()
+            .free(base)
+            .expect("allocated above");
+        // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
         unsafe { ptr::with_exposed_provenance::<u8>(base).read_volatile() };
     }
 }
 
 kernel_test! {
-    /// With boundary tags that lead nowhere, looking up what an address belongs to faults in its turn. By then the
-    /// first line is printed; the second says what happened, and the kernel ends.
+    /// Looking up the kind of an address faults in its turn if boundary tags are damaged. The first
+    /// line is printed before that. The second line reports the second fault, and the kernel ends.
     fn a_fault_with_damaged_boundary_tags_is_reported(
         should_fault = "crashed again while reporting a crash: page fault: cannot read from 0x2",
     ) {
-        /// Nothing is mapped there.
+        /// An address that is not mapped.
         const NOWHERE: usize = 0x2000;
         let window = arenas::window().expect("memory is set up").addresses();
-        // The reserve of the pool, from which the first tags were taken: those of the window's span.
+        // The reserve of the pool has the first tags: those of the window's span.
         let tags = (&raw const TAGS).cast::<usize>().cast_mut();
         x86_64::instructions::interrupts::disable();
         for index in 0..size_of_val(&TAGS) / size_of::<usize>() {
-            // SAFETY: within the pool, which is variable; nothing uses it any more but the report.
+            // SAFETY: the word is within the pool, which is a variable. Only the report uses it
+            // now.
             unsafe { tags.add(index).write_volatile(NOWHERE) };
         }
-        // SAFETY: it is not: this is what the test shows.
+        // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
         unsafe { ptr::with_exposed_provenance::<u8>(window.end - 1).read_volatile() };
     }
 }
 
 kernel_test! {
-    /// A page of the heap that was made read-only is.
-    fn a_protected_page_cannot_be_written(should_fault = "mapped, but not for this access; in the span of the heap") {
-        let base = heap_pages_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).expect("there is memory");
+    /// A page whose flags say read-only cannot be written.
+    fn a_protected_page_cannot_be_written(
+        should_fault = "mapped, but not for this access; in the span of the heap",
+    ) {
+        let base = heap_pages_arena()
+            .alloc(PAGE_SIZE, AllocPolicy::InstantFit)
+            .expect("memory is free");
         let page = Page::containing_address(VirtAddr::new(base as u64));
         let flags = PageTableFlags::PRESENT | PageTableFlags::NO_EXECUTE;
         // SAFETY: the page is the test's.
         unsafe { page_table::protect(page, flags) }.expect("it is mapped");
         let pointer = ptr::with_exposed_provenance_mut::<u8>(base);
-        // SAFETY: reading is allowed; writing is not: this is what the test shows.
+        // SAFETY: the page can be read. The write faults on purpose.
         unsafe {
             black_box(pointer.read_volatile());
             pointer.write_volatile(1);
@@ -168,7 +192,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// A panic whose message allocates, in the middle of a heap in use, is reported.
+    /// A panic whose message refers to blocks of the heap is reported.
     fn a_panic_with_a_message_on_the_heap_is_reported(should_panic = "of 3 numbers: [7, 7, 7]") {
         let numbers = black_box(vec![7; 3]);
         panic!("of {} numbers: {numbers:?}", numbers.len());

@@ -1,4 +1,4 @@
-//! How the heap gets its pages, and what happens when there are none.
+//! Growth of the heap, and the exhaustion of pages.
 
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
@@ -17,7 +17,7 @@ use crate::support::{OwnedFrame, filled, heap_pages_arena, kernel_addresses_aren
 const KIB: usize = 1 << 10;
 const MIB: usize = 1 << 20;
 
-/// The heap that grows first, and how many there are.
+/// Returns the heap that grows first, and the number of heaps.
 fn heaps() -> (ArenaHeap, usize) {
     let talc = HEAP.core().lock();
     let first = talc
@@ -27,8 +27,8 @@ fn heaps() -> (ArenaHeap, usize) {
     (first, talc.arena_heaps().count())
 }
 
-/// Empty vectors with room for `size` bytes, as many as there is memory for. The number of each is written once into
-/// each of its pages: all of it would take minutes on a machine with much memory.
+/// Fills the memory with empty vectors that have a capacity of `size` bytes. The number of a vector
+/// is written once into each of its pages: more would take minutes on a machine with much memory.
 fn fill_memory(size: usize) -> Vec<Vec<u8>> {
     let mut blocks = Vec::new();
     loop {
@@ -43,29 +43,38 @@ fn fill_memory(size: usize) -> Vec<Vec<u8>> {
     }
 }
 
-/// Whether what [`fill_memory`] wrote is still there.
+/// Returns whether the bytes that [`fill_memory`] wrote are unchanged.
 fn is_intact(block: &mut Vec<u8>, number: usize) -> bool {
     let mut bytes = block.spare_capacity_mut().iter_mut().step_by(PAGE_SIZE);
-    // SAFETY: these bytes were written.
+    // SAFETY: `fill_memory` has written these bytes.
     bytes.all(|byte| unsafe { byte.assume_init_read() } == number as u8)
 }
 
 kernel_test! {
     fn nothing_is_mapped_before_the_first_allocation() {
         let mapped = mapped_pages::mapped();
-        // SAFETY: the arena's pages are memory that only its borrowers use.
-        let heap: TalcLock<InterruptLock, _> = TalcLock::new(unsafe { ArenaSource::new(heap_pages_arena()) });
+        // SAFETY: the pages that the arena allocates are memory that only the allocating code uses.
+        let heap: TalcLock<InterruptLock, _> =
+            TalcLock::new(unsafe { ArenaSource::new(heap_pages_arena()) });
         assert_eq!(mapped_pages::mapped(), mapped);
         let layout = Layout::new::<u64>();
         // SAFETY: the size is not zero; the block is freed with its layout.
         unsafe {
             let block = heap.alloc(layout);
             assert!(!block.is_null());
-            assert_eq!(mapped_pages::mapped(), mapped + 64 * KIB / PAGE_SIZE, "one step");
+            assert_eq!(
+                mapped_pages::mapped(),
+                mapped + 64 * KIB / PAGE_SIZE,
+                "the least growth"
+            );
             heap.dealloc(block, layout);
         }
         drop(heap);
-        assert_eq!(mapped_pages::mapped(), mapped, "a heap that is dropped gives everything back");
+        assert_eq!(
+            mapped_pages::mapped(),
+            mapped,
+            "a heap that is dropped gives everything back"
+        );
     }
 }
 
@@ -82,11 +91,13 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn a_second_heap_is_claimed_when_the_address_above_is_taken() {
+    fn a_second_heap_is_claimed_if_the_first_cannot_grow() {
         HEAP.reap();
         let (heap, count) = heaps();
         let above = heap.base.addr().get() + heap.size + PAGE_SIZE;
-        kernel_addresses_arena().xalloc_at(above, PAGE_SIZE).expect("only the guard lies above the heap");
+        kernel_addresses_arena()
+            .xalloc_at(above, PAGE_SIZE)
+            .expect("only the guard lies above the heap");
         let block = filled(1, MIB);
         assert_eq!(heaps().1, count + 1);
         let base = block.as_ptr().addr();
@@ -94,7 +105,9 @@ kernel_test! {
         drop(block);
         HEAP.reap();
         assert_eq!(heaps().1, count, "it is given back when it is empty");
-        kernel_addresses_arena().free(above).expect("allocated above");
+        kernel_addresses_arena()
+            .free(above)
+            .expect("allocated above");
     }
 }
 
@@ -110,7 +123,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn small_blocks_grow_the_heap_by_steps() {
+    fn small_blocks_grow_the_heap_in_large_steps() {
         HEAP.reap();
         let before = mapped_pages::mapped();
         let mut growths = 0;
@@ -130,7 +143,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn memory_runs_out_with_an_error_and_comes_back(deadline = 240) {
+    fn exhausted_memory_is_an_error_and_can_be_freed(deadline = 240) {
         HEAP.reap();
         let before = HEAP.stats();
         let mut blocks = fill_memory(64 * KIB);
@@ -151,7 +164,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn the_last_frames_serve_small_blocks_when_a_step_is_too_large() {
+    fn small_blocks_get_the_last_frames() {
         HEAP.reap();
         let mut taken = Vec::with_capacity(frames::usage().free);
         while frames::usage().free > 12 {
@@ -172,27 +185,36 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn a_failure_at_any_frame_of_a_step_rolls_back(deadline = 240) {
+    fn growth_that_fails_at_any_frame_is_rolled_back(deadline = 240) {
         // 40 pages, and the page tables that they may need.
         let layout = Layout::from_size_align(40 * PAGE_SIZE, 8).expect("valid");
         for frame in 0.. {
             HEAP.reap();
             let before = HEAP.stats();
-            let arena = (heap_pages().allocated_space(), kernel_addresses().allocated_space());
+            let arena = (
+                heap_pages().allocated_space(),
+                kernel_addresses().allocated_space(),
+            );
             FRAMES.fail_from(frame);
             // SAFETY: the size is not zero; the block is freed with its layout.
             let block = unsafe { HEAP.alloc(layout) };
             FRAMES.fail_never();
             if !block.is_null() {
-                // SAFETY: as above.
+                // SAFETY: the block is live, and has this layout.
                 unsafe { HEAP.dealloc(block, layout) };
                 assert!(frame >= 40, "only {frame} frames were needed");
                 break;
             }
             assert_eq!(HEAP.stats(), before, "frame {frame}");
-            assert_eq!((heap_pages().allocated_space(), kernel_addresses().allocated_space()), arena);
+            assert_eq!(
+                (
+                    heap_pages().allocated_space(),
+                    kernel_addresses().allocated_space()
+                ),
+                arena
+            );
             assert_eq!(audit::check(), Ok(()));
-            // SAFETY: as above.
+            // SAFETY: the size is not zero, and the block is freed with its layout.
             unsafe {
                 let block = HEAP.alloc(layout);
                 assert!(!block.is_null(), "the same request succeeds afterwards");

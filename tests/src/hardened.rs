@@ -1,4 +1,4 @@
-//! Misuse of the kernel heap is reported, and then has not happened: with the feature `hardened`.
+//! The feature `hardened`: misuse of the kernel heap is reported, and has no effect.
 
 use alloc::boxed::Box;
 use alloc::format;
@@ -16,18 +16,19 @@ use kernel::sync::InterruptMutex;
 
 use crate::support::{OwnedFrame, filled};
 
-/// What the hook was told last.
-static TOLD: InterruptMutex<Option<(Report, String)>> = InterruptMutex::new(None);
+/// The last report that the hook received, and its text.
+static REPORTED: InterruptMutex<Option<(Report, String)>> = InterruptMutex::new(None);
 
-/// Runs `commit`, and returns what the hook was told meanwhile. The hook allocates: the heap is not locked.
+/// Runs `commit`, and returns the last report. The hook allocates, which shows that the heap is not
+/// locked.
 fn report_of(commit: impl FnOnce()) -> Option<Report> {
     let before = misuse::set_hook(|report| {
         let text = format!("{report}");
-        *TOLD.lock() = Some((*report, text));
+        *REPORTED.lock() = Some((*report, text));
     });
     commit();
     misuse::set_hook(before);
-    let (report, text) = TOLD.lock().take()?;
+    let (report, text) = REPORTED.lock().take()?;
     kernel::println!("{text}");
     Some(report)
 }
@@ -44,7 +45,7 @@ fn allocate() -> *mut u8 {
 }
 
 fn free(block: *mut u8) {
-    // SAFETY: often it is not: this is what the tests show.
+    // SAFETY: often this call is misuse on purpose: the tests show that the heap reports it.
     unsafe { HEAP.dealloc(black_box(block), layout()) };
 }
 
@@ -59,7 +60,12 @@ kernel_test! {
         let Misuse::DoubleFree { from, to } = report.misuse else {
             panic!("{report}");
         };
-        assert!(below.addr() < from && from <= block.addr() && block.addr() + 100 <= to && to <= above.addr());
+        assert!(
+            below.addr() < from
+                && from <= block.addr()
+                && block.addr() + 100 <= to
+                && to <= above.addr()
+        );
         assert_eq!(HEAP.core().lock().check(), Ok(()));
         free(below);
         free(above);
@@ -67,16 +73,21 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// The handler of an interrupt that comes right after the heap was unlocked uses the heap too, and finds nothing.
-    fn a_handler_never_tells_what_interrupted_code_did() {
+    /// A handler that runs right after the heap was unlocked uses the heap too, and reports
+    /// nothing.
+    fn a_handler_never_reports_misuse_of_interrupted_code() {
         static IN_HANDLER: AtomicBool = AtomicBool::new(false);
-        static TOLD: AtomicUsize = AtomicUsize::new(0);
-        static TOLD_IN_HANDLER: AtomicUsize = AtomicUsize::new(0);
+        static REPORTED: AtomicUsize = AtomicUsize::new(0);
+        static REPORTED_IN_HANDLER: AtomicUsize = AtomicUsize::new(0);
         const FREES: usize = 60_000;
 
         let before = misuse::set_hook(|_| {
-            let told = if IN_HANDLER.load(Ordering::Relaxed) { &TOLD_IN_HANDLER } else { &TOLD };
-            told.fetch_add(1, Ordering::Relaxed);
+            let count = if IN_HANDLER.load(Ordering::Relaxed) {
+                &REPORTED_IN_HANDLER
+            } else {
+                &REPORTED
+            };
+            count.fetch_add(1, Ordering::Relaxed);
         });
         let hook = timer::set_hook(Some(|| {
             IN_HANDLER.store(true, Ordering::Relaxed);
@@ -84,10 +95,10 @@ kernel_test! {
             IN_HANDLER.store(false, Ordering::Relaxed);
         }));
         let ticks = timer::ticks();
-        // Under UEFI's clock, too, a tick takes longer than its handler.
+        // With the clock of UEFI too, the time between ticks is longer than the handler takes.
         timer::start(20_000);
         for _ in 0..FREES {
-            // No block begins there.
+            // A pointer to no block.
             free(black_box(core::ptr::without_provenance_mut(0x1000)));
         }
         timer::stop();
@@ -95,16 +106,20 @@ kernel_test! {
         misuse::set_hook(before);
         let ticks = timer::ticks() - ticks;
         assert!(ticks > 100, "only {ticks} ticks");
-        assert_eq!(TOLD_IN_HANDLER.load(Ordering::Relaxed), 0, "after {ticks} ticks");
-        assert_eq!(TOLD.load(Ordering::Relaxed), FREES);
+        assert_eq!(
+            REPORTED_IN_HANDLER.load(Ordering::Relaxed),
+            0,
+            "after {ticks} ticks"
+        );
+        assert_eq!(REPORTED.load(Ordering::Relaxed), FREES);
     }
 }
 
 kernel_test! {
-    fn a_write_past_the_end_is_reported_when_the_block_is_freed() {
+    fn a_write_past_the_end_is_reported_at_free() {
         let block = allocate();
         let end = block.wrapping_add(100);
-        // SAFETY: it is not: this is what the test shows. The byte is put back.
+        // SAFETY: this write is undefined behaviour on purpose. The byte is restored below.
         let expected = unsafe {
             let expected = end.read_volatile();
             end.write_volatile(!expected);
@@ -112,18 +127,24 @@ kernel_test! {
         };
         let report = report_of(|| free(block)).expect("it was found");
         assert_eq!(report.address, end.addr());
-        assert!(matches!(report.misuse, Misuse::WriteBeyondEnd { block: Some(base), .. } if base == block.addr()), "{report}");
-        // SAFETY: as above. Then it is an allocation like any other, which was not freed.
+        assert!(
+            matches!(
+                report.misuse,
+                Misuse::WriteBeyondEnd { block: Some(base), .. } if base == block.addr()
+            ),
+            "{report}"
+        );
+        // SAFETY: the redzone is restored, so that the block, which was not freed, is valid again.
         unsafe { end.write_volatile(expected) };
         assert_eq!(report_of(|| free(block)), None);
     }
 }
 
 kernel_test! {
-    fn a_realloc_of_what_is_no_allocation_is_reported_and_reads_nothing() {
+    fn realloc_of_a_foreign_pointer_is_reported() {
         let unmapped = core::ptr::without_provenance_mut(0x1000);
         let report = report_of(|| {
-            // SAFETY: it is not: this is what the test shows. Were the block moved, its reading would fault.
+            // SAFETY: this call is misuse on purpose. Reading the block to move it would fault.
             let moved = unsafe { HEAP.realloc(black_box(unmapped), layout(), 5000) };
             assert!(moved.is_null());
         });
@@ -133,11 +154,11 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn a_write_after_free_is_reported_when_the_memory_is_used_again() {
+    fn a_write_after_free_is_reported_at_reuse() {
         let (block, above) = (allocate(), allocate());
         free(block);
         let word = block.wrapping_add(48).cast::<usize>();
-        // SAFETY: it is not: this is what the test shows.
+        // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
         unsafe { word.write_volatile(0x600d) };
         let report = report_of(|| {
             let again = allocate();
@@ -153,17 +174,28 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// A pointer that leads elsewhere is not followed: here to memory, to nothing, and to a page that was given back.
-    fn a_pointer_into_no_heap_is_reported() {
-        let frame = OwnedFrame::take().expect("there is memory");
+    /// The heap does not dereference a foreign pointer: here to a frame, to no memory, and to a
+    /// page that was unmapped.
+    fn a_pointer_outside_all_heaps_is_reported() {
+        let frame = OwnedFrame::take().expect("memory is free");
         let memory: *mut u8 = physical::pointer(frame.get().start_address()).as_ptr();
         let block = filled(1, 8 << 20);
         let returned = block.as_ptr().cast_mut();
         drop(block);
         HEAP.reap();
-        for pointer in [memory, core::ptr::without_provenance_mut(0x1000), returned.wrapping_add(6 << 20)] {
+        for pointer in [
+            memory,
+            core::ptr::without_provenance_mut(0x1000),
+            returned.wrapping_add(6 << 20),
+        ] {
             let report = report_of(|| free(pointer)).expect("it was found");
-            assert_eq!(report, Report { address: pointer.addr(), misuse: Misuse::ForeignPointer });
+            assert_eq!(
+                report,
+                Report {
+                    address: pointer.addr(),
+                    misuse: Misuse::ForeignPointer
+                }
+            );
         }
     }
 }
@@ -183,7 +215,7 @@ kernel_test! {
     fn a_wrong_size_is_reported() {
         let block = allocate();
         let found = Layout::from_size_align(96, 8).expect("a valid layout");
-        // SAFETY: it is not: this is what the test shows.
+        // SAFETY: this access is undefined behaviour on purpose: the test shows that it is caught.
         let report = report_of(|| unsafe { HEAP.dealloc(block, found) }).expect("it was found");
         let expected = Misuse::WrongLayout { expected: layout(), found };
         assert_eq!(report, Report { address: block.addr(), misuse: expected });
@@ -192,10 +224,10 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// Without a hook of somebody's, the kernel panics.
-    fn misuse_that_nobody_wants_to_know_of_is_a_panic(should_panic = "heap misuse at 0x") {
+    /// The first hook panics.
+    fn misuse_without_a_hook_panics(should_panic = "heap misuse at 0x") {
         let block = Box::into_raw(Box::new(7_u64));
-        // SAFETY: the second time it is not: this is what the test shows.
+        // SAFETY: the second drop is a double free on purpose: the test shows that it is caught.
         unsafe {
             drop(Box::from_raw(black_box(block)));
             drop(Box::from_raw(black_box(block)));

@@ -1,14 +1,14 @@
-//! Interrupts come, go on where they interrupted, and can be masked.
+//! Interrupts and exceptions: handlers run and return, and interrupts can be masked.
 
 use alloc::vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use kernel::interrupts::timer;
+use kernel::interrupts::{last_breakpoint, timer};
 use kernel::kernel_test;
 use kernel::sync::InterruptMutex;
 use x86_64::instructions::{hlt, interrupts};
 
-/// Waits until the timer has ticked so many times.
+/// Waits for `count` ticks of the timer.
 fn wait_for_ticks(count: u64) {
     let end = timer::ticks() + count;
     while timer::ticks() < end {
@@ -17,14 +17,28 @@ fn wait_for_ticks(count: u64) {
 }
 
 kernel_test! {
-    /// The program goes on after the breakpoint.
-    fn a_breakpoint_returns() {
-        interrupts::int3();
+    /// The handler reports the address after the breakpoint, and the program continues there.
+    fn a_breakpoint_is_reported_and_returns() {
+        let (before, address): (u64, u64);
+        // SAFETY: the handler of breakpoints returns, and changes no register or memory in use.
+        unsafe {
+            core::arch::asm!(
+                "lea {before}, [rip + 2f]",
+                "int3",
+                "2:",
+                "lea {address}, [rip + 2b]",
+                before = out(reg) before,
+                address = out(reg) address,
+            );
+        }
+        assert_eq!(before, address);
+        let reported = last_breakpoint().expect("a breakpoint is reported");
+        assert_eq!(reported.as_u64(), address);
     }
 }
 
 kernel_test! {
-    /// The timer ticks, and calls what is hooked into it.
+    /// The timer ticks, and calls its hook.
     fn the_timer_ticks_at_1000_hertz() {
         static CALLS: AtomicU64 = AtomicU64::new(0);
         timer::set_hook(Some(|| {
@@ -40,7 +54,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// While a lock is held no interrupt comes; afterwards it does.
+    /// No interrupt arrives while a lock is held. The pending one arrives afterwards.
     fn a_lock_masks_interrupts() {
         static LOCK: InterruptMutex<()> = InterruptMutex::new(());
         timer::start(1000);
@@ -51,7 +65,7 @@ kernel_test! {
             let _guard = LOCK.lock();
             inner_disabled = !interrupts::are_enabled();
             before = timer::ticks();
-            // Many times the tick's period.
+            // Many times the period of the timer.
             for _ in 0..20_000_000 {
                 core::hint::spin_loop();
             }
@@ -66,8 +80,8 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// Locks are released in whatever order: interrupts come back with the last one.
-    fn locks_released_out_of_order_keep_interrupts_masked() {
+    /// Locks may be released in any order: the last release enables interrupts.
+    fn interrupts_stay_masked_until_the_last_lock_is_free() {
         static LOCKS: [InterruptMutex<()>; 3] = [const { InterruptMutex::new(()) }; 3];
         let [first, second, third] = [0, 1, 2].map(|index| LOCKS[index].lock());
         let mut enabled = [true; 3];
@@ -75,7 +89,7 @@ kernel_test! {
         enabled[0] = interrupts::are_enabled();
         drop(third);
         enabled[1] = interrupts::are_enabled();
-        // One that cannot be had is not held, either.
+        // A failed attempt to lock does not count.
         assert!(LOCKS[1].try_lock().is_none());
         enabled[2] = interrupts::are_enabled();
         drop(second);
@@ -85,7 +99,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// A lock that is taken twice on one CPU would never be had: the kernel says so.
+    /// A CPU that takes a lock twice would wait for ever: the kernel panics instead.
     fn a_lock_taken_twice_on_one_cpu_panics(should_panic = "waits for a lock that it holds") {
         static LOCK: InterruptMutex<()> = InterruptMutex::new(());
         let _first = LOCK.lock();
@@ -94,15 +108,15 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// An exception that nothing can repair has a name, as all others have.
+    /// The report of a machine check has its name.
     fn a_machine_check_is_reported(should_fault = "machine check") {
-        // SAFETY: it is not: this is what the test shows. The CPU pushes no error code for this vector.
+        // SAFETY: the handler ends the kernel. The CPU pushes no error code for this vector.
         unsafe { core::arch::asm!("int 18") };
     }
 }
 
 kernel_test! {
-    /// Without this bit a machine check shuts the CPU down.
+    /// Without this bit, a machine check shuts the CPU down.
     fn machine_checks_are_enabled() {
         use x86_64::registers::control::{Cr4, Cr4Flags};
         assert!(Cr4::read().contains(Cr4Flags::MACHINE_CHECK_EXCEPTION));
@@ -110,8 +124,8 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// Interrupts are as they were after an allocation that had to map pages, and after its free.
-    fn growing_and_shrinking_leave_the_interrupt_flag_alone() {
+    /// The interrupt flag is unchanged by an allocation that maps pages, and by its release.
+    fn growth_and_release_preserve_the_interrupt_flag() {
         let grow_and_shrink = || drop(core::hint::black_box(vec![1_u8; 5 << 20]));
         grow_and_shrink();
         assert!(interrupts::are_enabled());

@@ -1,4 +1,4 @@
-//! The tests that run inside the kernel: one file a subject.
+//! The tests that run inside the kernel, with one subject per file.
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 extern crate alloc;
@@ -31,7 +31,9 @@ fn run(boot: kernel::Boot) -> ExitCode {
         Mode::Test => kernel::testing::run(&boot.config),
         Mode::Soak => kernel::testing::soak(&boot.config, programs::soak),
         Mode::Demo => {
-            kernel::println!("refused: this image holds the tests only, which need `mode=test`");
+            kernel::println!(
+                "refused: this image has only tests, which need `mode=test` or `mode=soak`"
+            );
             ExitCode::Refused
         }
     }

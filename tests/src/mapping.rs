@@ -1,4 +1,4 @@
-//! Frames, and pages mapped to them: what is taken comes back, whatever fails in between.
+//! Frames and mappings: all frames are freed at the end, also after failures.
 
 use core::ops::Range;
 use core::ptr::{self, NonNull};
@@ -14,8 +14,8 @@ use crate::support::heap_pages_arena;
 /// The pages that one page table maps.
 const TABLE_PAGES: usize = 512;
 
-/// What an operation that fails must leave as it was.
-fn accounts() -> (Usage, usize, usize, usize) {
+/// Returns the counts that a failed operation must not change.
+fn counts() -> (Usage, usize, usize, usize) {
     let (pages, addresses) = (heap_pages(), kernel_addresses());
     (
         frames::usage(),
@@ -25,7 +25,7 @@ fn accounts() -> (Usage, usize, usize, usize) {
     )
 }
 
-/// Pages of the heap, given back at the end.
+/// Pages of the heap, which are freed on drop.
 struct Pages {
     base: usize,
 }
@@ -34,7 +34,7 @@ impl Pages {
     fn new(count: usize) -> Self {
         let base = heap_pages_arena().alloc(count * PAGE_SIZE, AllocPolicy::InstantFit);
         Self {
-            base: base.expect("there is memory"),
+            base: base.expect("memory is free"),
         }
     }
 
@@ -42,15 +42,15 @@ impl Pages {
         heap_pages_arena().resize(self.base, count * PAGE_SIZE)
     }
 
-    /// Writes a number of its own to each page.
+    /// Writes a different number to each page.
     fn write(&self, pages: Range<usize>) {
         for page in pages {
-            // SAFETY: the page is mapped, and is the test's.
+            // SAFETY: the page is mapped, and the test owns it.
             unsafe { self.at(page).write_volatile(!page) };
         }
     }
 
-    /// Checks what [`write`](Self::write) has written.
+    /// Checks the numbers that [`write`](Self::write) has written.
     fn verify(&self, pages: Range<usize>) {
         for page in pages {
             // SAFETY: the page is mapped.
@@ -73,14 +73,15 @@ impl Drop for Pages {
 }
 
 kernel_test! {
-    /// Wherever the frames run out while a range grows over several page tables, for a page or for a
-    /// table, everything is as it was.
+    /// Growth over several page tables that runs out of frames at any point, for a page or for a
+    /// table, leaves all counts unchanged.
     fn growth_that_fails_at_any_frame_changes_nothing(deadline = 240) {
         let pages = Pages::new(3);
         pages.write(0..3);
-        let before = accounts();
+        let before = counts();
         let wanted = 2 * TABLE_PAGES + 10;
-        // Every call near the beginning, the next page tables and the end, and some between.
+        // All calls near the beginning, near the next page tables and near the end, and some
+        // between.
         let mut calls = 0;
         loop {
             FRAMES.fail_from(calls);
@@ -89,7 +90,7 @@ kernel_test! {
             if grown.is_ok() {
                 break;
             }
-            assert_eq!(accounts(), before, "after {calls} frames");
+            assert_eq!(counts(), before, "after {calls} frames");
             let near = (calls + 20) % TABLE_PAGES < 40 || calls >= wanted - 16;
             calls += if near { 1 } else { 84 };
         }
@@ -99,12 +100,12 @@ kernel_test! {
         pages.verify(0..wanted);
         pages.resize(3).expect("shrinking needs nothing");
         pages.verify(0..3);
-        assert_eq!(accounts(), before);
+        assert_eq!(counts(), before);
     }
 }
 
 kernel_test! {
-    /// Giving back needs no frame: it succeeds when there are none.
+    /// Unmapping needs no frame, and succeeds if no frame is free.
     fn shrinking_and_freeing_need_no_frames() {
         let (lower, upper) = (Pages::new(700), Pages::new(9));
         FRAMES.fail_from(0);
@@ -116,8 +117,8 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// A range that comes and goes leaves no page table behind.
-    fn page_tables_that_map_nothing_are_freed() {
+    /// Unmapping a range frees the page tables that were allocated for it.
+    fn empty_page_tables_are_freed() {
         let before = frames::usage();
         let during = {
             let _pages = Pages::new(3 * TABLE_PAGES);
@@ -133,7 +134,7 @@ kernel_test! {
     /// A large frame is 2 MiB of memory, and can be freed in parts.
     fn frames_of_two_mebibytes_are_memory() {
         let before = frames::usage();
-        let large = frames::allocate_2mib(Purpose::Other).expect("there is memory");
+        let large = frames::allocate_2mib(Purpose::Other).expect("memory is free");
         assert_eq!(frames::usage().other, before.other + TABLE_PAGES);
         let words: NonNull<usize> = physical::pointer(large.start_address());
         let count = TABLE_PAGES * PAGE_SIZE / size_of::<usize>();
@@ -142,10 +143,10 @@ kernel_test! {
             unsafe { words.add(index).write_volatile(!index) };
         }
         for index in (0..count).step_by(97) {
-            // SAFETY: as above.
+            // SAFETY: the frame is the test's, and is mapped there.
             assert_eq!(unsafe { words.add(index).read_volatile() }, !index);
         }
-        // SAFETY: it was allocated above, and is not used any more.
+        // SAFETY: the frame was allocated above, and is not used any more.
         let freed = || unsafe { frames::free_2mib(large, Purpose::Other) };
         freed().expect("allocated above");
         assert!(freed().is_err(), "freed twice");
@@ -154,16 +155,19 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// What frees a frame wrongly learns of it, and nothing changes.
+    /// Freeing a frame that is not in use is an error and changes nothing.
     fn frames_that_are_not_in_use_cannot_be_freed() {
-        let frame = frames::allocate(Purpose::Other).expect("there is memory");
-        // SAFETY: it was allocated above, and nothing has used it; afterwards it is free.
+        let frame = frames::allocate(Purpose::Other).expect("memory is free");
+        // SAFETY: the frame was allocated above, and no code uses it. After the first call it is
+        // free.
         let free = || unsafe { frames::free(frame, Purpose::Other) };
         free().expect("allocated above");
         let before = frames::usage();
         assert!(free().is_err(), "freed twice");
-        let low = x86_64::structures::paging::PhysFrame::containing_address(x86_64::PhysAddr::new(0x1000));
-        // SAFETY: the frame is in no use that the allocator knows of.
+        let low = x86_64::structures::paging::PhysFrame::containing_address(x86_64::PhysAddr::new(
+            0x1000,
+        ));
+        // SAFETY: the allocator does not manage the frame.
         let foreign = unsafe { frames::free(low, Purpose::Other) };
         assert!(foreign.is_err(), "never handed out");
         assert_eq!(frames::usage(), before);

@@ -1,5 +1,5 @@
-//! Random programs on the kernel heap. Each has a seed, which is printed first; every block's contents are verified, and the
-//! accounts of all layers are compared after each hundred operations.
+//! Random programs on the kernel heap. The seed of a program is printed first. All blocks are
+//! verified, and an audit of all layers runs after each hundred operations.
 
 use core::alloc::Layout;
 
@@ -12,14 +12,14 @@ use x86_64::instructions::interrupts;
 use crate::storm::{self, allocate_at_a_tick};
 use crate::support::{Blocks, Random, Snapshot};
 
-/// How often the accounts are compared, in operations.
-const CHECK_EACH: usize = 100;
+/// The number of operations between two audits.
+const AUDIT_PERIOD: usize = 100;
 
-/// Runs the program that `seed` describes, and gives all of it back.
+/// Runs the program of a seed, and frees all its blocks.
 pub fn run(seed: u64, operations: usize) {
     let mut random = Random::new(seed);
     let mut blocks = Blocks::new();
-    // Programs differ in the sizes of their blocks, in their alignments, and in how much they hold.
+    // Programs differ in the sizes and alignments of their blocks, and in the bytes that are live.
     let (sizes, aligns) = (7 + random.below(12), 1 + random.below(13));
     let most = 1 << (15 + random.below(8));
     for operation in 1..=operations {
@@ -27,7 +27,7 @@ pub fn run(seed: u64, operations: usize) {
         match choice {
             0 => blocks.reallocate(&mut random),
             1 if random.below(64) == 0 => blocks.free_half(&mut random),
-            // The fuller, the more is freed.
+            // The more bytes are live, the more likely is a free.
             _ if choice * most / 12 > blocks.bytes() => {
                 let size = random.size(sizes);
                 let align = 1 << random.below(aligns);
@@ -44,25 +44,25 @@ pub fn run(seed: u64, operations: usize) {
             }
             _ => blocks.free_any(&mut random),
         }
-        if operation % CHECK_EACH == 0 {
-            compare_accounts(operation);
+        if operation % AUDIT_PERIOD == 0 {
+            run_audit(operation);
         }
     }
     blocks.verify();
 }
 
-/// Compares the accounts, while no interrupt changes them.
-fn compare_accounts(operation: usize) {
+/// Runs an audit while interrupts are masked, so that no handler changes the counts.
+fn run_audit(operation: usize) {
     let result = interrupts::without_interrupts(|| {
         HEAP.drain();
         audit::check()
     });
-    if let Err(disagreement) = result {
-        panic!("operation {operation}: accounts disagree: {disagreement}");
+    if let Err(mismatch) = result {
+        panic!("operation {operation}: the audit found a mismatch: {mismatch}");
     }
 }
 
-/// The same, interrupted by a timer that allocates and frees.
+/// Runs the program of a seed while a timer interrupt allocates and frees.
 pub fn run_in_a_storm(seed: u64, operations: usize) {
     timer::set_hook(Some(allocate_at_a_tick));
     timer::start(1000);
@@ -72,7 +72,7 @@ pub fn run_in_a_storm(seed: u64, operations: usize) {
     storm::clear();
 }
 
-/// A program of a soak: each second one is interrupted.
+/// Runs one program of a soak. Programs with odd seeds are interrupted.
 pub fn soak(seed: u64) -> u64 {
     const OPERATIONS: usize = 5000;
     if seed.is_multiple_of(2) {
@@ -84,7 +84,7 @@ pub fn soak(seed: u64) -> u64 {
 }
 
 kernel_test! {
-    fn random_programs_agree_with_all_accounts(deadline = 240) {
+    fn random_programs_pass_all_audits(deadline = 240) {
         let before = Snapshot::take();
         for seed in 100..112 {
             kernel::println!("the program of seed {seed}");
@@ -95,7 +95,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn random_programs_agree_with_all_accounts_when_interrupted(deadline = 240) {
+    fn interrupted_random_programs_pass_all_audits(deadline = 240) {
         let before = Snapshot::take();
         for seed in 200..206 {
             kernel::println!("the program of seed {seed}");

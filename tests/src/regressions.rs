@@ -1,5 +1,5 @@
-//! Bugs that others have shipped, as scenarios here: those that need a kernel. (Scenario 20 is in `storm`, 26 in
-//! `security`.)
+//! Regressions: bugs of other allocators, as scenarios that need a kernel. (Scenario 20 is in
+//! `storm`, 26 in `security`.)
 
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
@@ -20,9 +20,16 @@ const MIB: usize = 1 << 20;
 
 kernel_test! {
     /// Scenario 18.
-    fn a_large_free_returns_all_its_frames_tail_included() {
+    fn freeing_a_large_block_frees_all_its_frames() {
         let before = Snapshot::take();
-        for size in [MIB + 1, 3 * MIB - 1, 5 * MIB + 4095, 7 * PAGE_SIZE, 7 * PAGE_SIZE + 1, 9 * MIB] {
+        for size in [
+            MIB + 1,
+            3 * MIB - 1,
+            5 * MIB + 4095,
+            7 * PAGE_SIZE,
+            7 * PAGE_SIZE + 1,
+            9 * MIB,
+        ] {
             let block = filled(18, size);
             assert!(frames::usage().heap * PAGE_SIZE > size);
             drop(block);
@@ -32,14 +39,18 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// Scenario 22: the frames really run out, in the middle of a growth by 40 pages.
-    fn a_growth_that_runs_out_of_frames_in_its_middle_is_rolled_back() {
+    /// Scenario 22: the frames run out, without fault injection, in the middle of growth by 40
+    /// pages.
+    fn growth_that_runs_out_of_frames_is_rolled_back() {
         let layout = Layout::from_size_align(40 * PAGE_SIZE, 8).expect("valid");
         let mut taken = Vec::with_capacity(frames::usage().free);
         let before = Snapshot::take();
         let top = {
             let talc = HEAP.core().lock();
-            let heap = talc.arena_heaps().next().expect("the harness has allocated");
+            let heap = talc
+                .arena_heaps()
+                .next()
+                .expect("the harness has allocated");
             heap.base.addr().get() + heap.size
         };
         for left in (1..40).rev() {
@@ -48,8 +59,16 @@ kernel_test! {
             }
             let (mapped, usage) = (mapped_pages::mapped(), frames::usage());
             // SAFETY: the size is not zero.
-            assert!(unsafe { HEAP.alloc(layout) }.is_null(), "{left} frames are free");
-            assert_eq!((mapped_pages::mapped(), frames::usage()), (mapped, usage), "{left} frames are free");
+            let block = unsafe { HEAP.alloc(layout) };
+            assert!(
+                block.is_null(),
+                "{left} frames are free"
+            );
+            assert_eq!(
+                (mapped_pages::mapped(), frames::usage()),
+                (mapped, usage),
+                "{left} frames are free"
+            );
             for page in 0..40 {
                 let address = VirtAddr::new((top + page * PAGE_SIZE) as u64);
                 assert_eq!(mapping_at(address), None, "{left} frames are free");
@@ -63,25 +82,28 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// Scenario 23: whoever has locked the heap can still have pages mapped, so that mapping does not allocate from it; and
-    /// whoever has locked the page tables can still have frames.
-    fn growing_needs_no_heap_and_frames_need_no_page_tables() {
+    /// Scenario 23: mapping works while the heap is locked, so it does not allocate from the heap.
+    /// Allocating a frame works while the page tables are locked.
+    fn mapping_needs_no_heap_and_frames_no_page_tables() {
         let heap = HEAP.core().lock();
-        // Three page tables, and boundary tags.
-        let pages = [(); 40].map(|()| heap_pages_arena().alloc(40 * PAGE_SIZE, AllocPolicy::InstantFit));
+        // These need three page tables, and boundary tags.
+        let pages =
+            [(); 40].map(|()| heap_pages_arena().alloc(40 * PAGE_SIZE, AllocPolicy::InstantFit));
         for base in pages {
-            heap_pages_arena().free(base.expect("there is memory")).expect("it was allocated");
+            heap_pages_arena()
+                .free(base.expect("memory is free"))
+                .expect("it was allocated");
         }
         drop(heap);
         let mut frame = None;
         for_each_mapping(|_| frame = frame.take().or_else(OwnedFrame::take));
-        assert!(frame.is_some(), "there is memory");
+        assert!(frame.is_some(), "memory is free");
     }
 }
 
 kernel_test! {
     /// Scenario 24.
-    fn the_last_block_after_exhaustion_is_freed_and_memory_comes_back() {
+    fn all_blocks_can_be_freed_after_exhaustion() {
         let before = Snapshot::take();
         let mut blocks: Vec<Vec<u8>> = Vec::with_capacity(1 << 13);
         while blocks.len() < blocks.capacity() {

@@ -1,4 +1,4 @@
-//! Timer interrupts that allocate and free while what they interrupt does so, too.
+//! Timer interrupts that allocate and free while the interrupted code does so too.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -15,22 +15,24 @@ use x86_64::instructions::hlt;
 
 use crate::support::{Blocks, Random, filled};
 
-/// Blocks that ticks have allocated, each filled with its size.
+/// The blocks that the handler has allocated. Each is filled with its size.
 static BLOCKS: InterruptMutex<[Vec<u8>; 8]> = InterruptMutex::new([const { Vec::new() }; 8]);
 
-/// How many ticks there were, and how long they took in ticks of the time stamp counter.
+/// The number of calls of the handler.
 static TICKS: AtomicU64 = AtomicU64::new(0);
+/// The time of all calls of the handler, in ticks of the time-stamp counter.
 static TIME: AtomicU64 = AtomicU64::new(0);
-/// The timer is stopped after so many ticks. Otherwise one that is too fast would leave the program no instruction.
+/// The number of calls after which the handler stops the timer. A timer that is too fast would
+/// leave no time for the program.
 static LAST: AtomicU64 = AtomicU64::new(u64::MAX);
 
 fn now() -> u64 {
-    // SAFETY: every CPU with 64-bit mode has the instruction.
+    // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
     unsafe { _rdtsc() }
 }
 
-/// Frees a block that an earlier tick has allocated, and allocates another; once in a while one that the heap must grow
-/// for.
+/// Frees a block of an earlier tick, and allocates a block. Now and then the heap must grow for the
+/// block.
 pub fn allocate_at_a_tick() {
     let began = now();
     let tick = TICKS.fetch_add(1, Ordering::Relaxed);
@@ -53,14 +55,14 @@ pub fn allocate_at_a_tick() {
     TIME.fetch_add(now() - began, Ordering::Relaxed);
 }
 
-/// Frees what ticks have allocated.
+/// Frees the blocks of all ticks.
 pub fn clear() {
     let blocks = core::mem::take(&mut *BLOCKS.lock());
     drop(blocks);
 }
 
-/// Starts a timer with that hook at 1000 Hz, and returns how long a tick takes and how long there is from one to the next, in
-/// ticks of the time stamp counter.
+/// Starts a timer with this handler at 1000 Hz. Returns the time of one call and the time between
+/// two calls, in ticks of the time-stamp counter.
 fn measure() -> (u64, u64) {
     LAST.store(u64::MAX, Ordering::Relaxed);
     timer::set_hook(Some(allocate_at_a_tick));
@@ -78,8 +80,8 @@ fn measure() -> (u64, u64) {
 }
 
 kernel_test! {
-    /// The timer is as fast as can be while the program gets about every second instruction.
-    fn a_timer_that_allocates_interrupts_a_program_that_grows_and_shrinks(deadline = 240) {
+    /// The timer runs at the rate at which the program gets about half of the instructions.
+    fn handlers_allocate_during_growth_and_release(deadline = 240) {
         const COUNT: u64 = 20_000;
         let (handler, period) = measure();
         let hertz = 1000 * period / (2 * handler).max(1);
@@ -93,10 +95,13 @@ kernel_test! {
             operations += 1;
             match random.below(16) {
                 0 => blocks.reallocate(&mut random),
-                // Mapped, and given back at once.
-                1 if operations.is_multiple_of(16) => drop(filled(operations as u8, 80 * PAGE_SIZE)),
+                // Mapped, and unmapped immediately.
+                1 if operations.is_multiple_of(16) => {
+                    drop(filled(operations as u8, 80 * PAGE_SIZE))
+                }
                 choice if choice * 50_000 > blocks.bytes() => {
-                    let layout = Layout::from_size_align(1 + random.below(1000), 1 << random.below(7));
+                    let layout =
+                        Layout::from_size_align(1 + random.below(1000), 1 << random.below(7));
                     assert!(blocks.allocate(layout.expect("valid")).is_some());
                 }
                 _ => blocks.free_any(&mut random),
@@ -107,21 +112,25 @@ kernel_test! {
         blocks.verify();
         clear();
         kernel::println!("{COUNT} ticks at {rate} Hz, {operations} operations");
-        assert!(operations > COUNT / 10, "the program did little: {operations} operations at {rate} Hz");
+        assert!(
+            operations > COUNT / 10,
+            "the program did little: {operations} operations at {rate} Hz"
+        );
         assert!(rate >= 2_000, "a tick takes {handler} of {period}");
     }
 }
 
 kernel_test! {
-    /// Regression scenario 20: the tick comes at the moment when the heap is unlocked, and allocates.
-    fn handlers_allocate_when_the_interrupted_code_held_the_heap(deadline = 120) {
+    /// Regression scenario 20: the tick arrives at the moment when the heap is unlocked, and
+    /// allocates.
+    fn a_handler_allocates_right_after_the_heap_is_unlocked(deadline = 120) {
         let (_, period) = measure();
         timer::start(4_000);
         for _ in 0..200 {
             let guard = HEAP.core().lock();
             let seen = timer::ticks();
             let began = now();
-            // Longer than the time between two ticks.
+            // Longer than the time between two ticks at the new rate.
             while now() - began < period * 3 / 8 {
                 core::hint::spin_loop();
             }

@@ -1,4 +1,4 @@
-//! What several test files use.
+//! Helpers for several test files.
 
 use alloc::vec;
 use alloc::vec::Vec;
@@ -10,28 +10,28 @@ use kernel::memory::frames::{self, Purpose, Usage};
 use kernel::memory::{self, HeapArena, heap_pages, kernel_addresses};
 use x86_64::structures::paging::PhysFrame;
 
-/// The arena of the heap's pages, for tests that allocate from it.
+/// Returns the arena of the heap's pages, for tests that allocate from it.
 pub fn heap_pages_arena() -> &'static HeapArena {
-    // SAFETY: each test frees and resizes only what it has allocated, and adds no span.
+    // SAFETY: each test frees and resizes only segments that it has allocated, and adds no span.
     unsafe { memory::heap_pages_arena() }
 }
 
-/// The arena of the window's addresses, for tests that allocate from it.
+/// Returns the arena of the window's addresses, for tests that allocate from it.
 pub fn kernel_addresses_arena() -> &'static HeapArena {
-    // SAFETY: each test frees and resizes only what it has allocated, and adds no span.
+    // SAFETY: each test frees and resizes only segments that it has allocated, and adds no span.
     unsafe { memory::kernel_addresses_arena() }
 }
 
-/// A frame that a test owns: it is given back when dropped.
+/// A frame that a test owns, and that is freed on drop.
 pub struct OwnedFrame(PhysFrame);
 
 impl OwnedFrame {
-    /// Takes a frame; `None` when none is free.
+    /// Allocates a frame. Returns `None` if no frame is free.
     pub fn take() -> Option<Self> {
         frames::allocate(Purpose::Other).map(Self)
     }
 
-    /// Which one it is.
+    /// Returns the frame.
     pub fn get(&self) -> PhysFrame {
         self.0
     }
@@ -39,19 +39,19 @@ impl OwnedFrame {
 
 impl Drop for OwnedFrame {
     fn drop(&mut self) {
-        // SAFETY: `take` has allocated it, and it cannot be copied; whoever has used its memory has
-        // borrowed it meanwhile.
-        unsafe { frames::free(self.0, Purpose::Other) }.expect("it was taken");
+        // SAFETY: `take` has allocated the frame, and only this value has it. Tests access its
+        // memory only while they borrow this value.
+        unsafe { frames::free(self.0, Purpose::Other) }.expect("it is allocated");
     }
 }
 
-/// `size` bytes on the heap, each of them `byte`. The compiler may not leave the allocation out, nor what comes
-/// of it: an allocation whose result nobody sees need not happen.
+/// Returns `size` bytes on the heap that all have the value `byte`. The compiler cannot optimise
+/// the allocation away, as it may for a block that the program does not use.
 pub fn filled(byte: u8, size: usize) -> Vec<u8> {
     black_box(vec![byte; size])
 }
 
-/// A xorshift generator: repeatable variety.
+/// A xorshift generator.
 pub struct Random(u64);
 
 impl Random {
@@ -59,7 +59,7 @@ impl Random {
         Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
-    /// A number below `limit`.
+    /// Returns a number below `limit`.
     pub fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
@@ -67,15 +67,15 @@ impl Random {
         (self.0 >> 11) as usize % limit
     }
 
-    /// A size of at most `1 << (logs - 1)`, small ones as often as large ones.
+    /// Returns a size of at most `1 << (logs - 1)`. All powers of two are equally likely.
     pub fn size(&mut self, logs: usize) -> usize {
         let log = self.below(logs);
         1 + self.below(1 << log)
     }
 }
 
-/// What all layers hold when the heap has given back what it can. Equal before and after whatever frees what it
-/// allocates.
+/// The counts of all layers after the heap has unmapped its free memory. Snapshots before and after
+/// code that leaks no memory are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Snapshot {
     stats: Stats,
@@ -88,7 +88,7 @@ impl Snapshot {
     pub fn take() -> Self {
         HEAP.reap();
         let (mut stats, mut usage) = (HEAP.stats(), frames::usage());
-        // The pool of boundary tags keeps some pages, and the harness sees to it that they are few.
+        // The pool of boundary tags retains some pages, whose number the harness checks.
         stats.frames -= usage.tags;
         usage.free += core::mem::take(&mut usage.tags);
         Self {
@@ -100,7 +100,7 @@ impl Snapshot {
     }
 }
 
-/// Blocks of the kernel heap, each filled with a byte of its own, which is read back before it is freed.
+/// Blocks of the kernel heap. Each is filled with a byte, and verified before it is freed.
 pub struct Blocks {
     blocks: Vec<Block>,
     bytes: usize,
@@ -116,7 +116,7 @@ struct Block {
 
 impl Block {
     fn fill(&self, from: usize) {
-        // SAFETY: the block is live, and `from` is within it.
+        // SAFETY: the block is live, and `from` is at most its size.
         unsafe {
             self.base
                 .add(from)
@@ -125,7 +125,7 @@ impl Block {
     }
 
     fn verify(&self, size: usize) {
-        // SAFETY: the block is live, and was filled.
+        // SAFETY: the block is live, and its first `size` bytes were written.
         let bytes = unsafe { core::slice::from_raw_parts(self.base, size) };
         assert!(
             bytes.iter().all(|&byte| byte == self.fill),
@@ -145,22 +145,22 @@ impl Blocks {
         }
     }
 
-    /// Bytes in all blocks.
+    /// Returns the number of bytes in all blocks.
     pub fn bytes(&self) -> usize {
         self.bytes
     }
 
-    /// Allocates and fills a block. `None` when the heap refuses.
+    /// Allocates and fills a block. Returns `None` if the allocation fails.
     pub fn allocate(&mut self, layout: Layout) -> Option<*mut u8> {
         self.blocks.try_reserve(1).ok()?;
-        // SAFETY: the tests ask for no size of zero.
-        self.keep(unsafe { HEAP.alloc(layout) }, layout)
+        // SAFETY: the tests pass no size of zero.
+        self.add(unsafe { HEAP.alloc(layout) }, layout)
     }
 
-    /// The same for a block that is to be clear, which is verified.
+    /// Allocates a zeroed block, verifies that it is zero, and fills it.
     pub fn allocate_zeroed(&mut self, layout: Layout) -> Option<*mut u8> {
         self.blocks.try_reserve(1).ok()?;
-        // SAFETY: the tests ask for no size of zero.
+        // SAFETY: the tests pass no size of zero.
         let base = unsafe { HEAP.alloc_zeroed(layout) };
         if !base.is_null() {
             let block = Block {
@@ -170,11 +170,11 @@ impl Blocks {
             };
             block.verify(layout.size());
         }
-        self.keep(base, layout)
+        self.add(base, layout)
     }
 
-    /// Fills a block, for which there is room in the list.
-    fn keep(&mut self, base: *mut u8, layout: Layout) -> Option<*mut u8> {
+    /// Fills a block, and adds it to the list, which has the capacity.
+    fn add(&mut self, base: *mut u8, layout: Layout) -> Option<*mut u8> {
         if base.is_null() {
             return None;
         }
@@ -190,7 +190,7 @@ impl Blocks {
         Some(base)
     }
 
-    /// Changes a random block's size at random.
+    /// Changes the size of a random block at random.
     pub fn reallocate(&mut self, random: &mut Random) {
         if self.blocks.is_empty() {
             return;
@@ -203,16 +203,16 @@ impl Blocks {
         if base.is_null() {
             return;
         }
-        let kept = layout.size().min(size);
+        let common = layout.size().min(size);
         let layout = Layout::from_size_align(size, layout.align()).expect("a small layout");
         let block = Block { base, layout, fill };
-        block.verify(kept);
-        block.fill(kept);
+        block.verify(common);
+        block.fill(common);
         self.bytes = self.bytes - self.blocks[index].layout.size() + size;
         self.blocks[index] = block;
     }
 
-    /// Frees a random block, if there is one.
+    /// Frees a random block, if the list has one.
     pub fn free_any(&mut self, random: &mut Random) {
         if !self.blocks.is_empty() {
             let block = self.blocks.swap_remove(random.below(self.blocks.len()));
@@ -220,7 +220,7 @@ impl Blocks {
         }
     }
 
-    /// Frees every second block, from a random one on.
+    /// Frees every second block, from a random block on.
     pub fn free_half(&mut self, random: &mut Random) {
         let mut index = random.below(self.blocks.len() + 1);
         while index < self.blocks.len() {
@@ -230,7 +230,7 @@ impl Blocks {
         }
     }
 
-    /// Checks all contents.
+    /// Verifies all blocks.
     pub fn verify(&self) {
         for block in &self.blocks {
             block.verify(block.layout.size());
@@ -240,7 +240,7 @@ impl Blocks {
     fn free(&mut self, block: Block) {
         block.verify(block.layout.size());
         self.bytes -= block.layout.size();
-        // SAFETY: the block is live, and is forgotten.
+        // SAFETY: the block is live, and is not in the list any more.
         unsafe { HEAP.dealloc(block.base, block.layout) };
     }
 }

@@ -1,4 +1,5 @@
-//! Heaps that the test manages itself, in pages of the kernel's arena: claim, reserved, truncate, resize, delete.
+//! Heaps that the tests manage themselves, in pages of the kernel's arena: claim, reserved,
+//! truncate, resize, delete.
 
 use core::alloc::Layout;
 use core::ptr::{self, NonNull};
@@ -12,10 +13,10 @@ use kernel::memory::PAGE_SIZE;
 
 use crate::support::heap_pages_arena;
 
-/// Enough for a heap that is not the first.
+/// A size that is enough for a heap other than the first.
 const SECOND_HEAP: usize = HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT) + 3 * CHUNK_UNIT;
 
-/// Pages of the kernel's arena, given back at the end.
+/// Pages of the kernel's arena, which are freed on drop.
 struct Pages {
     base: NonNull<u8>,
     count: usize,
@@ -25,17 +26,17 @@ impl Pages {
     fn new(count: usize) -> Self {
         let base = heap_pages_arena()
             .alloc(count * PAGE_SIZE, AllocPolicy::InstantFit)
-            .expect("there is memory");
+            .expect("memory is free");
         Pages {
             base: NonNull::new(ptr::with_exposed_provenance_mut(base)).expect("not at zero"),
             count,
         }
     }
 
-    /// The address `pages` pages above the base.
+    /// Returns the address of the page at index `pages`.
     fn at(&self, pages: usize) -> *mut u8 {
         assert!(pages <= self.count);
-        // SAFETY: within the range.
+        // SAFETY: the index is at most the number of pages.
         unsafe { self.base.byte_add(pages * PAGE_SIZE) }.as_ptr()
     }
 }
@@ -50,10 +51,10 @@ impl Drop for Pages {
 
 type Heap = Talc<Manual, DefaultBinning>;
 
-/// An allocator with one heap in the first `pages` pages.
+/// Creates an allocator with one heap in the first `pages` pages.
 fn claimed(memory: &Pages, pages: usize) -> (Heap, NonNull<u8>) {
     let mut talc = Heap::new(Manual);
-    // SAFETY: the pages are nobody else's.
+    // SAFETY: the test owns the pages.
     let end = unsafe { talc.claim(memory.at(0), pages * PAGE_SIZE) }.expect("large enough");
     (talc, end)
 }
@@ -67,7 +68,7 @@ kernel_test! {
         let memory = Pages::new(4);
         let smallest = min_first_heap_size::<DefaultBinning>();
         let mut talc = Heap::new(Manual);
-        // SAFETY: the pages are nobody else's.
+        // SAFETY: the test owns the pages.
         unsafe {
             assert_eq!(talc.claim(memory.at(0), 0), None);
             assert_eq!(talc.claim(memory.at(0), smallest / 2), None);
@@ -75,14 +76,17 @@ kernel_test! {
             assert!(!talc.is_metadata_established());
             assert!(talc.claim(memory.at(0).byte_add(7), smallest).is_some());
             assert!(talc.is_metadata_established());
-            assert!(talc.claim(memory.at(3), SECOND_HEAP).is_some(), "a second heap needs next to nothing");
+            assert!(
+                talc.claim(memory.at(3), SECOND_HEAP).is_some(),
+                "a second heap needs next to nothing"
+            );
         }
         assert_eq!(talc.check(), Ok(()));
     }
 }
 
 kernel_test! {
-    fn truncate_ends_where_the_last_block_does() {
+    fn truncate_ends_the_heap_after_the_last_block() {
         let memory = Pages::new(16);
         let (mut talc, end) = claimed(&memory, 16);
         // SAFETY: `end` is always the current end; blocks are freed with their layouts.
@@ -93,7 +97,7 @@ kernel_test! {
             assert!(reserved.any && reserved.up_to >= high.byte_add(3 * PAGE_SIZE));
             let end = talc.truncate(end, ptr::null_mut()).expect("blocks are in it");
             assert_eq!(end, reserved.up_to);
-            // Nothing of what was cut off is touched any more.
+            // The allocator does not access the pages above the new end any more.
             let cut = memory.at(16).addr() - end.addr().get();
             end.as_ptr().write_bytes(0x77, cut);
             talc.deallocate(high.as_ptr(), layout(3 * PAGE_SIZE));
@@ -118,11 +122,11 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn resize_goes_up_and_down_and_every_byte_counts() {
+    fn resize_grows_and_shrinks_to_the_byte() {
         let memory = Pages::new(32);
         let (mut talc, mut end) = claimed(&memory, 4);
         for pages in [8, 6, 32, 5, 20, 4] {
-            // SAFETY: `end` is the current end, and the pages are nobody else's.
+            // SAFETY: `end` is the current end, and the test owns the pages.
             unsafe {
                 end = talc.resize(end, memory.at(pages)).expect("the metadata stays");
                 assert_eq!(end.as_ptr(), memory.at(pages));
@@ -138,14 +142,16 @@ kernel_test! {
 }
 
 kernel_test! {
-    fn extend_joins_the_free_top() {
+    fn extend_coalesces_with_the_free_top() {
         let memory = Pages::new(8);
         let (mut talc, end) = claimed(&memory, 2);
-        // SAFETY: `end` is the current end, and the pages are nobody else's.
+        // SAFETY: `end` is the current end, and the test owns the pages.
         unsafe {
             assert_eq!(talc.allocate(layout(4 * PAGE_SIZE)), None);
             talc.extend(end, memory.at(8));
-            let block = talc.allocate(layout(6 * PAGE_SIZE)).expect("old top and new pages are one gap");
+            let block = talc
+                .allocate(layout(6 * PAGE_SIZE))
+                .expect("old top and new pages are one gap");
             talc.deallocate(block.as_ptr(), layout(6 * PAGE_SIZE));
         }
         assert_eq!(talc.check(), Ok(()));
@@ -157,7 +163,8 @@ kernel_test! {
         let memory = Pages::new(8);
         let (mut talc, _) = claimed(&memory, 2);
         for _ in 0..3 {
-            // SAFETY: the pages above the first heap are nobody else's; `end` is that of the second.
+            // SAFETY: the test owns the pages above the first heap, and `end` is the end of the
+            // second heap.
             unsafe {
                 let end = talc.claim(memory.at(4), 4 * PAGE_SIZE).expect("large enough");
                 let block = talc.allocate(layout(3 * PAGE_SIZE)).expect("the second heap has room");

@@ -1,6 +1,7 @@
 use std::collections::VecDeque;
 
 use super::*;
+use crate::report::Verdict;
 
 fn passed(name: &str) -> TestResult {
     TestResult::new(name, Verdict::Passed)

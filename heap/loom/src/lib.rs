@@ -1,8 +1,8 @@
-//! What in `heap` uses atomics, in every order in which threads can take their turns, and with every
-//! value that relaxed operations may see.
+//! Models of the code in `heap` that uses atomics. Loom runs them in every order of the threads,
+//! and with every value that a relaxed load may return.
 //!
-//! That is one file, `bump/region.rs`, which is included as it is. Arenas and pools of boundary tags
-//! have no atomics: a lock guards all they have, and which one is the embedder's choice.
+//! The models include one file, `bump/region.rs`, unchanged. Arenas and pools of boundary tags have
+//! no atomics: a lock, which the user of `heap` chooses, guards all their state.
 #![cfg(test)]
 
 #[path = "../../src/bump/alloca.rs"]
@@ -34,7 +34,7 @@ use region::Region;
 
 const CAPACITY: usize = 12;
 
-/// What a `Bump` has, and for each byte a cell in which loom notices two writers.
+/// The fields of a `Bump`, and for each byte a cell with which loom detects two writers.
 struct Bump {
     used: AtomicUsize,
     storage: Box<[u64; 2]>,
@@ -52,7 +52,8 @@ impl Bump {
 
     fn region(&self) -> Region<'_, AtomicUsize> {
         let base = NonNull::from(&*self.storage).cast();
-        // SAFETY: the storage is larger than that, lives as long as `self`, and has one count.
+        // SAFETY: the storage is larger than `CAPACITY`, lives as long as `self`, and has one
+        // count.
         unsafe { Region::new(base, CAPACITY, &self.used) }
     }
 
@@ -65,7 +66,7 @@ impl Bump {
 
     fn own_bytes(&self, from: usize, to: usize, owner: usize) {
         for cell in &self.owners[from..to] {
-            // SAFETY: loom panics if anybody else is at it, or was without our knowing.
+            // SAFETY: loom panics if another thread accesses the cell, or did so unordered before.
             cell.with_mut(|byte| assert_eq!(unsafe { byte.replace(owner) }, 0));
         }
     }
@@ -94,7 +95,7 @@ fn threads_never_get_the_same_bytes() {
             })
         });
         let taken = threads.map(|thread| thread.join().unwrap());
-        // There is room for all, whatever the padding.
+        // All fit, with any padding.
         assert_eq!(taken, [3, 5]);
         assert!((8..=CAPACITY).contains(&bump.region().level().byte_offset()));
     });
@@ -121,7 +122,7 @@ fn of_two_threads_one_gets_the_last_bytes() {
 }
 
 #[test]
-fn what_is_taken_at_a_level_follows_it_directly_or_is_refused() {
+fn an_allocation_at_a_level_follows_it_or_is_refused() {
     loom::model(|| {
         let bump = Bump::new();
         let other = bump.clone();
@@ -148,7 +149,7 @@ fn what_is_taken_at_a_level_follows_it_directly_or_is_refused() {
 }
 
 #[test]
-fn a_block_that_grows_in_place_gets_bytes_that_nobody_else_gets() {
+fn a_block_that_grows_in_place_gets_bytes_of_its_own() {
     loom::model(|| {
         let bump = Bump::new();
         let threads = [1, 2].map(|owner| {
@@ -166,30 +167,30 @@ fn a_block_that_grows_in_place_gets_bytes_that_nobody_else_gets() {
             })
         });
         let grown = threads.map(|thread| thread.join().unwrap());
-        // Whoever was last could grow.
+        // The thread that allocated last could grow its block.
         assert!(grown.contains(&true));
     });
 }
 
 #[test]
-fn an_allocation_can_be_handed_to_another_thread_that_is_told_of_it() {
+fn an_allocation_can_be_passed_to_another_thread() {
     use loom::sync::atomic::Ordering::{Acquire, Release};
 
     loom::model(|| {
         let bump = Bump::new();
-        let told = Arc::new(AtomicUsize::new(0));
-        let (from, teller) = (bump.clone(), told.clone());
+        let published = Arc::new(AtomicUsize::new(0));
+        let (from, publish) = (bump.clone(), published.clone());
         let thread = thread::spawn(move || {
             let block = from.region().take(layout(1, 1)).unwrap();
             from.own(&block, 1, 7);
-            teller.store(block.level.byte_offset(), Release);
+            publish.store(block.level.byte_offset(), Release);
         });
-        let end = told.load(Acquire);
+        let end = published.load(Acquire);
         if end != 0 {
-            // SAFETY: as in `own_bytes`.
+            // SAFETY: loom panics if another thread accesses the cell, or did so unordered before.
             bump.owners[end - 1].with(|byte| assert_eq!(unsafe { *byte }, 7));
         }
-        // Meanwhile this thread takes bytes of its own.
+        // This thread also takes bytes of its own.
         let block = bump.region().take(layout(1, 1)).unwrap();
         bump.own(&block, 1, 1);
         thread.join().unwrap();

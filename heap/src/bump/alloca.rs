@@ -1,16 +1,16 @@
-//! A slice on the stack, of a length that is only known when the program runs.
+//! [`Alloca`]: a slice on the stack, whose length is known only at run time.
 
 use core::marker::PhantomData;
 use core::mem::MaybeUninit;
 
-/// No slice on the stack is larger than this, in bytes.
+/// The most bytes of a slice on the stack.
 const LIMIT: usize = 1 << 16;
 
-/// Runs functions with a slice of a certain length on the stack, 64 KiB at most.
+/// Calls a function with a slice on the stack whose length is known only at run time. The slice has
+/// at most 64 KiB.
 ///
-/// There are functions with room in their stack frames of 64 bytes and each power of two up to 64
-/// KiB, and that with the smallest that is enough is called. Less than half of it is unused, if it
-/// is not the first.
+/// The buffer of the slice has 64 bytes, or the next power of two up to 64 KiB. Less than half of
+/// a buffer of more than 64 bytes is unused.
 ///
 /// ```text
 ///  Alloca::<u32>::new(25)    100 bytes
@@ -26,24 +26,25 @@ const LIMIT: usize = 1 << 16;
 ///
 /// let words = ["stack", "heap"];
 /// let length = words.iter().map(|word| word.len()).sum();
-/// let alloca = Alloca::<u8>::new(length).expect("it is no more than 64 KiB");
-/// alloca.run(|room: &mut [MaybeUninit<u8>]| {
-///     for (byte, room) in words.iter().flat_map(|word| word.bytes()).zip(&mut *room) {
-///         room.write(byte);
+/// let alloca = Alloca::<u8>::new(length).expect("9 bytes are less than 64 KiB");
+/// alloca.run(|text: &mut [MaybeUninit<u8>]| {
+///     for (byte, slot) in words.iter().flat_map(|word| word.bytes()).zip(&mut *text) {
+///         slot.write(byte);
 ///     }
-///     assert_eq!(room.len(), 9);
+///     assert_eq!(text.len(), 9);
 /// });
 /// assert!(Alloca::<u8>::new(1 << 30).is_none());
 /// ```
 #[derive(Debug)]
 pub struct Alloca<T> {
-    /// So many of `T` are no larger than [`LIMIT`].
+    /// Elements of the slice, which together have at most [`LIMIT`] bytes.
     len: usize,
     element: PhantomData<T>,
 }
 
 impl<T> Alloca<T> {
-    /// For slices of `len` elements. `None` if those are more than 64 KiB. Takes no room yet.
+    /// Prepares for slices of `len` elements. Returns `None` if those have more than 64 KiB. Uses
+    /// no stack yet.
     pub fn new(len: usize) -> Option<Self> {
         let size = len.checked_mul(size_of::<T>())?;
         (size <= LIMIT).then_some(Self {
@@ -52,8 +53,8 @@ impl<T> Alloca<T> {
         })
     }
 
-    /// Calls `run` with a slice that is not initialised, and is gone when it returns. Nothing in it
-    /// is dropped.
+    /// Calls `run` with a slice that is not initialised and lives until `run` returns. Its elements
+    /// are not dropped.
     pub fn run<R>(&self, run: impl FnOnce(&mut [MaybeUninit<T>]) -> R) -> R {
         match (self.len * size_of::<T>()).next_power_of_two() {
             0..=64 => self.run_in::<64, R>(run),
@@ -70,19 +71,19 @@ impl<T> Alloca<T> {
         }
     }
 
-    /// Calls `run` with a part of `SIZE` bytes, which are enough.
+    /// Calls `run` with a slice in a buffer of `SIZE` bytes, which must be enough.
     #[inline(never)]
     fn run_in<const SIZE: usize, R>(&self, run: impl FnOnce(&mut [MaybeUninit<T>]) -> R) -> R {
-        /// Room of a size, aligned for elements.
+        /// A buffer of `SIZE` bytes, aligned for `T`.
         #[repr(C)]
-        struct Room<T, const SIZE: usize> {
+        struct Buffer<T, const SIZE: usize> {
             aligned: [T; 0],
             bytes: [MaybeUninit<u8>; SIZE],
         }
 
-        let mut room = MaybeUninit::<Room<T, SIZE>>::uninit();
-        // SAFETY: the room is aligned and has `SIZE` bytes, and the slice has no more. It is not
-        // initialised, and need not be.
-        run(unsafe { core::slice::from_raw_parts_mut(room.as_mut_ptr().cast(), self.len) })
+        let mut buffer = MaybeUninit::<Buffer<T, SIZE>>::uninit();
+        // SAFETY: the buffer is aligned for `T` and has `SIZE` bytes, which hold the slice. Its
+        // elements are `MaybeUninit`, which need no initialisation.
+        run(unsafe { core::slice::from_raw_parts_mut(buffer.as_mut_ptr().cast(), self.len) })
     }
 }

@@ -1,4 +1,4 @@
-//! What a bump allocator hands out, and where it was when it did.
+//! Allocations of a bump allocator, its level before and after them, and its errors.
 
 use core::fmt;
 use core::marker::PhantomData;
@@ -9,8 +9,8 @@ use super::leaked::LeakBox;
 
 /// How much of a bump allocator's memory is used.
 ///
-/// Each allocation raises it, so whoever allocates at the level that an allocation left behind knows
-/// that nothing came between.
+/// Each allocation raises the level. An allocation *at* the level that another one left therefore
+/// follows that one directly.
 ///
 /// ```text
 ///  byte          0    1         4           8                       16
@@ -33,13 +33,13 @@ use super::leaked::LeakBox;
 pub struct Level(pub(super) usize);
 
 impl Level {
-    /// Bytes from the base of the memory.
+    /// Returns the level in bytes from the base of the memory.
     pub fn byte_offset(&self) -> usize {
         self.0
     }
 }
 
-/// Why there was no allocation at a level.
+/// The error of an allocation at a level.
 ///
 /// ```text
 ///  byte                 0               8       12      16
@@ -63,11 +63,11 @@ impl Level {
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Failure {
-    /// There is not enough room above the level.
+    /// The memory above the level is too small.
     Exhausted,
-    /// The level is not the expected one.
+    /// The level is not the expected one: something else was allocated.
     Mismatch {
-        /// It was this one.
+        /// The actual level.
         observed: Level,
     },
 }
@@ -75,7 +75,7 @@ pub enum Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Exhausted => f.write_str("not enough room is left"),
+            Failure::Exhausted => f.write_str("not enough memory is left"),
             Failure::Mismatch { observed } => {
                 write!(f, "something else was allocated, up to byte {}", observed.0)
             }
@@ -85,7 +85,7 @@ impl fmt::Display for Failure {
 
 impl core::error::Error for Failure {}
 
-/// A value that found no room, and why. No memory was taken.
+/// The error of moving a value into a bump allocator. It returns the value. No memory was taken.
 ///
 /// ```
 /// use heap::bump::{Bump, Failure};
@@ -106,22 +106,22 @@ impl<T> LeakError<T> {
         Self { val, failure }
     }
 
-    /// Why.
+    /// Returns the reason.
     pub fn kind(&self) -> Failure {
         self.failure
     }
 
-    /// The value.
+    /// Returns the value.
     pub fn into_inner(self) -> T {
         self.val
     }
 }
 
-/// For how long an [`Allocation`] may be used.
+/// The lifetime of an [`Allocation`].
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct AllocTime<'a>(PhantomData<&'a ()>);
 
-/// Memory that nobody else has. It is not initialised.
+/// A range of memory that belongs to the caller alone. It is not initialised.
 ///
 /// ```text
 ///               level before                ptr
@@ -136,23 +136,23 @@ pub struct AllocTime<'a>(PhantomData<&'a ()>);
 ///
 /// let bump: Bump<[u64; 4]> = Bump::uninit();
 /// bump.leak(1_u8).unwrap();
-/// let room = bump.get::<u32>().unwrap();
-/// assert_eq!(room.level_start().byte_offset(), 4);
-/// assert_eq!(room.level.byte_offset(), 8);
-/// assert_eq!(room.ptr.addr().get(), bump.data_ptr().addr().get() + 4);
+/// let allocation = bump.get::<u32>().unwrap();
+/// assert_eq!(allocation.level_start().byte_offset(), 4);
+/// assert_eq!(allocation.level.byte_offset(), 8);
+/// assert_eq!(allocation.ptr.addr().get(), bump.data_ptr().addr().get() + 4);
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Allocation<'a, T: ?Sized = u8> {
-    /// Where it is.
+    /// The base of the range.
     pub ptr: NonNull<T>,
-    /// How long it is there: as long as the bump allocator is borrowed.
+    /// The lifetime of the range: that of the borrow of the bump allocator.
     pub lifetime: AllocTime<'a>,
-    /// The level after it was allocated: where it ends.
+    /// The level after the allocation: where the range ends.
     pub level: Level,
 }
 
 impl<'a> Allocation<'a> {
-    /// `V` fits the layout that this was allocated with.
+    /// Changes the type. `V` must fit the layout of the allocation.
     pub(super) fn cast<V>(self) -> Allocation<'a, V> {
         Allocation {
             ptr: self.ptr.cast(),
@@ -161,7 +161,7 @@ impl<'a> Allocation<'a> {
         }
     }
 
-    /// `[V; len]` fits the layout that this was allocated with.
+    /// Changes the type. `[V; len]` must fit the layout of the allocation.
     pub(super) fn cast_slice<V>(self, len: usize) -> Allocation<'a, [V]> {
         let ptr = NonNull::slice_from_raw_parts(self.ptr.cast(), len);
         Allocation {
@@ -173,48 +173,51 @@ impl<'a> Allocation<'a> {
 }
 
 impl<T> Allocation<'_, [T]> {
-    /// The level where the memory begins, padding not included: see the [diagram](Self).
+    /// Returns the level where the range begins, after the padding: see the [diagram](Self).
     pub fn level_start(&self) -> Level {
         Level(self.level.0 - size_of::<T>() * self.ptr.len())
     }
 }
 
 impl<'a, T> Allocation<'a, T> {
-    /// The level where the memory begins, padding not included: see the [diagram](Self).
+    /// Returns the level where the range begins, after the padding: see the [diagram](Self).
     ///
-    /// Of a range without a type, as [`get_layout`](super::Bump::get_layout) returns it, `T` is a
-    /// byte, and this is not where it begins: that is `level` less the size of the layout.
+    /// The range must have the size of `T`. An untyped range of
+    /// [`get_layout`](super::Bump::get_layout) has another size: it begins at `level` less the size
+    /// of its layout.
     pub fn level_start(&self) -> Level {
         Level(self.level.0 - size_of::<T>())
     }
 
-    /// Moves a value in, for good. It is never dropped.
+    /// Moves a value into the range. The value is never dropped.
     ///
     /// # Safety
-    /// The memory fits a `T`, and nobody else uses it.
+    /// The range fits a `T`, and nothing else uses it.
     pub unsafe fn leak(self, val: T) -> &'a mut T {
-        // SAFETY: the caller's duty.
+        // SAFETY: the caller vouches that the range fits a `T` and that nothing else uses it.
         unsafe { self.uninit() }.write(val)
     }
 
-    /// Moves a value in, which is dropped when the box is.
+    /// Moves a value into the range. The value is dropped with the box.
     ///
     /// # Safety
-    /// The memory fits a `T`, and nobody else uses it.
+    /// The range fits a `T`, and nothing else uses it.
     pub unsafe fn boxed(self, val: T) -> LeakBox<'a, T> {
-        // SAFETY: the caller's duty; then the value is there, and nobody else uses it.
+        // SAFETY: the caller vouches that the range fits a `T` and that nothing else uses it. The
+        // value is written before the box owns it.
         unsafe {
             self.ptr.write(val);
             LeakBox::from_raw(self.ptr.as_ptr())
         }
     }
 
-    /// The memory as room for a value.
+    /// Returns the range as memory for a value.
     ///
     /// # Safety
-    /// The memory fits a `T`, and nobody else uses it.
+    /// The range fits a `T`, and nothing else uses it.
     pub unsafe fn uninit(self) -> &'a mut MaybeUninit<T> {
-        // SAFETY: the caller's duty; what is not initialised is a valid `MaybeUninit`.
+        // SAFETY: the caller vouches that the range fits a `T` and that nothing else uses it. Any
+        // bytes are a valid `MaybeUninit`.
         unsafe { self.ptr.cast().as_mut() }
     }
 }

@@ -1,11 +1,11 @@
-//! A bump allocator as the `#[global_allocator]`, for programs that need no more.
+//! A bump allocator as the `#[global_allocator]`, for programs that free no memory.
 
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
 
 use super::Bump;
 
-// SAFETY: ranges are disjoint, fit their layouts, and are there as long as the `Bump` is.
+// SAFETY: ranges are disjoint, fit their layouts, and live as long as the `Bump`.
 unsafe impl<T> GlobalAlloc for Bump<T> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         match self.get_layout(layout) {
@@ -14,14 +14,14 @@ unsafe impl<T> GlobalAlloc for Bump<T> {
         }
     }
 
-    /// Does nothing.
+    /// Does nothing: the memory stays allocated.
     unsafe fn dealloc(&self, _ptr: *mut u8, _layout: Layout) {}
 
-    /// In place if the new size is not larger, or if the block is the last one and there is room
-    /// above it. Else a copy; the old block is lost.
+    /// Resizes in place if the new size is not larger, or if the block is the last one and the
+    /// memory above it suffices. Otherwise copies the block, and the old one is lost.
     ///
     /// ```text
-    ///  the last one, to 12   before  │ other │ block 8 │ unused                    │
+    ///  last block, to 12     before  │ other │ block 8 │ unused                    │
     ///                        after   │ other │ block 12     │ unused               │
     ///
     ///  not the last, to 12   before  │ block 8 │ other │ unused                    │
@@ -37,7 +37,7 @@ unsafe impl<T> GlobalAlloc for Bump<T> {
         // SAFETY: the new size is larger than the old one, and so not zero.
         let new = unsafe { GlobalAlloc::alloc(self, new_layout) };
         if !new.is_null() {
-            // SAFETY: the new block is larger, and another one.
+            // SAFETY: the new block is larger than the old one, and disjoint from it.
             unsafe { ptr::copy_nonoverlapping(ptr, new, layout.size()) };
         }
         new

@@ -1,4 +1,4 @@
-//! Owning a value, but not the memory that it is in.
+//! [`LeakBox`]: owns a value, but not the memory of the value.
 
 use core::fmt;
 use core::hash::{Hash, Hasher};
@@ -10,7 +10,8 @@ use core::ptr::NonNull;
 
 pub use super::alloca::Alloca;
 
-/// A value in memory that outlives `'ctx`. The value is dropped when the box is, the memory is left.
+/// Owns a value in memory that lives for `'ctx`. Dropping the box drops the value, and does not
+/// free the memory.
 ///
 /// ```text
 ///                              memory of a Bump, of a static, of the stack
@@ -18,41 +19,41 @@ pub use super::alloca::Alloca;
 ///
 ///  drop(box)                   │ ├┄┄┄┤ │   value dropped
 ///  LeakBox::take(box)          │ ├┄┄┄┤ │   value moved to the caller
-///  LeakBox::leak(box)          │ value │   &mut value; nobody drops it
-///  LeakBox::into_raw(box)      │ value │   *mut value; nobody drops it, or from_raw owns it again
+///  LeakBox::leak(box)          │ value │   &mut value, never dropped
+///  LeakBox::into_raw(box)      │ value │   *mut value, dropped only after from_raw
 /// ```
 ///
 /// ```
 /// use heap::bump::{Bump, leaked::LeakBox};
 ///
 /// let bump: Bump<[usize; 64]> = Bump::uninit();
-/// let mut name = bump.leak_box(String::from("heap")).expect("there is room");
+/// let mut name = bump.leak_box(String::from("heap")).expect("the storage has room");
 /// name.push_str(" pages");
 /// assert_eq!(LeakBox::take(name), "heap pages");
 /// ```
 pub struct LeakBox<'ctx, T: ?Sized> {
-    /// To a value that is initialised and that only this box uses.
+    /// Leads to an initialised value that only this box uses.
     pointer: NonNull<T>,
     lifetime: PhantomData<&'ctx ()>,
-    /// Invariant, as behind a mutable reference: one may have been lent for this, and its owner
-    /// expects to find the same type in it.
+    /// Makes `T` invariant, as behind a mutable reference. The box may come from one, whose owner
+    /// expects a value of the same type afterwards.
     value: PhantomData<*mut T>,
 }
 
-// SAFETY: it owns the value.
+// SAFETY: the box owns the value, which may be sent.
 unsafe impl<T: ?Sized + Send> Send for LeakBox<'_, T> {}
-// SAFETY: sharing the box is sharing the value.
+// SAFETY: a shared box gives only a shared reference to the value, which may be shared.
 unsafe impl<T: ?Sized + Sync> Sync for LeakBox<'_, T> {}
 
 impl<'ctx, T: ?Sized> LeakBox<'ctx, T> {
-    /// The pointer to the value, which nobody drops any more.
+    /// Returns the pointer to the value. The value is not dropped any more.
     ///
     /// ```
     /// use heap::bump::{Bump, leaked::LeakBox};
     ///
     /// let bump: Bump<[usize; 8]> = Bump::uninit();
     /// let pointer = LeakBox::into_raw(bump.leak_box(String::from("raw")).unwrap());
-    /// // SAFETY: the pointer is a box's, nobody else has it, and the `Bump` is still there.
+    /// // SAFETY: `into_raw` returned the pointer, nothing else uses it, and the `Bump` lives.
     /// let text = unsafe { LeakBox::from_raw(pointer) };
     /// assert_eq!(*text, "raw");
     /// ```
@@ -60,13 +61,13 @@ impl<'ctx, T: ?Sized> LeakBox<'ctx, T> {
         ManuallyDrop::new(this).pointer.as_ptr()
     }
 
-    /// The opposite of [`into_raw`](Self::into_raw).
+    /// Creates a box from a pointer, such as one of [`into_raw`](Self::into_raw).
     ///
     /// # Safety
-    /// The pointer is to a valid value, which only the box uses as long as it is there, which may be
-    /// `'ctx`, and which may be dropped then.
+    /// The pointer leads to a valid value, in memory that lives for `'ctx`. Only the box uses the
+    /// value while the box exists, and it may drop the value.
     pub unsafe fn from_raw(pointer: *mut T) -> Self {
-        // SAFETY: what points to a value is not null.
+        // SAFETY: a pointer to a value is not null.
         let pointer = unsafe { NonNull::new_unchecked(pointer) };
         Self {
             pointer,
@@ -75,43 +76,45 @@ impl<'ctx, T: ?Sized> LeakBox<'ctx, T> {
         }
     }
 
-    /// Owns the value that a reference leads to.
+    /// Creates a box that owns the value behind a reference.
     ///
     /// # Safety
-    /// Nobody uses or drops the value when the box is gone.
+    /// The value is neither used nor dropped after the box has dropped it.
     pub unsafe fn from_mut_unchecked(val: &'ctx mut T) -> Self {
-        // SAFETY: a reference leads to a valid value, and is the only one.
+        // SAFETY: a mutable reference leads to a valid value and is exclusive for `'ctx`. The
+        // caller vouches that the value is not used after its drop.
         unsafe { Self::from_raw(val) }
     }
 
-    /// The value for as long as its memory lives, or shorter. Nobody drops it.
+    /// Returns a reference to the value for at most the lifetime of its memory. The value is never
+    /// dropped.
     pub fn leak<'a>(this: Self) -> &'a mut T
     where
         'ctx: 'a,
     {
-        // SAFETY: the value is valid, the box's own, and its memory lives for `'ctx`.
+        // SAFETY: the value is valid, only the box uses it, and its memory lives for `'ctx`.
         unsafe { &mut *Self::into_raw(this) }
     }
 }
 
 impl<T: 'static> LeakBox<'static, T> {
-    /// Pins the value. Its memory is there for good and only used for it.
+    /// Pins the value. Its memory lives forever and holds nothing else.
     pub fn into_pin(this: Self) -> Pin<Self> {
-        // SAFETY: the value is never moved, its memory never reused, as `'static` says.
+        // SAFETY: the value never moves, and memory that is borrowed for `'static` is never reused.
         unsafe { Pin::new_unchecked(this) }
     }
 }
 
 impl<'ctx, T> LeakBox<'ctx, T> {
-    /// Moves the value out: see the [diagram](Self).
+    /// Moves the value out of the box: see the [diagram](Self).
     pub fn take(this: Self) -> T {
-        // SAFETY: the value is valid, and not used where it was any more.
+        // SAFETY: the value is valid, and is not used or dropped in its memory any more.
         unsafe { Self::into_raw(this).read() }
     }
 
-    /// Owns the value that a reference leads to, and that needs no drop.
+    /// Creates a box that owns the value behind a reference. The value needs no drop.
     ///
-    /// Nothing that lives shorter can be put in its place:
+    /// A value of a shorter lifetime cannot replace it:
     ///
     /// ```compile_fail,E0597
     /// use heap::bump::leaked::LeakBox;
@@ -128,60 +131,60 @@ impl<'ctx, T> LeakBox<'ctx, T> {
     where
         T: Copy,
     {
-        // SAFETY: what is `Copy` does nothing when it is dropped, so it remains as it was.
+        // SAFETY: dropping a `Copy` value does nothing, so the value stays valid.
         unsafe { Self::from_mut_unchecked(val) }
     }
 }
 
 impl<'ctx, T> LeakBox<'ctx, MaybeUninit<T>> {
-    /// Moves a value in. What was there is not dropped.
+    /// Moves a value into the memory. A value that was there is not dropped.
     ///
     /// ```text
     ///  LeakBox<MaybeUninit<T>> ──▶ │ ??    │
-    ///  LeakBox<T>              ──▶ │ value │   at the same place
+    ///  LeakBox<T>              ──▶ │ value │   at the same address
     /// ```
     ///
     /// ```
     /// use core::mem::MaybeUninit;
     /// use heap::bump::leaked::LeakBox;
     ///
-    /// let mut room = MaybeUninit::uninit();
-    /// let text = LeakBox::write(LeakBox::from(&mut room), String::from("stack"));
+    /// let mut memory = MaybeUninit::uninit();
+    /// let text = LeakBox::write(LeakBox::from(&mut memory), String::from("stack"));
     /// assert_eq!(text.len(), 5);
     /// ```
     pub fn write(mut this: Self, val: T) -> LeakBox<'ctx, T> {
         MaybeUninit::write(&mut this, val);
-        // SAFETY: it was just written.
+        // SAFETY: the value was written above.
         unsafe { Self::assume_init(this) }
     }
 
-    /// Says that there is a value in it.
+    /// Declares that the memory holds a value.
     ///
     /// # Safety
-    /// There is.
+    /// The value is initialised.
     pub unsafe fn assume_init(this: Self) -> LeakBox<'ctx, T> {
-        // SAFETY: there is a valid value, and it was the box's own.
+        // SAFETY: the caller vouches for the value, and only the box used its memory.
         unsafe { LeakBox::from_raw(Self::into_raw(this).cast()) }
     }
 }
 
 impl<'ctx, T> From<&'ctx mut MaybeUninit<T>> for LeakBox<'ctx, MaybeUninit<T>> {
     fn from(uninit: &'ctx mut MaybeUninit<T>) -> Self {
-        // SAFETY: a `MaybeUninit` does nothing when it is dropped, and anything is a valid one.
+        // SAFETY: dropping a `MaybeUninit` does nothing, and any bytes are a valid one.
         unsafe { Self::from_mut_unchecked(uninit) }
     }
 }
 
 impl<'ctx, T> From<&'ctx mut [MaybeUninit<T>]> for LeakBox<'ctx, [MaybeUninit<T>]> {
     fn from(uninit: &'ctx mut [MaybeUninit<T>]) -> Self {
-        // SAFETY: a `MaybeUninit` does nothing when it is dropped, and anything is a valid one.
+        // SAFETY: dropping a `MaybeUninit` does nothing, and any bytes are a valid one.
         unsafe { Self::from_mut_unchecked(uninit) }
     }
 }
 
 impl<T: ?Sized> Drop for LeakBox<'_, T> {
     fn drop(&mut self) {
-        // SAFETY: the value is valid and the box's own, and not used hereafter.
+        // SAFETY: the value is valid, only the box uses it, and the box is being dropped.
         unsafe { self.pointer.drop_in_place() }
     }
 }
@@ -190,14 +193,14 @@ impl<T: ?Sized> Deref for LeakBox<'_, T> {
     type Target = T;
 
     fn deref(&self) -> &T {
-        // SAFETY: the value is valid, and borrowed with the box.
+        // SAFETY: the value is valid, and the reference borrows the box that owns it.
         unsafe { self.pointer.as_ref() }
     }
 }
 
 impl<T: ?Sized> DerefMut for LeakBox<'_, T> {
     fn deref_mut(&mut self) -> &mut T {
-        // SAFETY: the value is valid, and borrowed with the box.
+        // SAFETY: the value is valid, and the reference borrows the box that owns it.
         unsafe { self.pointer.as_mut() }
     }
 }

@@ -1,4 +1,4 @@
-//! A bump allocator as a `LocalAlloc`, whose allocations live as long as it is borrowed.
+//! A bump allocator as a `LocalAlloc`, whose allocations live as long as the borrow of it.
 
 use core::ptr;
 
@@ -6,7 +6,7 @@ use alloc_traits::{AllocTime, Allocation, LocalAlloc, NonZeroLayout};
 
 use super::Bump;
 
-// SAFETY: ranges are disjoint, fit their layouts, and are there as long as the `Bump` is.
+// SAFETY: ranges are disjoint, fit their layouts, and live as long as the `Bump`.
 unsafe impl<'alloc, T> LocalAlloc<'alloc> for Bump<T> {
     fn alloc(&'alloc self, layout: NonZeroLayout) -> Option<Allocation<'alloc>> {
         Some(Allocation {
@@ -16,11 +16,11 @@ unsafe impl<'alloc, T> LocalAlloc<'alloc> for Bump<T> {
         })
     }
 
-    /// Does nothing.
+    /// Does nothing: the memory stays allocated.
     unsafe fn dealloc(&'alloc self, _: Allocation<'alloc>) {}
 
-    /// In place if the block is aligned as it shall be, and if it is to be no larger, or is the last
-    /// one and there is room above it.
+    /// Resizes in place if the block has the new alignment, and the new size is not larger or the
+    /// block is the last one and the memory above it suffices. Otherwise copies the block.
     unsafe fn realloc(
         &'alloc self,
         alloc: Allocation<'alloc>,
@@ -33,7 +33,7 @@ unsafe impl<'alloc, T> LocalAlloc<'alloc> for Bump<T> {
             return Some(Allocation { layout, ..alloc });
         }
         let new = LocalAlloc::alloc(self, layout)?;
-        // SAFETY: both blocks have as many bytes, and the new one is another.
+        // SAFETY: both blocks have at least the copied bytes, and they are disjoint.
         unsafe { ptr::copy_nonoverlapping(old, new.ptr.as_ptr(), old_size.min(new_size)) };
         Some(new)
     }

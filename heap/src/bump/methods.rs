@@ -1,4 +1,4 @@
-//! What a [`Bump`] and a [`BumpSlice`] both can do.
+//! The methods that [`Bump`] and [`BumpSlice`] have in common.
 
 use core::alloc::Layout;
 use core::fmt;
@@ -13,8 +13,8 @@ use super::{Allocation, Bump, BumpSlice, Failure, LeakError, Level};
 macro_rules! methods {
     ([$($generics:tt)*] $type:ty) => {
         impl<$($generics)*> $type {
-            /// Starts over. Nothing that was allocated can be alive, or else `self` would be
-            /// borrowed. The memory is left as it is.
+            /// Frees all memory. No allocation can be alive, because each one borrows `self`. The
+            /// storage keeps its contents.
             ///
             /// ```text
             ///  before   │ used              │ unused        │     level 10
@@ -34,20 +34,21 @@ macro_rules! methods {
             }
 
             pub(super) fn region(&self) -> Region<'_, AtomicUsize> {
-                // SAFETY: the memory is this large, lives as long as `self` is borrowed, and this
-                // count is the only one for it.
+                // SAFETY: the storage has this capacity and lives as long as the borrow of `self`.
+                // Every region of it has this base, capacity and count.
                 unsafe { Region::new(self.data_ptr(), self.capacity(), &self.used) }
             }
 
-            /// How much is used at this moment. Other threads may allocate before the caller can
-            /// act on it; the [`alloc_at`](Self::alloc_at) family notices that. Levels never fall,
-            /// but by a [`reset`](Self::reset). See the diagram of [`Level`].
+            /// Returns the current level: see the diagram of [`Level`]. Other threads may raise it
+            /// at once; methods such as [`alloc_at`](Self::alloc_at) detect that. Only
+            /// [`reset`](Self::reset) lowers the level.
             pub fn level(&self) -> Level {
                 self.region().level()
             }
 
-            /// A range of memory for `layout`, or `None` if there is not enough. It is the lowest
-            /// unused range that is aligned; what is skipped for that is lost. O(1), but for races.
+            /// Allocates the lowest unused range that is aligned for `layout`. Returns `None` if
+            /// the memory does not suffice. Padding that alignment requires is lost. O(1), except
+            /// for lost races.
             ///
             /// ```text
             ///  byte                     0        3  4              9                    16
@@ -67,7 +68,7 @@ macro_rules! methods {
             /// ```
             ///
             /// # Panics
-            /// If the layout's size is zero.
+            /// If the size of `layout` is zero.
             pub fn alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
                 assert_ne!(
                     layout.size(),
@@ -77,12 +78,11 @@ macro_rules! methods {
                 Some(self.get_layout(layout)?.ptr)
             }
 
-            /// As [`alloc`](Self::alloc), but only if nothing was allocated since the level was
-            /// `level`.
+            /// Allocates as [`alloc`](Self::alloc), but only if the level still is `level`.
             ///
-            /// This is how something is built piece by piece: pieces that follow each other at
-            /// their levels also follow each other in memory, with padding for alignment between
-            /// them at most.
+            /// With this method a caller can build a structure piece by piece: a piece that is
+            /// allocated at the level of the previous one follows it in memory. Only padding for
+            /// alignment lies between them.
             ///
             /// ```text
             ///  byte                   0        4        8                 16
@@ -104,10 +104,10 @@ macro_rules! methods {
             /// ```
             ///
             /// # Errors
-            /// [`Failure::Mismatch`], with the level that it is; [`Failure::Exhausted`].
+            /// [`Failure::Mismatch`] with the actual level, or [`Failure::Exhausted`].
             ///
             /// # Panics
-            /// If the layout's size is zero.
+            /// If the size of `layout` is zero.
             pub fn alloc_at(
                 &self,
                 layout: Layout,
@@ -121,17 +121,17 @@ macro_rules! methods {
                 self.get_layout_at(layout, level)
             }
 
-            /// As [`alloc`](Self::alloc), with the lifetime and the level. Zero bytes can always be
-            /// had: they are no part of the memory, and leave the level where it is.
+            /// Allocates as [`alloc`](Self::alloc). Returns the lifetime and the level too.
+            /// Zero-sized requests always succeed, and do not change the level.
             pub fn get_layout(&self, layout: Layout) -> Option<Allocation<'_>> {
                 self.region().take(layout).ok()
             }
 
-            /// As [`alloc_at`](Self::alloc_at). Zero bytes can always be had, whatever the level
-            /// is: that of the allocation is `at`.
+            /// Allocates as [`alloc_at`](Self::alloc_at). Zero-sized requests always succeed, at
+            /// any level, and return `at`.
             ///
             /// # Errors
-            /// [`Failure::Mismatch`], with the level that it is; [`Failure::Exhausted`].
+            /// [`Failure::Mismatch`] with the actual level, or [`Failure::Exhausted`].
             pub fn get_layout_at(
                 &self,
                 layout: Layout,
@@ -140,20 +140,20 @@ macro_rules! methods {
                 self.region().take_at(layout, at)
             }
 
-            /// Room for a `V`: an [`Allocation`], whose diagram shows where.
+            /// Allocates memory for a `V`: see the diagram of [`Allocation`].
             pub fn get<V>(&self) -> Option<Allocation<'_, V>> {
                 Some(self.get_layout(Layout::new::<V>())?.cast())
             }
 
-            /// Room for a `V`, if nothing was allocated since the level was `level`.
+            /// Allocates memory for a `V`, but only if the level still is `level`.
             ///
             /// # Errors
-            /// As [`get_layout_at`](Self::get_layout_at).
+            /// The errors of [`get_layout_at`](Self::get_layout_at).
             pub fn get_at<V>(&self, level: Level) -> Result<Allocation<'_, V>, Failure> {
                 Ok(self.get_layout_at(Layout::new::<V>(), level)?.cast())
             }
 
-            /// Room for `len` of `V`, one after the other.
+            /// Allocates memory for a slice of `len` elements.
             ///
             /// ```text
             ///  byte                   0     2                                   14    16
@@ -166,8 +166,8 @@ macro_rules! methods {
             ///
             /// let bump: Bump<[u64; 2]> = Bump::uninit();
             /// bump.get_slice::<u16>(1).unwrap();
-            /// let room = bump.get_slice::<u16>(6).unwrap();
-            /// assert_eq!((room.level_start().byte_offset(), room.level.byte_offset()), (2, 14));
+            /// let slice = bump.get_slice::<u16>(6).unwrap();
+            /// assert_eq!((slice.level_start().byte_offset(), slice.level.byte_offset()), (2, 14));
             /// assert!(bump.get_slice::<u16>(usize::MAX).is_none());
             /// ```
             pub fn get_slice<V>(&self, len: usize) -> Option<Allocation<'_, [V]>> {
@@ -175,11 +175,11 @@ macro_rules! methods {
                 Some(self.get_layout(layout)?.cast_slice(len))
             }
 
-            /// The memory from `level` up, as a `V`. Nothing is allocated: this finds again what
-            /// was.
+            /// Returns an existing allocation: the memory from `level` up, as a `V`. Allocates
+            /// nothing.
             ///
             /// ```text
-            ///  data_ptr()         level                        level of what is returned
+            ///  data_ptr()         level                        level of the result
             ///  │ used             │ size_of::<V>() bytes        │ used, or unused           │
             /// ```
             ///
@@ -188,27 +188,28 @@ macro_rules! methods {
             ///
             /// let bump: Bump<[u64; 2]> = Bump::uninit();
             /// let level = bump.get::<u32>().unwrap().level_start();
-            /// // SAFETY: a `u32` was allocated there, to which nobody else has a pointer.
-            /// let room = unsafe { bump.get_unchecked::<u32>(level) };
-            /// assert_eq!((room.level, room.ptr.cast()), (bump.level(), bump.data_ptr()));
+            /// // SAFETY: a `u32` was allocated at `level`, and nothing else uses it.
+            /// let found = unsafe { bump.get_unchecked::<u32>(level) };
+            /// assert_eq!((found.level, found.ptr.cast()), (bump.level(), bump.data_ptr()));
             /// ```
             ///
             /// # Safety
             /// * `level` is the [start](Allocation::level_start) of an allocation of this `Bump`,
             ///   and the memory there is aligned for `V`.
-            /// * What is done with the pointer does not conflict with what others do with
-            ///   allocations there.
+            /// * Accesses through the pointer do not conflict with accesses to allocations there.
             pub unsafe fn get_unchecked<V>(&self, level: Level) -> Allocation<'_, V> {
-                // SAFETY: a level of this `Bump` is no higher than its capacity.
+                // SAFETY: a level of this `Bump` is at most its capacity.
                 let ptr = unsafe { self.data_ptr().byte_add(level.byte_offset()) };
                 self.region()
                     .allocation(ptr, Level(level.0 + size_of::<V>()))
                     .cast()
             }
 
-            /// Moves a value into the memory, for as long as that lives. It is not dropped.
+            /// Moves a value into the memory, for the lifetime of the memory. The value is never
+            /// dropped.
             ///
-            /// When there is no room the [error](LeakError) has the value in it.
+            /// # Errors
+            /// [`LeakError`], which returns the value, if the memory does not suffice.
             ///
             /// ```text
             ///  before        │ used         │ unused                     │
@@ -216,18 +217,18 @@ macro_rules! methods {
             /// ```
             #[expect(
                 clippy::mut_from_ref,
-                reason = "each is a reference to a range that nobody else has"
+                reason = "each reference leads to a range of its own"
             )]
             pub fn leak<V>(&self, val: V) -> Result<&mut V, LeakError<V>> {
                 match self.get::<V>() {
-                    // SAFETY: the room is for a `V`, and nobody else's.
-                    Some(room) => Ok(unsafe { room.leak(val) }),
+                    // SAFETY: the range is new and fits a `V`.
+                    Some(allocation) => Ok(unsafe { allocation.leak(val) }),
                     None => Err(LeakError::new(val, Failure::Exhausted)),
                 }
             }
 
-            /// As [`leak`](Self::leak), but only if nothing was allocated since the level was
-            /// `level`. Returns the level after.
+            /// Moves a value into the memory as [`leak`](Self::leak), but only if the level still
+            /// is `level`. Returns the new level too.
             ///
             /// ```
             /// use heap::bump::Bump;
@@ -235,15 +236,16 @@ macro_rules! methods {
             /// let bump: Bump<[u64; 2]> = Bump::uninit();
             /// let (first, level) = bump.leak_at(1_u32, bump.level()).unwrap();
             /// let (second, _) = bump.leak_at(2_u32, level).unwrap();
-            /// // They are neighbours, because nothing came between.
+            /// // They are neighbours: nothing was allocated between them.
             /// assert_eq!((&raw const *first).wrapping_add(1), &raw const *second);
             /// ```
             ///
             /// # Errors
-            /// As [`get_layout_at`](Self::get_layout_at), with the value in it.
+            /// The errors of [`get_layout_at`](Self::get_layout_at), in a [`LeakError`] that
+            /// returns the value.
             #[expect(
                 clippy::mut_from_ref,
-                reason = "each is a reference to a range that nobody else has"
+                reason = "each reference leads to a range of its own"
             )]
             pub fn leak_at<V>(
                 &self,
@@ -251,21 +253,21 @@ macro_rules! methods {
                 level: Level,
             ) -> Result<(&mut V, Level), LeakError<V>> {
                 match self.get_at::<V>(level) {
-                    Ok(room) => {
-                        let after = room.level;
-                        // SAFETY: the room is for a `V`, and nobody else's.
-                        Ok((unsafe { room.leak(val) }, after))
+                    Ok(allocation) => {
+                        let after = allocation.level;
+                        // SAFETY: the range is new and fits a `V`.
+                        Ok((unsafe { allocation.leak(val) }, after))
                     }
                     Err(failure) => Err(LeakError::new(val, failure)),
                 }
             }
 
-            /// Moves a value into the memory. It is dropped when the box is; the level stays.
-            /// `None` if there is no room: then the value has been dropped.
+            /// Moves a value into the memory, and returns a box that drops it. The level stays.
+            /// Returns `None` and drops the value if the memory does not suffice.
             ///
             /// ```text
             ///  leak_box(value)      │ used         │ value      │ unused        │
-            ///  drop(the box)        │ used         │ nobody's   │ unused        │   until a reset
+            ///  drop(the box)        │ used         │ lost       │ unused        │   until a reset
             /// ```
             ///
             /// ```
@@ -279,21 +281,21 @@ macro_rules! methods {
             /// assert_eq!((Rc::strong_count(&value), bump.level()), (1, level));
             /// ```
             pub fn leak_box<V>(&self, val: V) -> Option<LeakBox<'_, V>> {
-                // SAFETY: the room is for a `V`, and nobody else's.
+                // SAFETY: the range is new and fits a `V`.
                 Some(unsafe { self.get::<V>()?.boxed(val) })
             }
 
-            /// As [`leak_box`](Self::leak_box), but only if nothing was allocated since the level
-            /// was `level`.
+            /// Moves a value into the memory as [`leak_box`](Self::leak_box), but only if the level
+            /// still is `level`.
             ///
             /// # Errors
-            /// As [`get_layout_at`](Self::get_layout_at). Then the value has been dropped.
+            /// The errors of [`get_layout_at`](Self::get_layout_at). The value is dropped then.
             pub fn leak_box_at<V>(
                 &self,
                 val: V,
                 level: Level,
             ) -> Result<LeakBox<'_, V>, Failure> {
-                // SAFETY: the room is for a `V`, and nobody else's.
+                // SAFETY: the range is new and fits a `V`.
                 Ok(unsafe { self.get_at::<V>(level)?.boxed(val) })
             }
         }

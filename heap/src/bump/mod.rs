@@ -1,7 +1,7 @@
-//! The allocator before there is an allocator.
+//! A bump allocator: memory before the kernel has a heap.
 //!
-//! A [`Bump`] is a piece of memory, usually a static, and a count of how much of it is used.
-//! It hands out what is unused and takes nothing back.
+//! A [`Bump`] is a range of memory, usually a static, and a count of how much of it is used.
+//! Allocating advances the count. Freeing does nothing.
 //!
 //! ```text
 //!     base           level                            base + capacity
@@ -13,12 +13,12 @@
 //!
 //! | file | subject |
 //! |---|---|
-//! | `room` | how a range is taken, by any number of threads |
-//! | `allocation` | levels, untyped and typed ranges, why one could not be had |
-//! | `methods`, `slice` | `BumpSlice`, a `Bump` of any size, and what it can do as well as a `Bump` |
+//! | `region` | how ranges are taken from a region, by any number of threads |
+//! | `allocation` | levels, untyped and typed ranges, and errors |
+//! | `methods`, `slice` | `BumpSlice`, a `Bump` of any size, and the methods of both |
 //! | `unsync` | the same for one thread |
-//! | `leaked` | `LeakBox`, which owns a value, but not the memory that it is in |
-//! | `alloca` | a slice on the stack, of a length that is only known when the program runs |
+//! | `leaked` | `LeakBox`, which owns a value, but not the memory of the value |
+//! | `alloca` | a slice on the stack, whose length is known only at run time |
 //! | `global`, `local` | `Bump` as the `#[global_allocator]`, and as a `LocalAlloc` |
 
 use core::cell::UnsafeCell;
@@ -42,22 +42,19 @@ pub mod unsync;
 pub use self::allocation::{AllocTime, Allocation, Failure, LeakError, Level};
 pub use self::slice::BumpSlice;
 
-/// The names of [`bump`](super::bump) where `static-alloc` has them.
-#[expect(
-    clippy::module_inception,
-    reason = "that is where `static-alloc` has them"
-)]
+/// Compatibility with crate `static-alloc`, which has these items in a module `bump`.
+#[expect(clippy::module_inception, reason = "`static-alloc` has this module")]
 pub mod bump {
     pub use super::{Allocation, Bump, BumpSlice, Failure, LeakError, Level};
 }
 
 /// Memory of the size and alignment of `T`, from which any number of threads may allocate.
 ///
-/// What is allocated lives as long as the `Bump`. Only [`reset`](Bump::reset), which nothing that
-/// was allocated survives, makes room again.
+/// Allocations live as long as the `Bump`. Only [`reset`](Bump::reset) frees memory, all of it, and
+/// the borrow checker ensures that no allocation survives.
 ///
-/// `T` is never made, read or dropped: it is a way to say how much memory there is, in the form of
-/// `[u8; N]` or, for a certain alignment, `[u64; N]`. Only if `T` is aligned to more than a word,
+/// `T` is never created, read or dropped. It sets the size and the alignment of the storage:
+/// `[u8; N]`, or `[u64; N]` for the alignment of a `u64`. If `T` is aligned to more than a word,
 /// padding lies between the count and the storage.
 ///
 /// ```text
@@ -73,32 +70,32 @@ pub mod bump {
 ///
 /// static BOOT: Bump<[u64; 512]> = Bump::uninit();
 ///
-/// let answer: &'static mut u32 = BOOT.leak(42).expect("there is room");
+/// let answer: &'static mut u32 = BOOT.leak(42).expect("the storage has room");
 /// assert_eq!(*answer, 42);
 /// assert_eq!(BOOT.level().byte_offset(), 4);
 /// ```
 #[repr(C)]
 pub struct Bump<T> {
-    /// How many bytes from the base are handed out, at most the size of `T`.
+    /// Allocated bytes from the base, at most the size of `T`.
     used: AtomicUsize,
     storage: UnsafeCell<MaybeUninit<T>>,
 }
 
-// SAFETY: there is no `T` in it, only memory, and `used` gives each byte of that to one thread.
+// SAFETY: no `T` is accessed, only memory. The atomic `used` gives each byte to one thread.
 unsafe impl<T> Sync for Bump<T> {}
 
 impl<T> Bump<T> {
-    /// With memory that is not initialised.
+    /// Creates a `Bump` whose memory is not initialised.
     pub const fn uninit() -> Self {
         Self::from_storage(MaybeUninit::uninit())
     }
 
-    /// With memory that is zero, which in a static takes no room in the program's file.
+    /// Creates a `Bump` whose memory is zero. Such a static takes no space in the executable.
     pub const fn zeroed() -> Self {
         Self::from_storage(MaybeUninit::zeroed())
     }
 
-    /// With the memory that `storage` is in. There is no way to get it back, and it is not dropped.
+    /// Creates a `Bump` whose memory is that of `storage`. The value is lost, and never dropped.
     pub const fn new(storage: T) -> Self {
         Self::from_storage(MaybeUninit::new(storage))
     }
@@ -110,7 +107,7 @@ impl<T> Bump<T> {
         }
     }
 
-    /// A `Bump` where there is room for one. Only the count is written, the rest stays as it is.
+    /// Creates a `Bump` in place. Writes the count only, and leaves the storage as it is.
     ///
     /// ```text
     ///              used   storage
@@ -128,13 +125,14 @@ impl<T> Bump<T> {
     /// ```
     pub const fn from_maybe_uninit(room: &mut MaybeUninit<Self>) -> &mut Self {
         let bump = room.as_mut_ptr();
-        // SAFETY: the room is valid for writes.
+        // SAFETY: a mutable reference is valid for writes.
         unsafe { (&raw mut (*bump).used).write(AtomicUsize::new(0)) };
-        // SAFETY: the count is initialised, and the storage need not be.
+        // SAFETY: the count is initialised, and the storage may be uninitialised.
         unsafe { &mut *bump }
     }
 
-    /// A `Bump` at the first aligned address of `memory`; `None` if there is no room for it.
+    /// Creates a `Bump` at the first aligned address of `memory`. Returns `None` if it does not
+    /// fit.
     ///
     /// ```text
     ///  memory   │ … to an aligned address │ used │ storage: size_of::<T>() │ not used │
@@ -153,27 +151,27 @@ impl<T> Bump<T> {
     pub fn from_memory(memory: &mut [MaybeUninit<u8>]) -> Option<&mut Self> {
         let padding = memory.as_ptr().addr().wrapping_neg() & (align_of::<Self>() - 1);
         let room = memory.get_mut(padding..)?.get_mut(..size_of::<Self>())?;
-        // SAFETY: the range is as large and as aligned as the type, which asks for nothing else, and
-        // it is borrowed mutably.
+        // SAFETY: the range has the size and the alignment of the type, any bytes are a valid
+        // `MaybeUninit`, and the range is borrowed mutably.
         Some(Self::from_maybe_uninit(unsafe {
             &mut *room.as_mut_ptr().cast()
         }))
     }
 
-    /// The size of the memory, used or not, in bytes.
+    /// Returns the size of the storage, used or not, in bytes.
     pub const fn capacity(&self) -> usize {
         size_of::<T>()
     }
 
-    /// Where the memory begins. It is valid for [`capacity`](Self::capacity) bytes, parts of which
-    /// others may be using.
+    /// Returns a pointer to the storage, valid for [`capacity`](Self::capacity) bytes. Allocations
+    /// may be in use there.
     pub const fn data_ptr(&self) -> NonNull<u8> {
-        // SAFETY: a field is not at null.
+        // SAFETY: the address of a field is not null.
         unsafe { NonNull::new_unchecked(self.storage.get().cast()) }
     }
 
-    /// The same memory without its type. `None` if `T` is aligned to more than a word: then the two do
-    /// not lie in memory alike.
+    /// Returns the same allocator without the type of its storage. Returns `None` if `T` is aligned
+    /// to more than a word: then the two types differ in layout.
     ///
     /// ```text
     ///  &Bump<[u16; 5]>   ──▶ │ used │ storage: 10 bytes │
@@ -193,18 +191,19 @@ impl<T> Bump<T> {
             return None;
         }
         let slice = ptr::slice_from_raw_parts(ptr::from_ref(self).cast::<u8>(), size_of::<T>());
-        // SAFETY: both types begin with the count, which the storage follows without padding, and
-        // both are padded to a multiple of a word. The pointer has as many bytes of storage.
+        // SAFETY: in both types the storage follows the count without padding, and the size is a
+        // multiple of a word. The length of the pointer is the size of the storage.
         Some(unsafe { &*(slice as *const BumpSlice) })
     }
 
-    /// As [`as_bump_slice`](Self::as_bump_slice), for [`reset`](BumpSlice::reset).
+    /// Does the same as [`as_bump_slice`](Self::as_bump_slice), for [`reset`](BumpSlice::reset).
     pub const fn as_mut_bump_slice(&mut self) -> Option<&mut BumpSlice> {
         if align_of::<T>() > align_of::<usize>() {
             return None;
         }
         let slice = ptr::slice_from_raw_parts_mut(ptr::from_mut(self).cast::<u8>(), size_of::<T>());
-        // SAFETY: as there, and the borrow is mutable.
+        // SAFETY: both types have the same layout, as in `as_bump_slice`, and the borrow is
+        // mutable.
         Some(unsafe { &mut *(slice as *mut BumpSlice) })
     }
 }

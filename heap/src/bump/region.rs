@@ -1,19 +1,20 @@
-//! How a range is taken.
+//! [`Region`]: how a bump allocator takes a range of its memory.
 
 use core::alloc::Layout;
 use core::cell::Cell;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::Ordering::Relaxed;
 
-// Not `core`'s by name: `heap/loom` includes this file with an atomic of its own.
+// Not the path in `core`: `heap/loom` includes this file, and replaces the atomic.
 use super::AtomicUsize;
 use super::allocation::{AllocTime, Allocation, Failure, Level};
 
-/// How much is used.
+/// The count of used bytes.
 pub(super) trait Count {
     fn get(&self) -> usize;
 
-    /// Changes it from what it is believed to be. If it is not, returns what it is.
+    /// Compare-and-swap: changes the count from `from` to `to`. Returns the actual count as an
+    /// error if it is not `from`.
     fn advance(&self, from: usize, to: usize) -> Result<(), usize>;
 }
 
@@ -41,14 +42,15 @@ impl Count for Cell<usize> {
     }
 }
 
-/// Memory, and the count of how much of it is used.
+/// A region of memory, and the count of its used bytes.
 ///
-/// The count is only changed by compare-and-swap, from what it was when a range was chosen to where
-/// that range ends. All changes of one atomic have one order, in which each begins where the one
-/// before ended: so ranges never overlap, and `Relaxed` suffices for that. Nor does anything else
-/// need more: nobody reads in a new range what another thread has written, and whoever passes an
-/// allocation to another thread orders their accesses. [`reset`](super::Bump::reset) is exclusive,
-/// which somebody else has seen to.
+/// The count changes only by compare-and-swap: from its value when a range was chosen, to the end
+/// of that range. All changes of one atomic have one order, in which each begins where the previous
+/// one ended. So ranges never overlap, and `Relaxed` suffices.
+///
+/// No other access needs a stronger order. A new range holds nothing that another thread has
+/// written. Code that passes an allocation to another thread orders the accesses itself.
+/// [`reset`](super::Bump::reset) has exclusive access.
 pub(super) struct Region<'a, C> {
     base: NonNull<u8>,
     capacity: usize,
@@ -56,9 +58,12 @@ pub(super) struct Region<'a, C> {
 }
 
 impl<'a, C: Count> Region<'a, C> {
+    /// Creates a view of a region and its count.
+    ///
     /// # Safety
-    /// `base` is valid for `capacity` bytes for the whole of `'a`. Every `Region` with any of these
-    /// bytes has all of them and the same count, which only this module changes.
+    /// * `base` is valid for `capacity` bytes for all of `'a`.
+    /// * Every other `Region` that overlaps this one has the same base, capacity and count.
+    /// * Only this module changes the count.
     pub(super) unsafe fn new(base: NonNull<u8>, capacity: usize, used: &'a C) -> Self {
         Self {
             base,
@@ -79,7 +84,7 @@ impl<'a, C: Count> Region<'a, C> {
         }
     }
 
-    /// Takes the lowest range that is unused and aligned.
+    /// Takes the lowest range that is unused and aligned. O(1), except for lost races.
     pub(super) fn take(&self, layout: Layout) -> Result<Allocation<'a>, Failure> {
         let mut level = self.level();
         loop {
@@ -90,12 +95,12 @@ impl<'a, C: Count> Region<'a, C> {
         }
     }
 
-    /// Takes the lowest range that is unused and aligned, if the level is `level`. No bytes are
-    /// always there.
+    /// Takes the lowest range that is unused and aligned, if the level is `level`. Zero-sized
+    /// requests always succeed.
     pub(super) fn take_at(&self, layout: Layout, level: Level) -> Result<Allocation<'a>, Failure> {
         if layout.size() == 0 {
-            let nowhere = NonNull::new(ptr::without_provenance_mut(layout.align())).unwrap();
-            return Ok(self.allocation(nowhere, level));
+            let dangling = NonNull::new(ptr::without_provenance_mut(layout.align())).unwrap();
+            return Ok(self.allocation(dangling, level));
         }
         let observed = self.level();
         if observed != level {
@@ -103,23 +108,22 @@ impl<'a, C: Count> Region<'a, C> {
         }
         let (start, end) = self.fit(layout, level.0).ok_or(Failure::Exhausted)?;
         self.advance(level.0, end)?;
-        // SAFETY: the range lies in the memory.
+        // SAFETY: `fit` returns a range within the region.
         let ptr = unsafe { self.base.byte_add(start) };
         Ok(self.allocation(ptr, Level(end)))
     }
 
-    /// Where a range begins and ends that is taken when `used` bytes are used.
+    /// Returns where the lowest range for `layout` begins and ends while `used` bytes are used.
     fn fit(&self, layout: Layout, used: usize) -> Option<(usize, usize)> {
-        // No overflow: this is an address in the memory, or the one where it ends.
+        // No overflow: the sum is an address in the region, or its end.
         let padding = (self.base.addr().get() + used).wrapping_neg() & (layout.align() - 1);
         let start = used.checked_add(padding)?;
         let end = start.checked_add(layout.size())?;
         (end <= self.capacity).then_some((start, end))
     }
 
-    /// Makes the last allocation longer, if it is the last and there is room.
-    ///
-    /// `ptr` and `size` are an allocation's.
+    /// Extends an allocation in place. Returns `false` if it is not the last one, or if the region
+    /// is too small. `ptr` and `size` must be those of an allocation.
     pub(super) fn try_grow(&self, ptr: *mut u8, size: usize, new_size: usize) -> bool {
         let start = ptr.addr() - self.base.addr().get();
         let Some(new_end) = start.checked_add(new_size) else {
@@ -128,7 +132,7 @@ impl<'a, C: Count> Region<'a, C> {
         new_end <= self.capacity && self.advance(start + size, new_end).is_ok()
     }
 
-    /// Moves the level up, if it is where the caller believes it to be.
+    /// Raises the level from `from` to `to`. Fails if the level is not `from`.
     fn advance(&self, from: usize, to: usize) -> Result<(), Failure> {
         let mismatch = |observed| Failure::Mismatch {
             observed: Level(observed),

@@ -1,11 +1,11 @@
-//! A bump allocator whose size is not known when the program is compiled.
+//! [`BumpSlice`]: a bump allocator whose size is known only at run time.
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::AtomicUsize;
 
-/// A [`Bump`](super::Bump) of any size. It lies in memory that begins with its count.
+/// A [`Bump`](super::Bump) of any size. It begins with its count, and the storage follows.
 ///
 /// ```text
 ///      ├──────┬───────────────────────────────────────┤
@@ -19,23 +19,23 @@ use core::sync::atomic::AtomicUsize;
 /// use heap::bump::BumpSlice;
 ///
 /// let mut memory = [MaybeUninit::uninit(); 100];
-/// let bump = BumpSlice::from_memory(&mut memory).expect("there is room for the count");
+/// let bump = BumpSlice::from_memory(&mut memory).expect("the memory has room for the count");
 /// assert!(bump.capacity() >= 80);
 /// assert_eq!(bump.leak(5_u16).copied(), Ok(5));
 /// ```
 #[repr(C)]
 pub struct BumpSlice {
-    /// How many bytes from the base are handed out, at most `storage.len()`.
+    /// Allocated bytes from the base, at most `storage.len()`.
     pub(super) used: AtomicUsize,
     storage: UnsafeCell<[MaybeUninit<u8>]>,
 }
 
-// SAFETY: `used` gives each byte of memory to one thread.
+// SAFETY: the atomic `used` gives each byte of the storage to one thread.
 unsafe impl Sync for BumpSlice {}
 
 impl BumpSlice {
-    /// A bump allocator of what `memory` has from the first aligned address up, in whole words.
-    /// `None` if there is no room for the count.
+    /// Creates a bump allocator in `memory`: all whole words from the first aligned address.
+    /// Returns `None` if the count does not fit.
     ///
     /// ```text
     ///  address   0x1003  0x1008      0x1010                              0x1060  0x1067
@@ -55,32 +55,34 @@ impl BumpSlice {
     /// assert_eq!(bump.capacity(), 80);
     /// ```
     pub fn from_memory(memory: &mut [MaybeUninit<u8>]) -> Option<&mut Self> {
-        let (base, capacity) = place::<AtomicUsize>(memory)?;
+        let (base, capacity) = fit::<AtomicUsize>(memory)?;
         let slice = ptr::slice_from_raw_parts_mut(base.as_ptr(), capacity);
-        // SAFETY: there is room for the count and the storage, aligned, and borrowed mutably.
+        // SAFETY: the range that `fit` returned is aligned, holds the count and the storage, and is
+        // borrowed mutably.
         unsafe {
             base.cast::<AtomicUsize>().write(AtomicUsize::new(0));
             Some(&mut *(slice as *mut BumpSlice))
         }
     }
 
-    /// The size of the memory, used or not, in bytes.
+    /// Returns the size of the storage, used or not, in bytes.
     pub const fn capacity(&self) -> usize {
         self.storage.get().len()
     }
 
-    /// Where the memory begins. It is valid for [`capacity`](Self::capacity) bytes, parts of which
-    /// others may be using.
+    /// Returns a pointer to the storage, valid for [`capacity`](Self::capacity) bytes. Allocations
+    /// may be in use there.
     pub const fn data_ptr(&self) -> NonNull<u8> {
-        // SAFETY: a field is not at null.
+        // SAFETY: the address of a field is not null.
         unsafe { NonNull::new_unchecked(self.storage.get().cast()) }
     }
 }
 
-/// Where in `memory` a count and as many bytes of storage as possible can lie, and how many that are.
+/// Returns where in `memory` a count of type `C` and as much storage as possible fit, and the bytes
+/// of the storage. Returns `None` if the count does not fit.
 ///
-/// Together with the count they are a multiple of its alignment, which is as large as the count.
-pub(super) fn place<C>(memory: &mut [MaybeUninit<u8>]) -> Option<(NonNull<u8>, usize)> {
+/// The size of count and storage together is a multiple of the count's alignment.
+pub(super) fn fit<C>(memory: &mut [MaybeUninit<u8>]) -> Option<(NonNull<u8>, usize)> {
     const { assert!(align_of::<C>() == size_of::<C>()) };
     let padding = memory.as_ptr().addr().wrapping_neg() & (align_of::<C>() - 1);
     let memory = memory.get_mut(padding..)?;

@@ -28,7 +28,7 @@ fn random_allocations_are_aligned_disjoint_and_within() {
             let layout = layout(random.size(8), 1 << random.below(10));
             let level = bump.level();
             let Some(block) = bump.alloc(layout) else {
-                // What is left is too little, and is still there.
+                // The rest is too small for the request, and is still unused.
                 let padding = end.wrapping_neg() & (layout.align() - 1);
                 assert!(
                     end + padding + layout.size() > base + bump.capacity(),
@@ -90,7 +90,7 @@ fn threads_never_get_the_same_memory() {
     );
 }
 
-/// A count that others advance by 8 whenever anybody is about to, as long as they have `turns`.
+/// A count that loses races: before each of the first `turns` changes, another thread adds 8.
 struct Contended {
     used: Cell<usize>,
     turns: Cell<usize>,
@@ -111,15 +111,17 @@ impl Count for Contended {
 }
 
 #[test]
-fn a_range_is_taken_however_often_others_are_faster() {
+fn a_range_is_taken_after_any_number_of_lost_races() {
     let mut memory = [0_u64; 8];
     let count = Contended {
         used: Cell::new(0),
         turns: Cell::new(7),
     };
-    // SAFETY: the memory is as large, and has this count only.
+    // SAFETY: the memory has 64 bytes, and this is its only count.
     let region = unsafe { Region::new(NonNull::from(&mut memory).cast(), 64, &count) };
-    let last = region.take(layout(8, 8)).expect("others leave so much");
+    let last = region
+        .take(layout(8, 8))
+        .expect("the last 8 bytes are unused");
     assert_eq!(
         last.ptr.as_ptr(),
         memory.as_mut_ptr().wrapping_add(7).cast()
@@ -153,7 +155,7 @@ fn zero_bytes_are_refused_by_alloc() {
 }
 
 #[test]
-fn values_without_size_never_fail_and_never_move_the_level() {
+fn zero_sized_values_always_fit_and_keep_the_level() {
     let bump = Bump::<[u8; 3]>::uninit();
     bump.leak([0_u8; 3]).unwrap();
     let level = bump.level();
@@ -167,7 +169,7 @@ fn values_without_size_never_fail_and_never_move_the_level() {
     assert_eq!(bump.get_slice::<u64>(0).unwrap().level_start(), level);
     assert_eq!(bump.level(), level);
 
-    // But they are dropped.
+    // They are dropped nevertheless.
     struct Counted;
     static DROPS: core::sync::atomic::AtomicUsize = core::sync::atomic::AtomicUsize::new(0);
     impl Drop for Counted {
@@ -188,18 +190,19 @@ fn a_slice_is_built_piece_by_piece() {
     for value in 1..8_u64 {
         (_, level) = bump.leak_at(value, level).unwrap();
     }
-    // SAFETY: the room is for a `u64`, and nobody else's.
+    // SAFETY: the range fits a `u64`, and nothing else uses it.
     unsafe { first.leak(0) };
     let error = bump.leak_at(8_u64, level).unwrap_err();
     assert_eq!((error.kind(), error.into_inner()), (Failure::Exhausted, 8));
-    // SAFETY: eight values lie there, one after the other, and no reference to any is alive.
-    let all =
-        unsafe { core::slice::from_raw_parts(bump.get_unchecked::<u64>(start).ptr.as_ptr(), 8) };
+    // SAFETY: `start` is the level of the first value.
+    let first = unsafe { bump.get_unchecked::<u64>(start) };
+    // SAFETY: eight values lie side by side from `start`, and no reference to any of them is alive.
+    let all = unsafe { core::slice::from_raw_parts(first.ptr.as_ptr(), 8) };
     assert_eq!(all, [0, 1, 2, 3, 4, 5, 6, 7]);
 }
 
 #[test]
-fn a_piece_does_not_follow_when_something_came_between() {
+fn an_allocation_at_an_outdated_level_is_refused() {
     let bump = Bump::<[u64; 8]>::uninit();
     let level = bump.level();
     bump.leak(1_u32).unwrap();
@@ -214,7 +217,7 @@ fn a_piece_does_not_follow_when_something_came_between() {
 }
 
 #[test]
-fn a_value_that_finds_no_room_comes_back() {
+fn a_value_that_does_not_fit_is_returned() {
     let bump = Bump::<[u8; 1]>::uninit();
     let value = Rc::new(5);
     let error = bump.leak(value.clone()).unwrap_err();
@@ -225,7 +228,7 @@ fn a_value_that_finds_no_room_comes_back() {
 }
 
 #[test]
-fn a_leak_box_drops_its_value_once_or_gives_it_away() {
+fn a_leak_box_drops_its_value_once_or_hands_it_over() {
     let bump = Bump::<[usize; 16]>::uninit();
     let value = Rc::new(0);
     let count = || Rc::strong_count(&value) - 1;
@@ -241,7 +244,7 @@ fn a_leak_box_drops_its_value_once_or_gives_it_away() {
 
     let raw = LeakBox::into_raw(bump.leak_box(value.clone()).unwrap());
     assert_eq!(count(), 1);
-    // SAFETY: it was just made one.
+    // SAFETY: `into_raw` returned the pointer.
     drop(unsafe { LeakBox::from_raw(raw) });
     assert_eq!(count(), 0);
 
@@ -251,7 +254,7 @@ fn a_leak_box_drops_its_value_once_or_gives_it_away() {
     assert_eq!(count(), 0);
 
     LeakBox::leak(bump.leak_box(value.clone()).unwrap());
-    assert_eq!(count(), 1, "for good");
+    assert_eq!(count(), 1, "a leaked value is never dropped");
     assert_eq!(size_of::<LeakBox<u8>>(), size_of::<Option<LeakBox<u8>>>());
 }
 
@@ -263,7 +266,7 @@ fn growing_the_last_block_stays_in_place() {
         let block = GlobalAlloc::alloc(&bump, layout(8, 8));
         block.write_bytes(7, 8);
         assert_eq!(bump.realloc(block, layout(8, 8), 4), block);
-        assert_eq!(bump.level().byte_offset(), 8, "what was used stays used");
+        assert_eq!(bump.level().byte_offset(), 8, "shrinking frees nothing");
         assert_eq!(bump.realloc(block, layout(8, 8), 24), block);
         assert_eq!(bump.level().byte_offset(), 24);
         assert!(
@@ -283,7 +286,7 @@ fn growing_the_last_block_stays_in_place() {
         assert_eq!(core::slice::from_raw_parts(moved, 8), [7; 8]);
         assert!(
             bump.realloc(wall, layout(1, 1), 9).is_null(),
-            "no room to move to"
+            "the block fits nowhere"
         );
         assert!(GlobalAlloc::alloc(&bump, layout(9, 1)).is_null());
         let zeroed = bump.alloc_zeroed(layout(8, 1));
@@ -292,7 +295,7 @@ fn growing_the_last_block_stays_in_place() {
 }
 
 #[test]
-fn after_a_reset_everything_is_there_again() {
+fn a_reset_frees_all_memory() {
     let mut bump = Bump::<[u64; 2]>::new([1, 2]);
     let first = bump.leak([0_u64; 2]).unwrap().as_ptr();
     assert!(bump.leak(0_u8).is_err());
@@ -301,9 +304,9 @@ fn after_a_reset_everything_is_there_again() {
 }
 
 #[test]
-fn a_bump_can_be_made_where_there_is_room() {
-    let mut room = Box::new(MaybeUninit::<Bump<[u64; 4]>>::uninit());
-    let bump = Bump::from_maybe_uninit(&mut room);
+fn a_bump_is_created_in_existing_memory() {
+    let mut place = Box::new(MaybeUninit::<Bump<[u64; 4]>>::uninit());
+    let bump = Bump::from_maybe_uninit(&mut place);
     assert_eq!(*bump.leak(5).unwrap(), 5);
 
     let mut memory = [MaybeUninit::<u8>::uninit(); 64];

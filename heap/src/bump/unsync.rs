@@ -1,7 +1,7 @@
 //! A bump allocator for one thread.
 //!
-//! [`Bump`] is a piece of memory of a known size, [`BumpSlice`] of any size. The first is used as the
-//! second, and so all that there is to do is said there.
+//! The size of a [`Bump`] is known at compile time, that of a [`BumpSlice`] at run time. A `Bump`
+//! dereferences to a `BumpSlice`, which has the methods.
 
 use core::alloc::Layout;
 use core::cell::{Cell, UnsafeCell};
@@ -12,14 +12,14 @@ use core::ptr::{self, NonNull};
 
 use super::leaked::LeakBox;
 use super::region::Region;
-use super::slice::place;
+use super::slice::fit;
 use super::{Allocation, Failure, Level};
 
 /// Memory of the size of `T`, for instance on the stack.
 ///
-/// `T` is aligned to a word at most. It is never made, read or dropped. The storage begins as that
-/// of the [`Bump`](super::Bump) for many threads, with [`uninit`](Self::uninit) or
-/// [`zeroed`](Self::zeroed).
+/// `T` sets the size of the storage, and is never created, read or dropped. Its alignment must be
+/// at most a word. The storage of [`uninit`](Self::uninit) and [`zeroed`](Self::zeroed) begins as
+/// that of the [`Bump`](super::Bump) for many threads.
 ///
 /// ```text
 ///  Bump<[usize; 64]>    │ used │ storage: 64 words │    derefs to
@@ -52,7 +52,7 @@ pub struct Bump<T> {
 }
 
 impl<T> Bump<T> {
-    /// With memory that is not initialised.
+    /// Creates a `Bump` whose memory is not initialised.
     pub const fn uninit() -> Self {
         Self {
             used: Cell::new(0),
@@ -60,7 +60,7 @@ impl<T> Bump<T> {
         }
     }
 
-    /// With memory that is zero.
+    /// Creates a `Bump` whose memory is zero.
     pub const fn zeroed() -> Self {
         Self {
             used: Cell::new(0),
@@ -68,16 +68,16 @@ impl<T> Bump<T> {
         }
     }
 
-    /// A `Bump` where there is room for one. Only the count is written, the rest stays as it is.
+    /// Creates a `Bump` in place. Writes the count only, and leaves the storage as it is.
     pub const fn from_maybe_uninit(room: &mut MaybeUninit<Self>) -> &mut Self {
         let bump = room.as_mut_ptr();
-        // SAFETY: the room is valid for writes.
+        // SAFETY: a mutable reference is valid for writes.
         unsafe { (&raw mut (*bump).used).write(Cell::new(0)) };
-        // SAFETY: the count is initialised, and the storage need not be.
+        // SAFETY: the count is initialised, and the storage may be uninitialised.
         unsafe { &mut *bump }
     }
 
-    /// Using it is a compile-time check.
+    /// Fails to compile where it is used, if `T` is aligned to more than a word.
     const LAYOUT_IS_THAT_OF_A_SLICE: () = assert!(
         align_of::<T>() <= align_of::<usize>(),
         "a type that is aligned to more than a word"
@@ -90,8 +90,8 @@ impl<T> Deref for Bump<T> {
     fn deref(&self) -> &BumpSlice {
         let () = Self::LAYOUT_IS_THAT_OF_A_SLICE;
         let slice = ptr::slice_from_raw_parts(ptr::from_ref(self).cast::<u8>(), size_of::<T>());
-        // SAFETY: both types begin with the count, which the storage follows without padding, and
-        // both are padded to a multiple of a word. The pointer has as many bytes of storage.
+        // SAFETY: in both types the storage follows the count without padding, and the size is a
+        // multiple of a word. The length of the pointer is the size of the storage.
         unsafe { &*(slice as *const BumpSlice) }
     }
 }
@@ -100,23 +100,23 @@ impl<T> DerefMut for Bump<T> {
     fn deref_mut(&mut self) -> &mut BumpSlice {
         let () = Self::LAYOUT_IS_THAT_OF_A_SLICE;
         let slice = ptr::slice_from_raw_parts_mut(ptr::from_mut(self).cast::<u8>(), size_of::<T>());
-        // SAFETY: as for `deref`, and the borrow is mutable.
+        // SAFETY: both types have the same layout, as in `deref`, and the borrow is mutable.
         unsafe { &mut *(slice as *mut BumpSlice) }
     }
 }
 
-/// Memory of any size, which begins with a count of how much of it is used.
+/// Memory of any size, after a count of its used bytes.
 ///
-/// What is allocated lives as long as this is borrowed. Only [`reset`](BumpSlice::reset), which
-/// nothing that was allocated survives, makes room again.
+/// Allocations live as long as the borrow of this value. Only [`reset`](BumpSlice::reset) frees
+/// memory, all of it, and the borrow checker ensures that no allocation survives.
 #[repr(C)]
 pub struct BumpSlice {
-    /// How many bytes from the base are handed out, at most `storage.len()`.
+    /// Allocated bytes from the base, at most `storage.len()`.
     used: Cell<usize>,
     storage: UnsafeCell<[MaybeUninit<u8>]>,
 }
 
-/// The memory has no room for the count.
+/// The error of [`BumpSlice::from_mem`]: the memory has no room for the count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct FromMemError(());
 
@@ -129,7 +129,7 @@ impl fmt::Display for FromMemError {
 impl core::error::Error for FromMemError {}
 
 impl BumpSlice {
-    /// A bump allocator of what `mem` has from the first aligned address up, in whole words.
+    /// Creates a bump allocator in `mem`: all whole words from the first aligned address.
     ///
     /// ```text
     ///  mem              │ … aligned to a word │ used │ storage          │ less than a word │
@@ -151,19 +151,20 @@ impl BumpSlice {
     /// ```
     ///
     /// # Errors
-    /// [`FromMemError`] if there is no room for the count, which is a word.
+    /// [`FromMemError`] if the count, which is a word, does not fit.
     pub fn from_mem(mem: &mut [MaybeUninit<u8>]) -> Result<LeakBox<'_, Self>, FromMemError> {
-        let (base, capacity) = place::<Cell<usize>>(mem).ok_or(FromMemError(()))?;
+        let (base, capacity) = fit::<Cell<usize>>(mem).ok_or(FromMemError(()))?;
         let slice = ptr::slice_from_raw_parts_mut(base.as_ptr(), capacity);
-        // SAFETY: there is room for the count and the storage, aligned, and borrowed mutably.
+        // SAFETY: the range that `fit` returned is aligned, holds the count and the storage, and is
+        // borrowed mutably.
         unsafe {
             base.cast::<Cell<usize>>().write(Cell::new(0));
             Ok(LeakBox::from_raw(slice as *mut BumpSlice))
         }
     }
 
-    /// The bump allocator that is already there, with its level as it was: the opposite of
-    /// [`into_mem`](Self::into_mem).
+    /// Returns the bump allocator that already exists in `mem`, at its level. This is the inverse
+    /// of [`into_mem`](Self::into_mem).
     ///
     /// ```text
     ///  mem     │ 12   │ allocated 12 bytes │ unused     │   level 12
@@ -178,69 +179,70 @@ impl BumpSlice {
     /// let bump = BumpSlice::from_mem(&mut memory).unwrap();
     /// bump.get::<[u8; 12]>().unwrap();
     /// let memory = BumpSlice::into_mem(bump);
-    /// // SAFETY: it comes from `into_mem`, and is as it was.
+    /// // SAFETY: `into_mem` returned the memory, and its first word has not changed.
     /// let bump = unsafe { BumpSlice::from_mem_unchecked(memory) };
     /// assert_eq!(bump.level().byte_offset(), 12);
     /// ```
     ///
     /// # Safety
-    /// `mem` is what [`into_mem`](Self::into_mem) returned, and its first word was not changed.
-    /// Pointers into it from before are not used.
+    /// [`into_mem`](Self::into_mem) returned `mem`, and its first word has not changed since. Older
+    /// pointers into the memory are not used.
     ///
     /// # Panics
-    /// If the memory cannot be that, because it has no room for the count.
+    /// If the count does not fit, so that `mem` cannot come from `into_mem`.
     pub unsafe fn from_mem_unchecked(mem: &mut [MaybeUninit<u8>]) -> LeakBox<'_, Self> {
         let capacity = mem.len().checked_sub(size_of::<usize>());
         let capacity = capacity.expect("the memory of a bump allocator");
         let slice = ptr::slice_from_raw_parts_mut(mem.as_mut_ptr(), capacity);
-        // SAFETY: the memory is aligned, has a count and as much storage, and is borrowed mutably.
+        // SAFETY: the caller vouches that `into_mem` returned the memory: it is aligned and holds
+        // the count and the storage. It is borrowed mutably.
         unsafe { LeakBox::from_raw(slice as *mut BumpSlice) }
     }
 
-    /// The memory of a bump allocator, its count included: see the diagram of
+    /// Returns the memory of a bump allocator, its count included: see the diagram of
     /// [`from_mem`](Self::from_mem).
     pub fn into_mem<'lt>(this: LeakBox<'lt, Self>) -> &'lt mut [MaybeUninit<u8>] {
         let size = size_of_val(&*this);
         let base = LeakBox::into_raw(this).cast();
-        // SAFETY: the memory was the box's, for `'lt`. Nothing in it needs to be dropped.
+        // SAFETY: the box owned the memory for `'lt`, and its contents need no drop.
         unsafe { core::slice::from_raw_parts_mut(base, size) }
     }
 
-    /// The size of the memory, used or not, in bytes.
+    /// Returns the size of the storage, used or not, in bytes.
     pub const fn capacity(&self) -> usize {
         self.storage.get().len()
     }
 
-    /// Where the memory begins. It is valid for [`capacity`](Self::capacity) bytes, parts of which
-    /// others may be using.
+    /// Returns a pointer to the storage, valid for [`capacity`](Self::capacity) bytes. Allocations
+    /// may be in use there.
     pub const fn data_ptr(&self) -> NonNull<u8> {
-        // SAFETY: a field is not at null.
+        // SAFETY: the address of a field is not null.
         unsafe { NonNull::new_unchecked(self.storage.get().cast()) }
     }
 
     fn region(&self) -> Region<'_, Cell<usize>> {
-        // SAFETY: the memory is this large, lives as long as `self` is borrowed, and this count is
-        // the only one for it.
+        // SAFETY: the storage has this capacity and lives as long as the borrow of `self`. Every
+        // region of it has this base, capacity and count.
         unsafe { Region::new(self.data_ptr(), self.capacity(), &self.used) }
     }
 
-    /// A range of memory for `layout`, or `None` if there is not enough: the lowest unused one that
-    /// is aligned, as with [`Bump::alloc`](super::Bump::alloc). O(1).
+    /// Allocates the lowest unused range that is aligned for `layout`, as
+    /// [`Bump::alloc`](super::Bump::alloc). Returns `None` if the memory does not suffice. O(1).
     ///
     /// # Panics
-    /// If the layout's size is zero.
+    /// If the size of `layout` is zero.
     pub fn alloc(&self, layout: Layout) -> Option<NonNull<u8>> {
         self.alloc_at(layout, self.level()).ok()
     }
 
-    /// As [`alloc`](Self::alloc), but only if nothing was allocated since the level was `level`:
-    /// see the diagram of [`Bump::alloc_at`](super::Bump::alloc_at).
+    /// Allocates as [`alloc`](Self::alloc), but only if the level still is `level`: see the diagram
+    /// of [`Bump::alloc_at`](super::Bump::alloc_at).
     ///
     /// # Errors
-    /// [`Failure::Mismatch`], with the level that it is; [`Failure::Exhausted`].
+    /// [`Failure::Mismatch`] with the actual level, or [`Failure::Exhausted`].
     ///
     /// # Panics
-    /// If the layout's size is zero.
+    /// If the size of `layout` is zero.
     pub fn alloc_at(&self, layout: Layout, level: Level) -> Result<NonNull<u8>, Failure> {
         assert_ne!(
             layout.size(),
@@ -250,36 +252,36 @@ impl BumpSlice {
         Ok(self.region().take_at(layout, level)?.ptr)
     }
 
-    /// Room for a `V`: an [`Allocation`], whose diagram shows where.
+    /// Allocates memory for a `V`: see the diagram of [`Allocation`].
     pub fn get<V>(&self) -> Option<Allocation<'_, V>> {
         self.get_at(self.level()).ok()
     }
 
-    /// Room for a `V`, if nothing was allocated since the level was `level`. Zero bytes can always
-    /// be had.
+    /// Allocates memory for a `V`, but only if the level still is `level`. Zero-sized requests
+    /// always succeed.
     ///
     /// # Errors
-    /// [`Failure::Mismatch`], with the level that it is; [`Failure::Exhausted`].
+    /// [`Failure::Mismatch`] with the actual level, or [`Failure::Exhausted`].
     pub fn get_at<V>(&self, level: Level) -> Result<Allocation<'_, V>, Failure> {
         Ok(self.region().take_at(Layout::new::<V>(), level)?.cast())
     }
 
-    /// The memory from `level` up, as a `V`: see the diagram of
-    /// [`Bump::get_unchecked`](super::Bump::get_unchecked). Nothing is allocated.
+    /// Returns an existing allocation: the memory from `level` up, as a `V`. Allocates nothing. See
+    /// the diagram of [`Bump::get_unchecked`](super::Bump::get_unchecked).
     ///
     /// # Safety
-    /// * `level` is the [start](Allocation::level_start) of an allocation of this allocator, and the
-    ///   memory there is aligned for `V`.
-    /// * What is done with the pointer does not conflict with what others do with allocations there.
+    /// * `level` is the [start](Allocation::level_start) of an allocation of this allocator, and
+    ///   the memory there is aligned for `V`.
+    /// * Accesses through the pointer do not conflict with accesses to allocations there.
     pub unsafe fn get_unchecked<V>(&self, level: Level) -> Allocation<'_, V> {
-        // SAFETY: a level of this allocator is no higher than its capacity.
+        // SAFETY: a level of this allocator is at most its capacity.
         let ptr = unsafe { self.data_ptr().byte_add(level.byte_offset()) };
         self.region()
             .allocation(ptr, Level(level.0 + size_of::<V>()))
             .cast()
     }
 
-    /// Room for a `T`, in a box: [`LeakBox::write`] moves a value in.
+    /// Allocates memory for a `T`, in a box: [`LeakBox::write`] moves a value in.
     ///
     /// ```text
     ///  bump_box::<u32>()         │ used   │ ??    │ unused                   │
@@ -291,12 +293,12 @@ impl BumpSlice {
     pub fn bump_box<'bump, T: 'bump>(
         &'bump self,
     ) -> Result<LeakBox<'bump, MaybeUninit<T>>, Failure> {
-        let room = self.get_at::<T>(self.level())?;
-        // SAFETY: the room is for a `T`, and nobody else's.
-        Ok(LeakBox::from(unsafe { room.uninit() }))
+        let allocation = self.get_at::<T>(self.level())?;
+        // SAFETY: the range is new and fits a `T`.
+        Ok(LeakBox::from(unsafe { allocation.uninit() }))
     }
 
-    /// Room for `n` of `T`, one after the other, in a box.
+    /// Allocates memory for a slice of `n` elements, in a box.
     ///
     /// ```text
     ///  bump_array::<u16>(3)      │ used   │ ?? │ ?? │ ?? │ unused            │
@@ -307,8 +309,8 @@ impl BumpSlice {
     ///
     /// let bump: Bump<[usize; 2]> = Bump::uninit();
     /// let mut numbers = bump.bump_array::<u16>(3).unwrap();
-    /// for (room, number) in numbers.iter_mut().zip(1..) {
-    ///     room.write(number);
+    /// for (element, number) in numbers.iter_mut().zip(1..) {
+    ///     element.write(number);
     /// }
     /// assert_eq!((numbers.len(), bump.level().byte_offset()), (3, 6));
     /// ```
@@ -320,19 +322,19 @@ impl BumpSlice {
         n: usize,
     ) -> Result<LeakBox<'bump, [MaybeUninit<T>]>, Failure> {
         let layout = Layout::array::<T>(n).map_err(|_| Failure::Exhausted)?;
-        let room = self.region().take(layout)?.ptr.cast();
-        // SAFETY: the room is for so many, and nobody else's for as long as `self` is borrowed.
-        let slice = unsafe { core::slice::from_raw_parts_mut(room.as_ptr(), n) };
+        let base = self.region().take(layout)?.ptr.cast();
+        // SAFETY: the range is new, fits `n` elements, and lives as long as the borrow of `self`.
+        let slice = unsafe { core::slice::from_raw_parts_mut(base.as_ptr(), n) };
         Ok(LeakBox::from(slice))
     }
 
-    /// How much is used: see the diagram of [`Level`].
+    /// Returns the current level: see the diagram of [`Level`].
     pub fn level(&self) -> Level {
         self.region().level()
     }
 
-    /// Starts over, at level 0. Nothing that was allocated can be alive, or else `self` would be
-    /// borrowed. The memory is left as it is.
+    /// Frees all memory: the level is 0 again. No allocation can be alive, because each one borrows
+    /// `self`. The storage keeps its contents.
     pub fn reset(&mut self) {
         self.used.set(0);
     }

@@ -2,15 +2,16 @@
 //! [`AllocatorSource`](super::AllocatorSource) have in common.
 //!
 //! ```text
-//!     base of the block                    end of the heap
-//!      ├─┬──────────────────────────────────────┬────────┤
-//!      │t│ heap                                 │ record │
-//!      └─┴──────────────────────────────────────┴────────┘
+//!     base of the block                    end of the heap, record: 32 bytes on 64-bit machines
+//!      ├─┬──────────────────────────────────────┬───────┬──────────┬──────┬──────┤
+//!      │t│ heap                                 │ first │ previous │ next │ size │
+//!      └─┴──────────────────────────────────────┴───────┴──────────┴──────┴──────┘
 //!      base tag
 //! ```
 //!
-//! Each block is one heap, for as long as anything in it is in use. The first one holds the
-//! allocator's metadata, and so goes last.
+//! A block is one heap while anything in it is in use. Talc tells a source only where a heap ends,
+//! so the record of the block begins exactly there. The first block holds the allocator's metadata,
+//! and is freed last.
 
 use core::alloc::Layout;
 use core::mem::ManuallyDrop;
@@ -23,29 +24,42 @@ use crate::talc::owner::OwnerRef;
 use crate::talc::source::Source;
 use crate::talc::{Corruption, Rule};
 
-/// Blocks are this large, or twice this, and so on: 64 KiB.
+/// The default of the number that block sizes are multiples of: 64 KiB.
 pub(super) const DEFAULT_BLOCK_SIZE: usize = 1 << 16;
 
-/// Bytes for a record. The heap below it ends at a multiple of the unit.
-const RECORD_SIZE: usize = size_of::<Record>().next_multiple_of(CHUNK_UNIT);
+/// Bytes between the end of a heap, a multiple of the unit, and the end of its block.
+const RECORD_SIZE: usize = size_of::<BlockRecord>().next_multiple_of(CHUNK_UNIT);
 
-/// What lies above the heap in each block.
-struct Record {
-    /// The record of the first block. It says whose this block is.
-    first: NonNull<Record>,
-    /// The block before this one in the list. The first is before itself.
-    previous: NonNull<Record>,
-    next: Option<NonNull<Record>>,
-    /// Bytes of the block.
+/// An allocator that blocks come from.
+pub(super) trait BackingAllocator {
+    /// Allocates a block. The size of `layout` is not zero.
+    fn allocate(&self, layout: Layout) -> Option<NonNull<u8>>;
+
+    /// Frees a block.
+    ///
+    /// # Safety
+    /// This allocator allocated the block with this layout, and the caller no longer uses it.
+    unsafe fn deallocate(&self, block: NonNull<u8>, layout: Layout);
+}
+
+/// The record above the heap in each block.
+struct BlockRecord {
+    /// The record of the first block, which identifies the source that the block belongs to.
+    first: NonNull<BlockRecord>,
+    /// The previous block in the list. The first block is its own predecessor.
+    previous: NonNull<BlockRecord>,
+    next: Option<NonNull<BlockRecord>>,
+    /// Bytes of the block, this record included.
     size: usize,
 }
 
-/// The block that a record is in.
+/// Returns the block that `record` lies in, and the layout with which it was allocated.
 ///
 /// # Safety
-/// The record is a block's, and valid.
-unsafe fn block_of(record: NonNull<Record>) -> (NonNull<u8>, Layout) {
-    // SAFETY: the record is valid, and lies at the top of a block of this size, which had this layout.
+/// `record` is the valid record of a block.
+unsafe fn block_of(record: NonNull<BlockRecord>) -> (NonNull<u8>, Layout) {
+    // SAFETY: the caller vouches that the record is valid. It lies at the top of a block of `size`
+    // bytes, and the block was allocated with the layout of this size and alignment.
     unsafe {
         let size = (*record.as_ptr()).size;
         let base = record.cast::<u8>().byte_sub(size - RECORD_SIZE);
@@ -53,44 +67,31 @@ unsafe fn block_of(record: NonNull<Record>) -> (NonNull<u8>, Layout) {
     }
 }
 
-/// Another allocator.
-pub(super) trait Backing {
-    /// Allocates. The layout's size is not zero.
-    fn obtain(&self, layout: Layout) -> Option<NonNull<u8>>;
-
-    /// Frees.
-    ///
-    /// # Safety
-    /// The block was obtained from here with this layout, and nobody uses it any more.
-    unsafe fn give_back(&self, block: NonNull<u8>, layout: Layout);
-}
-
-/// The blocks that a source has obtained.
+/// The blocks that a source has allocated.
 #[derive(Debug)]
-pub(super) struct Blocks<A: Backing> {
-    /// It goes only after the blocks, which may be its own memory.
+pub(super) struct Blocks<A: BackingAllocator> {
+    /// Dropped after the blocks are freed: it may lie in memory that they use.
     backing: ManuallyDrop<A>,
-    /// To the allocator that the blocks are for.
+    /// The allocator that the blocks are for.
     owner: OwnerRef,
-    /// It begins the list of all blocks that are heaps.
-    first: Option<NonNull<Record>>,
-    /// A block that is no heap any more.
-    ///
-    /// It is kept until another becomes empty, so that a block is not obtained and given back each
-    /// time when there is one allocation more, and one less.
-    spare: Option<NonNull<Record>>,
-    /// Sizes are multiples of this, a power of two.
+    /// The first block of the doubly linked list of all blocks that are heaps.
+    first: Option<NonNull<BlockRecord>>,
+    /// The block that was a heap and became empty last. It stays until another becomes empty, so
+    /// that one allocation more and one less do not allocate and free a block each time.
+    spare: Option<NonNull<BlockRecord>>,
+    /// A power of two. The size of each block is a multiple of it.
     block_size: usize,
 }
 
-// SAFETY: the blocks belong to it, and go where it goes.
-unsafe impl<A: Backing + Send> Send for Blocks<A> {}
+// SAFETY: the records are reached through this value only, and blocks may be freed on any thread to
+// which the backing allocator may be sent.
+unsafe impl<A: BackingAllocator + Send> Send for Blocks<A> {}
 
-impl<A: Backing> Blocks<A> {
+impl<A: BackingAllocator> Blocks<A> {
     pub(super) const fn new(backing: A, block_size: usize) -> Self {
         assert!(
             block_size.is_power_of_two(),
-            "the block size is no power of two"
+            "the block size is not a power of two"
         );
         Self {
             backing: ManuallyDrop::new(backing),
@@ -105,10 +106,10 @@ impl<A: Backing> Blocks<A> {
         }
     }
 
-    /// As [`Source::resize`]: a heap stays as it is, unless nothing is left in it.
+    /// Implements [`Source::resize`]: keeps a heap as it is, unless it is empty.
     ///
     /// # Safety
-    /// As there. The heap was [acquired](acquire).
+    /// As for [`Source::resize`], and [`acquire`] claimed the heap.
     #[inline]
     pub(super) unsafe fn resize(
         &mut self,
@@ -116,7 +117,7 @@ impl<A: Backing> Blocks<A> {
         heap_end: *mut u8,
         is_heap_base: bool,
     ) -> *mut u8 {
-        // SAFETY: the caller's duty.
+        // SAFETY: `acquire` claimed the heap, which is empty if `is_heap_base`.
         if is_heap_base && unsafe { self.retire(heap_end) } {
             chunk_base
         } else {
@@ -124,31 +125,36 @@ impl<A: Backing> Blocks<A> {
         }
     }
 
-    /// Makes a heap the spare block, and gives the last spare block back. `false` if the heap is not
-    /// of this source.
+    /// Makes the block of an empty heap the spare block, and frees the spare block before it.
+    /// Returns `false` if the heap belongs to another source.
     ///
     /// # Safety
-    /// A heap that was [acquired](acquire) and in which nothing is left ends at `heap_end`.
+    /// An empty heap that [`acquire`] claimed ends at `heap_end`.
     #[cold]
     unsafe fn retire(&mut self, heap_end: *mut u8) -> bool {
-        // SAFETY: above each heap there is a record, and records lead to such. An empty heap is not
-        // that with the metadata, and so not the first. The last spare block is nobody's.
+        // SAFETY: a record begins where each heap ends, and its links lead to valid records. The
+        // block is not the first: that one holds the metadata, and is not empty. Talc does not use
+        // the spare block before it.
         unsafe {
-            let record = NonNull::new_unchecked(heap_end).cast::<Record>();
+            let record = NonNull::new_unchecked(heap_end).cast::<BlockRecord>();
             if self.first != Some((*record.as_ptr()).first) {
                 return false;
             }
-            self.remove(record);
+            self.unlink(record);
             if let Some(spare) = self.spare.replace(record) {
-                self.give_back(spare);
+                self.free_block(spare);
             }
         }
         true
     }
 
-    /// Returns a block that has room for an allocation of `layout` above `heap_overhead` bytes,
-    /// wherever in its heap the allocation lies.
-    fn obtain(&mut self, layout: Layout, heap_overhead: usize) -> Option<(NonNull<u8>, Layout)> {
+    /// Returns a block whose heap has room for `layout`: the spare block if it is large enough, or
+    /// a new one.
+    fn take_block(
+        &mut self,
+        layout: Layout,
+        heap_overhead: usize,
+    ) -> Option<(NonNull<u8>, Layout)> {
         let layout = self.block_layout(layout, heap_overhead)?;
         if let Some(spare) = self.spare {
             // SAFETY: the record of a spare block is valid.
@@ -158,9 +164,10 @@ impl<A: Backing> Blocks<A> {
                 return Some((base, spare_layout));
             }
         }
-        Some((self.backing.obtain(layout)?, layout))
+        Some((self.backing.allocate(layout)?, layout))
     }
 
+    /// Returns the layout of the smallest block whose heap has room for `layout`.
     fn block_layout(&self, layout: Layout, heap_overhead: usize) -> Option<Layout> {
         let size = Footprint::new(layout)
             .max_size()
@@ -169,21 +176,25 @@ impl<A: Backing> Blocks<A> {
         Layout::from_size_align(size, CHUNK_UNIT).ok()
     }
 
+    /// Frees the block that `record` lies in.
+    ///
     /// # Safety
-    /// The record is a block's, and neither of them is used any more.
-    unsafe fn give_back(&self, record: NonNull<Record>) {
-        // SAFETY: the record is still valid, and the block was obtained so.
+    /// `record` is the valid record of a block, and neither is used afterwards.
+    unsafe fn free_block(&self, record: NonNull<BlockRecord>) {
+        // SAFETY: the caller vouches for the record, and `block_of` returns the block and the
+        // layout that `take_block` allocated.
         unsafe {
             let (block, layout) = block_of(record);
-            self.backing.give_back(block, layout);
+            self.backing.deallocate(block, layout);
         }
     }
 
-    /// Enters a block, which is now a heap.
+    /// Writes the record of a block, which is now a heap, and enters it as the second of the list,
+    /// or as the first if the list is empty.
     ///
     /// # Safety
-    /// There is room for the record at the top of a block of `size` bytes, which is in no list.
-    unsafe fn insert(&mut self, record: NonNull<Record>, size: usize) {
+    /// `record` lies [`RECORD_SIZE`] below the top of a block of `size` bytes, which is in no list.
+    unsafe fn link(&mut self, record: NonNull<BlockRecord>, size: usize) {
         let first = *self.first.get_or_insert(record);
         let next = if first == record {
             None
@@ -191,9 +202,9 @@ impl<A: Backing> Blocks<A> {
             // SAFETY: records of blocks in the list are valid.
             unsafe { (*first.as_ptr()).next.replace(record) }
         };
-        // SAFETY: the caller gives room for the record; the others are valid.
+        // SAFETY: the caller gives room for the new record, and records in the list are valid.
         unsafe {
-            record.write(Record {
+            record.write(BlockRecord {
                 first,
                 previous: first,
                 next,
@@ -208,9 +219,9 @@ impl<A: Backing> Blocks<A> {
     /// Takes a block out of the list.
     ///
     /// # Safety
-    /// The record is in the list, and not the first.
-    unsafe fn remove(&mut self, record: NonNull<Record>) {
-        // SAFETY: records of blocks in the list are valid, and lead to such.
+    /// `record` is in the list, and not the first.
+    unsafe fn unlink(&mut self, record: NonNull<BlockRecord>) {
+        // SAFETY: records in the list are valid, and so are their neighbours.
         unsafe {
             let (previous, next) = ((*record.as_ptr()).previous, (*record.as_ptr()).next);
             (*previous.as_ptr()).next = next;
@@ -221,32 +232,64 @@ impl<A: Backing> Blocks<A> {
     }
 }
 
-/// Gives everything back, and drops the backing allocator. If the allocator that the blocks are for is
-/// still there, both are left, for it may be using the blocks.
-impl<A: Backing> Drop for Blocks<A> {
+/// Frees all blocks, and drops the backing allocator. If the allocator that owns the heaps still
+/// exists, both are leaked: it may use the blocks. The spare block is freed in any case.
+impl<A: BackingAllocator> Drop for Blocks<A> {
     fn drop(&mut self) {
         if let Some(spare) = self.spare {
-            // SAFETY: nobody uses a spare block.
-            unsafe { self.give_back(spare) };
+            // SAFETY: the record of a spare block is valid, and no heap lies in the block.
+            unsafe { self.free_block(spare) };
         }
         if self.owner.is_owner_alive() {
             return;
         }
         let mut next = self.first;
         while let Some(record) = next {
-            // SAFETY: nobody uses the blocks, and the list goes on before the record is gone.
+            // SAFETY: the allocator of these heaps was dropped. The link is read before the block
+            // that it lies in is freed.
             unsafe {
                 next = (*record.as_ptr()).next;
-                self.give_back(record);
+                self.free_block(record);
             }
         }
-        // SAFETY: this is done once, and nothing is allocated from it any more.
+        // SAFETY: `drop` runs once, and all blocks are freed.
         unsafe { ManuallyDrop::drop(&mut self.backing) };
     }
 }
 
-/// As [`Source::check`], for a source that has its `blocks`.
-pub(super) fn check<S: Source, B: Binning, A: Backing>(
+/// Implements [`Source::acquire`] for a source whose blocks `blocks` returns.
+pub(super) fn acquire<S: Source, B: Binning, A: BackingAllocator>(
+    talc: &mut Talc<S, B>,
+    layout: Layout,
+    blocks: impl Fn(&mut S) -> &mut Blocks<A>,
+) -> Result<(), ()> {
+    let heap_overhead = talc.next_heap_overhead();
+    let source = blocks(&mut talc.source);
+    if !source.owner.is_bound_to(&talc.owner_token) {
+        return Err(());
+    }
+    let (base, layout) = source.take_block(layout, heap_overhead).ok_or(())?;
+    let heap_size = layout.size() - RECORD_SIZE;
+    // SAFETY: the source owns the block and no heap lies in it. The record gets the bytes above the
+    // heap. The flag lies in the first heap, whose block is freed only after the flag is set.
+    unsafe {
+        let record: NonNull<BlockRecord> = base.byte_add(heap_size).cast();
+        let heap_end = talc.claim(base.as_ptr(), heap_size);
+        if heap_end.is_none() {
+            blocks(&mut talc.source).backing.deallocate(base, layout);
+            return Err(());
+        }
+        debug_assert_eq!(heap_end, Some(record.cast()));
+        let flag = talc.owner_flag();
+        let source = blocks(&mut talc.source);
+        source.link(record, layout.size());
+        source.owner.bind(&mut talc.owner_token, flag);
+    }
+    Ok(())
+}
+
+/// Implements [`Source::check`] for a source whose blocks `blocks` returns.
+pub(super) fn check<S: Source, B: Binning, A: BackingAllocator>(
     talc: &Talc<S, B>,
     blocks: impl Fn(&S) -> &Blocks<A>,
 ) -> Result<(), Corruption> {
@@ -256,7 +299,7 @@ pub(super) fn check<S: Source, B: Binning, A: Backing>(
     }
     let (mut previous, mut next) = (blocks.first, blocks.first);
     while let Some(at) = next {
-        // SAFETY: records of blocks in the list are valid, and nothing writes to them while the allocator is
+        // SAFETY: records in the list are valid, and nothing writes to them while the allocator is
         // borrowed.
         let record = unsafe { at.as_ref() };
         if Some(record.first) != blocks.first || Some(record.previous) != previous {
@@ -266,42 +309,6 @@ pub(super) fn check<S: Source, B: Binning, A: Backing>(
         // SAFETY: the heap in the block ends where the record begins.
         unsafe { talc.check_heap(Span::new(block_of(at).0.as_ptr(), at.cast().as_ptr()))? };
         (previous, next) = (Some(at), record.next);
-    }
-    Ok(())
-}
-
-/// As [`Source::acquire`], for a source that has its `blocks`.
-pub(super) fn acquire<S: Source, B: Binning, A: Backing>(
-    talc: &mut Talc<S, B>,
-    layout: Layout,
-    blocks: impl Fn(&mut S) -> &mut Blocks<A>,
-) -> Result<(), ()> {
-    if !blocks(&mut talc.source)
-        .owner
-        .is_bound_to(&talc.owner_token)
-    {
-        return Err(());
-    }
-    let heap_overhead = talc.next_heap_overhead();
-    let (base, layout) = blocks(&mut talc.source)
-        .obtain(layout, heap_overhead)
-        .ok_or(())?;
-    let heap_size = layout.size() - RECORD_SIZE;
-    // SAFETY: the block is ours, and the record lies at its top. Up to there it is the allocator's
-    // from now on, until nothing in it is in use or the allocator is gone.
-    unsafe {
-        let record: NonNull<Record> = base.byte_add(heap_size).cast();
-        let heap_end = talc.claim(base.as_ptr(), heap_size);
-        if heap_end.is_none() {
-            blocks(&mut talc.source).backing.give_back(base, layout);
-            return Err(());
-        }
-        debug_assert_eq!(heap_end, Some(record.cast()));
-        blocks(&mut talc.source).insert(record, layout.size());
-        let flag = talc.owner_flag();
-        blocks(&mut talc.source)
-            .owner
-            .bind(&mut talc.owner_token, flag);
     }
     Ok(())
 }

@@ -1,4 +1,4 @@
-//! One range of memory, claimed when it is first needed.
+//! [`Claim`]: one range of memory, claimed when it is first needed.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -7,9 +7,9 @@ use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::talc::source::Source;
 
-/// Claims one range of memory at the first allocation. After that it provides nothing more.
+/// Claims one range of memory at the first allocation, and provides nothing after that.
 ///
-/// This is how a static allocator gets a static heap without anybody calling an `init`.
+/// With this source a static allocator has a static heap, and needs no initialisation at run time.
 ///
 /// ```text
 ///     new, array ──> ready ────────── the first allocation ─────────> standby <── standby()
@@ -17,7 +17,8 @@ use crate::talc::source::Source;
 ///                                                                       └──> take_claim, once
 /// ```
 ///
-/// A range that is too small is not tried again: then there is no end to take.
+/// The claim is tried once. If the range is too small, all allocations fail, and
+/// [`take_claim`](Self::take_claim) returns `None`.
 ///
 /// ```
 /// use heap::source::Claim;
@@ -39,41 +40,44 @@ enum State {
     Standby { heap_end: Option<NonNull<u8>> },
 }
 
-// SAFETY: the memory that it points to belongs to it and goes where it goes.
+// SAFETY: the caller of `new` gave the range to this source, which may claim it on any thread.
 unsafe impl Send for Claim {}
-// SAFETY: nothing that takes `&self` touches that memory.
+// SAFETY: methods that take `&self` do not access the range.
 unsafe impl Sync for Claim {}
 
 impl Claim {
-    /// Will claim `size` bytes from `base`.
+    /// Creates a source that claims `size` bytes from `base`.
     ///
     /// # Safety
-    /// When the first allocation comes, the range fulfils what [`Talc::claim`] asks of it.
+    /// At the first allocation the range meets the conditions of [`Talc::claim`].
     pub const unsafe fn new(base: *mut u8, size: usize) -> Self {
         Self(State::Ready { base, size })
     }
 
-    /// Will claim an array, all of it.
+    /// Creates a source that claims all of an array.
     ///
     /// # Safety
-    /// As for [`new`](Self::new).
+    /// At the first allocation the array meets the conditions of [`Talc::claim`].
     pub const unsafe fn array<T, const N: usize>(array: *mut [T; N]) -> Self {
-        // SAFETY: the caller's duty.
+        // SAFETY: the caller promises that the array meets the conditions of `Talc::claim`.
         unsafe { Self::new(array.cast(), size_of::<[T; N]>()) }
     }
 
-    /// Will claim nothing: a source to begin with, until there is memory.
+    /// Creates a source that claims nothing, to be replaced when there is memory.
     pub const fn standby() -> Self {
         Self(State::Standby { heap_end: None })
     }
 
-    /// Whether there still is a range to claim.
+    /// Returns whether the range is still to be claimed.
     pub const fn is_ready(&self) -> bool {
         matches!(self.0, State::Ready { .. })
     }
 
-    /// The end of the heap that was claimed, once, for whoever wants to extend or truncate it.
-    /// `None` before the first allocation, after the first call, or if the range was too small.
+    /// Takes the end of the heap that was claimed, so that the caller can extend or truncate the
+    /// heap.
+    ///
+    /// Returns `None` before the first allocation, after the first `Some`, and if the range was too
+    /// small.
     ///
     /// ```
     /// use core::{alloc::Layout, ptr::null_mut};
@@ -81,16 +85,16 @@ impl Claim {
     /// use heap::talc::{DefaultBinning, base::Talc};
     ///
     /// let mut memory = [0_u64; 2048];
-    /// // SAFETY: nobody else uses `memory` as long as `talc` does.
+    /// // SAFETY: nothing else uses `memory` while `talc` does.
     /// let mut talc = Talc::<_, DefaultBinning>::new(unsafe { Claim::array(&raw mut memory) });
     /// assert!(talc.source.is_ready() && talc.source.take_claim().is_none());
-    /// // SAFETY: the size is not zero; the end is that of the only heap.
+    /// // SAFETY: the size is not zero; `end` is the end of the only heap.
     /// unsafe {
-    ///     talc.allocate(Layout::new::<u64>()).expect("there is room");
-    ///     let end = talc.source.take_claim().expect("there is a heap now");
+    ///     talc.allocate(Layout::new::<u64>()).expect("the array has room");
+    ///     let end = talc.source.take_claim().expect("the array was claimed");
     ///     assert!(talc.source.take_claim().is_none());
-    ///     // Only what is in use stays.
-    ///     assert!(talc.truncate(end, null_mut()).expect("a block is in it") < end);
+    ///     // Keeps only the part that is in use.
+    ///     assert!(talc.truncate(end, null_mut()).expect("a block is in the heap") < end);
     /// }
     /// ```
     pub fn take_claim(&mut self) -> Option<NonNull<u8>> {
@@ -101,15 +105,16 @@ impl Claim {
     }
 }
 
-// SAFETY: it only claims, through the allocator that it was called with.
+// SAFETY: `acquire` uses only the `Talc` that it is called with. The range stays where it is when
+// the source is moved. `resize` keeps the heap as it is.
 unsafe impl Source for Claim {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, _layout: Layout) -> Result<(), ()> {
         let State::Ready { base, size } = talc.source.0 else {
             return Err(());
         };
-        // SAFETY: whoever made this source vouched for the range; it is claimed once.
+        // SAFETY: the caller of `new` promised that the range meets the conditions of
+        // `Talc::claim`, and `Standby` below keeps it from being claimed again.
         let heap_end = unsafe { talc.claim(base, size) };
-        // A range that is too small now will be too small later: it is not tried again.
         talc.source.0 = State::Standby { heap_end };
         heap_end.map(|_| ()).ok_or(())
     }

@@ -5,10 +5,11 @@
 //! | [`Manual`](crate::talc::source::Manual) | ranges that the user claims by hand | by hand |
 //! | [`Claim`] | one range, claimed at the first allocation | never |
 //! | [`GlobalAllocSource`], [`AllocatorSource`] | blocks of another allocator | whole blocks |
-//! | [`ArenaSource`] | segments of a [`vmem::Arena`](crate::vmem::Arena) | pages at the tops of heaps |
+//! | [`ArenaSource`] | segments of an [`Arena`](crate::vmem::Arena) | pages at the tops of heaps |
 
 mod allocator;
 mod arena;
+mod block_source;
 mod blocks;
 mod claim;
 mod global_alloc;

@@ -18,12 +18,14 @@ use core::sync::atomic::{AtomicBool, Ordering};
 pub(crate) struct OwnerToken(Option<NonNull<AtomicBool>>);
 
 impl OwnerToken {
+    #[inline]
     pub(crate) const fn new() -> Self {
         Self(None)
     }
 }
 
 impl Drop for OwnerToken {
+    #[inline]
     fn drop(&mut self) {
         if let Some(flag) = self.0 {
             // SAFETY: the bound source keeps the memory of the flag until the flag is set.
@@ -37,12 +39,14 @@ impl Drop for OwnerToken {
 pub(crate) struct OwnerRef(Option<NonNull<AtomicBool>>);
 
 impl OwnerRef {
+    #[inline]
     pub(crate) const fn new() -> Self {
         Self(None)
     }
 
     /// Returns whether the source is bound to the allocator with this token, or neither is bound
     /// yet.
+    #[inline]
     pub(crate) fn is_bound_to(&self, token: &OwnerToken) -> bool {
         self.0 == token.0
     }
@@ -52,12 +56,14 @@ impl OwnerRef {
     ///
     /// # Safety
     /// The flag is valid until the source sees that it is set.
+    #[inline]
     pub(crate) unsafe fn bind(&mut self, token: &mut OwnerToken, flag: NonNull<AtomicBool>) {
         token.0 = Some(flag);
         self.0 = Some(flag);
     }
 
     /// Returns whether the source is bound to an allocator that still exists.
+    #[inline]
     pub(crate) fn is_owner_alive(&self) -> bool {
         // SAFETY: the caller of `bind` promised that the flag is valid until it is seen to be set.
         let is_set = |flag: NonNull<AtomicBool>| unsafe { flag.as_ref() }.load(Ordering::Acquire);

@@ -352,12 +352,20 @@ impl State {
     }
 
     /// Returns the segment that contains `address`. O(log spans + segments of the span).
+    ///
+    /// The search ends even in damaged tags, as long as their links lead to tags: fault handlers use
+    /// it too.
     pub(super) fn segment_containing(&self, address: usize) -> Option<TagRef> {
         let mut segment = self.spans.containing(address)?.above();
         while segment.last.get() < address {
-            segment = segment.above();
+            let above = segment.above();
+            // The next segment lies above. If not, the links may form a cycle.
+            if above.start.get() <= segment.last.get() {
+                return None;
+            }
+            segment = above;
         }
-        Some(segment)
+        segment.contains(address).then_some(segment)
     }
 }
 

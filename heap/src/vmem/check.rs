@@ -304,6 +304,48 @@ mod tests {
         state.segment_containing(address).unwrap()
     }
 
+    /// In a full span, and in a tree in which spans lie on both sides of the root.
+    #[test]
+    fn a_look_up_ends_although_links_lead_in_circles() {
+        let pool = Pool::new(Lock::new(), NoPages);
+        let arena = Arena::<_, Lock>::create("circles", 0x10, None, &pool).unwrap();
+        for span in 1..16 {
+            arena.add_span(0x1000 * span, 0x40).unwrap();
+            for segment in 0..4 {
+                let base = 0x1000 * span + 0x10 * segment;
+                arena.xalloc_at(base, 0x10).unwrap();
+            }
+        }
+        let low = at(&arena.lock(), 0x1010);
+        let high = low.above();
+        low.next.set(low);
+        assert!(arena.segment_of(0x1010).is_some());
+        assert_eq!(arena.segment_of(0x1020), None);
+        low.next.set(high);
+        high.next.set(low);
+        assert_eq!(arena.segment_of(0x1030), None);
+
+        let root = arena.lock().spans.root().unwrap();
+        let (left, right) = (root.left.get().unwrap(), root.right.get().unwrap());
+        for circle in [root, left, right] {
+            for span in [root, left, right] {
+                let links = (span.left.get(), span.right.get());
+                span.left.set(Some(circle));
+                span.right.set(Some(circle));
+                for address in (0..0x1_1000).step_by(0x10) {
+                    let found = arena.segment_of(address);
+                    let is_right = found.is_none_or(|it| (it.base..=it.last).contains(&address));
+                    assert!(is_right, "{address:#x} in {found:?}");
+                }
+                span.left.set(links.0);
+                span.right.set(links.1);
+            }
+        }
+        // What is damaged cannot be taken apart.
+        core::mem::forget(arena);
+        core::mem::forget(pool);
+    }
+
     #[test]
     fn a_tree_of_spans_out_of_order_is_reported() {
         assert_reports(Rule::SpanTree, |state| {

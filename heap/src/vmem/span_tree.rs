@@ -14,16 +14,29 @@ pub(super) struct SpanTree {
 
 impl SpanTree {
     /// Returns the span with the highest base that is at most `address`.
+    ///
+    /// The search ends even in damaged tags, as long as their links lead to tags: bases approach
+    /// `address` from both sides, or the tree is damaged.
     pub(super) fn at_or_below(&self, address: usize) -> Option<TagRef> {
         let mut found = None;
+        // Bases from `low` up to, but not including, `high` may follow.
+        let (mut low, mut high) = (0, None);
         let mut tree = self.root;
         while let Some(span) = tree {
-            tree = if span.start.get() <= address {
-                found = Some(span);
-                span.right.get()
+            let start = span.start.get();
+            if start <= address {
+                if start < low {
+                    break;
+                }
+                (found, tree) = (Some(span), span.right.get());
+                low = start.saturating_add(1);
             } else {
-                span.left.get()
-            };
+                if high.is_some_and(|high| start >= high) {
+                    break;
+                }
+                tree = span.left.get();
+                high = Some(start);
+            }
         }
         found
     }

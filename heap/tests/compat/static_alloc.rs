@@ -27,7 +27,7 @@ fn a_static_gives_static_references() {
 }
 
 #[test]
-fn pieces_follow_each_other_at_their_levels() {
+fn allocations_at_levels_are_adjacent() {
     let bump: Bump<[u32; 5]> = Bump::uninit();
     let start: Level = bump.level();
     let mut level = start;
@@ -48,12 +48,12 @@ fn pieces_follow_each_other_at_their_levels() {
 }
 
 #[test]
-fn rooms_are_filled() {
+fn allocations_are_filled() {
     let bump: Bump<[usize; 6]> = Bump::new([0; 6]);
     assert_eq!(bump.capacity(), size_of::<[usize; 6]>());
-    let room = bump.get::<usize>().unwrap();
-    assert_eq!(room.ptr.cast(), bump.data_ptr());
-    unsafe { assert_eq!(*room.leak(5), 5) };
+    let allocation = bump.get::<usize>().unwrap();
+    assert_eq!(allocation.ptr.cast(), bump.data_ptr());
+    unsafe { assert_eq!(*allocation.leak(5), 5) };
     let slice = bump.get_slice::<usize>(2).unwrap();
     assert_eq!(
         (slice.ptr.len(), slice.level_start().byte_offset()),
@@ -123,8 +123,8 @@ fn memory_is_reset_and_reused() {
     bump.reset();
     assert!(bump.leak(0_u8).is_ok());
 
-    let mut room = MaybeUninit::uninit();
-    let bump = Bump::<[u32; 4]>::from_maybe_uninit(&mut room);
+    let mut memory = MaybeUninit::uninit();
+    let bump = Bump::<[u32; 4]>::from_maybe_uninit(&mut memory);
     assert_eq!(*bump.leak_box(5_u8).unwrap(), 5);
     let mut memory = [MaybeUninit::<u8>::uninit(); 256];
     let bump = Bump::<[u8; 200]>::from_memory(&mut memory).unwrap();
@@ -132,7 +132,7 @@ fn memory_is_reset_and_reused() {
 }
 
 #[test]
-fn slices_have_no_type() {
+fn bump_slices_have_no_storage_type() {
     let mut bump: Bump<[usize; 4]> = Bump::uninit();
     let slice: &BumpSlice = bump.as_bump_slice().unwrap();
     assert_eq!(slice.leak(5_usize).map(|n| *n), Ok(5));
@@ -152,8 +152,8 @@ fn slices_have_no_type() {
 fn one_thread_needs_no_atomics() {
     let mut bump: unsync::Bump<[usize; 4]> = unsync::Bump::uninit();
     let level = bump.level();
-    let room = bump.get_at::<usize>(level).unwrap();
-    assert_eq!(unsafe { bump.get_unchecked::<usize>(level) }.ptr, room.ptr);
+    let allocation = bump.get_at::<usize>(level).unwrap();
+    assert_eq!(unsafe { bump.get_unchecked::<usize>(level) }.ptr, allocation.ptr);
     let cell = RefCell::new(1);
     drop(LeakBox::write(bump.bump_box().unwrap(), cell.borrow_mut()));
     assert!(cell.try_borrow().is_ok());
@@ -175,5 +175,5 @@ fn one_thread_needs_no_atomics() {
 #[test]
 fn slices_lie_on_the_stack() {
     let alloca = Alloca::<u32>::new(100).unwrap();
-    assert_eq!(alloca.run(|room: &mut [MaybeUninit<u32>]| room.len()), 100);
+    assert_eq!(alloca.run(|slice: &mut [MaybeUninit<u32>]| slice.len()), 100);
 }

@@ -1,4 +1,4 @@
-//! The bump allocators, shared and not.
+//! The bump allocators for many threads and for one.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::mem::MaybeUninit;
@@ -13,7 +13,7 @@ fn random_layout(random: &mut Random) -> Layout {
     Layout::from_size_align(random.size(8), 1 << random.below(8)).unwrap()
 }
 
-/// One step on either kind.
+/// One step of a program, on either kind of allocator.
 macro_rules! step {
     ($bump:expr, $shadow:expr, $random:expr) => {{
         let (bump, shadow, random) = ($bump, $shadow, $random);
@@ -39,7 +39,11 @@ macro_rules! step {
             }
             _ => match bump.alloc(layout) {
                 Some(block) => {
-                    assert_eq!(block.addr().get(), aligned, "not as low as can be");
+                    assert_eq!(
+                        block.addr().get(),
+                        aligned,
+                        "a lower address is free and aligned"
+                    );
                     assert_eq!(bump.level().byte_offset(), aligned - base + layout.size());
                     shadow.insert(block.as_ptr(), layout);
                 }
@@ -53,7 +57,7 @@ macro_rules! step {
 }
 
 #[test]
-fn shared_and_unshared_slices_of_any_size_and_place() {
+fn shared_and_unshared_slices_of_any_size_and_address() {
     for_programs(|program| {
         let mut random = program.set_up();
         let mut memory = [MaybeUninit::uninit(); 8192];

@@ -1,5 +1,5 @@
-//! The whole stack over real pages: what fails at random while it is nearly full, and what
-//! interrupts it. See `common/stack`.
+//! The whole stack over real pages, nearly full: with calls that fail at random, and interrupts.
+//! See `common/stack`.
 
 use crate::common::programs::for_programs_of;
 use crate::stack;

@@ -1,5 +1,5 @@
-//! All layers together: a lock over `ArenaSource`, over an arena, over a window of pages that are
-//! sometimes refused, are taken by others, and are filled when they are given back.
+//! All layers together: a lock over `ArenaSource`, over an arena, over a window of pages. The
+//! window sometimes refuses pages, lends them to others, and fills them when they are given back.
 
 use std::alloc::GlobalAlloc;
 
@@ -12,7 +12,7 @@ use crate::common::shadow::Shadow;
 use crate::common::window::{PAGE, Window, arena, heap, settled};
 
 #[test]
-fn pages_come_and_go_and_all_accounts_agree() {
+fn heap_arena_and_window_agree_while_pages_come_and_go() {
     for_programs(|program| {
         let mut random = program.set_up();
         let window = Window::new(12 + random.below(40));
@@ -22,7 +22,7 @@ fn pages_come_and_go_and_all_accounts_agree() {
         let mut fence = None;
         for (index, mut random) in program.steps().enumerate() {
             match random.below(32) {
-                // Somebody else takes pages, perhaps those above a heap.
+                // Another user of the arena takes a page, perhaps the one above a heap.
                 0 => match fence.take() {
                     Some(fence) => {
                         arena.free(fence).unwrap();

@@ -121,6 +121,31 @@ fn an_extension_without_a_tag_for_the_rest_changes_nothing() {
 }
 
 #[test]
+fn an_extension_gets_tags_that_only_shrinking_may_take() {
+    let tags: &'static Tags = Box::leak(Box::new(Tags::new()));
+    let books = pages(8);
+    let small = TestArena::create("poor", 16, Some(&books), tags).unwrap();
+    let base = small.alloc(PAGE, InstantFit).unwrap();
+    small.add_span(0, 100 * 16).unwrap();
+    tags.budget.store(0, SeqCst);
+    let blocks: Vec<_> = std::iter::from_fn(|| small.alloc(32, InstantFit).ok()).collect();
+    let shrunk: Vec<_> = (blocks.iter())
+        .take_while(|&&block| small.resize(block, 16).is_ok())
+        .collect();
+    let Some(&&last) = shrunk.last() else {
+        panic!("shrinking takes what allocations leave");
+    };
+    // No tag is in hand, and then the one of the free segment that goes.
+    small.resize(last, 32).unwrap();
+    let before = tags.out.load(SeqCst);
+    tags.budget.store(usize::MAX / 2, SeqCst);
+    assert_eq!(small.resize(base, PAGE + 16), Ok(()));
+    assert!(tags.out.load(SeqCst) > before, "there were enough in hand");
+    assert_eq!(books.lent(), [(base, 2 * PAGE)]);
+    small.check().unwrap();
+}
+
+#[test]
 fn a_limit_counts_whole_quanta_of_the_source() {
     let lender = pages(8);
     let small = borrower(16, &lender).with_limit(PAGE + 0x800);

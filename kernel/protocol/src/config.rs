@@ -277,7 +277,7 @@ mod tests {
     fn a_line_that_is_no_allowed_pair_is_refused() {
         let refused = [
             ("filter", ConfigError::NoValue { line: "filter" }),
-            ("fliter=x", ConfigError::UnknownKey { key: "fliter" }),
+            ("filters=x", ConfigError::UnknownKey { key: "filters" }),
             ("seed=1\nseed=1", ConfigError::Repeated { key: "seed" }),
             (
                 "seed=-1",

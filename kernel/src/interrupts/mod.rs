@@ -1,6 +1,6 @@
 //! Interrupts and exceptions of the one CPU that the kernel runs on.
 //!
-//! Three places hold the state of a CPU: the descriptor tables in [`gdt`], the
+//! Three places hold the state of a CPU: the descriptor tables in `gdt.rs`, the
 //! [interrupt stacks](crate::memory::stacks), and the programmable interrupt controller behind
 //! [`timer`]. Another CPU needs a copy of the first two, and its local APIC instead of the third.
 

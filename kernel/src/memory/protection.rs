@@ -6,7 +6,8 @@
 //!
 //! The boot stages protect the image at its own addresses only. They map all physical memory
 //! writable, up to the highest address that the firmware lists, which may be a terabyte. A few
-//! pages of the boot stages themselves stay mapped in the lower half. [`init`] removes all of this.
+//! pages of the boot stages themselves stay mapped in the lower half. The function `init` removes
+//! all of this.
 
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};

@@ -47,7 +47,7 @@ impl InterruptStack {
 
     /// Returns the guard page below the stack: a stack overflow faults there.
     ///
-    /// The page is mapped until [`memory::init`](super::init) takes over the page tables.
+    /// The page is mapped until `memory::init` takes over the page tables.
     pub fn guard(self) -> Page<Size4KiB> {
         let address = VirtAddr::from_ptr(&raw const STACKS[self as usize].guard);
         Page::containing_address(address)

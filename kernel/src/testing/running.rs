@@ -53,8 +53,8 @@ pub(super) fn end() -> Option<Ended> {
     })
 }
 
-/// Tells the host how the running test ended, when the kernel dies for `reason`. Does nothing between
-/// tests. Takes no lock.
+/// Tells the host how the running test ended, when the kernel dies for `reason`. Does nothing
+/// between tests. Takes no lock.
 pub(super) fn died(crash: Crash, reason: &dyn fmt::Display) {
     let Some(ended) = end() else { return };
     let (unexpected, expected) = match (crash, ended.test.expectation) {

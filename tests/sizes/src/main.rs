@@ -1,5 +1,5 @@
-//! A small kernel whose parts are padded to sizes that the build chooses: how the linker lays out
-//! segments depends on them, and each must boot (`./run-qemu.sh test --forks`).
+//! A small kernel with parts that are padded to sizes from the environment of the build. The layout
+//! of segments depends on the sizes, and every kernel must boot (`./run-qemu.sh test --forks`).
 #![cfg_attr(target_os = "none", no_std, no_main)]
 
 extern crate alloc;
@@ -13,7 +13,7 @@ use kernel::exit::ExitCode;
 
 kernel::entry_point!(kernel_main);
 
-/// The number in a variable of the build's environment, or 0.
+/// Parses a variable of the build's environment. A missing variable is 0.
 const fn number(variable: Option<&str>) -> usize {
     let Some(text) = variable else { return 0 };
     match usize::from_str_radix(text, 10) {
@@ -22,14 +22,14 @@ const fn number(variable: Option<&str>) -> usize {
     }
 }
 
-/// Bytes of code.
+/// The number of bytes of code.
 const CODE: usize = number(option_env!("KERNEL_CODE"));
-/// Bytes of constants.
+/// The number of bytes of constants.
 const CONSTANTS: usize = number(option_env!("KERNEL_CONSTANTS"));
-/// Entries of a table of functions, 8 bytes each: they are written when the image is relocated, and
-/// read-only afterwards.
+/// The number of entries in a table of functions, of 8 bytes each. The loader writes the table when
+/// it relocates the image. After that the table is read-only.
 const FUNCTIONS: usize = number(option_env!("KERNEL_FUNCTIONS"));
-/// Bytes of variables with values.
+/// The number of bytes of initialized variables.
 const VARIABLES: usize = number(option_env!("KERNEL_VARIABLES"));
 
 static CONSTANT: [u8; CONSTANTS] = [7; CONSTANTS];
@@ -43,9 +43,9 @@ fn call_me() {
 }
 
 fn kernel_main(_boot: kernel::Boot) -> ExitCode {
-    // SAFETY: it jumps over bytes that are never executed.
+    // SAFETY: the code jumps over the padding, and changes no register or memory.
     unsafe { asm!("jmp 2f", ".skip {bytes}, 0xcc", "2:", bytes = const CODE) };
-    // Each part is used, so that it stays; and has what it was compiled with.
+    // Each part is used, so that the linker retains it, and has its initial value.
     let constants = black_box(&CONSTANT).iter().filter(|&&byte| byte == 7);
     let variables = black_box(&VARIABLE)
         .iter()

@@ -1,9 +1,10 @@
-//! Do the records agree with the heaps, and with the arena's segments?
+//! Checks that the records agree with the heaps and with the arena's segments.
 
 use core::ptr::NonNull;
 
 use super::ArenaSource;
-use super::record::{HeapRecord, List, RECORD_SIZE, ReleaseState};
+use super::list::RecordList;
+use super::record::{HeapRecord, RECORD_SIZE, ReleaseState};
 use crate::span::Span;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
@@ -11,10 +12,10 @@ use crate::talc::{Corruption, Rule};
 use crate::vmem::{Arena, Lock, Segment, SegmentKind, TagSupply};
 
 impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
-    /// Compares each record with Talc's end of its heap and with the arena's segment, walks the heap, and then
-    /// the queue of what is to be given back.
+    /// Compares each record with Talc's heap and with the arena's segment, and checks the heap.
+    /// Then checks the release queue and the sum of the retained bytes.
     ///
-    /// A link is followed only to a place in a segment that the arena has allocated.
+    /// A link is followed only to an address in a segment that the arena has allocated.
     pub(super) fn check_records(&self) -> Result<(), Corruption> {
         let source = &self.source;
         let Some(arena) = source
@@ -27,17 +28,14 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         walk(&source.heaps, arena, |at, record| {
             ensure(at, record.owner == source.owner, "its owner")?;
             check_sizes(at, record, arena)?;
-            ensure(at, record.retained != 0, "that it is deleted")?;
+            ensure(at, record.retained != 0, "a live heap retains nothing")?;
             retained += record.retained;
-            // SAFETY: the segment is the source's and reaches beyond the record, and the heap begins with it.
+            // SAFETY: the heap begins with the segment and ends where the record begins.
             unsafe { self.check_heap(Span::new(record.base.as_ptr(), at.cast().as_ptr())) }
         })?;
         walk(&source.release_queue, arena, |at, record| {
-            ensure(
-                at,
-                record.state == ReleaseState::QUEUED,
-                "that it is queued",
-            )?;
+            let is_queued = record.state == ReleaseState::QUEUED;
+            ensure(at, is_queued, "its release state is not that of the queue")?;
             ensure(at, record.owner == source.owner, "its owner")?;
             check_sizes(at, record, arena)
         })?;
@@ -46,12 +44,12 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         }
         Err(Corruption {
             address: (&raw const source.claimed).addr(),
-            rule: Rule::Record("the sum of what all heaps keep"),
+            rule: Rule::Record("the sum of what all heaps retain"),
         })
     }
 }
 
-/// What is reported of a record that somebody has overwritten.
+/// Returns the corruption that is reported for a damaged record.
 fn damaged_record(address: usize) -> Corruption {
     #[cfg(feature = "hardened")]
     let rule = Rule::Misuse(crate::talc::hardened::Misuse::DamagedSourceRecord);
@@ -60,9 +58,10 @@ fn damaged_record(address: usize) -> Corruption {
     Corruption { address, rule }
 }
 
-/// Visits each record of a list, whose links agree in both directions and with its length.
+/// Visits each record of a list. Checks that the links agree in both directions, and with the
+/// length.
 fn walk<const WHICH: usize, A: TagSupply, L: Lock>(
-    list: &List<WHICH>,
+    list: &RecordList<WHICH>,
     arena: &Arena<'_, '_, A, L>,
     mut visit: impl FnMut(NonNull<HeapRecord>, &HeapRecord) -> Result<(), Corruption>,
 ) -> Result<(), Corruption> {
@@ -71,23 +70,20 @@ fn walk<const WHICH: usize, A: TagSupply, L: Lock>(
         let address = at.addr().get();
         let end = address.saturating_add(size_of::<HeapRecord>());
         let segment = arena.segment_of(address).filter(is_allocated);
-        let is_there = segment.is_some_and(|segment| end - 1 <= segment.last);
-        ensure(at, at.is_aligned() && is_there, "its address")?;
-        // SAFETY: the place is memory of the arena, and nothing writes to records while the allocator is borrowed.
+        let is_mapped = segment.is_some_and(|segment| end - 1 <= segment.last);
+        ensure(at, at.is_aligned() && is_mapped, "its address")?;
+        // SAFETY: the address is aligned and lies in memory of the arena. Nothing writes to records
+        // while the allocator is borrowed.
         let Some(record) = (unsafe { HeapRecord::read(at) }) else {
             return Err(damaged_record(address));
         };
-        ensure(
-            at,
-            record.previous(WHICH) == previous,
-            "its place in the list",
-        )?;
+        let links = record.links[WHICH];
+        ensure(at, links.previous == previous, "its place in the list")?;
         count += 1;
         ensure(at, count <= list.len(), "the length of the list")?;
         visit(at, &record)?;
         previous = Some(at);
-        // SAFETY: as above.
-        next = unsafe { list.after(at) };
+        next = links.next;
     }
     match list.first() {
         Some(first) => ensure(first, count == list.len(), "the length of the list"),
@@ -95,8 +91,8 @@ fn walk<const WHICH: usize, A: TagSupply, L: Lock>(
     }
 }
 
-/// The record lies where its sizes say, its state is what they say, and the arena has allocated the segment.
-/// (While the end of that is given back, the arena is ahead.)
+/// Checks that a record lies where its sizes put it, that its state agrees with them, and that the
+/// arena has allocated the segment. (During a drain the arena's segment may already be smaller.)
 fn check_sizes<A: TagSupply, L: Lock>(
     at: NonNull<HeapRecord>,
     record: &HeapRecord,
@@ -112,32 +108,34 @@ fn check_sizes<A: TagSupply, L: Lock>(
         .and_then(|end| end.checked_sub(RECORD_SIZE));
     let is_at_end = retained == 0 || end == Some(at.addr().get());
     ensure(at, is_at_end, "where the heap ends")?;
-    let is_settled = match record.state {
+    let agrees_with_sizes = match record.state {
         ReleaseState::IDLE => retained == size,
         ReleaseState::QUEUED => retained < size,
         ReleaseState::DRAINING => true,
         _ => false,
     };
-    let is_drained = record.state == ReleaseState::DRAINING;
-    let is_consistent = is_settled && (is_drained || record.drainer.is_none());
-    ensure(at, is_consistent, "whether pages go back")?;
+    let is_draining = record.state == ReleaseState::DRAINING;
+    let agrees_with_drainer = is_draining || record.drainer.is_none();
+    let is_consistent = agrees_with_sizes && agrees_with_drainer;
+    ensure(at, is_consistent, "its release state")?;
 
     let segment = arena.segment_of(base).filter(is_allocated);
     let found = segment
         .filter(|segment| segment.base == base)
         .map(|segment| segment.last - segment.base + 1);
-    let agrees = if is_drained {
+    let has_segment = if is_draining {
         found.is_some_and(|found| found <= size && found >= retained)
     } else {
         found == Some(size)
     };
-    ensure(at, agrees, "the segment of the arena")
+    ensure(at, has_segment, "the segment of the arena")
 }
 
 fn is_allocated(segment: &Segment) -> bool {
     segment.kind == SegmentKind::Allocated
 }
 
+/// Returns the corruption of the record at `at` that `what` names, unless the check `holds`.
 fn ensure(at: NonNull<HeapRecord>, holds: bool, what: &'static str) -> Result<(), Corruption> {
     let (address, rule) = (at.addr().get(), Rule::Record(what));
     if holds {

@@ -1,4 +1,4 @@
-//! Giving queued pages back to the arena, with the heap's lock released.
+//! Pages from the release queue go back to the arena, while the lock of the heap is released.
 
 use core::cell::Cell;
 use core::fmt;
@@ -7,22 +7,23 @@ use core::ptr::NonNull;
 use lock_api::RawMutex;
 
 use super::ArenaSource;
-use super::record::{HeapRecord, List, ReleaseState};
+use super::list::RecordList;
+use super::record::{HeapRecord, ReleaseState};
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::talc::sync::TalcLock;
 use crate::vmem::{Arena, Error, Lock, TagSupply};
 
-/// Where one call of [`TalcLock::drain`] finds the record whose pages it is giving back. It lies on the stack
-/// of that call, and the record points to it:
+/// How one call of [`TalcLock::drain`] finds the record whose pages it gives back. The slot lies on
+/// the stack of that call, and the record points to it:
 ///
 /// ```text
 ///     drain on one CPU:      DrainSlot ──> record of a heap      drainer ──> DrainSlot
 ///     drain in an interrupt: DrainSlot ──> record of another     drainer ──> DrainSlot
 /// ```
 ///
-/// When the heap changes meanwhile, its record moves, and the slot follows. So any number of ranges are given
-/// back at the same time. Slots are read and written with the heap's lock held only.
+/// When the heap changes meanwhile, its record moves, and the slot follows it. So several calls can
+/// give ranges back at the same time. A slot is accessed only while the lock of the heap is held.
 pub(super) struct DrainSlot {
     record: Cell<Option<NonNull<HeapRecord>>>,
 }
@@ -34,35 +35,35 @@ impl DrainSlot {
         }
     }
 
-    /// Tells the slot that leads to a record, if there is one, that the record lies at `moved` now.
+    /// Makes the slot that leads to a record, if there is one, lead to its new address `moved`.
     ///
     /// # Safety
-    /// `moved` must be a live record, and the heap's lock be held.
+    /// `moved` must be a live record, and the caller must hold the lock of the heap.
     pub(super) unsafe fn follow(moved: NonNull<HeapRecord>) {
-        // SAFETY: the caller vouches for the record.
+        // SAFETY: the caller vouches that the record is live.
         if let Some(slot) = unsafe { HeapRecord::read(moved) }.and_then(|record| record.drainer) {
-            // SAFETY: a slot outlives the record's pointer to it: `drain` clears that before it release_queue.
+            // SAFETY: `drain` clears the pointer in the record before the slot goes out of scope.
             unsafe { slot.as_ref() }.record.set(Some(moved));
         }
     }
 }
 
-/// Pages that were taken from the queue and are being given back.
+/// Pages that were taken from the release queue and are being given back.
 struct PendingRelease {
-    /// Where the segment begins.
+    /// The base of the segment.
     base: usize,
-    /// Bytes of the segment, mapped until this is done.
+    /// Bytes of the segment, which stay mapped until the release is finished.
     size: usize,
-    /// Bytes of it that stay; zero when all of it goes.
+    /// Bytes of the segment that the heap retains; zero if all of it goes back.
     retained: usize,
 }
 
-/// Why [`TalcLock::drain`] could not give everything back. What was refused stays in the queue.
+/// The error of [`TalcLock::drain`]: the arena refused a range. Refused ranges stay in the queue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct DrainError {
-    /// How many bytes were given back all the same.
+    /// Bytes that were given back nevertheless.
     pub drained: usize,
-    /// What the arena said of the first range that it refused.
+    /// The arena's error for the first range that it refused.
     pub error: Error,
 }
 
@@ -71,7 +72,8 @@ impl fmt::Display for DrainError {
         let Self { drained, error } = self;
         write!(
             f,
-            "the arena does not take back a range of a heap's pages: {error} ({drained} bytes were given back)"
+            "the arena refused to take back pages of a heap: {error} \
+             ({drained} bytes were given back)"
         )
     }
 }
@@ -79,29 +81,31 @@ impl fmt::Display for DrainError {
 impl core::error::Error for DrainError {}
 
 impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource<'a, A, L>, B> {
-    /// Gives the pages that wait for it back to the arena, and returns how many bytes that were.
+    /// Gives the pages in the release queue back to the arena, and returns how many bytes went
+    /// back.
     ///
     /// ```text
-    ///     in the queue                    to the arena                    returned
-    ///     a heap that keeps 0x3000        resize(base, 0x3000)              0x5000
+    ///     in the release queue            to the arena                    returned
+    ///     a heap that retains 0x3000      resize(base, 0x3000)              0x5000
     ///       of its segment of 0x8000
     ///     a deleted heap of 0x10000       free_sized(base, 0x10000)      + 0x10000 = 0x15000
     /// ```
     ///
-    /// The lock is taken for a constant time for each range; the arena and its source (which unmap, flush
-    /// and free) are called without it, with interrupts as the caller has them. Several calls can be under way
-    /// at once, on other CPUs or in the code that this one interrupted: each range is given back by one of them.
-    /// A range that the arena refuses does not keep the others from going.
+    /// For each range the lock is held for a constant time, twice. The arena and its source (which
+    /// unmap, flush and free) are called without the lock, and with interrupts as the caller has
+    /// them. Several calls can run at once, on other CPUs or in an interrupt: each range is given
+    /// back by one of them.
     ///
     /// # Errors
-    /// What the arena said of the first range that it refused. Such ranges stay in the queue.
+    /// Returns the arena's error for the first range that it refused. All other ranges go back.
+    /// Refused ranges stay in the queue.
     pub fn drain(&self) -> Result<usize, DrainError> {
         let (mut drained, mut refused, mut error) = (0, 0, None);
-        // It must stay where it is as long as a record points to it.
+        // Records point to the slot, so it does not move until they no longer do.
         let slot = DrainSlot::new();
         loop {
             let mut guard = self.lock();
-            // SAFETY: allocator and source stay what they are.
+            // SAFETY: neither the allocator nor its source is replaced or dropped.
             let Talc {
                 source,
                 owner_token,
@@ -113,29 +117,29 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
             else {
                 break;
             };
-            // Those that were refused are the last in the queue.
+            // Refused ranges are at the end of the queue.
             if refused >= source.release_queue.len() {
                 break;
             }
-            let Some(next) = source.take_pending(&slot) else {
+            let Some(pending) = source.take_pending(&slot) else {
                 break;
             };
             let PendingRelease {
                 base,
                 size,
                 retained,
-            } = next;
-            let finish = Finish {
+            } = pending;
+            let guarded = ReleaseGuard {
                 heap: self,
                 slot: &slot,
-                given: next,
+                pending,
             };
             drop(guard);
             let result = match retained {
                 0 => arena.free_sized(base, size),
                 _ => arena.resize(base, retained),
             };
-            finish.finish(result.is_ok());
+            guarded.finish(result.is_ok());
             match result {
                 Ok(()) => drained += size - retained,
                 Err(why) => {
@@ -151,32 +155,33 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
     }
 }
 
-/// Parts a slot from its record when a range was given back, or not. If the arena unwinds, it is unknown
-/// what became of the range, which then stays marked as being drained for good.
-struct Finish<'h, 's, 'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> {
+/// Separates a slot from its record at the end of a release. If the arena unwinds, the state of the
+/// range is unknown, and its record stays in the state [`ReleaseState::DRAINING`] for good.
+struct ReleaseGuard<'h, 's, 'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> {
     heap: &'h TalcLock<R, ArenaSource<'a, A, L>, B>,
     slot: &'s DrainSlot,
-    given: PendingRelease,
+    pending: PendingRelease,
 }
 
-impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Finish<'_, '_, '_, R, A, L, B> {
-    fn finish(self, done: bool) {
-        // If the lock unwinds, this is dropped, which parts the slot or aborts.
+impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> ReleaseGuard<'_, '_, '_, R, A, L, B> {
+    /// Finishes the release. `is_released` tells whether the arena took the range back.
+    fn finish(self, is_released: bool) {
+        // If the lock unwinds, `self` is dropped, which separates the slot or aborts.
         let heap = self.heap;
         let mut guard = heap.lock();
         let this = core::mem::ManuallyDrop::new(self);
-        // SAFETY: the source stays that of this allocator.
+        // SAFETY: neither the allocator nor its source is replaced or dropped.
         let source = unsafe { &mut guard.as_mut().source };
-        source.finish_release(&this.given, this.slot, done);
+        source.finish_release(&this.pending, this.slot, is_released);
     }
 }
 
-impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Drop for Finish<'_, '_, '_, R, A, L, B> {
+impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Drop for ReleaseGuard<'_, '_, '_, R, A, L, B> {
     fn drop(&mut self) {
         let _guard = self.heap.lock();
         if let Some(record) = self.slot.record.take() {
-            if self.given.retained != 0 {
-                // SAFETY: the record of a heap that keeps something is live, and the lock is held.
+            if self.pending.retained != 0 {
+                // SAFETY: the record of a heap that retains pages is live, and the lock is held.
                 unsafe { HeapRecord::update(record, |it| it.drainer = None) };
             }
         }
@@ -184,22 +189,23 @@ impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Drop for Finish<'_, '_, '_,
 }
 
 impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
-    /// Takes the next range from the queue. [`finish_release`](Self::finish_release) must follow.
+    /// Takes the next range from the release queue. [`finish_release`](Self::finish_release) must
+    /// follow.
     ///
-    /// The record of a heap that keeps something points to `slot`, and back. That of a deleted heap vanishes with
-    /// its page, and nothing leads to it.
+    /// The slot and the record of a live heap point to each other. Nothing points to the record of
+    /// a deleted heap, which vanishes with its page.
     fn take_pending(&mut self, slot: &DrainSlot) -> Option<PendingRelease> {
         let record = self.release_queue.first()?;
-        // SAFETY: it is in the list.
+        // SAFETY: the record is in the list.
         unsafe { self.release_queue.remove(record) };
-        // SAFETY: a record that was in the list is live, and nobody else uses it.
+        // SAFETY: a record that was in the list is live.
         let mut fields = unsafe { HeapRecord::read(record) }?;
         fields.state = ReleaseState::DRAINING;
         slot.record.set(Some(record));
         if fields.retained != 0 {
             fields.drainer = Some(NonNull::from(slot));
         }
-        // SAFETY: as above.
+        // SAFETY: a live record belongs to the source and is aligned.
         unsafe { fields.write_to(record) };
         Some(PendingRelease {
             base: fields.base.addr().get(),
@@ -208,48 +214,51 @@ impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
         })
     }
 
-    /// Records that a range was given back, or, if not `done`, queues it again as the last.
-    fn finish_release(&mut self, given: &PendingRelease, slot: &DrainSlot, done: bool) {
+    /// Records that a range was given back, or, unless `is_released`, enters it in the queue again
+    /// as the last.
+    fn finish_release(&mut self, pending: &PendingRelease, slot: &DrainSlot, is_released: bool) {
         let Some(record) = slot.record.take() else {
             return;
         };
-        if done && given.retained == 0 {
-            // The record was in the segment that went.
+        if is_released && pending.retained == 0 {
+            // The record was in the segment that went back.
             return;
         }
-        // SAFETY: the record of a heap that is being drained stays live (if it moved, the slot followed it), and so
-        // does that of a deleted heap which the arena did not take.
+        // SAFETY: the record is live. A heap that is drained keeps its record, and the slot
+        // followed it; a deleted heap keeps its record if the arena refused the segment.
         unsafe {
             HeapRecord::update(record, |it| {
                 it.drainer = None;
                 it.state = ReleaseState::IDLE;
-                if done {
-                    it.size = given.retained;
+                if is_released {
+                    it.size = pending.retained;
                 }
             });
         }
-        // SAFETY: it is live and in no queue, as its state says.
-        unsafe { self.update_queue(record, done) };
+        // SAFETY: the record is live, and not in the queue, as its state says.
+        unsafe { self.update_queue(record, is_released) };
     }
 
-    /// Takes back the segment that was queued last, if all of it is there and it `fits` by base and size.
+    /// Takes the segment that was queued last out of the release queue, if its heap was deleted and
+    /// `fits` accepts its base and size. Returns both.
     pub(super) fn reclaim_queued_heap(
         &mut self,
         fits: impl FnOnce(usize, usize) -> bool,
     ) -> Option<(NonNull<u8>, usize)> {
         let record = self.release_queue.first()?;
-        // SAFETY: a record in the list is live.
+        // SAFETY: records in the list are live.
         let fields = unsafe { HeapRecord::read(record) }?;
         let found = (fields.base, fields.size);
         if fields.retained != 0 || !fits(found.0.addr().get(), found.1) {
             return None;
         }
-        // SAFETY: it is in the list.
+        // SAFETY: the record is in the list.
         unsafe { self.release_queue.remove(record) };
         Some(found)
     }
 }
 
+/// Frees all segments, or, while the allocator of the heaps still exists, those of deleted heaps.
 impl<A: TagSupply, L: Lock> Drop for ArenaSource<'_, A, L> {
     fn drop(&mut self) {
         let Some(arena) = self.arena else { return };
@@ -260,18 +269,21 @@ impl<A: TagSupply, L: Lock> Drop for ArenaSource<'_, A, L> {
     }
 }
 
-/// Frees the segments of a list that are `gone`. Nothing is written to records: heaps among them may be in use by
-/// an allocator that this source was taken from. What a damaged record would lead to stays allocated.
+/// Frees the segments of those records in a list that `is_unused` accepts. The walk ends at a
+/// damaged record, and the segments after it are leaked.
+///
+/// No record is written: an allocator that this source was taken from may use the other heaps.
 fn free_segments<const WHICH: usize, A: TagSupply, L: Lock>(
-    list: &List<WHICH>,
+    list: &RecordList<WHICH>,
     arena: &Arena<'_, '_, A, L>,
-    gone: impl Fn(&HeapRecord) -> bool,
+    is_unused: impl Fn(&HeapRecord) -> bool,
 ) {
     let mut next = list.first();
-    // SAFETY: records in a list are live until their segments are freed, which is when they are left behind.
+    // SAFETY: records in a list are live until their segments are freed, and the walk has passed a
+    // record before its segment is freed.
     while let Some(record) = next.and_then(|at| unsafe { HeapRecord::read(at) }) {
-        next = record.next(WHICH);
-        if gone(&record) {
+        next = record.links[WHICH].next;
+        if is_unused(&record) {
             let _ = arena.free(record.base.addr().get());
         }
     }

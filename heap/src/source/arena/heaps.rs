@@ -1,4 +1,4 @@
-//! Heaps grow in place, are claimed, and are trimmed; and are listed.
+//! Heaps grow in place, are claimed and trimmed, and are listed.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -17,10 +17,20 @@ use crate::vmem::{self, AllocPolicy, Arena, Lock, TagSupply};
 #[cfg(doc)]
 use crate::talc::TalcLock;
 
+/// The result of an attempt to grow a heap in place.
+pub(super) enum GrowthResult {
+    /// The heap has grown.
+    Grown,
+    /// The heap has not grown, but the layout fits in the free memory at its top.
+    Fits,
+    /// The heap has not grown, and the layout does not fit at its top.
+    Refused,
+}
+
 impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
-    /// Grows the heap that was claimed last in place, so that `layout` fits in at its top.
+    /// Grows the heap that was claimed last in place, so that `layout` fits at its top.
     ///
-    /// Growth only ever raises a heap's end: below it lies memory that the allocator uses.
+    /// Growth only raises the end of a heap: below the end lies memory that the allocator uses.
     pub(super) fn grow_in_place(
         &mut self,
         arena: &Arena<'a, 'a, A, L>,
@@ -29,7 +39,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         let Some(record) = self.source.heaps.first() else {
             return GrowthResult::Refused;
         };
-        // SAFETY: a record in the list is live, and nothing writes to it while it is copied.
+        // SAFETY: records in the list are live.
         let Some(old) = (unsafe { HeapRecord::read(record) }) else {
             self.note_damaged_record(record.addr().get());
             return GrowthResult::Refused;
@@ -38,19 +48,17 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         if !self.validate_heap_end(end) {
             return GrowthResult::Refused;
         }
-        // SAFETY: the record lies where its heap ends.
+        // SAFETY: a heap ends where its record begins.
         let top = unsafe { self.reserved(end) }.up_to;
-        let demanded = Footprint::new(layout)
+        let required = Footprint::new(layout)
             .end_above(top.addr().get())
-            .and_then(|end| {
-                end.checked_add(RECORD_SIZE)?
-                    .checked_sub(old.base.addr().get())
-            })
+            .and_then(|end| end.checked_add(RECORD_SIZE))
+            .and_then(|end| end.checked_sub(old.base.addr().get()))
             .and_then(|retained| retained.checked_next_multiple_of(arena.quantum()));
-        let Some(demanded) = demanded else {
+        let Some(required) = required else {
             return GrowthResult::Refused;
         };
-        let refused = if demanded <= old.retained {
+        let refused = if required <= old.retained {
             GrowthResult::Fits
         } else {
             GrowthResult::Refused
@@ -58,25 +66,26 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         if old.state == ReleaseState::DRAINING {
             return refused;
         }
-        let step = self.source.growth(arena);
-        let stepped = old.retained.saturating_add(step).max(demanded);
+        let growth = self.source.growth(arena);
+        let preferred = old.retained.saturating_add(growth).max(required);
 
         let resized = |retained: usize| {
-            // What is queued is still mapped, and may be taken back for nothing.
+            // Pages in the release queue are still mapped: taking them back needs no call.
             retained <= old.size || arena.resize(old.base.addr().get(), retained).is_ok()
         };
-        let grown = [stepped, demanded]
+        let grown = [preferred, required]
             .into_iter()
             .find(|&retained| retained > old.retained && retained < MAX_GAP && resized(retained));
         let Some(retained) = grown else {
             return refused;
         };
-        // SAFETY: the segment reaches to `kept` now.
+        // SAFETY: the segment now reaches to `retained`.
         let new_end = unsafe { HeapRecord::location(old.base, retained) }.cast::<u8>();
         assert!(new_end > end, "growth must raise the end of a heap");
-        // SAFETY: `end` is the end of this heap, and what follows is mapped and ours. It may
-        // overwrite the record, of which there is a copy. What is taken back from the queue was in
-        // use; all else that is new comes from the arena.
+        // SAFETY: `end` is the end of this heap. The segment reaches to `retained`, so the memory
+        // above `end` is mapped and belongs to the source. `old` is a copy of the record, which may
+        // be overwritten. Memory from the release queue was in use, and is not declared zero; all
+        // other new memory comes from the arena, and is zero if `is_zeroed`.
         let reached = unsafe {
             if !self.source.is_zeroed || retained <= old.size {
                 self.extend(end, new_end.as_ptr())
@@ -90,48 +99,49 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         };
         assert_eq!(reached, new_end, "where a heap at {:p} ends", old.base);
         let size = old.size.max(retained);
-        // SAFETY: the record was copied, and its new place is where Talc's heap ends.
+        // SAFETY: `old` is a copy of the record, and Talc's heap ends at the new location.
         unsafe { self.source.set_retained(old, retained, size) };
         GrowthResult::Grown
     }
 
-    /// Claims another heap in which `layout` fits. Returns whether it did.
+    /// Claims another heap in which `layout` fits. Returns whether the arena had the memory.
     ///
-    /// An alignment above the quantum takes no more pages than any other: the segment is placed so that the
-    /// block lies right above what the heap needs for itself.
+    /// Alignments above the quantum cost no pages: the segment is placed so that the block lies
+    /// directly above the overhead of the heap.
     pub(super) fn claim_new_heap(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
         let quantum = arena.quantum();
         let (align, overhead) = (layout.align(), self.next_heap_overhead());
         let first = overhead.next_multiple_of(align.min(quantum).max(CHUNK_UNIT));
         let footprint = Footprint::new(layout);
-        let demanded = first
+        let required = first
             .checked_add(footprint.chunk_size())
             .and_then(|end| end.checked_add(RECORD_SIZE))
             .and_then(|size| size.checked_next_multiple_of(quantum));
-        let Some(demanded) = demanded else {
+        let Some(required) = required else {
             return false;
         };
-        let step = self.source.growth(arena);
+        let growth = self.source.growth(arena);
 
-        let taken_back = self.source.reclaim_queued_heap(|base, size| {
+        let reclaimed = self.source.reclaim_queued_heap(|base, size| {
             footprint
                 .end_above(base + overhead)
                 .and_then(|end| end.checked_add(RECORD_SIZE))
                 .is_some_and(|end| end - base <= size)
         });
-        // What was queued was in use.
-        let is_zeroed = self.source.is_zeroed && taken_back.is_none();
-        let Some((base, size)) = taken_back.or_else(|| {
-            [demanded.max(step), demanded]
+        // A segment from the release queue was in use.
+        let is_zeroed = self.source.is_zeroed && reclaimed.is_none();
+        let Some((base, size)) = reclaimed.or_else(|| {
+            [required.max(growth), required]
                 .into_iter()
                 .filter(|&size| size < MAX_GAP)
-                .find_map(|size| segment(arena, size, align, first))
+                .find_map(|size| allocate_segment(arena, size, align, first))
         }) else {
             return false;
         };
-        // SAFETY: the segment is `size` bytes, at least `demanded`.
+        // SAFETY: the segment has `size` bytes, which leave room for a record.
         let record = unsafe { HeapRecord::location(base, size) };
-        // SAFETY: the segment is memory that nobody else uses, as `ArenaSource::new` demands.
+        // SAFETY: the caller of `ArenaSource::new` promised that a segment is memory that nothing
+        // else uses, and zero if `is_zeroed`.
         let end = unsafe {
             if is_zeroed {
                 self.claim_zeroed(base.as_ptr(), size - RECORD_SIZE)
@@ -144,21 +154,20 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             Some(record.cast()),
             "where a heap in {size} bytes at {base:p} ends"
         );
-        // SAFETY: a heap was claimed, and the flag in the first stays until it is seen to be set.
-        unsafe {
-            let flag = self.owner_flag();
-            self.source.owner.bind(&mut self.owner_token, flag);
-        }
-        // SAFETY: the bytes above the heap's end are ours and aligned.
+        // SAFETY: a heap was claimed, so the flag exists.
+        let flag = unsafe { self.owner_flag() };
+        // SAFETY: the source keeps the first heap, which the flag lies in, until the flag is set.
+        unsafe { self.source.owner.bind(&mut self.owner_token, flag) };
+        // SAFETY: the bytes above the end of the heap belong to the source, and are aligned.
         unsafe { HeapRecord::new(base, size, self.source.owner).write_to(record) };
         // SAFETY: the record was written above, and is in no list.
-        unsafe { self.source.heaps.push(record) };
+        unsafe { self.source.heaps.push_front(record) };
         self.source.update_claimed(size, 0);
         true
     }
 
-    /// Makes every heap end where its reserved part does, up to a quantum, and deletes those that
-    /// hold nothing. What becomes free waits for [`TalcLock::drain`].
+    /// Lowers the end of each heap to its reserved part, up to a quantum, and deletes empty heaps.
+    /// The pages above wait for [`TalcLock::drain`].
     ///
     /// ```text
     ///              first heap                                another
@@ -166,9 +175,8 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     ///     after    ├─ in use ─┼─ record ─┼─ in the queue ──┤  ├─ all in the queue ─────────┤
     /// ```
     ///
-    /// Steps begin anew, as if pages had never gone back and forth.
-    ///
-    /// O(heaps), and constant time for each.
+    /// The hysteresis of growth begins anew. O(heaps).
+    #[doc(alias("malloc_trim"))]
     pub fn trim(&mut self) {
         let Some(arena) = self.source.arena else {
             return;
@@ -180,30 +188,30 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         while let Some(record) = next {
             // SAFETY: `record` is in the list.
             next = unsafe { self.source.heaps.after(record) };
-            // SAFETY: a record in the list is live, and nothing writes to it while it is copied.
+            // SAFETY: records in the list are live.
             let Some(old) = (unsafe { HeapRecord::read(record) }) else {
                 self.note_damaged_record(record.addr().get());
                 break;
             };
             let end = record.cast::<u8>();
-            // SAFETY: the record lies where its heap ends.
+            // SAFETY: a heap ends where its record begins.
             let Reserved { up_to: top, any } = unsafe { self.reserved(end) };
             let retained = (top.addr().get() - old.base.addr().get() + RECORD_SIZE)
                 .next_multiple_of(arena.quantum());
-            // SAFETY: `kept` covers what is reserved, which is less than what is kept, and the record.
+            // SAFETY: `retained` covers the reserved part and a record, and is within the segment.
             let new_end = unsafe { HeapRecord::location(old.base, retained) };
             if !any {
-                // SAFETY: as above. Nothing is reserved, so the heap is deleted.
+                // SAFETY: a heap ends at `end`. Nothing is reserved in it, so it can be deleted.
                 let deleted = unsafe { self.truncate(end, core::ptr::null_mut()) };
                 debug_assert_eq!(deleted, None);
-                // SAFETY: Talc has forgotten the heap.
+                // SAFETY: the record is in the list, and Talc has forgotten the heap.
                 unsafe { self.source.delete_heap(record) };
             } else if retained < old.retained {
-                // SAFETY: as above.
+                // SAFETY: a heap ends at `end`, and the new end is above its reserved part.
                 let reached = unsafe { self.truncate(end, new_end.cast().as_ptr()) };
                 debug_assert_eq!(reached, Some(new_end.cast()));
                 let size = old.size;
-                // SAFETY: the record was copied, and its new place is where Talc's heap ends.
+                // SAFETY: `old` is a copy of the record, and Talc's heap ends at the new location.
                 unsafe { self.source.set_retained(old, retained, size) };
             }
         }
@@ -211,51 +219,38 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         self.source.update_claimed(0, 0);
     }
 
-    /// The live heaps, the one that grows first in front, up to a record that is damaged. O(1) for each.
+    /// Returns an iterator over the live heaps, up to a damaged record. The heap that grows first
+    /// comes first. O(1) for each.
     pub fn arena_heaps(&self) -> impl Iterator<Item = ArenaHeap> + '_ {
         let mut next = self.source.heaps.first();
         core::iter::from_fn(move || {
-            let record = next?;
-            // SAFETY: `record` is in the list, which does not change while `self` is borrowed.
-            next = unsafe { self.source.heaps.after(record) };
-            // SAFETY: as above.
-            let HeapRecord {
-                base,
-                size,
-                retained,
-                ..
-            } = unsafe { HeapRecord::read(record) }?;
+            let at = next?;
+            // SAFETY: `at` is in the list, which does not change while `self` is borrowed.
+            next = unsafe { self.source.heaps.after(at) };
+            // SAFETY: records in the list are live.
+            let record = unsafe { HeapRecord::read(at) }?;
             Some(ArenaHeap {
-                base,
-                end: record.cast(),
-                retained,
-                size,
+                base: record.base,
+                end: at.cast(),
+                retained: record.retained,
+                size: record.size,
             })
         })
     }
 }
 
 impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcGuard<'_, R, ArenaSource<'_, A, L>, B> {
-    /// Queues all that is free at the tops of heaps. See [`Talc::trim`].
+    /// Enters all free memory at the tops of heaps in the release queue: see [`Talc::trim`].
     pub fn trim(&mut self) {
-        // SAFETY: the allocator and its source stay what they are.
+        // SAFETY: `trim` neither replaces nor drops the allocator or its source.
         unsafe { self.as_mut() }.trim();
     }
 }
 
-/// What became of an attempt to grow a heap.
-pub(super) enum GrowthResult {
-    /// The heap is larger.
-    Grown,
-    /// It is not, but the layout fits in the free memory at its top.
-    Fits,
-    /// It is not, and the layout does not fit there.
-    Refused,
-}
-
-/// Allocates a segment of `size` bytes whose address `first` bytes above its base, or the first multiple of
-/// the quantum from there on, is a multiple of `align`.
-fn segment<A: TagSupply, L: Lock>(
+/// Allocates a segment of `size` bytes for a block of alignment `align` that lies `first` bytes
+/// above the base of the segment. If `align` exceeds the quantum, the block is at the next multiple
+/// of the quantum from there.
+fn allocate_segment<A: TagSupply, L: Lock>(
     arena: &Arena<'_, '_, A, L>,
     size: usize,
     align: usize,
@@ -271,7 +266,7 @@ fn segment<A: TagSupply, L: Lock>(
     };
     let base = base.ok()?;
     let Some(memory) = NonNull::new(core::ptr::with_exposed_provenance_mut(base)) else {
-        // There is no memory at the null address.
+        // No memory lies at the null address.
         let _ = arena.free(base);
         return None;
     };

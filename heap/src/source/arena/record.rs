@@ -1,20 +1,25 @@
-//! The record that [`ArenaSource`](super::ArenaSource) keeps of each heap, and the lists that thread them.
+//! The record that [`ArenaSource`](super::ArenaSource) keeps of each heap.
 //!
-//! `talc::Source::resize` is told only where a heap ends. So that everything else is found from there, the
-//! record lies exactly at Talc's end, in the last bytes of the pages that the heap keeps:
+//! Talc tells a source only where a heap ends. The record of the heap begins exactly there, and
+//! takes the last bytes of the pages that the heap retains:
 //!
 //! ```text
-//! base                                  Talc's end       base + kept            base + size
-//! ├───────────── Talc's heap ───────────┼─── HeapRecord ─────┼──── to be given back ────┤ guard
-//! └── page boundary                                      └── page boundary          └── page boundary
+//! base                                Talc's end       base + retained       base + size
+//! ├───────────── Talc's heap ─────────┼── HeapRecord ──┼──── to be given back ───┤ guard page
+//! └── page boundary                                    └── page boundary         └── page boundary
+//!
+//! HeapRecord: 10 words, 11 with `hardened`
+//! ┌──────┬──────┬──────────┬───────┬───────┬─────────┬───────────────┬───────────────┬──────────┐
+//! │ base │ size │ retained │ state │ owner │ drainer │ links of heaps│ links of queue│ checksum │
+//! └──────┴──────┴──────────┴───────┴───────┴─────────┴───────────────┴───────────────┴──────────┘
 //! ```
 //!
-//! With `hardened` a record ends with a seal, which depends on its address and on all that it says. A record
-//! that somebody has overwritten is not believed: its heap stays as it is, neither grows nor shrinks, and
-//! lists end there.
+//! With `hardened` the last word is a keyed checksum of the address and all other words. A record
+//! whose checksum does not match is *damaged*: nothing in it is used. The heap neither grows nor
+//! shrinks any more, and walks through a list end at the record.
 //!
-//! The record moves with the end. A heap that was deleted keeps nothing (`kept == 0`); its record stays
-//! where it was until the pages are given back.
+//! The record moves with the end of its heap. A deleted heap retains nothing (`retained == 0`), and
+//! its record stays where it was until the pages are given back.
 
 use core::mem::size_of;
 use core::ptr::NonNull;
@@ -23,66 +28,65 @@ use super::drain::DrainSlot;
 use crate::talc::base::CHUNK_UNIT;
 use crate::talc::owner::OwnerRef;
 
-/// Bytes between Talc's end and the end of the pages that a heap keeps.
+/// Bytes between Talc's end of a heap and the end of the pages that the heap retains.
 pub(super) const RECORD_SIZE: usize = size_of::<HeapRecord>().next_multiple_of(CHUNK_UNIT);
 
-/// The list of live heaps, the one to extend first.
-pub(super) const HEAPS: usize = 0;
-/// The queue of heaps that have pages to give back.
-pub(super) const RELEASE_QUEUE: usize = 1;
-
-/// With `hardened`, what the other words of a record are mixed to.
+/// A keyed checksum of a record; nothing without `hardened`.
 #[cfg(feature = "hardened")]
-type Seal = usize;
+type Checksum = usize;
 #[cfg(not(feature = "hardened"))]
-type Seal = [usize; 0];
+type Checksum = [usize; 0];
 
-/// What is known of one heap. All of its bytes are initialised.
+/// The record of one heap. All of its bytes are initialised.
 #[derive(Clone, Copy)]
 #[repr(C)]
 pub(super) struct HeapRecord {
-    /// Where the heap's segment of the arena begins.
-    pub base: NonNull<u8>,
+    /// The base of the heap, and of its segment of the arena.
+    pub(super) base: NonNull<u8>,
     /// Bytes of the arena's segment, all of them mapped. A multiple of the arena's quantum.
-    pub size: usize,
-    /// Bytes of it that the heap keeps, this record included. At most `size`, and a multiple of the
-    /// quantum; zero once the heap is deleted.
-    pub retained: usize,
-    /// Where the pages from `kept` to `size` are on their way.
-    pub state: ReleaseState,
-    /// That of the source whose heap it is.
-    pub owner: OwnerRef,
-    /// Whoever is giving the pages above `kept` back, in the state [`Draining`](ReleaseState::DRAINING).
-    pub drainer: Option<NonNull<DrainSlot>>,
-    links: [Links; 2],
-    seal: Seal,
+    pub(super) size: usize,
+    /// Bytes of the segment that the heap retains, this record included. At most `size`, a multiple
+    /// of the quantum, and zero once the heap is deleted.
+    pub(super) retained: usize,
+    /// What happens to the pages between `retained` and `size`.
+    pub(super) state: ReleaseState,
+    /// The owner of the source that the heap belongs to.
+    pub(super) owner: OwnerRef,
+    /// The call of `drain` that gives the pages back, in the state [`ReleaseState::DRAINING`].
+    pub(super) drainer: Option<NonNull<DrainSlot>>,
+    /// The links of each list that the record can be in: see
+    /// [`RecordList`](super::list::RecordList).
+    pub(super) links: [Links; 2],
+    checksum: Checksum,
 }
 
-/// Where the pages between a record's `kept` and `size` are on their way back to the arena. Any word is a value
-/// of this type, so that a damaged one can be read.
+/// What happens to the pages between `retained` and `size` of a record. Any word is a value of this
+/// type, so reading a damaged record is sound.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ReleaseState(usize);
 
 impl ReleaseState {
-    /// There are none: `kept == size`.
-    pub const IDLE: ReleaseState = ReleaseState(0);
-    /// The record is in the list [`RELEASE_QUEUE`].
-    pub const QUEUED: ReleaseState = ReleaseState(1);
-    /// Somebody is giving them back just now, without the heap's lock. `size` stays until they are done.
-    pub const DRAINING: ReleaseState = ReleaseState(2);
+    /// There are no such pages: `retained == size`.
+    pub(super) const IDLE: ReleaseState = ReleaseState(0);
+    /// The record is in the release queue.
+    pub(super) const QUEUED: ReleaseState = ReleaseState(1);
+    /// A call of `drain` gives the pages back, without the lock of the heap. `size` includes them
+    /// until that is done.
+    pub(super) const DRAINING: ReleaseState = ReleaseState(2);
 }
 
+/// The neighbours of a record in one list.
 #[derive(Clone, Copy)]
-struct Links {
-    prev: Option<NonNull<HeapRecord>>,
-    next: Option<NonNull<HeapRecord>>,
+pub(super) struct Links {
+    pub(super) previous: Option<NonNull<HeapRecord>>,
+    pub(super) next: Option<NonNull<HeapRecord>>,
 }
 
 impl HeapRecord {
-    /// A record that is in no list.
-    pub fn new(base: NonNull<u8>, size: usize, owner: OwnerRef) -> Self {
+    /// Creates the record of a heap that retains all of its segment. It is in no list.
+    pub(super) fn new(base: NonNull<u8>, size: usize, owner: OwnerRef) -> Self {
         let links = [Links {
-            prev: None,
+            previous: None,
             next: None,
         }; 2];
         HeapRecord {
@@ -93,82 +97,75 @@ impl HeapRecord {
             owner,
             drainer: None,
             links,
-            seal: Seal::default(),
+            checksum: Checksum::default(),
         }
     }
 
-    /// A copy of the record at `at`. `None` if somebody has overwritten it, as far as this build can tell.
+    /// Returns a copy of the record at `at`, or `None` if its checksum does not match.
     ///
     /// # Safety
-    /// A live record must be at `at`, damaged or not.
-    pub unsafe fn read(at: NonNull<HeapRecord>) -> Option<HeapRecord> {
+    /// `at` must lead to a live record, damaged or not.
+    pub(super) unsafe fn read(at: NonNull<HeapRecord>) -> Option<HeapRecord> {
         #[cfg(feature = "hardened")]
         {
-            // SAFETY: a record consists of words, and any may be found there.
-            let words = unsafe { at.cast::<seal::Words>().read() };
-            if words[seal::WORDS - 1] != seal::of(at.addr().get(), &words) {
+            // SAFETY: a record consists of words, and any word is a valid `usize`.
+            let words = unsafe { at.cast::<checksum::Words>().read() };
+            if words[checksum::WORDS - 1] != checksum::expected(at.addr().get(), &words) {
                 return None;
             }
         }
-        // SAFETY: the caller vouches for the record, and the seal for what is in it.
+        // SAFETY: the caller vouches that a record was written there, and any word in the place of
+        // a field is a valid value of that field.
         Some(unsafe { at.read() })
     }
 
-    /// Writes the record to `at`, where it lies from now on.
+    /// Writes the record to `at`, with a new checksum.
     ///
     /// # Safety
-    /// The place must be valid for writes, aligned, and belong to the source.
-    pub unsafe fn write_to(self, at: NonNull<HeapRecord>) {
-        // SAFETY: the caller vouches for the place.
+    /// `at` must be valid for writes, aligned, and belong to the source.
+    pub(super) unsafe fn write_to(self, at: NonNull<HeapRecord>) {
+        // SAFETY: the caller vouches that `at` is valid for writes and aligned.
         unsafe { at.write(self) };
         #[cfg(feature = "hardened")]
         {
             // SAFETY: the record was written above, and consists of words.
-            let words = unsafe { at.cast::<seal::Words>().read() };
-            // SAFETY: the field is in the record that was just written.
-            unsafe { (*at.as_ptr()).seal = seal::of(at.addr().get(), &words) };
+            let words = unsafe { at.cast::<checksum::Words>().read() };
+            // SAFETY: the field lies in the record that was written above.
+            unsafe { (*at.as_ptr()).checksum = checksum::expected(at.addr().get(), &words) };
         }
     }
 
-    /// Changes the record at `at`, unless it is [damaged](Self::read): then nothing happens.
+    /// Changes the record at `at`. Leaves a damaged record as it is.
     ///
     /// # Safety
-    /// As for [`read`](Self::read), and nobody else may use the record.
-    pub unsafe fn update(at: NonNull<HeapRecord>, change: impl FnOnce(&mut HeapRecord)) {
-        // SAFETY: the caller vouches for the record.
+    /// `at` must lead to a live record, and no reference to it may exist.
+    pub(super) unsafe fn update(at: NonNull<HeapRecord>, change: impl FnOnce(&mut HeapRecord)) {
+        // SAFETY: the caller vouches that the record is live.
         if let Some(mut record) = unsafe { HeapRecord::read(at) } {
             change(&mut record);
-            // SAFETY: the record is live, and nobody else uses it.
+            // SAFETY: a live record is valid for writes, and the caller vouches that no reference
+            // to it exists.
             unsafe { record.write_to(at) };
         }
     }
 
-    /// The record after this one in the list `which`.
-    pub fn next(&self, which: usize) -> Option<NonNull<HeapRecord>> {
-        self.links[which].next
-    }
-
-    /// The record before this one in the list `which`.
-    pub fn previous(&self, which: usize) -> Option<NonNull<HeapRecord>> {
-        self.links[which].prev
-    }
-
-    /// Where the record of a heap that begins at `base` and keeps `kept` bytes lies; also Talc's end.
+    /// Returns where the record of a heap lies that begins at `base` and retains `retained` bytes.
+    /// Talc's heap ends at the same address.
     ///
     /// # Safety
-    /// `base` to `base + kept` must lie in one mapped segment, and `kept` be at least [`RECORD_SIZE`].
-    pub unsafe fn location(base: NonNull<u8>, retained: usize) -> NonNull<HeapRecord> {
+    /// `base` to `base + retained` must lie in one mapped segment, and `retained` must be at least
+    /// [`RECORD_SIZE`].
+    pub(super) unsafe fn location(base: NonNull<u8>, retained: usize) -> NonNull<HeapRecord> {
         // SAFETY: the caller vouches that the offset stays inside the segment.
         unsafe { base.byte_add(retained - RECORD_SIZE) }.cast()
     }
 }
 
 #[cfg(feature = "hardened")]
-mod seal {
+mod checksum {
     use super::HeapRecord;
-    use crate::talc::hardened::checksum;
 
-    /// The words of a record. The seal is the last.
+    /// The words of a record. The checksum is the last.
     pub(super) const WORDS: usize = size_of::<HeapRecord>() / size_of::<usize>();
     pub(super) type Words = [usize; WORDS];
 
@@ -177,132 +174,10 @@ mod seal {
             && align_of::<Words>() == align_of::<HeapRecord>()
     );
 
-    /// The seal of a record at `address` with these words.
-    pub(super) fn of(address: usize, words: &Words) -> usize {
-        let mut sealed = *words;
-        sealed[WORDS - 1] = address;
-        checksum(&sealed)
-    }
-}
-
-/// A doubly linked list through the links `WHICH` of records.
-pub(super) struct List<const WHICH: usize> {
-    first: Option<NonNull<HeapRecord>>,
-    last: Option<NonNull<HeapRecord>>,
-    len: usize,
-}
-
-impl<const WHICH: usize> List<WHICH> {
-    pub const fn new() -> Self {
-        List {
-            first: None,
-            last: None,
-            len: 0,
-        }
-    }
-
-    pub fn first(&self) -> Option<NonNull<HeapRecord>> {
-        self.first
-    }
-
-    /// How many records are in the list. O(1).
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// The record after `record`. `None` also if `record` is damaged.
-    ///
-    /// # Safety
-    /// `record` must be in this list.
-    pub unsafe fn after(&self, record: NonNull<HeapRecord>) -> Option<NonNull<HeapRecord>> {
-        // SAFETY: records in a list are live.
-        unsafe { HeapRecord::read(record) }.and_then(|record| record.links[WHICH].next)
-    }
-
-    /// Enters `record` as the first.
-    ///
-    /// # Safety
-    /// `record` must be live, stay so while it is in the list, and not be in it yet.
-    pub unsafe fn push(&mut self, record: NonNull<HeapRecord>) {
-        // SAFETY: the caller vouches for `record`, and the first of the list is in it.
-        unsafe { self.insert(None, record, self.first) };
-    }
-
-    /// Enters `record` as the last.
-    ///
-    /// # Safety
-    /// As for [`push`](Self::push).
-    pub unsafe fn push_last(&mut self, record: NonNull<HeapRecord>) {
-        // SAFETY: the caller vouches for `record`, and the last of the list is in it.
-        unsafe { self.insert(self.last, record, None) };
-    }
-
-    /// # Safety
-    /// As for [`push`](Self::push); `prev` and `next` must be neighbours in this list.
-    unsafe fn insert(
-        &mut self,
-        prev: Option<NonNull<HeapRecord>>,
-        record: NonNull<HeapRecord>,
-        next: Option<NonNull<HeapRecord>>,
-    ) {
-        // SAFETY: the caller vouches for `record`.
-        unsafe { HeapRecord::update(record, |it| it.links[WHICH] = Links { prev, next }) };
-        // SAFETY: the neighbours are in the list.
-        unsafe { self.join(prev, Some(record), next, Some(record)) };
-        self.len += 1;
-    }
-
-    /// Takes `record` out, unless it is damaged: then it stays.
-    ///
-    /// # Safety
-    /// `record` must be in this list.
-    pub unsafe fn remove(&mut self, record: NonNull<HeapRecord>) {
-        // SAFETY: records in a list are live.
-        let Some(found) = (unsafe { HeapRecord::read(record) }) else {
-            return;
-        };
-        let Links { prev, next } = found.links[WHICH];
-        // SAFETY: the neighbours are in the list.
-        unsafe { self.join(prev, next, next, prev) };
-        self.len -= 1;
-    }
-
-    /// Makes the neighbours of a record that has moved point to where it is now.
-    ///
-    /// # Safety
-    /// `record` must be a copy of a record that is in this list, which it replaces.
-    pub unsafe fn moved(&mut self, record: NonNull<HeapRecord>) {
-        // SAFETY: the caller vouches for `record`.
-        let Some(found) = (unsafe { HeapRecord::read(record) }) else {
-            return;
-        };
-        let Links { prev, next } = found.links[WHICH];
-        // SAFETY: the neighbours are in the list.
-        unsafe { self.join(prev, Some(record), next, Some(record)) };
-    }
-
-    /// Writes the link that leads forwards out of `prev` and the one that leads backwards out of `next`.
-    ///
-    /// # Safety
-    /// `prev` and `next` must be neighbours in this list, but for one record between them.
-    unsafe fn join(
-        &mut self,
-        prev: Option<NonNull<HeapRecord>>,
-        forwards: Option<NonNull<HeapRecord>>,
-        next: Option<NonNull<HeapRecord>>,
-        backwards: Option<NonNull<HeapRecord>>,
-    ) {
-        match prev {
-            // SAFETY: records in a list are live.
-            Some(prev) => unsafe { HeapRecord::update(prev, |it| it.links[WHICH].next = forwards) },
-            None => self.first = forwards,
-        }
-        match next {
-            // SAFETY: records in a list are live.
-            Some(next) => unsafe {
-                HeapRecord::update(next, |it| it.links[WHICH].prev = backwards)
-            },
-            None => self.last = backwards,
-        }
+    /// Returns the checksum of a record at `address` with these words. The last word is ignored.
+    pub(super) fn expected(address: usize, words: &Words) -> usize {
+        let mut input = *words;
+        input[WORDS - 1] = address;
+        crate::talc::hardened::checksum(&input)
     }
 }

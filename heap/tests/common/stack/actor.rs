@@ -1,4 +1,4 @@
-//! Somebody who uses the heap, the arena, or both, and remembers what is where.
+//! An actor: one thread that uses the heap and the arena, and records its blocks and pages.
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::{Cell, RefCell};
@@ -17,10 +17,10 @@ use crate::common::programs::tell;
 use crate::common::random::{Choices, Random};
 use crate::common::shadow::{Block, Shadow};
 
-/// Interrupts of interrupts of interrupts are too many.
+/// The deepest nesting of interrupts.
 const MOST_NESTED: u32 = 2;
 
-/// What an actor is doing.
+/// The operation of an actor that is under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Doing {
     Nothing,
@@ -29,26 +29,26 @@ pub enum Doing {
     Reallocating,
     Trimming,
     Draining,
-    /// With pages of the arena, as somebody else.
+    /// Using pages of the arena, as another user of it.
     Renting,
 }
 
-/// One thread's blocks and pages.
+/// One thread with its blocks and pages.
 pub struct Actor<'s, 'a> {
     pub stack: &'s Stack<'s, 'a>,
     pub shadow: RefCell<Shadow>,
     pub tenant: RefCell<Tenant>,
     pub doing: Cell<Doing>,
-    /// What was interrupted, and at which call.
+    /// The operation that was interrupted, and at which call.
     pub interrupted: Cell<Option<(Doing, Moment)>>,
     depth: Cell<u32>,
     /// How often interrupts changed the heap.
     pub interrupts: Cell<u64>,
-    /// What interrupts draw from.
+    /// The seed of the choices in interrupts.
     seed: Cell<u64>,
 }
 
-// SAFETY: the blocks are reached by the one thread that has the actor.
+// SAFETY: only the thread that owns the actor accesses the blocks.
 unsafe impl Send for Actor<'_, '_> {}
 
 impl<'s, 'a> Actor<'s, 'a> {
@@ -65,12 +65,12 @@ impl<'s, 'a> Actor<'s, 'a> {
         }
     }
 
-    /// Whether no call of this actor's is under way.
+    /// Returns whether no call of this actor is under way.
     pub fn is_at_rest(&self) -> bool {
         self.depth.get() == 0 && self.doing.get() == Doing::Nothing
     }
 
-    /// Does one thing, interrupted or not, and verifies everything.
+    /// Does one operation, which interrupts may interrupt, and verifies everything.
     pub fn step(&self, choices: &mut impl Choices) {
         let seed = choices.below(1 << 16) as u64;
         self.seed.set(seed);
@@ -99,7 +99,7 @@ impl<'s, 'a> Actor<'s, 'a> {
         }
     }
 
-    /// Takes the tags that the arena has in hand, while there are pages to be drained.
+    /// Uses up the cached tags of the arena while pages wait to be drained.
     fn use_up_tags(&self, choices: &mut impl Choices) {
         let (tenant, arena) = (&self.tenant, self.stack.arena);
         self.stack.window.injection.withhold_tags();
@@ -113,7 +113,7 @@ impl<'s, 'a> Actor<'s, 'a> {
         self.drain();
     }
 
-    /// Allocates, frees, gives back: what an interrupt may do, too.
+    /// Allocates, frees or gives back. Interrupts do the same.
     fn act(&self, choices: &mut impl Choices) {
         OPERATIONS.fetch_add(1, Relaxed);
         match choices.below(32) {
@@ -131,13 +131,13 @@ impl<'s, 'a> Actor<'s, 'a> {
         }
     }
 
-    /// Perhaps does something while a call is under way.
+    /// Handles an interrupt of a call: does something, or nothing.
     fn interrupt(&self, moment: Moment) {
         let seed = self.seed.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
         self.seed.set(seed);
         let mut random = Random::new(seed);
         let (depth, doing) = (self.depth.get(), self.doing.get());
-        // Looking at the layers is not interrupted. Locks are released often.
+        // Verification is not interrupted. Locks are released often, so most of these do nothing.
         let is_seldom = moment.call == Call::Unlock && !random.chance(32);
         if depth == MOST_NESTED || doing == Doing::Nothing || is_seldom {
             return;
@@ -154,9 +154,10 @@ impl<'s, 'a> Actor<'s, 'a> {
         self.doing.set(doing);
     }
 
-    /// Drains seldom wait for a tag: then something always happens.
+    /// Does something, or nothing. While a drain waits for a tag, which is rare, always does
+    /// something.
     fn interrupt_now(&self, drain_waits: bool, random: &mut Random) {
-        // Whoever holds the heap's lock has interrupts masked; the arena may be used all the same.
+        // Interrupts are masked while the lock of the heap is held. The arena may be used then.
         let is_masked = self.stack.heap.try_lock().is_none();
         if is_masked {
             if random.chance(8) {
@@ -222,7 +223,7 @@ impl<'s, 'a> Actor<'s, 'a> {
         let layout = Layout::from_size_align(size, align).unwrap();
         let zeroed = choices.chance(4);
         if self.block(layout, zeroed).is_none() && choices.chance(4) {
-            // What the kernel does.
+            // The kernel does the same.
             self.trim();
             self.drain();
             let found = self.block(layout, zeroed).is_some();
@@ -230,7 +231,7 @@ impl<'s, 'a> Actor<'s, 'a> {
         }
     }
 
-    /// Allocates, and enters the block. Returns where it is.
+    /// Allocates a block, and records it. Returns its address.
     pub fn block(&self, layout: Layout, zeroed: bool) -> Option<*mut u8> {
         let block = self.attempt(layout, zeroed);
         if block.is_null() {
@@ -263,7 +264,7 @@ impl<'s, 'a> Actor<'s, 'a> {
         block
     }
 
-    /// Takes out any block. (It is not borrowed while the heap is at it: that may be interrupted.)
+    /// Takes a random block out of the record, so that nothing is borrowed during the operation.
     fn take(&self, choices: &mut impl Choices) -> Option<Block> {
         let mut random = Random::new(choices.below(1 << 16) as u64);
         self.shadow.borrow_mut().take(&mut random)
@@ -322,10 +323,10 @@ impl<'s, 'a> Actor<'s, 'a> {
         let interrupts = self.interrupts.get();
         let result = self.during(Doing::Draining, || self.stack.heap.drain());
         tell(format_args!("drain gave back {result:x?}"));
-        // What the window refuses stays in the arena: only a tag can be wanting.
-        let wanting = |refusal: &DrainError| refusal.error == Error::AllocatorError;
-        assert!(result.as_ref().err().is_none_or(wanting), "{result:?}");
-        // An interrupt may queue more when the drain has seen that the queue is empty.
+        // Pages that the window refuses stay in the arena, so only a missing tag can fail a drain.
+        let lacks_tag = |refusal: &DrainError| refusal.error == Error::AllocatorError;
+        assert!(result.as_ref().err().is_none_or(lacks_tag), "{result:?}");
+        // An interrupt may queue more after the drain has found the queue empty.
         let is_alone = self.stack.alone && self.is_at_rest();
         if is_alone && result.is_ok() && interrupts == self.interrupts.get() {
             assert_settled(self);
@@ -333,12 +334,12 @@ impl<'s, 'a> Actor<'s, 'a> {
         self.note_drain(before, result);
     }
 
-    /// Whether the fault injection has refused this kind of call more often than before.
+    /// Returns how often fault injection has refused this kind of call.
     pub fn refused(&self, call: Call) -> usize {
         self.stack.window.injection.refused(call)
     }
 
-    /// Bytes of blocks, pages of the arena, which this actor has.
+    /// Returns the bytes of arena pages that this actor has.
     pub fn rented(&self) -> usize {
         self.tenant.borrow().bytes()
     }
@@ -360,7 +361,7 @@ impl<'s, 'a> Actor<'s, 'a> {
     }
 }
 
-/// Bytes in a page, for sizes of what an arena has.
+/// Returns whether `bytes` is a multiple of a page.
 pub const fn is_pages(bytes: usize) -> bool {
     bytes % PAGE == 0
 }

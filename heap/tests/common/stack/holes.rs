@@ -1,4 +1,4 @@
-//! Holes that nearly fit: memory in which a search of bounded length finds nothing although there is something.
+//! Holes that nearly fit: a bounded search of the free lists fails although a gap fits.
 
 use std::alloc::Layout;
 
@@ -9,11 +9,11 @@ use super::actor::Actor;
 use crate::common::random::Choices;
 
 impl Actor<'_, '_> {
-    /// Fills all memory with blocks of one size, frees every second, the one at the top first, and asks for what
-    /// fits in few of these holes: a little more, or less with an alignment.
+    /// Fills all memory with blocks of one size, and frees every second block, the top one first.
+    /// Then requests sizes that fit in few of these holes: slightly larger, or smaller but aligned.
     ///
     /// ```text
-    ///     ├─ hole ─┼─ block ─┼─ hole ─┼─ block ─┼─ hole ─┼─ block ─┼─ rest ─┼─ hole ─┤ the heap's end
+    ///     ├─ hole ─┼─ block ─┼─ hole ─┼─ block ─┼─ hole ─┼─ block ─┼─ rest ─┼─ hole ─┤ end
     ///        2nd                3rd                1st                         4th     in the list
     /// ```
     pub fn make_holes(&self, choices: &mut impl Choices) {
@@ -66,12 +66,12 @@ impl Actor<'_, '_> {
         }
     }
 
-    /// Bytes that are free at the top of the heap that grows, and where that ends.
+    /// Returns the free bytes at the top of the heap that grows, and the end of that heap.
     fn top(&self) -> (usize, usize) {
         let talc = self.stack.heap.lock();
         let first = talc.arena_heaps().next();
         first.map_or((0, 0), |heap| {
-            // SAFETY: it is the end of a heap of this allocator.
+            // SAFETY: `arena_heaps` lists heaps of this allocator.
             let reserved = unsafe { talc.reserved(heap.end) }.up_to;
             let end = heap.end.addr().get();
             (end - reserved.addr().get(), end)
@@ -79,7 +79,7 @@ impl Actor<'_, '_> {
     }
 }
 
-/// As many blocks fill most heaps.
+/// Blocks that fill most heaps.
 const MOST_BLOCKS: usize = 80;
 
 fn layout(size: usize, align: usize) -> Layout {

@@ -1,4 +1,4 @@
-//! Fault injection: which calls of the source and of the supply of tags are refused.
+//! Fault injection: decides which calls of the source and of the tag supply are refused.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 
@@ -13,31 +13,32 @@ pub enum Call {
     Release,
     /// A boundary tag, or a page for an index.
     Tag,
-    /// Of a lock, the heap's or the arena's.
+    /// The release of a lock of the heap or the arena.
     Unlock,
 }
 
-/// How many can be refused.
+/// The number of kinds of calls that can be refused.
 const CALLS: usize = Call::Unlock as usize;
 
-/// How likely each call is refused, and how often each was.
+/// The probability that each kind of call is refused, and counts of the results.
 #[derive(Default)]
 pub struct Injection {
-    /// Out of 16, by [`Call`].
+    /// The probability of refusal in sixteenths, by [`Call`].
     chances: [AtomicUsize; CALLS],
-    /// What the next decision is drawn from.
+    /// The state of the generator of decisions.
     word: AtomicU64,
     granted: [AtomicUsize; CALLS],
     refused: [AtomicUsize; CALLS],
-    /// Calls that give memory back are never refused, so that an arena has no free memory of its own.
+    /// Calls that give memory back are never refused, so that an arena has no free memory of its
+    /// own.
     takes_all_back: bool,
-    /// There are no tags, unless nothing is refused.
+    /// Tags are refused in every phase, except after [`cease`](Self::cease).
     short_of_tags: bool,
 }
 
 impl Injection {
-    /// Nothing is refused yet. With `takes_all_back`, what gives memory back never is; with `short_of_tags`
-    /// all tags are in every phase.
+    /// Creates an injection that refuses nothing yet. With `takes_all_back` it never refuses calls
+    /// that give memory back. With `short_of_tags` it refuses all tags in every phase.
     pub fn new(takes_all_back: bool, short_of_tags: bool) -> Self {
         Self {
             takes_all_back,
@@ -46,12 +47,12 @@ impl Injection {
         }
     }
 
-    /// The decisions of the next step are drawn from `seed`.
+    /// Seeds the decisions of the next step.
     pub fn begin_step(&self, seed: u64) {
         self.word.store(seed, Relaxed);
     }
 
-    /// Begins another phase: each kind of call is refused never, now and then, mostly, or always.
+    /// Begins another phase: each kind of call is refused never, sometimes, mostly, or always.
     pub fn change(&self, choices: &mut impl Choices) {
         for chance in &self.chances {
             chance.store(choices.pick(&[0, 0, 2, 8, 14, 16]), Relaxed);
@@ -61,20 +62,20 @@ impl Injection {
         }
     }
 
-    /// From now on what is shrunk needs tags, and gets none.
+    /// Refuses all shrinks and tags from now on: a refused shrink needs tags.
     pub fn withhold_tags(&self) {
         self.chances[Call::Shrink as usize].store(16, Relaxed);
         self.chances[Call::Tag as usize].store(16, Relaxed);
     }
 
-    /// Everything is granted from now on.
+    /// Refuses nothing from now on.
     pub fn cease(&self) {
         for chance in &self.chances {
             chance.store(0, Relaxed);
         }
     }
 
-    /// Decides on a call.
+    /// Returns whether this call is refused.
     pub fn refuses(&self, call: Call) -> bool {
         if self.takes_all_back && matches!(call, Call::Shrink | Call::Release) {
             return false;
@@ -83,7 +84,7 @@ impl Injection {
         Random::new(word).below(16) < self.chances[call as usize].load(Relaxed)
     }
 
-    /// Notes how a call ended.
+    /// Counts the result of a call.
     pub fn note(&self, call: Call, granted: bool) {
         let counts = if granted {
             &self.granted
@@ -93,12 +94,12 @@ impl Injection {
         counts[call as usize].fetch_add(1, Relaxed);
     }
 
-    /// How many calls of this kind were granted so far.
+    /// Returns how many calls of this kind were granted so far.
     pub fn granted(&self, call: Call) -> usize {
         self.granted[call as usize].load(Relaxed)
     }
 
-    /// How many calls of this kind were refused so far.
+    /// Returns how many calls of this kind were refused so far.
     pub fn refused(&self, call: Call) -> usize {
         self.refused[call as usize].load(Relaxed)
     }

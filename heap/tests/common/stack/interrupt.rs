@@ -1,11 +1,11 @@
-//! What happens while the source or the supply of tags is called, as if an interrupt handler did it.
+//! Simulated interrupts: a handler runs while the source or the tag supply is called.
 
 use std::cell::Cell;
 use std::mem::transmute;
 
 use super::injection::Call;
 
-/// A call that is under way. Which memory it concerns is known of those that give memory back.
+/// A call that is under way. `base` is the address of its memory, known for calls that free memory.
 #[derive(Clone, Copy, Debug)]
 pub struct Moment {
     pub call: Call,
@@ -18,7 +18,7 @@ thread_local! {
     static HANDLER: Cell<Option<&'static Handler<'static>>> = const { Cell::new(None) };
 }
 
-/// Runs `work`; calls that this thread makes meanwhile are interrupted by `handler`.
+/// Runs `work`, and lets `handler` interrupt the calls that this thread makes in it.
 pub fn interrupting<T>(handler: &Handler<'_>, work: impl FnOnce() -> T) -> T {
     struct Restore(Option<&'static Handler<'static>>);
     impl Drop for Restore {
@@ -26,13 +26,13 @@ pub fn interrupting<T>(handler: &Handler<'_>, work: impl FnOnce() -> T) -> T {
             HANDLER.set(self.0);
         }
     }
-    // SAFETY: the reference is only used until `_restore` is dropped, and `handler` outlives that.
+    // SAFETY: the reference is used only until `_restore` is dropped, and `handler` lives longer.
     let handler = unsafe { transmute::<&Handler<'_>, &'static Handler<'static>>(handler) };
     let _restore = Restore(HANDLER.replace(Some(handler)));
     work()
 }
 
-/// Calls this thread's handler, if it has one.
+/// Calls the handler of this thread, if it has one.
 pub fn interrupt(call: Call, base: usize) {
     if let Some(handler) = HANDLER.get() {
         handler(Moment { call, base });

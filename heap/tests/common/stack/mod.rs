@@ -1,15 +1,15 @@
-//! The whole stack over real memory, for programs that do to it whatever can be done.
+//! The whole stack over real memory, for random programs of all its operations.
 //!
 //! ```text
 //!     Actor ── blocks ────────> TalcLock<ArenaSource> ┐
-//!       │                                             ├──> Arena ──> Window: pages that are there
+//!       │                                             ├──> Arena ──> Window: pages that are mapped
 //!       ├── Tenant: pages ────────────────────────────┘       └────> Supply   while they are lent
 //!       └── interrupts the calls of window and supply, which are refused at random: Injection
 //! ```
 //!
-//! A step of a program does one thing, of its own seed. After each step the walkers run, what each layer
-//! says is compared, and nobody may have touched a page that is not there. [`Situations`] counts where
-//! the programs got to.
+//! Each step of a program does one operation with its own seed. After each step the checks of all
+//! layers run, their states are compared, and no unmapped page may have been accessed.
+//! [`Situations`] counts the situations that the programs reach.
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 mod actor;
@@ -44,9 +44,9 @@ pub type PageArena<'a> = Arena<'a, 'a, &'a Supply<'a>, LockApi<YieldingMutex>>;
 pub type Source<'a> = ArenaSource<'a, &'a Supply<'a>, LockApi<YieldingMutex>>;
 pub type Heap<'a> = TalcLock<YieldingMutex, Source<'a>>;
 
-/// What the programs of this process got into.
+/// The situations that the programs of this process reached.
 pub static SITUATIONS: Situations = Situations::new();
-/// How many steps and interrupts the programs of this process made.
+/// The steps and interrupts that the programs of this process made.
 pub static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// All layers of one program.
@@ -54,13 +54,13 @@ pub struct Stack<'s, 'a> {
     window: &'s Window,
     arena: &'s PageArena<'a>,
     heap: &'s Heap<'a>,
-    /// Whether only one thread uses it, so that what an operation changes can be seen.
+    /// Whether only one thread uses the stack, so that the effect of one operation can be observed.
     alone: bool,
-    /// Sizes that are often asked for, so that there are many holes that nearly fit.
+    /// Sizes that are requested often, so that many holes nearly fit.
     usual: [usize; 3],
 }
 
-/// Runs a program of one thread. `steps` makes them.
+/// Runs a program of one thread, whose steps `steps` makes.
 pub fn run<C: Choices>(set_up: &mut C, steps: impl FnOnce(&Actor<'_, '_>, &mut C)) {
     with_stack(set_up, true, |stack, set_up| {
         let mut actors = [Actor::new(stack)];
@@ -69,7 +69,7 @@ pub fn run<C: Choices>(set_up: &mut C, steps: impl FnOnce(&Actor<'_, '_>, &mut C
     });
 }
 
-/// Runs a program whose steps are dealt out to so many threads.
+/// Runs a program whose steps are distributed to `threads` threads.
 pub fn run_with_threads(program: &Program, threads: usize) {
     with_stack(&mut program.set_up(), false, |stack, set_up| {
         let mut actors: Vec<_> = (0..threads).map(|_| Actor::new(stack)).collect();
@@ -91,8 +91,8 @@ pub fn run_with_threads(program: &Program, threads: usize) {
     });
 }
 
-/// Makes a stack, runs `test` on it, and drops one layer after the other. `test` says whether the heap
-/// is dropped with blocks in it.
+/// Builds a stack, runs `test` on it, and drops the layers in turn. `test` returns whether the
+/// heap is dropped with blocks in it.
 fn with_stack<C: Choices>(
     set_up: &mut C,
     alone: bool,
@@ -103,17 +103,16 @@ fn with_stack<C: Choices>(
     let window = Window::new(Properties {
         pages: 24 + set_up.pick(&[100, 200, 400]) / 2 + set_up.below(200),
         guarded: !set_up.chance(4),
-        // Ends that are not taken back stay in the arena as they are, and are not zero.
+        // A tail that the window does not take back stays in the arena, and is not zero.
         resizable: zeroed || !set_up.chance(8),
         zeroed,
         short_of_tags,
     });
     let supply = Supply::new(&window.injection);
-    // A layer that is damaged must not be dropped: the panic that says so ends here.
     let arena = PageArena::create("pages", PAGE, Some(&window), &supply).unwrap();
     let mut arena = arena.with_retained_spans(0);
     if short_of_tags || !zeroed && set_up.chance(3) {
-        // Then spans are larger than what is allocated of them, and free memory is kept.
+        // Spans are then larger than the segments in them, and free spans are retained.
         arena = arena.with_retained_spans(set_up.below(3));
         arena = arena.with_min_import(set_up.below(17) * PAGE);
         if short_of_tags || set_up.chance(2) {
@@ -121,12 +120,12 @@ fn with_stack<C: Choices>(
             arena.add_span(window.keep(pages), pages * PAGE).unwrap();
         }
     }
-    // A layer that is damaged must not be dropped: the panic that says so ends here.
+    // A damaged layer must not be dropped while the panic that reports it unwinds.
     let arena = ManuallyDrop::new(arena);
-    // SAFETY: the window's pages are memory that only the arena's borrowers use.
+    // SAFETY: the pages of the window are memory that only users of the arena access.
     let source = unsafe { Source::new(&arena) };
     let source = if zeroed {
-        // SAFETY: pages are lent as zero, and the arena keeps none that come back to it.
+        // SAFETY: the window lends zeroed pages, and the arena retains none that are given back.
         unsafe { source.of_zeroed_memory() }
     } else {
         source
@@ -148,7 +147,7 @@ fn with_stack<C: Choices>(
     if in_use && alone {
         SITUATIONS.note(situations::Situation::DroppedInUse);
     }
-    assert_eq!(arena.allocated_space(), 0, "the heap is gone");
+    assert_eq!(arena.allocated_space(), 0, "the heap was dropped");
     arena.trim();
     assert_eq!(arena.borrowed_space(), 0);
     assert_eq!(window.lent(), 0);
@@ -158,7 +157,7 @@ fn with_stack<C: Choices>(
     assert_eq!(supply.out(), 0, "tags or pages are lost");
 }
 
-/// How many steps and interrupts there were so far.
+/// Returns how many steps and interrupts ran so far.
 pub fn operations() -> u64 {
     OPERATIONS.load(Relaxed)
 }

@@ -1,4 +1,4 @@
-//! What an operation changed, as it is seen from outside.
+//! Observes from outside what an operation changed, and counts the situation.
 
 use std::alloc::Layout;
 
@@ -12,7 +12,7 @@ use super::interrupt::Moment;
 use super::situations::Situation::{self, *};
 use crate::common::shadow::Block;
 
-/// All that may change.
+/// All state that an operation may change.
 pub struct Snapshot {
     heaps: Vec<ArenaHeap>,
     /// Where the free range at the top of the first heap begins.
@@ -71,7 +71,7 @@ fn changes(before: &Snapshot, after: &Snapshot) -> Vec<Change> {
     bases.into_iter().map(change).collect()
 }
 
-/// Notes a change that came when a lock was released.
+/// Notes a change by an interrupt at the release of a lock.
 fn note_between(interrupted: Option<(Doing, Moment)>, changes: &[Change]) {
     let changed = changes
         .iter()
@@ -93,7 +93,7 @@ fn note_if(condition: bool, situation: Situation) {
 }
 
 impl Actor<'_, '_> {
-    /// `None` where other threads change things, too.
+    /// Takes a snapshot. Returns `None` if other threads change the state too.
     pub fn snapshot(&self) -> Option<Snapshot> {
         if !self.stack.alone {
             return None;
@@ -101,7 +101,7 @@ impl Actor<'_, '_> {
         let injection = &self.stack.window.injection;
         let talc = self.stack.heap.lock();
         let heaps: Vec<_> = talc.arena_heaps().collect();
-        // SAFETY: it is the end of a heap of this allocator.
+        // SAFETY: `heap.end` is the end of a heap of this allocator.
         let top = |heap: &ArenaHeap| unsafe { talc.reserved(heap.end) }.up_to.addr().get();
         Some(Snapshot {
             top: heaps.first().map_or(0, top),
@@ -118,7 +118,7 @@ impl Actor<'_, '_> {
         })
     }
 
-    /// The heap whose pages a drain is just giving back, if this is an interrupt of that.
+    /// Returns the heap whose pages the interrupted drain is giving back.
     fn drained_heap(&self, call: Call, before: &Snapshot) -> Option<usize> {
         let (doing, moment) = self.interrupted.get()?;
         let is_heap = before.find(moment.base).is_some();
@@ -178,24 +178,42 @@ impl Actor<'_, '_> {
     }
 
     pub fn note_free(&self, before: Option<Snapshot>, block: usize) {
+        self.note_lowering(before, Lowered, Deleted, |change, is_drained| {
+            let is_in = change.base <= block && block < change.base + change.retained().0;
+            note_if(is_drained && is_in, DrainFreed);
+            note_if(is_drained && change.is_lower(), DrainLowered);
+        });
+    }
+
+    pub fn note_trim(&self, before: Option<Snapshot>) {
+        self.note_lowering(before, Trimmed, TrimDeleted, |change, is_drained| {
+            note_if(is_drained && change.is_lower(), DrainTrimmed);
+        });
+    }
+
+    /// Notes the heaps that an operation `lowered` or `deleted`, and calls `note` with each that
+    /// may have changed, and whether its pages were just being given back.
+    fn note_lowering(
+        &self,
+        before: Option<Snapshot>,
+        lowered: Situation,
+        deleted: Situation,
+        note: impl Fn(&Change, bool),
+    ) {
         let (Some(before), Some(after)) = (before, self.snapshot()) else {
             return;
         };
         let drained = self.drained_heap(Call::Shrink, &before);
         let changes = changes(&before, &after);
         note_between(self.interrupted.get(), &changes);
-        for change in changes {
+        for change in &changes {
             let is_drained = drained == Some(change.base);
-            note_if(change.is_lower(), Lowered);
-            note_if(change.after.is_none(), Deleted);
-            note_if(is_drained && change.is_lower(), DrainLowered);
+            note_if(change.is_lower(), lowered);
+            note_if(change.after.is_none(), deleted);
             note_if(is_drained && change.after.is_none(), DrainDeleted);
-            let is_in = change.base <= block && block < change.base + change.retained().0;
-            note_if(is_drained && is_in, DrainFreed);
-            note_if(
-                self.is_drain_at_tags() && change.retained().1 < change.retained().0,
-                TagLowered,
-            );
+            let is_less = change.retained().1 < change.retained().0;
+            note_if(self.is_drain_at_tags() && is_less, TagLowered);
+            note(change, is_drained);
         }
     }
 
@@ -214,26 +232,6 @@ impl Actor<'_, '_> {
             let heap = before.find(base).expect("it is a heap");
             let is_in = (base..base + heap.retained).contains(&moved.addr());
             note_if(grown && moved == block.ptr && is_in, DrainResized);
-        }
-    }
-
-    pub fn note_trim(&self, before: Option<Snapshot>) {
-        let (Some(before), Some(after)) = (before, self.snapshot()) else {
-            return;
-        };
-        let drained = self.drained_heap(Call::Shrink, &before);
-        let changes = changes(&before, &after);
-        note_between(self.interrupted.get(), &changes);
-        for change in changes {
-            let is_drained = drained == Some(change.base);
-            note_if(change.is_lower(), Trimmed);
-            note_if(change.after.is_none(), TrimDeleted);
-            note_if(is_drained && change.is_lower(), DrainTrimmed);
-            note_if(is_drained && change.after.is_none(), DrainDeleted);
-            note_if(
-                self.is_drain_at_tags() && change.retained().1 < change.retained().0,
-                TagLowered,
-            );
         }
     }
 
@@ -310,7 +308,7 @@ fn note_growth(change: &Change, before: &Snapshot, after: &Snapshot) {
     }
 }
 
-/// Whether the layout fits in the free range at the top of the heap that would grow.
+/// Returns whether the layout fits in the free range at the top of the heap that would grow.
 fn top_fits(before: &Snapshot, layout: Layout) -> bool {
     let Some(first) = before.heaps.first() else {
         return false;

@@ -1,11 +1,11 @@
-//! Accesses to pages that are not there, which are noted instead of ending the test.
+//! Accesses to unmapped pages, which are recorded instead of ending the test.
 //!
 //! ```text
-//!     an access ──> SIGSEGV ──> on_fault: in a watched range?   yes: note the address, map the page, go on
-//!                                                               no:  as if this handler were not there
+//!     an access ──> SIGSEGV ──> on_fault: in a watched range?   yes: record, map the page
+//!                                                               no:  the previous handler
 //! ```
 //!
-//! The test looks at what was noted after each step, so the program that faults can be shortened.
+//! The test checks the record after each step, so a program that faults can be shortened.
 
 use std::cell::UnsafeCell;
 use std::mem::MaybeUninit;
@@ -18,16 +18,16 @@ use libc::{c_int, c_void, siginfo_t};
 use super::window::PAGE;
 use crate::common::programs::running;
 
-/// A range of addresses whose faults are noted.
+/// A range of addresses whose faults are recorded.
 struct Range {
     /// Zero while the entry is free.
     base: AtomicUsize,
     size: AtomicUsize,
-    /// Where the first fault was, if there was any.
+    /// The address of the first fault, or zero.
     fault: AtomicUsize,
 }
 
-/// As many ranges as tests may run at the same time.
+/// One range for each test that runs at the same time.
 static RANGES: [Range; 64] = [const {
     Range {
         base: AtomicUsize::new(0),
@@ -36,19 +36,19 @@ static RANGES: [Range; 64] = [const {
     }
 }; 64];
 
-/// What was done about the signal before, and is done about faults elsewhere.
+/// The previous handler of the signal, which handles faults elsewhere.
 struct Before(UnsafeCell<MaybeUninit<libc::sigaction>>);
 
-// SAFETY: it is written once, before the handler is installed that reads it.
+// SAFETY: it is written once, before the handler that reads it is installed.
 unsafe impl Sync for Before {}
 
 static BEFORE: Before = Before(UnsafeCell::new(MaybeUninit::uninit()));
 
-/// Watches a range as long as it lives.
+/// Watches a range until it is dropped.
 pub struct Watch(&'static Range);
 
 impl Watch {
-    /// Notes faults in `size` bytes from `base` from now on.
+    /// Records faults in `size` bytes from `base` from now on.
     pub fn new(base: NonNull<u8>, size: usize) -> Self {
         static INSTALLED: Once = Once::new();
         INSTALLED.call_once(install);
@@ -56,13 +56,13 @@ impl Watch {
         let range = RANGES
             .iter()
             .find(|range| range.base.compare_exchange(0, base, SeqCst, SeqCst).is_ok())
-            .expect("not as many tests at a time");
+            .expect("at most 64 tests run at the same time");
         range.fault.store(0, SeqCst);
         range.size.store(size, SeqCst);
         Self(range)
     }
 
-    /// The address of the first fault since the range is watched.
+    /// Returns the address of the first fault since the range is watched.
     pub fn fault(&self) -> Option<usize> {
         Some(self.0.fault.load(SeqCst)).filter(|&address| address != 0)
     }
@@ -80,7 +80,8 @@ fn install() {
     let mut action: libc::sigaction = unsafe { std::mem::zeroed() };
     action.sa_sigaction = on_fault as extern "C" fn(c_int, *mut siginfo_t, *mut c_void) as usize;
     action.sa_flags = libc::SA_SIGINFO | libc::SA_ONSTACK;
-    // SAFETY: nobody reads it before the handler is installed, and `call_once` writes it once.
+    // SAFETY: only the handler reads it, which is not installed yet, and `call_once` writes it
+    // once.
     let before = unsafe { (*BEFORE.0.get()).as_mut_ptr() };
     // SAFETY: both point to a `sigaction`. The handler only calls what a signal handler may call.
     let results = unsafe {
@@ -103,7 +104,7 @@ extern "C" fn on_fault(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
             let _ = range.fault.compare_exchange(0, address, SeqCst, SeqCst);
             let page = std::ptr::without_provenance_mut(address / PAGE * PAGE);
             let access = libc::PROT_READ | libc::PROT_WRITE;
-            // SAFETY: the page is of a watched range, which the test has reserved for itself.
+            // SAFETY: the page lies in a watched range, which the test has reserved.
             unsafe { libc::mprotect(page, PAGE, access) };
         }
         // The instruction faults again when this returns.
@@ -111,7 +112,7 @@ extern "C" fn on_fault(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
             if let Some(seed) = running() {
                 tell_seed(seed);
             }
-            // SAFETY: it was written before this handler was installed.
+            // SAFETY: `BEFORE` was written before this handler was installed.
             unsafe {
                 libc::sigaction(
                     libc::SIGSEGV,
@@ -123,7 +124,7 @@ extern "C" fn on_fault(_: c_int, info: *mut siginfo_t, _: *mut c_void) {
     }
 }
 
-/// Says which program ends the process, without allocating.
+/// Prints the seed of the program that ends the process, without allocating.
 fn tell_seed(seed: u64) {
     let mut digits = [0; 20];
     let mut rest = seed;
@@ -141,7 +142,7 @@ fn tell_seed(seed: u64) {
         &digits[from..],
         b" ends the process\n",
     ] {
-        // SAFETY: the part is initialised, and as long as is said.
+        // SAFETY: pointer and length are those of an initialised slice.
         unsafe { libc::write(2, part.as_ptr().cast(), part.len()) };
     }
 }

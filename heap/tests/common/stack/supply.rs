@@ -1,4 +1,4 @@
-//! A supply of boundary tags that refuses now and then, and counts.
+//! A supply of boundary tags with fault injection, which counts its loans.
 
 use std::alloc::{Layout, alloc, dealloc};
 use std::ptr::NonNull;
@@ -9,10 +9,10 @@ use heap::vmem::{BoundaryTag, Page, TagSupply};
 use super::injection::{Call, Injection};
 use super::interrupt::interrupt;
 
-/// Tags and pages of the host's memory.
+/// A supply of tags and pages from the memory of the host.
 pub struct Supply<'a> {
     injection: &'a Injection,
-    /// How many tags and pages are out.
+    /// Tags and pages that are lent.
     out: AtomicUsize,
 }
 
@@ -24,7 +24,7 @@ impl<'a> Supply<'a> {
         }
     }
 
-    /// How many tags and pages are out.
+    /// Returns how many tags and pages are lent.
     pub fn out(&self) -> usize {
         self.out.load(SeqCst)
     }
@@ -36,17 +36,18 @@ impl<'a> Supply<'a> {
         if refused {
             return None;
         }
-        // SAFETY: neither tags nor pages have size zero.
+        // SAFETY: neither tags nor pages are zero-sized.
         let memory = NonNull::new(unsafe { alloc(Layout::new::<T>()) }.cast())?;
         self.out.fetch_add(1, SeqCst);
         Some(memory)
     }
 
     /// # Safety
-    /// `memory` came from `take`, and is not used any more.
+    /// `take` returned `memory`, which is not used any more.
     unsafe fn put<T>(&self, memory: NonNull<T>) {
         self.out.fetch_sub(1, SeqCst);
-        // SAFETY: the caller vouches for it. It is overwritten so that a later reader notices.
+        // SAFETY: the caller vouches that `take` returned the memory. The pattern exposes later
+        // reads.
         unsafe {
             memory.cast::<u8>().write_bytes(0xdd, size_of::<T>());
             dealloc(memory.as_ptr().cast(), Layout::new::<T>());
@@ -54,14 +55,14 @@ impl<'a> Supply<'a> {
     }
 }
 
-// SAFETY: each tag and each page is an allocation of the host of its own.
+// SAFETY: each tag and each page is a separate allocation of the host.
 unsafe impl TagSupply for &Supply<'_> {
     fn allocate(&self) -> Option<NonNull<BoundaryTag>> {
         self.take()
     }
 
     unsafe fn deallocate(&self, tag: NonNull<BoundaryTag>) {
-        // SAFETY: the caller gives back what it got.
+        // SAFETY: the caller returns memory that this supply lent, and no longer uses it.
         unsafe { self.put(tag) };
     }
 
@@ -70,7 +71,7 @@ unsafe impl TagSupply for &Supply<'_> {
     }
 
     unsafe fn deallocate_page(&self, page: NonNull<Page>) {
-        // SAFETY: the caller gives back what it got.
+        // SAFETY: the caller returns memory that this supply lent, and no longer uses it.
         unsafe { self.put(page) };
     }
 }

@@ -1,4 +1,5 @@
-//! Another user of the arena, who takes pages next to the heap's, writes to them and looks after them.
+//! A tenant: another user of the arena, which takes pages beside those of the heap, writes to them
+//! and verifies their contents.
 
 use std::cell::RefCell;
 use std::ptr::with_exposed_provenance_mut;
@@ -11,7 +12,7 @@ use super::window::PAGE;
 use crate::common::programs::tell;
 use crate::common::random::Choices;
 
-/// A range of the arena, all of whose bytes are the same.
+/// A range of the arena, filled with one byte value.
 #[derive(Clone, Copy)]
 struct Holding {
     base: usize,
@@ -21,7 +22,7 @@ struct Holding {
 
 impl Holding {
     fn fill(&self, from: usize) {
-        // SAFETY: the arena has lent the range to this tenant, and the memory is mapped.
+        // SAFETY: the arena has allocated the range to this tenant, and its memory is mapped.
         unsafe {
             let start = with_exposed_provenance_mut::<u8>(self.base + from);
             start.write_bytes(self.byte, self.size - from);
@@ -29,13 +30,13 @@ impl Holding {
     }
 
     fn assert_intact(&self, size: usize) {
-        // SAFETY: the tenant has this range, and has written to all of it.
+        // SAFETY: the range belongs to the tenant, which has written to all of it.
         let bytes = unsafe {
             std::slice::from_raw_parts(with_exposed_provenance_mut::<u8>(self.base), size)
         };
         if let Some(at) = bytes.iter().position(|&byte| byte != self.byte) {
             panic!(
-                "somebody wrote {:#04x} to {:#x}, in another user's pages",
+                "another user wrote {:#04x} to {:#x}, in the pages of this tenant",
                 bytes[at],
                 self.base + at
             );
@@ -43,7 +44,7 @@ impl Holding {
     }
 }
 
-/// What the other user has.
+/// The ranges of one tenant.
 #[derive(Default)]
 pub struct Tenant {
     holdings: Vec<Holding>,
@@ -51,12 +52,12 @@ pub struct Tenant {
 }
 
 impl Tenant {
-    /// Bytes of all holdings.
+    /// Returns the bytes of all holdings.
     pub fn bytes(&self) -> usize {
         self.holdings.iter().map(|holding| holding.size).sum()
     }
 
-    /// Whether one of the holdings begins here.
+    /// Returns whether one of the holdings begins at this address.
     pub fn has(&self, base: usize) -> bool {
         self.holdings.iter().any(|holding| holding.base == base)
     }
@@ -89,14 +90,14 @@ impl Tenant {
         Some(holding)
     }
 
-    /// Allocates pages. Tags, addresses or pages may be wanting.
+    /// Allocates pages, unless tags, addresses or pages are missing.
     pub fn allocate(tenant: &RefCell<Self>, arena: &PageArena<'_>, choices: &mut impl Choices) {
         let most = choices.pick(&[1, 1, 2, 3, 3, 4, 8, 24]);
         let pages = 1 + choices.below(most);
         let align = PAGE << choices.pick(&[0, 0, 0, 0, 0, 1, 2, 4]);
         let layout = Layout::from_size_align(pages * PAGE, align).unwrap();
         let policy = choices.pick(&[InstantFit, BestFit, NextFit]);
-        // The tenant is not borrowed while the arena is at it: that may be interrupted.
+        // The tenant is not borrowed during the call, which may be interrupted.
         if let Ok(base) = arena.xalloc(layout, policy) {
             assert!(base % align == 0);
             tenant.borrow_mut().enter(base, pages * PAGE);
@@ -120,7 +121,7 @@ impl Tenant {
         Self::resize_to(tenant, arena, holding, size);
     }
 
-    /// Takes a page off many of the holdings: each may need a tag.
+    /// Shrinks many of the holdings by a page. Each shrink may need a tag.
     pub fn shrink_all(tenant: &RefCell<Self>, arena: &PageArena<'_>, choices: &mut impl Choices) {
         let count = tenant.borrow().holdings.len();
         for _ in 0..2 * count {

@@ -56,14 +56,14 @@ fn check_heaps(stack: &Stack<'_, '_>) -> Vec<ArenaHeap> {
                 && record % CHUNK_UNIT == 0,
             "{record} bytes for the record: {heap:x?}"
         );
-        // SAFETY: the source says that it is a heap of this allocator.
+        // SAFETY: `arena_heaps` lists heaps of this allocator.
         unsafe {
             talc.check_heap(Span::new(heap.base.as_ptr(), heap.end.as_ptr()))
                 .unwrap_or_else(|corruption| panic!("{heap:x?}: {corruption:?}"));
             assert!(talc.reserved(heap.end).up_to <= heap.end, "{heap:x?}");
         }
     }
-    // A segment may change while the lock is free: its owner drains.
+    // A drain may change a segment while the lock is free.
     if stack.alone {
         for heap in &heaps {
             let base = heap.base.addr().get();
@@ -81,7 +81,7 @@ fn check_heaps(stack: &Stack<'_, '_>) -> Vec<ArenaHeap> {
     heaps
 }
 
-/// All that the heap keeps is what the arena has lent to it: nothing is on its way.
+/// Asserts that the heaps retain all that the arena has allocated to them: nothing is queued.
 pub fn assert_settled(actor: &Actor<'_, '_>) {
     let heaps = check_heaps(actor.stack);
     assert!(
@@ -92,7 +92,8 @@ pub fn assert_settled(actor: &Actor<'_, '_>) {
     assert_eq!(actor.stack.arena.allocated_space(), sizes + actor.rented());
 }
 
-/// Frees all, or leaves the blocks to a heap that is dropped with them, which is what it returns.
+/// Frees all blocks, or leaves them to a heap that is dropped with them. Returns whether it left
+/// them.
 pub fn finish(
     stack: &Stack<'_, '_>,
     actors: &mut [Actor<'_, '_>],
@@ -118,7 +119,7 @@ pub fn finish(
     assert!(heaps.len() <= 1, "{heaps:x?}");
     assert!(
         stack.arena.allocated_space() <= 2 * PAGE,
-        "more is left than the list heads take: {heaps:x?}"
+        "more than the list heads is left: {heaps:x?}"
     );
     #[cfg(feature = "counters")]
     assert_eq!(stack.heap.lock().counters().allocated_bytes, 0);

@@ -1,4 +1,4 @@
-//! A page source of real memory: pages that nobody has are not there.
+//! A page source of real memory, in which free pages are unmapped.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -15,26 +15,27 @@ use super::page_faults::Watch;
 
 pub const PAGE: usize = 4096;
 
-/// The alignment of windows: programs do the same wherever the system has room.
+/// The alignment of windows, so that programs behave the same at any address.
 const ALIGN: usize = 1 << 21;
 
-/// What new pages hold, unless they must be zero.
+/// The contents of new pages that need not be zero.
 const LITTER: u8 = 0xc3;
 
 /// A reserved range of addresses in which pages are mapped and unmapped.
 ///
 /// ```text
 ///     base
-///     ├─ lent: rw ───┬─ guard: none ─┬─ nobody's: none ──────┬─ lent: rw ──┬─ guard ┄
+///     ├─ lent: rw ───┬─ guard: none ─┬─ free: none ──────────┬─ lent: rw ──┬─ guard ┄
 /// ```
 ///
-/// What is given back is unmapped: an access to it is [noted](super::page_faults), and its contents are lost.
+/// Pages that are given back are unmapped and lose their contents. An access to them is
+/// [recorded](super::page_faults).
 pub struct Window {
-    /// What was reserved; the window begins at its first multiple of [`ALIGN`].
+    /// The reserved range. The window begins at its first multiple of [`ALIGN`].
     mapping: NonNull<u8>,
     base: NonNull<u8>,
     pages: usize,
-    /// Whether a page above each range stays unmapped, and is nobody else's.
+    /// Whether a guard page above each range stays unmapped and is lent to no other user.
     guarded: bool,
     /// Whether a range can be extended and shrunk.
     resizable: bool,
@@ -45,12 +46,12 @@ pub struct Window {
     pub injection: Injection,
 }
 
-/// Who has what, in pages from the window's base.
+/// The lent ranges, in pages from the base of the window.
 struct Books {
     taken: Vec<bool>,
-    /// Where a lent range ends, by where it begins.
+    /// The end of each lent range, by its base.
     lent: BTreeMap<usize, usize>,
-    /// More pages than this are not lent.
+    /// The most pages that are lent.
     limit: usize,
 }
 
@@ -60,9 +61,9 @@ impl Books {
     }
 }
 
-// SAFETY: pointers into the window are made for what is lent, and for whoever it is lent to.
+// SAFETY: the window accesses only pages that are not lent, and the mutex guards its state.
 unsafe impl Sync for Window {}
-// SAFETY: the mapping belongs to no thread.
+// SAFETY: a mapping can be used and unmapped by any thread.
 unsafe impl Send for Window {}
 
 /// The properties of a [`Window`].
@@ -113,12 +114,12 @@ impl Window {
         }
     }
 
-    /// Bytes that are lent.
+    /// Returns the bytes that are lent.
     pub fn lent(&self) -> usize {
         self.books.lock().unwrap().count() * PAGE
     }
 
-    /// No more than so many pages are lent at a time.
+    /// Sets the most pages that are lent at a time.
     pub fn limit(&self, pages: usize) {
         self.books.lock().unwrap().limit = pages;
     }
@@ -127,15 +128,15 @@ impl Window {
         self.pages
     }
 
-    /// Nobody has touched a page that was not his.
+    /// Asserts that no unmapped page was accessed.
     pub fn assert_no_fault(&self) {
         if let Some(address) = self.watch.fault() {
             let page = (address - self.base.addr().get()) / PAGE;
-            panic!("page {page} of the window was touched at {address:#x} while it was nobody's");
+            panic!("page {page} of the window was accessed at {address:#x} while it was not lent");
         }
     }
 
-    /// Maps so many pages at the beginning of the window, for good, and returns where they are.
+    /// Maps `pages` pages at the base of the window permanently, and returns their address.
     pub fn keep(&self, pages: usize) -> usize {
         self.books.lock().unwrap().taken[..pages].fill(true);
         self.map(0, pages);
@@ -153,7 +154,7 @@ impl Window {
     fn map(&self, from: usize, to: usize) {
         self.protect(from, to, libc::PROT_READ | libc::PROT_WRITE);
         if !self.zeroed {
-            // SAFETY: the pages lie in the window, were just mapped, and nobody has them yet.
+            // SAFETY: the pages lie in the window, were mapped above, and are not lent yet.
             unsafe {
                 let start = self.base.byte_add(from * PAGE);
                 start.write_bytes(LITTER, (to - from) * PAGE);
@@ -162,7 +163,7 @@ impl Window {
     }
 
     fn unmap(&self, from: usize, to: usize) {
-        // SAFETY: the pages lie in the window, and who had them has given them back.
+        // SAFETY: the pages lie in the window, and were given back.
         let result = unsafe {
             let start = self.base.byte_add(from * PAGE);
             libc::madvise(
@@ -176,7 +177,7 @@ impl Window {
     }
 
     fn protect(&self, from: usize, to: usize, access: libc::c_int) {
-        // SAFETY: the pages lie in the window, and change hands.
+        // SAFETY: the pages lie in the window, and are not in use.
         let result = unsafe {
             let start = self.base.byte_add(from * PAGE);
             libc::mprotect(start.as_ptr().cast(), (to - from) * PAGE, access)
@@ -184,7 +185,8 @@ impl Window {
         assert_eq!(result, 0, "{}", std::io::Error::last_os_error());
     }
 
-    /// Asks the fault injection, before and after other things happen, and counts the answer.
+    /// Does a call, unless fault injection refuses it. Interrupts come before and after. Counts the
+    /// result.
     fn attempt<T>(
         &self,
         call: Call,
@@ -207,7 +209,8 @@ impl Window {
         result
     }
 
-    /// The first free run of `count` pages, a guard included, that lies where the layout wants it.
+    /// Returns the first free run of `count` pages, guard page included, that meets the constraints
+    /// of the layout.
     fn find(&self, taken: &[bool], count: usize, layout: &Layout) -> Option<usize> {
         let mut run = 0;
         for (page, &is_taken) in taken.iter().enumerate() {
@@ -227,7 +230,7 @@ impl Window {
 
 impl Drop for Window {
     fn drop(&mut self) {
-        // SAFETY: it was mapped so, and nobody has any of its pages any more.
+        // SAFETY: the range was mapped with this size, and none of its pages is in use.
         unsafe { libc::munmap(self.mapping.as_ptr().cast(), self.pages * PAGE + ALIGN) };
     }
 }
@@ -257,7 +260,7 @@ impl Source for Window {
         let (from, to) = (self.page(base), self.page(base + size));
         self.attempt(Call::Release, base, || {
             self.unmap(from, to);
-            // Others may come before the addresses are free.
+            // An interrupt may come before the addresses are free.
             interrupt(Call::Release, base);
             let mut books = self.books.lock().unwrap();
             assert_eq!(books.lent.remove(&from), Some(to), "another range was lent");

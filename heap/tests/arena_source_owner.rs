@@ -3,10 +3,11 @@
 use std::mem::{replace, swap};
 
 use heap::source::ArenaSource;
+use heap::vmem::AllocPolicy;
 
 mod common;
 
-use common::window::{Heap, Window, alloc, arena, free, heap, layout, settled};
+use common::window::{Heap, PAGE, Window, alloc, arena, free, heap, layout, settled};
 
 #[test]
 fn a_dropped_allocator_gives_everything_back() {
@@ -21,13 +22,13 @@ fn a_dropped_allocator_gives_everything_back() {
 }
 
 #[test]
-fn a_replaced_source_leaves_what_is_in_use() {
+fn a_replaced_source_leaks_heaps_that_are_in_use() {
     let window = Window::new(256);
     let arena = arena(&window);
     let mut heap = heap(&arena);
     let small = alloc(&heap, layout(100));
     let large = alloc(&heap, layout(200_000));
-    // SAFETY: the blocks are live. The first lies just above what the allocator keeps for itself.
+    // SAFETY: the blocks are live. The first lies directly above the metadata.
     unsafe {
         small.write_bytes(7, 100);
         large.write_bytes(7, 200_000);
@@ -42,11 +43,11 @@ fn a_replaced_source_leaves_what_is_in_use() {
     free(&heap, large, layout(200_000));
     assert!(
         alloc(&heap, layout(1 << 19)).is_null(),
-        "a source serves one allocator, an allocator is served by one"
+        "a bound allocator gets nothing from another source"
     );
     assert!(
         !alloc(&heap, layout(100_000)).is_null(),
-        "what it has, it has"
+        "the allocator still has free memory"
     );
     free(&heap, small, layout(100));
     heap.lock().trim();
@@ -57,7 +58,7 @@ fn a_replaced_source_leaves_what_is_in_use() {
 }
 
 #[test]
-fn a_replaced_source_keeps_a_heap_of_which_pages_are_queued() {
+fn a_replaced_source_leaks_a_heap_with_queued_pages() {
     let window = Window::new(1024);
     let arena = arena(&window);
     let mut heap = heap(&arena);
@@ -94,7 +95,7 @@ fn swapped_sources_do_no_harm() {
         assert_eq!(heap.lock().check(), Ok(()));
     }
     assert_eq!(window.lent(), lent, "no source touches the other's heaps");
-    // Back where they belong, they go on.
+    // Back in their own allocators, both sources provide memory again.
     swap(&mut a.get_mut().source, &mut b.get_mut().source);
     for heap in [&a, &b] {
         let block = alloc(heap, layout(1 << 20));
@@ -131,4 +132,44 @@ fn a_source_without_heaps_can_be_moved() {
     let other = Heap::new(source);
     assert!(!alloc(&other, layout(100)).is_null());
     settled(&window, &arena, &other);
+}
+
+#[test]
+fn a_dropped_source_writes_nothing_to_live_heaps() {
+    let window = Window::new(4096);
+    let arena = arena(&window);
+    let mut heap = heap(&arena);
+    let size = 1 << 20;
+    // The upper half of each of four heaps is free and queued; of one heap, all of it.
+    let halves = [(); 4].map(|()| {
+        let low = alloc(&heap, layout(size));
+        let high = alloc(&heap, layout(size));
+        arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
+        (low, high)
+    });
+    for (low, high) in halves {
+        free(&heap, high, layout(size));
+        if low == halves[2].0 {
+            free(&heap, low, layout(size));
+        }
+    }
+    let talc = heap.get_mut();
+    talc.trim();
+    let heaps: Vec<_> = talc.arena_heaps().collect();
+    assert_eq!(heaps.len(), 3);
+    assert!(
+        heaps.iter().all(|heap| heap.retained < heap.size),
+        "{heaps:?}"
+    );
+    let contents = || {
+        let bytes = heaps.iter().map(|heap| {
+            // SAFETY: the arena has allocated these bytes to the heap, and nothing writes to them.
+            unsafe { std::slice::from_raw_parts(heap.base.as_ptr(), heap.size) }.to_vec()
+        });
+        bytes.collect::<Vec<_>>()
+    };
+    let (before, lent) = (contents(), window.lent());
+    drop(replace(&mut talc.source, ArenaSource::detached()));
+    assert!(window.lent() < lent, "the deleted heap went");
+    assert!(contents() == before, "a heap in use was written to");
 }

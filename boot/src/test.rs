@@ -1,0 +1,106 @@
+//! `boot test`: the tests on the host, then the in-kernel tests; or the tests that an option names.
+
+use crate::{
+    ci,
+    cli::TestOptions,
+    failure::Failure,
+    forks, host_tests,
+    project::Project,
+    qemu::Qemu,
+    report::{JunitFile, Report, TestResult, Verdict},
+    session::Session,
+    soak, terminal,
+    toolchain::Toolchain,
+};
+
+/// Runs `boot test`.
+pub fn run(project: &Project, options: &TestOptions) -> Result<(), Failure> {
+    if options.all {
+        return ci::run(project, true);
+    }
+    options.machine.check()?;
+    let junit = options
+        .junit
+        .as_deref()
+        .map(JunitFile::create)
+        .transpose()?;
+    let toolchain = Toolchain::prepare(project)?;
+    let filter = options.filter.as_deref();
+    let mut report = Report::default();
+    if options.i686 {
+        let results = host_tests::run_32_bit(project, &toolchain, filter)?;
+        report.add("host, 32 bits", results);
+        return conclude(&report, filter, junit, Ok(()));
+    }
+    let qemu = Qemu::prepare(options.machine.build.firmware())?;
+    if options.forks {
+        let results = forks::run(project, &toolchain, &qemu, &options.machine)?;
+        report.add("forks", results);
+        return conclude(&report, filter, junit, Ok(()));
+    }
+    let session = || {
+        Session::prepare(
+            project,
+            &toolchain,
+            &qemu,
+            &options.machine,
+            options.hardened,
+            options.deadline_scale,
+        )
+    };
+    if options.soak.soak.is_some() {
+        return soak::run(&session()?, &options.soak);
+    }
+
+    if !options.kernel_only {
+        report.add("host", host_tests::run(project, filter)?);
+    }
+    let (mut results, ending) = match session() {
+        Ok(session) => session.run(filter),
+        Err(failure) => (Vec::new(), Err(failure)),
+    };
+    if let Err(Failure::Interrupted) = ending {
+        return ending;
+    }
+    if let Err(failure) = &ending {
+        // The tests that could not run count as one failed test.
+        eprintln!("run-qemu.sh: {failure}");
+        results.push(TestResult::new(
+            "in-kernel tests",
+            Verdict::Failed {
+                how: "died",
+                reason: failure.to_string(),
+            },
+        ));
+    }
+    report.add(
+        &format!("kernel, {}", options.machine.build.firmware().name()),
+        results,
+    );
+
+    conclude(&report, filter, junit, ending)
+}
+
+/// Writes the report and prints the totals. Returns `ending`, or an error if a test failed.
+fn conclude(
+    report: &Report,
+    filter: Option<&str>,
+    junit: Option<JunitFile>,
+    ending: Result<(), Failure>,
+) -> Result<(), Failure> {
+    if let (Some(filter), true) = (filter, report.is_empty()) {
+        return Err(Failure::Input(format!(
+            "no test has `{filter}` in its name"
+        )));
+    }
+    if let Some(junit) = junit {
+        junit.write(report)?;
+    }
+    let totals = report.totals();
+    terminal::show_line(&totals.to_string());
+    match ending {
+        Err(failure) => Err(Failure::AlreadyReported(failure.status())),
+        Ok(()) if totals.failed > 0 => Err(Failure::AlreadyReported(1)),
+        Ok(()) => Ok(()),
+    }
+}
