@@ -1,5 +1,5 @@
 #!/bin/sh
-# Builds the kernel and runs it in QEMU: a thin start of the program in boot/, which does the work and has --help.
+# Builds and starts the program in boot/, which builds the kernel and runs it in QEMU. Try --help.
 set -eu
 
 root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
@@ -10,9 +10,10 @@ fail() {
 }
 
 if ! command -v cargo >/dev/null 2>&1; then
-    # rustup may have been installed in this very session.
+    # A shell that ran while rustup was installed does not have cargo in its PATH.
     PATH="$PATH:${CARGO_HOME:-${HOME:-}/.cargo}/bin"
-    command -v cargo >/dev/null 2>&1 || fail 'there is no cargo: install Rust first, see https://rustup.rs'
+    command -v cargo >/dev/null 2>&1 ||
+        fail 'there is no cargo: install Rust first, see https://rustup.rs'
 fi
 
 if ! command -v cc >/dev/null 2>&1; then
@@ -20,15 +21,18 @@ if ! command -v cc >/dev/null 2>&1; then
     printf 'run-qemu.sh: installing gcc and libc6-dev with apt-get\n' >&2
     [ "$(id -u)" -eq 0 ] && sudo='' || sudo=sudo
     { $sudo apt-get -qq update || true; } >/dev/null 2>&1
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends gcc libc6-dev >/dev/null 2>&1 ||
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends \
+        gcc libc6-dev >/dev/null 2>&1 ||
         fail 'there is no C linker (cc), and apt-get cannot install gcc'
 fi
 
 target=${CARGO_TARGET_DIR:-$root/target}
-{ mkdir -p "$target" && test -w "$target"; } 2>/dev/null || fail "cannot write to the target folder $target"
+{ mkdir -p "$target" && test -w "$target"; } 2>/dev/null ||
+    fail "cannot write to the target folder $target"
 
-[ -x "$target/boot/boot" ] || printf 'run-qemu.sh: building the program that does the work (once, half a minute)\n' >&2
+[ -x "$target/boot/boot" ] ||
+    printf 'run-qemu.sh: building the program in boot/ (once, half a minute)\n' >&2
 cargo build --quiet --profile boot --manifest-path "$root/Cargo.toml" --package boot ||
-    fail 'cargo cannot build the program in boot/ (it says why above; the first time it needs a network)'
+    fail 'cargo cannot build boot/: see its message above; the first build needs a network'
 
 exec cargo run --quiet --profile boot --manifest-path "$root/Cargo.toml" --package boot -- "$@"

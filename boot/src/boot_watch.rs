@@ -1,5 +1,5 @@
-//! What one boot of the in-kernel tests shows: a state machine over the records, without QEMU and
-//! without a clock of its own, so that every way to die can be tested on the host.
+//! Watches one boot of the in-kernel tests: a state machine over the records. It uses neither QEMU
+//! nor a clock, so tests on the host cover each way in which a boot ends.
 
 use std::time::Duration;
 
@@ -16,40 +16,40 @@ use crate::{
     serial::Piece,
 };
 
-/// How long the kernel may take between two tests.
+/// The time limit between two tests.
 const IDLE_LIMIT: Duration = Duration::from_secs(60);
 
-/// How the figures in the records are to be read.
+/// The scale of the numbers in the records.
 #[derive(Debug, Clone, Copy)]
-pub struct Scale {
-    /// Each test may take so many times its own deadline; `None` is for ever.
+pub(crate) struct Scale {
+    /// The factor of all deadlines. `None` stands for no deadlines.
     pub deadline: Option<u32>,
-    /// What a test's cost counts: `instructions`, or `cycles`.
+    /// The unit of a test's cost: `instructions` or `cycles`.
     pub unit: &'static str,
-    /// So many ticks of the kernel's counter are one of them.
+    /// The number of ticks of the kernel's counter in one unit.
     pub ticks_per_unit: u64,
 }
 
-/// One boot, watched.
+/// The state of one boot.
 #[derive(Debug)]
-pub struct BootWatch {
+pub(crate) struct BootWatch {
     scale: Scale,
-    /// When it becomes too late.
+    /// The time at which the current limit expires.
     due: Option<Duration>,
     is_ready: bool,
-    /// How many tests the kernel said it would run.
+    /// The number of tests that the kernel announced.
     announced: Option<usize>,
     running: Option<Running>,
     results: Vec<TestResult>,
-    /// The kernel's own count at the end.
+    /// The kernel's count of passed and failed tests at the end.
     done: Option<(usize, usize)>,
-    /// What was written outside of tests.
+    /// The output outside of tests.
     text: Vec<u8>,
-    /// Shows a result as soon as it is there.
+    /// Shows a result.
     show: fn(&TestResult),
 }
 
-/// A test that has begun.
+/// The test that runs.
 #[derive(Debug)]
 struct Running {
     name: String,
@@ -60,27 +60,28 @@ struct Running {
 
 /// Why a boot ended.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum End {
-    /// By itself.
+pub(crate) enum End {
+    /// It ended by itself.
     Exit(Exit),
-    /// It was killed because it was too late.
+    /// It was killed after a time limit.
     Killed,
 }
 
-/// What one boot brought.
+/// The results of one boot.
 #[derive(Debug)]
-pub struct Booted {
-    /// The tests that ended in it, or died with it.
+pub(crate) struct Booted {
+    /// The results of the tests that ended in it or with it.
     pub results: Vec<TestResult>,
-    /// How many tests are left for the next boot; or why there cannot be one.
+    /// The number of tests that are left for the next boot, or the failure that rules out another
+    /// boot.
     pub left: Result<usize, Failure>,
-    /// What the kernel wrote outside of tests.
+    /// The output of the kernel outside of tests.
     pub text: String,
 }
 
 impl BootWatch {
-    /// Begins to watch a boot whose clock is at zero; `show` is called with each result.
-    pub fn new(scale: Scale, show: fn(&TestResult)) -> Self {
+    /// Returns the state at the beginning of a boot, at time zero. Calls `show` with each result.
+    pub(crate) fn new(scale: Scale, show: fn(&TestResult)) -> Self {
         let mut watch = Self {
             scale,
             due: None,
@@ -96,13 +97,16 @@ impl BootWatch {
         watch
     }
 
-    /// When it becomes too late on the boot's clock, if ever.
-    pub fn due(&self) -> Option<Duration> {
+    /// Returns when the current limit expires on the clock of the boot. `None` without limits.
+    pub(crate) fn due(&self) -> Option<Duration> {
         self.due
     }
 
-    /// Takes what came over the serial line.
-    pub fn take(&mut self, piece: Piece<'_>, now: Duration) -> Result<(), Failure> {
+    /// Takes the next piece of the kernel's output.
+    ///
+    /// # Errors
+    /// [`Failure::Protocol`] if a record contradicts an earlier one.
+    pub(crate) fn take(&mut self, piece: Piece<'_>, now: Duration) -> Result<(), Failure> {
         let record = match piece {
             Piece::Text(bytes) => {
                 self.running
@@ -157,8 +161,8 @@ impl BootWatch {
         Ok(())
     }
 
-    /// The boot has ended. The last of its results may be of a test that died without a word.
-    pub fn end(mut self, end: End, now: Duration) -> Booted {
+    /// Ends the boot at `now`. A test that still runs gets a verdict from how the boot ended.
+    pub(crate) fn end(mut self, end: End, now: Duration) -> Booted {
         if let Some(running) = self.running.take() {
             self.push(TestResult {
                 verdict: death(&end, running.deadline),
@@ -172,8 +176,8 @@ impl BootWatch {
             && end != End::Exit(Exit::Kernel(ExitCode::Faulted))
             && let Some(last) = self.results.last_mut()
         {
-            // It did not die of what it was to die of, but left behind something that the kernel
-            // died of.
+            // The last test should have ended the boot by a panic or a fault. The boot ended in
+            // another way, so the test has damaged the kernel.
             last.verdict = death(&end, IDLE_LIMIT);
             (self.show)(last);
         }
@@ -184,8 +188,8 @@ impl BootWatch {
         }
     }
 
-    /// The boot was given up because of `failure`.
-    pub fn give_up(self, failure: Failure) -> Booted {
+    /// Ends the boot because of `failure`.
+    pub(crate) fn give_up(self, failure: Failure) -> Booted {
         Booted {
             left: Err(failure),
             text: lossy(&self.text),
@@ -193,10 +197,10 @@ impl BootWatch {
         }
     }
 
-    /// How many tests are left after `end`.
+    /// Returns the number of tests that are left after `end`.
     fn left(&self, end: &End) -> Result<usize, Failure> {
         if self.done.is_some() || self.results.is_empty() {
-            // Nobody died who was allowed to.
+            // No test ended this boot, so it must have ended with success or failed tests.
             match end {
                 End::Exit(Exit::Kernel(ExitCode::Success)) => {}
                 End::Exit(Exit::Kernel(ExitCode::Failed)) if self.done.is_some() => {}
@@ -278,7 +282,7 @@ impl BootWatch {
         }
     }
 
-    /// Compares the kernel's count with ours.
+    /// Compares the kernel's count with the results.
     fn check_count(&self, passed: usize, failed: usize) -> Result<(), Failure> {
         let ours = self
             .results
@@ -295,7 +299,7 @@ impl BootWatch {
     }
 }
 
-/// The verdict on a test that the boot ended in.
+/// Returns the verdict of a test that ran when the boot ended.
 fn death(end: &End, limit: Duration) -> Verdict {
     let (how, reason) = match end {
         End::Killed => (
@@ -318,7 +322,7 @@ fn death(end: &End, limit: Duration) -> Verdict {
     Verdict::Failed { how, reason }
 }
 
-/// The text in `bytes`, whatever they are.
+/// Returns `bytes` as text. Invalid UTF-8 becomes replacement characters.
 fn lossy(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).into_owned()
 }

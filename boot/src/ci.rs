@@ -43,8 +43,8 @@ enum Step {
     InstallPrograms,
 }
 
-/// The script that breaks rules of the heap, one at a time. It runs beside the other steps, because it
-/// has a target folder of its own and takes the longest.
+/// The script that breaks rules of the heap, one at a time. It runs beside the other steps, because
+/// it has a target folder of its own and takes the longest.
 const MUTATIONS: &str = "heap/tests/mutations.sh";
 
 /// The programs that some steps need, and their packages.
@@ -78,7 +78,8 @@ fn steps(long: bool) -> Vec<Step> {
         steps.extend([
             Step::StartMutations,
             boot("test --junit target/junit.xml"),
-            // A CPU with all features has a random number generator, which chooses the heap's address.
+            // A CPU with all features has a random number generator, which chooses the heap's
+            // address.
             boot("test --uefi --cpu max --kernel-only --junit target/junit-uefi.xml"),
             boot("test --kernel-only --hardened hardened"),
             boot("test --forks"),
@@ -101,7 +102,7 @@ fn steps(long: bool) -> Vec<Step> {
 ///
 /// # Errors
 /// If a step failed, or a signal interrupted it.
-pub fn run(project: &Project, long: bool) -> Result<(), Failure> {
+pub(crate) fn run(project: &Project, long: bool) -> Result<(), Failure> {
     let mut totals = Totals::default();
     let mut mutations = None;
     for step in steps(long) {
@@ -211,7 +212,8 @@ fn run_and_show(command: &mut Command) -> Result<Totals, Failure> {
         .stderr(input.try_clone().map_err(pipe)?)
         .stdout(input);
     let mut child = process::spawn(command).map_err(Failure::start(command.get_program()))?;
-    // The command keeps the ends of the pipe that are written to. Reading ends when they are closed.
+    // The command keeps the ends of the pipe that are written to. Reading ends when they are
+    // closed.
     command.stdout(Stdio::null()).stderr(Stdio::null());
     let reader = thread::spawn(|| show_lines(output));
     let status = process::wait(&mut child)?;

@@ -19,7 +19,7 @@ use crate::{
     after_help = EXAMPLES,
     after_long_help = format!("{EXAMPLES}\n\n{ENVIRONMENT}\n\n{STATUS_HELP}")
 )]
-pub struct Cli {
+pub(crate) struct Cli {
     /// The command.
     #[command(subcommand)]
     pub command: Option<Command>,
@@ -33,7 +33,7 @@ impl Cli {
     ///
     /// # Errors
     /// [`Failure::Input`] with clap's message in one line.
-    pub fn read() -> Result<Self, Failure> {
+    pub(crate) fn read() -> Result<Self, Failure> {
         Self::try_parse().map_err(|error| {
             if !error.use_stderr() {
                 error.exit();
@@ -74,7 +74,7 @@ Environment:
 
 /// A command.
 #[derive(Debug, Subcommand)]
-pub enum Command {
+pub(crate) enum Command {
     /// Boot and run the main job (the default).
     Run(RunOptions),
     /// Run every test: on the host, then in the kernel. The last line is `N passed, N failed`.
@@ -89,7 +89,7 @@ pub enum Command {
 
 /// The options of `run`.
 #[derive(Debug, Args)]
-pub struct RunOptions {
+pub(crate) struct RunOptions {
     /// The machine.
     #[command(flatten)]
     pub machine: MachineOptions,
@@ -100,7 +100,7 @@ pub struct RunOptions {
 
 /// The options of `test`.
 #[derive(Debug, Args)]
-pub struct TestOptions {
+pub(crate) struct TestOptions {
     /// Run only the tests whose names contain this.
     #[arg(value_parser = parse_filter)]
     pub filter: Option<String>,
@@ -116,8 +116,8 @@ pub struct TestOptions {
     /// Run only the heap's tests on the host, as 32-bit programs.
     #[arg(long, conflicts_with_all = ["kernel_only", "all", "soak", "hardened"])]
     pub i686: bool,
-    /// The same as `ci --long`: both firmwares, small and large memory, 32 bits, sanitizers, fuzzing,
-    /// mutations, lints (about an hour).
+    /// The same as `ci --long`: both firmwares, small and large memory, 32 bits, sanitizers,
+    /// fuzzing, mutations, lints (about an hour).
     #[arg(long, exclusive = true)]
     pub all: bool,
     /// Run the in-kernel tests on a heap that detects misuse, and the tests of that detection.
@@ -141,9 +141,9 @@ pub struct TestOptions {
 
 /// The options of a soak test.
 #[derive(Debug, Args)]
-pub struct SoakOptions {
-    /// Run random programs in the kernel for this many minutes, instead of the tests. Each program has a
-    /// seed of its own.
+pub(crate) struct SoakOptions {
+    /// Run random programs in the kernel for this many minutes, instead of the tests. Each program
+    /// has a seed of its own.
     #[arg(
         long,
         value_name = "MINUTES",
@@ -158,14 +158,14 @@ pub struct SoakOptions {
 
 impl SoakOptions {
     /// Returns how long the soak test lasts.
-    pub fn length(&self) -> Duration {
+    pub(crate) fn length(&self) -> Duration {
         Duration::from_secs(60) * self.soak.unwrap_or_default()
     }
 }
 
 /// The options of `ci`.
 #[derive(Debug, Args)]
-pub struct CiOptions {
+pub(crate) struct CiOptions {
     /// Run the longer forms of all steps, and more of them (about an hour).
     #[arg(long)]
     pub long: bool,
@@ -173,7 +173,7 @@ pub struct CiOptions {
 
 /// The options of `image`.
 #[derive(Debug, Args)]
-pub struct ImageOptions {
+pub(crate) struct ImageOptions {
     /// The file for the image.
     pub file: PathBuf,
     /// How the kernel is built.
@@ -189,7 +189,7 @@ const DEFAULT_TRACE: &str = "cc";
 
 /// How an image is built.
 #[derive(Debug, Clone, Args)]
-pub struct BuildOptions {
+pub(crate) struct BuildOptions {
     /// Boot through UEFI instead of BIOS.
     #[arg(long)]
     pub uefi: bool,
@@ -203,7 +203,7 @@ pub struct BuildOptions {
 
 impl BuildOptions {
     /// Returns the firmware that boots the image.
-    pub fn firmware(&self) -> Firmware {
+    pub(crate) fn firmware(&self) -> Firmware {
         if self.uefi {
             Firmware::Uefi
         } else {
@@ -214,18 +214,19 @@ impl BuildOptions {
 
 /// The virtual machine.
 #[derive(Debug, Clone, Args)]
-pub struct MachineOptions {
+pub(crate) struct MachineOptions {
     /// How the kernel is built.
     #[command(flatten)]
     pub build: BuildOptions,
     /// The memory of the machine: a number of MiB, or a number with a suffix K, M or G.
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub memory: Memory,
-    /// What executes the machine's instructions. tcg counts instructions, and every run is the same.
+    /// What executes the machine's instructions. tcg counts instructions, and every run is the
+    /// same.
     #[arg(long, value_enum, default_value_t = Accelerator::Tcg)]
     pub accel: Accelerator,
-    /// QEMU's name of the CPU (`qemu-system-x86_64 -cpu help` lists all). `max` has all features, with a
-    /// random number generator among them.
+    /// QEMU's name of the CPU (`qemu-system-x86_64 -cpu help` lists all). `max` has all features,
+    /// with a random number generator among them.
     #[arg(long, value_name = "MODEL", value_parser = parse_cpu)]
     pub cpu: Option<String>,
     /// Wait for gdb before the first instruction, and print gdb's command line. No deadlines apply.
@@ -240,8 +241,9 @@ impl MachineOptions {
     /// Checks the options before a build begins.
     ///
     /// # Errors
-    /// [`Failure::Input`] if the memory is too small for the firmware, or the port of gdb is in use.
-    pub fn check(&self) -> Result<(), Failure> {
+    /// [`Failure::Input`] if the memory is too small for the firmware, or the port of gdb is in
+    /// use.
+    pub(crate) fn check(&self) -> Result<(), Failure> {
         let firmware = self.build.firmware();
         let least = firmware.least_memory();
         if self.memory < least {
@@ -281,7 +283,7 @@ fn parse_cpu(text: &str) -> Result<String, &'static str> {
 
 /// The firmware that starts the machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Firmware {
+pub(crate) enum Firmware {
     /// BIOS. It is a part of QEMU.
     Bios,
     /// UEFI: the package OVMF.
@@ -290,16 +292,16 @@ pub enum Firmware {
 
 impl Firmware {
     /// Returns its name for messages.
-    pub fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Bios => "BIOS",
             Self::Uefi => "UEFI",
         }
     }
 
-    /// Returns the least memory with which it and the boot stages start. With less they hang without a
-    /// message.
-    pub fn least_memory(self) -> Memory {
+    /// Returns the least memory with which it and the boot stages start. With less they hang
+    /// without a message.
+    pub(crate) fn least_memory(self) -> Memory {
         match self {
             Self::Bios => Memory::mib(48),
             Self::Uefi => Memory::mib(64),
@@ -309,7 +311,7 @@ impl Firmware {
 
 /// What executes the machine's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum Accelerator {
+pub(crate) enum Accelerator {
     /// QEMU's translator.
     Tcg,
     /// The host's processor, through /dev/kvm.
@@ -318,7 +320,7 @@ pub enum Accelerator {
 
 /// An amount of memory.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Memory {
+pub(crate) struct Memory {
     kib: u64,
 }
 
@@ -329,7 +331,7 @@ impl Memory {
     }
 
     /// Returns the amount in KiB.
-    pub fn kib(self) -> u64 {
+    pub(crate) fn kib(self) -> u64 {
         self.kib
     }
 }

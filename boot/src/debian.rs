@@ -29,7 +29,7 @@ const LLVM_TOOLS: &[&str] = &["llvm-objcopy", "llvm-objdump"];
 
 /// The compiler of Debian's packages.
 #[derive(Debug)]
-pub struct Debian {
+pub(crate) struct Debian {
     /// The root of the file system: `/`, except in tests.
     root: PathBuf,
     /// The folder for the assembled toolchain.
@@ -38,7 +38,7 @@ pub struct Debian {
 
 /// An assembled toolchain.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Assembled {
+pub(crate) struct Assembled {
     /// The folder with `bin` and `lib`.
     pub folder: PathBuf,
     /// The version of its compiler.
@@ -47,13 +47,13 @@ pub struct Assembled {
 
 impl Debian {
     /// The packages of the compiler and its tools.
-    pub const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld", "llvm"];
+    pub(crate) const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld", "llvm"];
 
     /// The package of clippy. Only `boot lint` needs it.
-    pub const CLIPPY_PACKAGE: &str = "rust-web-clippy";
+    pub(crate) const CLIPPY_PACKAGE: &str = "rust-web-clippy";
 
     /// Returns the compiler that is installed below `root`. Its toolchain is assembled in `folder`.
-    pub fn new(root: PathBuf, folder: PathBuf) -> Self {
+    pub(crate) fn new(root: PathBuf, folder: PathBuf) -> Self {
         Self { root, folder }
     }
 
@@ -63,7 +63,7 @@ impl Debian {
     ///
     /// # Errors
     /// If a link or a script cannot be written, or the compiler cannot be run.
-    pub fn assemble(&self) -> Result<Option<Assembled>, Failure> {
+    pub(crate) fn assemble(&self) -> Result<Option<Assembled>, Failure> {
         let bin = self.root.join("usr/bin");
         let rustlib = self.root.join("usr/lib/rustlib");
         let host = host_triple();

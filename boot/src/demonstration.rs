@@ -26,7 +26,7 @@ use crate::{
 const WHOLE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs `boot run`. After each test run that the monitor requests, boots again.
-pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
+pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
     options.machine.check()?;
     let trace = trace::load(project, &options.trace)?;
     let console = Console::open();
@@ -69,8 +69,9 @@ pub fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
     }
 }
 
-/// Returns the traces for the RAM disk: `chosen`, and all others of the repository for the monitor's
-/// commands. Without a monitor the others stay out, because BIOS reads the RAM disk slowly.
+/// Returns the traces for the RAM disk: `chosen`, and all others of the repository for the
+/// monitor's commands. Without a monitor the others stay out, because BIOS reads the RAM disk
+/// slowly.
 fn traces_for(project: &Project, chosen: &Trace, monitor: bool) -> Result<Vec<Trace>, Failure> {
     let mut traces = vec![chosen.clone()];
     if monitor {

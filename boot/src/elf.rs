@@ -1,4 +1,4 @@
-//! Whether the boot stages can load a kernel's ELF file.
+//! Checks that the boot stages can load a kernel's ELF file.
 //!
 //! ```text
 //! file, and memory      page           page           page           page
@@ -6,10 +6,10 @@
 //!                       ├── code ──┬ relro ┬ data ────┤                    refused
 //! ```
 //!
-//! They map whole pages of the file, each segment's with the segment's own permissions, and write-protect
-//! the range that is read-only after relocation (*relro*) as well. A page of two segments is mapped twice:
-//! what may be written by the one address must not be written by the other. The kernel finds that when it
-//! starts, and refuses; here it is found before an image is made.
+//! The boot stages map whole pages of the file, each with the permissions of its segment. The range
+//! that is read-only after relocation (*relro*) becomes write-protected. A page that two segments
+//! share would be mapped twice: writable at one address, and read-only at the other. The kernel
+//! detects such a page at its start and refuses; this check finds it before an image is made.
 
 use std::{fs, ops::Range, path::Path};
 
@@ -22,25 +22,25 @@ use object::{
 use crate::failure::Failure;
 
 /// The size of a page in bytes.
-const PAGE: u64 = 4096;
+const PAGE_SIZE: u64 = 4096;
 
-/// A part of the file that has permissions of its own.
+/// A part of the file with permissions of its own.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Segment {
-    /// Which one, for the error.
+    /// The name for errors.
     name: String,
-    /// The bytes of the file.
+    /// The range of its bytes in the file.
     file: Range<u64>,
-    /// The addresses.
+    /// The range of its addresses.
     memory: Range<u64>,
 }
 
-/// Reads the kernel's program headers.
+/// Checks the program headers of `kernel`.
 ///
 /// # Errors
-/// [`Failure::Unbootable`] when it is no 64-bit ELF file, or parts with permissions of their own share a
-/// page.
-pub fn check(kernel: &Path) -> Result<(), Failure> {
+/// [`Failure::Unbootable`] if the file is no 64-bit ELF file, or if two parts with permissions of
+/// their own share a page.
+pub(crate) fn check(kernel: &Path) -> Result<(), Failure> {
     let bytes = fs::read(kernel).map_err(Failure::io("cannot read", kernel))?;
     check_bytes(&bytes).map_err(|why| Failure::Unbootable {
         kernel: kernel.to_owned(),
@@ -48,7 +48,7 @@ pub fn check(kernel: &Path) -> Result<(), Failure> {
     })
 }
 
-/// The same for the bytes of the file. The error is the reason.
+/// Checks the bytes of an ELF file. The error is the reason.
 fn check_bytes(bytes: &[u8]) -> Result<(), String> {
     let unreadable = |error| format!("not an ELF file that can be read: {error}");
     let header = FileHeader64::<Endianness>::parse(bytes).map_err(unreadable)?;
@@ -104,10 +104,11 @@ fn check_bytes(bytes: &[u8]) -> Result<(), String> {
     Ok(())
 }
 
-/// The part of a segment that is read-only after relocation, and those below and above it that are not.
+/// Splits a segment into relro, which is read-only after relocation, and the parts below and above
+/// it.
 fn split(load: Segment, relro: Segment) -> impl Iterator<Item = Segment> {
     let part = |name: String, from: u64, to: u64| {
-        // Addresses without bytes in the file lie above those that have some.
+        // Addresses without bytes in the file follow those with bytes.
         let in_file =
             |address: u64| (load.file.start + (address - load.memory.start)).min(load.file.end);
         Segment {
@@ -117,7 +118,7 @@ fn split(load: Segment, relro: Segment) -> impl Iterator<Item = Segment> {
         }
     };
     let Range { start, end } = relro.memory;
-    // The linker rounds relro up to a page, maybe beyond the end of the segment.
+    // The linker rounds relro up to a page, so it may end after the segment.
     let top = load.memory.end.max(start);
     let end = end.min(top);
     [
@@ -129,20 +130,20 @@ fn split(load: Segment, relro: Segment) -> impl Iterator<Item = Segment> {
     .filter(|part| !part.memory.is_empty())
 }
 
-/// Whether the inner range begins in the outer one.
+/// Returns whether the inner range is not empty and begins in the outer one.
 fn contains(outer: &Range<u64>, inner: &Range<u64>) -> bool {
     outer.contains(&inner.start) && !inner.is_empty()
 }
 
-/// The first page that has bytes of both ranges.
+/// Returns the first page with bytes of both ranges.
 fn shared_page(first: &Range<u64>, second: &Range<u64>) -> Option<u64> {
     if first.is_empty() || second.is_empty() {
         return None;
     }
-    let pages = |range: &Range<u64>| range.start / PAGE..(range.end - 1) / PAGE + 1;
+    let pages = |range: &Range<u64>| range.start / PAGE_SIZE..(range.end - 1) / PAGE_SIZE + 1;
     let (first, second) = (pages(first), pages(second));
     let start = first.start.max(second.start);
-    (start < first.end.min(second.end)).then_some(start * PAGE)
+    (start < first.end.min(second.end)).then_some(start * PAGE_SIZE)
 }
 
 #[cfg(test)]
@@ -152,7 +153,7 @@ mod tests {
     /// A program header: type, offset, address, bytes in the file, bytes in memory.
     type Header = (u32, u64, u64, u64, u64);
 
-    /// An ELF file with these program headers.
+    /// Returns an ELF file with these program headers.
     fn elf(headers: &[Header]) -> Vec<u8> {
         let mut bytes = vec![0; 64];
         bytes[..7].copy_from_slice(b"\x7fELF\x02\x01\x01");
@@ -192,7 +193,7 @@ mod tests {
             (0x6474_e551, 0, 0, 0, 0),
         ];
         assert_eq!(check_bytes(&elf(&headers)), Ok(()));
-        // Relro within the data's segment, on pages of its own; and data without bytes in the file.
+        // Relro has pages of its own within a segment, and a segment has no bytes in the file.
         let headers = [
             (LOAD, 0x1000, 0x1000, 0x2800, 0x9000),
             (RELRO, 0x1000, 0x1000, 0x1000, 0x1000),
@@ -203,7 +204,7 @@ mod tests {
 
     #[test]
     fn segments_that_share_a_page_are_refused() {
-        // Addresses apart, as the linker packs them, and the bytes of the file on one page.
+        // The addresses are on different pages, but the bytes of the file are on one page.
         let file = [
             (LOAD, 0, 0, 0x1234, 0x1234),
             (LOAD, 0x1234, 0x2234, 0x100, 0x100),
@@ -231,7 +232,7 @@ mod tests {
         );
         let start = with((RELRO, 0x1800, 0x1800, 0x1800, 0x1800));
         assert!(start.starts_with("segment 0 and relro 1 share"), "{start}");
-        // Neither within: the page is another segment's.
+        // Relro shares the page of another segment.
         let apart = [
             load,
             (LOAD, 0x3000, 0x3000, 0x10, 0x20),
@@ -241,7 +242,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_elf_file_is_refused() {
+    fn a_file_that_is_no_elf_file_is_refused() {
         for bytes in [&b""[..], b"#!/bin/sh\n", &elf(&[])[..40]] {
             assert!(check_bytes(bytes).unwrap_err().contains("not an ELF file"));
         }

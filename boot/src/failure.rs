@@ -9,7 +9,7 @@ use std::{
 
 /// Why a command failed.
 #[derive(Debug)]
-pub enum Failure {
+pub(crate) enum Failure {
     /// A failure whose message was printed before. The exit status remains.
     AlreadyReported(u8),
     /// An argument, or a file that the user named, cannot be used.
@@ -75,25 +75,26 @@ pub enum Failure {
 
 impl Failure {
     /// Returns a function from an error to a failure of a file: `Failure::io("cannot read", path)`.
-    pub fn io(action: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn io(action: &str, path: &Path) -> impl FnOnce(io::Error) -> Self {
         let what = format!("{action} {}", path.display());
         move |error| Self::Io { what, error }
     }
 
-    /// Returns a function from an error to a failure of something else: `Failure::because("cannot fork")`.
-    pub fn because(what: &str) -> impl FnOnce(io::Error) -> Self {
+    /// Returns a function from an error to a failure of something else: `Failure::because("cannot
+    /// fork")`.
+    pub(crate) fn because(what: &str) -> impl FnOnce(io::Error) -> Self {
         let what = what.to_owned();
         move |error| Self::Io { what, error }
     }
 
     /// Returns a function from an error to the failure to run `program`.
-    pub fn start(program: &std::ffi::OsStr) -> impl FnOnce(io::Error) -> Self {
+    pub(crate) fn start(program: &std::ffi::OsStr) -> impl FnOnce(io::Error) -> Self {
         let what = format!("cannot run {}", program.display());
         move |error| Self::Io { what, error }
     }
 
     /// Returns the exit status. `boot --help` lists all.
-    pub fn status(&self) -> u8 {
+    pub(crate) fn status(&self) -> u8 {
         match self {
             Self::AlreadyReported(status) => *status,
             Self::KernelFailed => 1,
@@ -115,7 +116,7 @@ impl Failure {
     }
 
     /// Returns whether the message was printed before.
-    pub fn is_already_reported(&self) -> bool {
+    pub(crate) fn is_already_reported(&self) -> bool {
         matches!(self, Self::AlreadyReported(_))
     }
 }
@@ -150,7 +151,7 @@ impl std::fmt::Display for Failure {
 }
 
 /// The exit statuses, for `boot --help`.
-pub const STATUS_HELP: &str = "\
+pub(crate) const STATUS_HELP: &str = "\
 Exit status:
   0 success              5 timed out                   10 no toolchain for the kernel
   1 a test failed        6 the kernel refused          11 no QEMU, or too old

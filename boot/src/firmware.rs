@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 /// A build of OVMF.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Ovmf {
+pub(crate) struct Ovmf {
     /// The file of its code. It is read-only.
     pub code: PathBuf,
     /// The file of its non-volatile variables, in the state of a new machine.
@@ -33,7 +33,7 @@ const PATHS: &[(&str, &str)] = &[
 
 impl Ovmf {
     /// Returns the first build that is installed below `root`.
-    pub fn find(root: &Path) -> Option<Self> {
+    pub(crate) fn find(root: &Path) -> Option<Self> {
         PATHS
             .iter()
             .map(|(code, variables)| Self {

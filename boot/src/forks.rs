@@ -1,6 +1,6 @@
-//! `boot test --forks`: builds and boots other kernels than this project's own. Twenty small ones differ
-//! in the sizes of their parts, because the layout of the linker depends on them. The last is a fork,
-//! made by the steps in README.md.
+//! `boot test --forks`: builds and boots other kernels than this project's own. Twenty small ones
+//! differ in the sizes of their parts, because the layout of the linker depends on them. The last
+//! is a fork, made by the steps in README.md.
 
 use std::{
     fs,
@@ -35,7 +35,7 @@ const BOOT_EACH: usize = 2;
 const LIMIT: Duration = BOOT_LIMIT;
 
 /// Builds and boots all kernels, and shows each result as it comes.
-pub fn run(
+pub(crate) fn run(
     project: &Project,
     toolchain: &Toolchain,
     qemu: &Qemu,
@@ -82,8 +82,8 @@ pub fn run(
     Ok(results)
 }
 
-/// Returns the padding of each small kernel. The first has none. The sizes of the others are up to three
-/// pages, and their remainders by the size of a page are spread evenly.
+/// Returns the padding of each small kernel. The first has none. The sizes of the others are up to
+/// three pages, and their remainders by the size of a page are spread evenly.
 fn paddings() -> impl Iterator<Item = Padding> {
     (0..KERNELS).map(|number| {
         let size = |step: usize, limit: usize| number * step % limit;
@@ -162,8 +162,8 @@ fn watch(mut machine: Machine) -> Result<Exit, Failure> {
     }
 }
 
-/// Makes the fork of README.md in a copy of the repository, and boots it with the script of the copy.
-/// The fork shares the target folder, so that little is built again.
+/// Makes the fork of README.md in a copy of the repository, and boots it with the script of the
+/// copy. The fork shares the target folder, so that little is built again.
 fn fork_of_the_readme(project: &Project) -> Result<(), Failure> {
     let readme = project.root().join("README.md");
     let text = fs::read_to_string(&readme).map_err(Failure::io("cannot read", &readme))?;

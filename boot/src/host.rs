@@ -6,12 +6,12 @@ use std::{
 };
 
 /// Returns the target triple of this machine. Toolchains name folders after it.
-pub fn host_triple() -> String {
+pub(crate) fn host_triple() -> String {
     format!("{}-unknown-linux-gnu", env::consts::ARCH)
 }
 
 /// Returns the first file called `name` in the folders of `PATH`.
-pub fn find_program(name: &str) -> Option<PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<PathBuf> {
     let path = env::var_os("PATH")?;
     env::split_paths(&path)
         .map(|folder| folder.join(name))
@@ -19,12 +19,12 @@ pub fn find_program(name: &str) -> Option<PathBuf> {
 }
 
 /// Returns the cargo that runs this program, or else the first cargo in `PATH`.
-pub fn cargo() -> PathBuf {
+pub(crate) fn cargo() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
 }
 
 /// Returns the folder of `file`: `.` for a plain name.
-pub fn folder_of(file: &Path) -> &Path {
+pub(crate) fn folder_of(file: &Path) -> &Path {
     file.parent()
         .filter(|folder| !folder.as_os_str().is_empty())
         .unwrap_or(Path::new("."))

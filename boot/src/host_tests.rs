@@ -20,7 +20,7 @@ use crate::{
 
 /// Runs the tests whose names contain `filter`, shows their output as it comes, and returns their
 /// results.
-pub fn run(project: &Project, filter: Option<&str>) -> Result<Vec<TestResult>, Failure> {
+pub(crate) fn run(project: &Project, filter: Option<&str>) -> Result<Vec<TestResult>, Failure> {
     let mut command = Command::new(cargo());
     command
         .args(["test", "--no-fail-fast"])
@@ -36,7 +36,7 @@ const TARGET_32_BIT: &str = "i686-unknown-linux-gnu";
 const PACKAGE_32_BIT: &str = "gcc-multilib";
 
 /// Runs the heap's tests whose names contain `filter` as 32-bit programs.
-pub fn run_32_bit(
+pub(crate) fn run_32_bit(
     project: &Project,
     toolchain: &Toolchain,
     filter: Option<&str>,
@@ -76,7 +76,7 @@ fn links_32_bit(project: &Project) -> Result<bool, Failure> {
 }
 
 /// Runs `cargo`, a command of `cargo test`, shows its output, and returns the results.
-pub fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
+pub(crate) fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
     let piped = |error| Failure::because("cannot make a pipe")(error);
     let (output, input) = io::pipe().map_err(piped)?;
     cargo
@@ -84,7 +84,8 @@ pub fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
         .stderr(input.try_clone().map_err(piped)?)
         .stdout(input);
     let mut child = process::spawn(&mut cargo).map_err(Failure::start(cargo.get_program()))?;
-    // The command keeps the ends of the pipe that are written to. Reading ends when they are closed.
+    // The command keeps the ends of the pipe that are written to. Reading ends when they are
+    // closed.
     drop(cargo);
     let reader = thread::spawn(|| read(output));
     let status = process::wait(&mut child)?;

@@ -22,7 +22,7 @@ use crate::{
 const MAKER: &str = "disk-image";
 
 /// Runs `boot image`: writes an image that runs the main job and then the monitor.
-pub fn run(project: &Project, options: &ImageOptions) -> Result<(), Failure> {
+pub(crate) fn run(project: &Project, options: &ImageOptions) -> Result<(), Failure> {
     let folder = folder_of(&options.file);
     if !folder.is_dir() || options.file.is_dir() {
         return Err(Failure::Input(format!(
@@ -57,13 +57,13 @@ pub fn run(project: &Project, options: &ImageOptions) -> Result<(), Failure> {
 ///
 /// It is a package of its own, because only the kernel's toolchain compiles its boot stages.
 #[derive(Debug)]
-pub struct Builder<'a> {
+pub(crate) struct Builder<'a> {
     project: &'a Project,
 }
 
 impl<'a> Builder<'a> {
     /// Builds the program, unless it is up to date.
-    pub fn prepare(project: &'a Project, toolchain: &Toolchain) -> Result<Self, Failure> {
+    pub(crate) fn prepare(project: &'a Project, toolchain: &Toolchain) -> Result<Self, Failure> {
         let builder = Self { project };
         if !builder.program().exists() {
             eprintln!("run-qemu.sh: building the boot stages (once, some minutes)");
@@ -84,7 +84,7 @@ impl<'a> Builder<'a> {
     ///
     /// # Errors
     /// [`Failure::Unbootable`] for a kernel that the boot stages cannot load.
-    pub fn make(
+    pub(crate) fn make(
         &self,
         kernel: &Path,
         ramdisk: &[u8],

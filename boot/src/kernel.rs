@@ -6,7 +6,7 @@ use crate::{cli::BuildOptions, failure::Failure, process, project::Project, tool
 
 /// A kernel that this program builds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kernel {
+pub(crate) enum Kernel {
     /// The demonstration, with its monitor.
     Demonstration,
     /// The in-kernel tests.
@@ -20,7 +20,7 @@ pub enum Kernel {
 
 /// The padding of a small kernel.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Padding {
+pub(crate) struct Padding {
     /// Bytes of code.
     pub code: usize,
     /// Bytes of constants.
@@ -44,9 +44,9 @@ impl Padding {
     }
 }
 
-/// The options of cargo for the kernel's target. The target has no compiled standard library, so `core`
-/// and `alloc` are built from source.
-pub const TARGET_OPTIONS: &[&str] = &[
+/// The options of cargo for the kernel's target. The target has no compiled standard library, so
+/// `core` and `alloc` are built from source.
+pub(crate) const TARGET_OPTIONS: &[&str] = &[
     "-Zjson-target-spec",
     "-Zbuild-std=core,alloc,compiler_builtins",
     "-Zbuild-std-features=compiler-builtins-mem",
@@ -63,7 +63,7 @@ impl Kernel {
     }
 
     /// Builds the kernel, and returns the path of its ELF file.
-    pub fn build(
+    pub(crate) fn build(
         self,
         project: &Project,
         toolchain: &Toolchain,

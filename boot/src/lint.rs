@@ -1,5 +1,5 @@
-//! `boot lint`: formatting, lints and documentation for the host and for the kernel's target, spelling
-//! and the length of lines. A warning fails its check.
+//! `boot lint`: formatting, lints and documentation for the host and for the kernel's target,
+//! spelling and the length of lines. A warning fails its check.
 
 mod columns;
 mod spelling;
@@ -21,7 +21,7 @@ use crate::{
 ///
 /// # Errors
 /// If a check failed, or cannot be run.
-pub fn run(project: &Project) -> Result<(), Failure> {
+pub(crate) fn run(project: &Project) -> Result<(), Failure> {
     let toolchain = Toolchain::prepare(project)?;
     toolchain.prepare_clippy(project)?;
     let mut results = vec![check_columns(project)?];

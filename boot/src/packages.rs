@@ -9,7 +9,7 @@ use crate::{host::find_program, process};
 
 /// The program `apt-get`.
 #[derive(Debug)]
-pub struct AptGet {
+pub(crate) struct AptGet {
     program: PathBuf,
     /// Whether `sudo` must start it.
     needs_sudo: bool,
@@ -19,7 +19,7 @@ pub struct AptGet {
 
 impl AptGet {
     /// Finds the system's `apt-get`. `None` if it has none.
-    pub fn find() -> Option<Self> {
+    pub(crate) fn find() -> Option<Self> {
         let program = find_program("apt-get")?;
         Some(Self {
             needs_sudo: !rustix::process::geteuid().is_root(),
@@ -28,7 +28,7 @@ impl AptGet {
     }
 
     /// Returns the one at `program`. It runs without `sudo`.
-    pub fn at(program: PathBuf) -> Self {
+    pub(crate) fn at(program: PathBuf) -> Self {
         Self {
             program,
             needs_sudo: false,
@@ -40,7 +40,7 @@ impl AptGet {
     ///
     /// # Errors
     /// The line of `apt-get` that says most about the failure.
-    pub fn install(&mut self, packages: &[&str]) -> Result<(), String> {
+    pub(crate) fn install(&mut self, packages: &[&str]) -> Result<(), String> {
         eprintln!(
             "run-qemu.sh: installing {} with apt-get",
             packages.join(" ")
@@ -76,8 +76,8 @@ impl AptGet {
     }
 }
 
-/// Returns the line of `output` that says most: the first error of apt (`E:`), or else the last line
-/// that is not empty.
+/// Returns the line of `output` that says most: the first error of apt (`E:`), or else the last
+/// line that is not empty.
 fn error_line(output: &str) -> Option<String> {
     let mut lines = output
         .lines()
@@ -92,7 +92,7 @@ fn error_line(output: &str) -> Option<String> {
 
 /// Scripts that stand in for programs in tests.
 #[cfg(test)]
-pub mod scripts {
+pub(crate) mod scripts {
     use std::{
         fs,
         path::{Path, PathBuf},
@@ -100,7 +100,7 @@ pub mod scripts {
     };
 
     /// Makes `file` a program that appends its arguments to a log and then runs `body`.
-    pub fn script(file: &Path, body: &str) {
+    pub(crate) fn script(file: &Path, body: &str) {
         let text = format!(
             "#!/bin/sh\necho \"$*\" >> '{}'\n{body}\n",
             log_of(file).display()
@@ -118,7 +118,7 @@ pub mod scripts {
     }
 
     /// Returns the arguments of each call of the script `file`.
-    pub fn calls(file: &Path) -> Vec<String> {
+    pub(crate) fn calls(file: &Path) -> Vec<String> {
         fs::read_to_string(log_of(file))
             .unwrap_or_default()
             .lines()

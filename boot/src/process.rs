@@ -1,8 +1,8 @@
 //! Child processes, and signals that ask this program to stop.
 //!
-//! Ctrl-C reaches each process of the terminal, but `kill` reaches only the process that it names. So
-//! each child asks the operating system to kill it when this program ends, and each wait for a child
-//! polls [`interrupted`].
+//! Ctrl-C reaches each process of the terminal, but `kill` reaches only the process that it names.
+//! So each child asks the operating system to kill it when this program ends, and each wait for a
+//! child polls [`interrupted`].
 
 use std::{
     fs::File,
@@ -26,7 +26,7 @@ use signal_hook::{
 use crate::failure::Failure;
 
 /// The time between two polls.
-pub const POLL: Duration = Duration::from_millis(20);
+pub(crate) const POLL: Duration = Duration::from_millis(20);
 
 /// Whether a signal has asked this program to stop.
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
@@ -35,7 +35,7 @@ static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 ///
 /// # Errors
 /// If a handler cannot be installed.
-pub fn watch_signals() -> Result<(), Failure> {
+pub(crate) fn watch_signals() -> Result<(), Failure> {
     let noted = INTERRUPTED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         flag::register(signal, Arc::clone(noted))
@@ -45,7 +45,7 @@ pub fn watch_signals() -> Result<(), Failure> {
 }
 
 /// Returns whether a signal has asked this program to stop.
-pub fn interrupted() -> bool {
+pub(crate) fn interrupted() -> bool {
     INTERRUPTED
         .get()
         .is_some_and(|noted| noted.load(Ordering::Relaxed))
@@ -53,9 +53,9 @@ pub fn interrupted() -> bool {
 
 /// Starts `command` as a child that the operating system kills when this process ends.
 ///
-/// Only the main thread should call this function: the child is killed when the *thread* that started it
-/// ends.
-pub fn spawn(command: &mut Command) -> io::Result<Child> {
+/// Only the main thread should call this function: the child is killed when the *thread* that
+/// started it ends.
+pub(crate) fn spawn(command: &mut Command) -> io::Result<Child> {
     // SAFETY: between fork and exec the closure only makes the system call `prctl`, which is
     // async-signal-safe, and allocates no memory.
     unsafe { command.pre_exec(|| Ok(set_parent_process_death_signal(Some(Signal::KILL))?)) };
@@ -63,13 +63,13 @@ pub fn spawn(command: &mut Command) -> io::Result<Child> {
 }
 
 /// Runs `command` and waits for its end.
-pub fn run(command: &mut Command) -> Result<ExitStatus, Failure> {
+pub(crate) fn run(command: &mut Command) -> Result<ExitStatus, Failure> {
     let mut child = spawn(command).map_err(Failure::start(command.get_program()))?;
     wait(&mut child)
 }
 
 /// Runs `command` without showing its output. Returns its status and its output.
-pub fn run_quietly(command: &mut Command) -> Result<(ExitStatus, String), Failure> {
+pub(crate) fn run_quietly(command: &mut Command) -> Result<(ExitStatus, String), Failure> {
     let lost = |error| Failure::because("cannot keep a program's output")(error);
     let mut log = tempfile::tempfile().map_err(lost)?;
     command
@@ -81,7 +81,7 @@ pub fn run_quietly(command: &mut Command) -> Result<(ExitStatus, String), Failur
 }
 
 /// Returns all text in `log`, a file that a child wrote.
-pub fn read_from_start(log: &mut File) -> Result<String, Failure> {
+pub(crate) fn read_from_start(log: &mut File) -> Result<String, Failure> {
     let mut output = Vec::new();
     log.rewind()
         .and_then(|()| log.read_to_end(&mut output))
@@ -93,7 +93,7 @@ pub fn read_from_start(log: &mut File) -> Result<String, Failure> {
 ///
 /// # Errors
 /// [`Failure::Interrupted`] after a signal asked this program to stop. The child is then killed.
-pub fn wait(child: &mut Child) -> Result<ExitStatus, Failure> {
+pub(crate) fn wait(child: &mut Child) -> Result<ExitStatus, Failure> {
     loop {
         match child.try_wait() {
             Ok(Some(_)) if interrupted() => return Err(Failure::Interrupted),

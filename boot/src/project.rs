@@ -9,7 +9,7 @@ use crate::failure::Failure;
 
 /// The repository and its target folder.
 #[derive(Debug)]
-pub struct Project {
+pub(crate) struct Project {
     root: PathBuf,
     target: PathBuf,
 }
@@ -19,7 +19,7 @@ impl Project {
     ///
     /// # Errors
     /// If its target folder cannot be written.
-    pub fn find() -> Result<Self, Failure> {
+    pub(crate) fn find() -> Result<Self, Failure> {
         // `cargo run` sets the variable. Without cargo, the package is where it was built.
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
@@ -37,33 +37,33 @@ impl Project {
     }
 
     /// Returns the folder with the workspace's manifest.
-    pub fn root(&self) -> &Path {
+    pub(crate) fn root(&self) -> &Path {
         &self.root
     }
 
     /// Returns the target folder of plain cargo. Temporary files go there too.
-    pub fn target(&self) -> &Path {
+    pub(crate) fn target(&self) -> &Path {
         &self.target
     }
 
-    /// Returns the target folder of the kernel's toolchain. Cargo caches facts about the compiler in the
-    /// target folder, so two compilers do not share one.
-    pub fn bare_target(&self) -> PathBuf {
+    /// Returns the target folder of the kernel's toolchain. Cargo caches facts about the compiler
+    /// in the target folder, so two compilers do not share one.
+    pub(crate) fn bare_target(&self) -> PathBuf {
         self.target.join("bare")
     }
 
     /// Returns the folder for the toolchain of links to Debian's compiler.
-    pub fn toolchain(&self) -> PathBuf {
+    pub(crate) fn toolchain(&self) -> PathBuf {
         self.target.join("toolchain")
     }
 
     /// Returns the file that describes the kernel's target.
-    pub fn target_spec(&self) -> PathBuf {
+    pub(crate) fn target_spec(&self) -> PathBuf {
         self.root.join("x86_64-talc.json")
     }
 
     /// Returns the folder of the recorded traces.
-    pub fn traces(&self) -> PathBuf {
+    pub(crate) fn traces(&self) -> PathBuf {
         self.root.join("tests/traces")
     }
 }

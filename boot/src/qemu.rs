@@ -28,7 +28,7 @@ const PACKAGES: &[&str] = &["qemu-system-x86", "ovmf"];
 
 /// An installed QEMU, with the firmware for the machine.
 #[derive(Debug)]
-pub struct Qemu {
+pub(crate) struct Qemu {
     program: PathBuf,
     /// The firmware for UEFI. `None` stands for BIOS, which is a part of QEMU.
     ovmf: Option<Ovmf>,
@@ -39,7 +39,7 @@ impl Qemu {
     ///
     /// # Errors
     /// [`Failure::NoQemu`] or [`Failure::NoFirmware`] if one is missing and cannot be installed.
-    pub fn prepare(firmware: Firmware) -> Result<Self, Failure> {
+    pub(crate) fn prepare(firmware: Firmware) -> Result<Self, Failure> {
         Self::find(firmware).or_else(|missing| {
             let Some(mut apt_get) = AptGet::find() else {
                 return Err(missing);
@@ -82,7 +82,7 @@ impl Qemu {
     }
 
     /// Starts the machine of `options` with the disk `image`. gdb reads the symbols of `kernel`.
-    pub fn start(
+    pub(crate) fn start(
         &self,
         options: &MachineOptions,
         kernel: &Path,
@@ -101,7 +101,8 @@ impl Qemu {
     fn arguments(&self, options: &MachineOptions, image: &Path) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
-        // Without these options QEMU adds a network card, whose boot ROM takes time, and more devices.
+        // Without these options QEMU adds a network card, whose boot ROM takes time, and more
+        // devices.
         add(&[
             "-nodefaults",
             "-no-user-config",
@@ -135,8 +136,8 @@ impl Qemu {
             // A program that can connect to this port controls the machine, so only this host can.
             add(&["-gdb", &format!("tcp:{GDB_ADDRESS}"), "-S"]);
         }
-        // With `snapshot=on` the files of the disks do not change. The disk is on an AHCI controller,
-        // from which BIOS reads five times as fast as from the IDE controller.
+        // With `snapshot=on` the files of the disks do not change. The disk is on an AHCI
+        // controller, from which BIOS reads five times as fast as from the IDE controller.
         add(&[
             "-device",
             "ahci,id=ahci",
@@ -160,9 +161,10 @@ impl Qemu {
 /// Returns the shift for `-icount`: the virtual clock, and with it `rdtsc`, moves `1 << shift`
 /// nanoseconds with each instruction.
 ///
-/// With a shift of 0, `rdtsc` counts instructions. But OVMF searches for a TPM for 0.75 s of virtual time
-/// by reading a timer port. Each read then counts as one nanosecond but takes far longer, 40 s in total.
-/// With a shift of 5, OVMF starts as fast as without counting, and an instruction is 32 ticks.
+/// With a shift of 0, `rdtsc` counts instructions. But OVMF searches for a TPM for 0.75 s of
+/// virtual time by reading a timer port. Each read then counts as one nanosecond but takes far
+/// longer, 40 s in total. With a shift of 5, OVMF starts as fast as without counting, and an
+/// instruction is 32 ticks.
 fn icount_shift(options: &MachineOptions) -> u32 {
     match options.build.firmware() {
         Firmware::Bios => 0,
@@ -171,7 +173,7 @@ fn icount_shift(options: &MachineOptions) -> u32 {
 }
 
 /// Returns how far `rdtsc` moves with each instruction. `None` if the machine does not count them.
-pub fn ticks_per_instruction(options: &MachineOptions) -> Option<NonZero<u64>> {
+pub(crate) fn ticks_per_instruction(options: &MachineOptions) -> Option<NonZero<u64>> {
     match options.accel {
         Accelerator::Tcg => NonZero::new(1 << icount_shift(options)),
         Accelerator::Kvm => None,
@@ -179,7 +181,7 @@ pub fn ticks_per_instruction(options: &MachineOptions) -> Option<NonZero<u64>> {
 }
 
 /// The address at which the machine waits for gdb.
-pub const GDB_ADDRESS: &str = "127.0.0.1:1234";
+pub(crate) const GDB_ADDRESS: &str = "127.0.0.1:1234";
 
 /// Returns the command line of gdb that debugs `kernel`.
 fn gdb_line(kernel: &Path) -> String {

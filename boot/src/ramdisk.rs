@@ -10,7 +10,7 @@ use kernel_protocol::{
 use crate::{failure::Failure, trace::Trace};
 
 /// Returns the configuration of all tests. In every run the heap's window has the same address.
-pub fn test_config() -> Config<'static> {
+pub(crate) fn test_config() -> Config<'static> {
     Config {
         mode: Mode::Test,
         randomisation_seed: Some(1),
@@ -19,7 +19,7 @@ pub fn test_config() -> Config<'static> {
 }
 
 /// Returns the archive with `config` and `traces`.
-pub fn archive(config: &Config<'_>, traces: &[Trace]) -> Result<Vec<u8>, Failure> {
+pub(crate) fn archive(config: &Config<'_>, traces: &[Trace]) -> Result<Vec<u8>, Failure> {
     let mut archive = tar::Builder::new(Vec::new());
     let mut append = |name: &str, bytes: &[u8]| -> io::Result<()> {
         let mut header = tar::Header::new_ustar();

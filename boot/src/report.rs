@@ -1,4 +1,4 @@
-//! Results of tests: on the terminal as they come, in total, and as JUnit.
+//! Results of tests: on the terminal, as totals, and as JUnit.
 
 use std::{fmt::Write, path::Path, time::Duration};
 
@@ -7,40 +7,40 @@ use tempfile::NamedTempFile;
 
 use crate::{failure::Failure, host::folder_of, terminal};
 
-/// How one test went.
+/// The result of one test.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct TestResult {
-    /// Its name: `module::function`.
+pub(crate) struct TestResult {
+    /// The test's name: `module::function`.
     pub name: String,
     /// Its outcome.
     pub verdict: Verdict,
-    /// How long it took; unknown for tests on the host.
+    /// How long it took. `None` for tests on the host.
     pub took: Option<Duration>,
-    /// What it cost inside the machine: `1,234 instructions`.
+    /// The cost in the machine, such as `1,234 instructions`.
     pub cost: Option<String>,
-    /// What it wrote.
+    /// The output of the test.
     pub text: String,
 }
 
 /// The outcome of a test.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Verdict {
-    /// It did what it should.
+pub(crate) enum Verdict {
+    /// The test passed.
     Passed,
-    /// It was not run.
+    /// The test did not run.
     Ignored,
-    /// It did not pass.
+    /// The test failed.
     Failed {
-        /// In one word or two: `panicked`, `timed out`.
+        /// The kind of failure in one or two words, such as `panicked` or `timed out`.
         how: &'static str,
-        /// What is known about it.
+        /// The reason.
         reason: String,
     },
 }
 
 impl TestResult {
-    /// A test of which only the outcome is known.
-    pub fn new(name: &str, verdict: Verdict) -> Self {
+    /// Returns a result without time, cost and output.
+    pub(crate) fn new(name: &str, verdict: Verdict) -> Self {
         Self {
             name: name.into(),
             verdict,
@@ -50,8 +50,8 @@ impl TestResult {
         }
     }
 
-    /// Writes it to the terminal: a line, and for a failure the last of what it wrote.
-    pub fn print(&self) {
+    /// Writes the result to the terminal: one line, and for a failure the end of its output.
+    pub(crate) fn print(&self) {
         let name = &self.name;
         match &self.verdict {
             Verdict::Passed => {
@@ -81,12 +81,12 @@ impl TestResult {
     }
 }
 
-/// So many lines that a failed test wrote are shown. JUnit has them all.
+/// This many lines of the output of a failed test are shown. JUnit has all lines.
 const TAIL: usize = 40;
 
 /// How many tests passed, failed and were skipped.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Totals {
+pub(crate) struct Totals {
     /// The number of tests that passed.
     pub passed: usize,
     /// The number of tests that failed.
@@ -97,7 +97,7 @@ pub struct Totals {
 
 impl Totals {
     /// Reads `N passed, N failed`, perhaps with `, N skipped`. `None` if the line has another form.
-    pub fn parse(line: &str) -> Option<Self> {
+    pub(crate) fn parse(line: &str) -> Option<Self> {
         let mut parts = line.split(", ");
         let mut number = |word: &str| parts.next()?.strip_suffix(word)?.trim().parse().ok();
         let passed = number(" passed")?;
@@ -133,25 +133,25 @@ impl std::fmt::Display for Totals {
     }
 }
 
-/// The results of all tests, in suites.
+/// The results of all suites.
 #[derive(Debug, Default)]
-pub struct Report {
+pub(crate) struct Report {
     suites: Vec<(String, Vec<TestResult>)>,
 }
 
 impl Report {
     /// Adds the results of the suite `name`.
-    pub fn add(&mut self, name: &str, results: Vec<TestResult>) {
+    pub(crate) fn add(&mut self, name: &str, results: Vec<TestResult>) {
         self.suites.push((name.into(), results));
     }
 
-    /// Whether no test was run or ignored.
-    pub fn is_empty(&self) -> bool {
+    /// Returns whether the report has no results.
+    pub(crate) fn is_empty(&self) -> bool {
         self.suites.iter().all(|(_, results)| results.is_empty())
     }
 
-    /// The sum over all suites.
-    pub fn totals(&self) -> Totals {
+    /// Returns the sum over all suites.
+    pub(crate) fn totals(&self) -> Totals {
         self.suites.iter().flat_map(|(_, results)| results).fold(
             Totals::default(),
             |mut totals, result| {
@@ -165,7 +165,7 @@ impl Report {
         )
     }
 
-    /// The report as JUnit XML.
+    /// Returns the report as JUnit XML.
     fn junit(&self) -> quick_junit::Report {
         let mut report = quick_junit::Report::new("heap");
         for (name, results) in &self.suites {
@@ -177,17 +177,20 @@ impl Report {
     }
 }
 
-/// A file that will get the report as JUnit XML. It is written to a temporary file and renamed, so
-/// it is never there in part.
+/// A file for the report as JUnit XML. A temporary file is written and renamed, so no reader sees
+/// an incomplete report.
 #[derive(Debug)]
-pub struct JunitFile<'a> {
+pub(crate) struct JunitFile<'a> {
     file: &'a Path,
     temporary: NamedTempFile,
 }
 
 impl<'a> JunitFile<'a> {
-    /// Makes sure that `file` can be written, before the tests are run.
-    pub fn create(file: &'a Path) -> Result<Self, Failure> {
+    /// Creates the temporary file, before the tests run.
+    ///
+    /// # Errors
+    /// If `file` cannot be written.
+    pub(crate) fn create(file: &'a Path) -> Result<Self, Failure> {
         let folder = folder_of(file);
         let create = || {
             std::fs::create_dir_all(folder)?;
@@ -197,8 +200,8 @@ impl<'a> JunitFile<'a> {
         Ok(Self { file, temporary })
     }
 
-    /// Writes `report`.
-    pub fn write(mut self, report: &Report) -> Result<(), Failure> {
+    /// Writes `report` to the file.
+    pub(crate) fn write(mut self, report: &Report) -> Result<(), Failure> {
         report
             .junit()
             .serialize(&mut self.temporary)
@@ -208,6 +211,7 @@ impl<'a> JunitFile<'a> {
     }
 }
 
+/// Returns a result as an element of JUnit.
 fn test_case(suite: &str, result: &TestResult) -> TestCase {
     let status = match &result.verdict {
         Verdict::Passed => TestCaseStatus::success(),
@@ -225,7 +229,7 @@ fn test_case(suite: &str, result: &TestResult) -> TestCase {
     }
     let mut output = result.text.clone();
     if let Some(cost) = &result.cost {
-        writeln!(output, "{cost}").expect("a string takes all");
+        writeln!(output, "{cost}").expect("writing to a string does not fail");
     }
     if !output.is_empty() {
         case.set_system_out(output);
@@ -298,14 +302,14 @@ mod tests {
     }
 
     #[test]
-    fn totals_are_of_all_suites_and_ignored_tests_count_as_neither() {
+    fn totals_cover_all_suites_without_ignored_tests() {
         assert_eq!(report().totals().to_string(), "2 passed, 1 failed");
         assert!(!report().is_empty());
         assert!(Report::default().is_empty());
     }
 
     #[test]
-    fn junit_has_every_test_and_is_well_formed_whatever_a_kernel_writes() {
+    fn junit_is_well_formed_with_control_characters_in_the_output() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("new/junit.xml");
         JunitFile::create(&file).unwrap().write(&report()).unwrap();
@@ -319,7 +323,7 @@ mod tests {
             "{xml}"
         );
         assert!(!xml.contains(['\x1b', '\0']), "{xml}");
-        // Nothing else is left beside it.
+        // No temporary file is left.
         assert_eq!(folder.path().join("new").read_dir().unwrap().count(), 1);
     }
 }

@@ -4,7 +4,7 @@ use kernel_protocol::record::Record;
 
 /// What the kernel sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Piece<'a> {
+pub(crate) enum Piece<'a> {
     /// Text: a line or a part of one.
     Text(&'a [u8]),
     /// A line that is a record.
@@ -13,11 +13,11 @@ pub enum Piece<'a> {
 
 /// Splits a stream of bytes into [pieces](Piece).
 ///
-/// Before the record `@ready` the text is the firmware's. It is held for
-/// [`Splitter::before_ready`] and not passed on. After that, text is passed on as it comes, so that a
-/// prompt without a line break is shown. Only a line that may be a record is held until it ends.
+/// Before the record `@ready` the text is the firmware's. It is held for [`Splitter::before_ready`]
+/// and not passed on. After that, text is passed on as it comes, so that a prompt without a line
+/// break is shown. Only a line that may be a record is held until it ends.
 #[derive(Debug, Default)]
-pub struct Splitter {
+pub(crate) struct Splitter {
     is_ready: bool,
     is_mid_line: bool,
     /// Bytes that are held: the firmware's text, or the beginning of a record.
@@ -25,9 +25,9 @@ pub struct Splitter {
 }
 
 impl Splitter {
-    /// Takes the next `bytes`, and calls `take` with each piece that they complete. Stops at the first
-    /// error of `take` and returns it.
-    pub fn push<E>(
+    /// Takes the next `bytes`, and calls `take` with each piece that they complete. Stops at the
+    /// first error of `take` and returns it.
+    pub(crate) fn push<E>(
         &mut self,
         bytes: &[u8],
         mut take: impl FnMut(Piece<'_>) -> Result<(), E>,
@@ -70,19 +70,19 @@ impl Splitter {
         take(record.map_or(Piece::Text(&line), Piece::Record))
     }
 
-    /// Notes that a line was sent to the kernel. The terminal has echoed it with its line break, so the
-    /// kernel's next output starts a line, although the kernel does not echo.
-    pub fn answered(&mut self) {
+    /// Notes that a line was sent to the kernel. The terminal has echoed it with its line break, so
+    /// the kernel's next output starts a line, although the kernel does not echo.
+    pub(crate) fn answered(&mut self) {
         self.is_mid_line = false;
     }
 
     /// Returns whether the kernel has sent `@ready`.
-    pub fn is_ready(&self) -> bool {
+    pub(crate) fn is_ready(&self) -> bool {
         self.is_ready
     }
 
     /// Returns the text of the firmware and the boot stages. It is empty once the kernel is ready.
-    pub fn before_ready(&self) -> String {
+    pub(crate) fn before_ready(&self) -> String {
         if self.is_ready {
             String::new()
         } else {

@@ -1,7 +1,7 @@
 //! Runs all in-kernel tests, in several boots if necessary.
 //!
-//! A test that panics or faults ends its boot. The next boot begins after that test, until no test is
-//! left. Each boot must bring at least one result, so the sequence ends.
+//! A test that panics or faults ends its boot. The next boot begins after that test, until no test
+//! is left. Each boot must bring at least one result, so the sequence ends.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -29,7 +29,7 @@ const WHOLE_LIMIT: Duration = Duration::from_secs(30 * 60);
 
 /// The parts that a boot of the tests needs.
 #[derive(Debug)]
-pub struct Session<'a> {
+pub(crate) struct Session<'a> {
     project: &'a Project,
     qemu: &'a Qemu,
     machine: &'a MachineOptions,
@@ -40,7 +40,7 @@ pub struct Session<'a> {
 
 impl<'a> Session<'a> {
     /// Builds the tests, and the program that makes disk images.
-    pub fn prepare(
+    pub(crate) fn prepare(
         project: &'a Project,
         toolchain: &Toolchain,
         qemu: &'a Qemu,
@@ -71,13 +71,13 @@ impl<'a> Session<'a> {
 
     /// Runs the tests whose names contain `filter`, and shows each result as it comes. Returns the
     /// results, and the failure that ended the session early.
-    pub fn run(&self, filter: Option<&str>) -> (Vec<TestResult>, Result<(), Failure>) {
+    pub(crate) fn run(&self, filter: Option<&str>) -> (Vec<TestResult>, Result<(), Failure>) {
         let mut spent = Duration::ZERO;
         over_boots(|after| self.boot(filter, after, &mut spent))
     }
 
     /// Boots the tests with `config`. The caller keeps the image file while the machine runs.
-    pub fn start(&self, config: &Config<'_>) -> Result<(Machine, NamedTempFile), Failure> {
+    pub(crate) fn start(&self, config: &Config<'_>) -> Result<(Machine, NamedTempFile), Failure> {
         let ramdisk = ramdisk::archive(config, &[])?;
         let image = self.builder.make(
             &self.kernel,
@@ -89,13 +89,14 @@ impl<'a> Session<'a> {
         Ok((machine, image))
     }
 
-    /// Returns `limit` times the scale of deadlines. `None` under a debugger, where time is unlimited.
-    pub fn deadline(&self, limit: Duration) -> Option<Duration> {
+    /// Returns `limit` times the scale of deadlines. `None` under a debugger, where time is
+    /// unlimited.
+    pub(crate) fn deadline(&self, limit: Duration) -> Option<Duration> {
         Some(limit * self.scale.deadline?)
     }
 
-    /// Boots once and runs the tests after `after`, until the last test or the first that ends the boot.
-    /// Adds the time that it takes to `spent`.
+    /// Boots once and runs the tests after `after`, until the last test or the first that ends the
+    /// boot. Adds the time that it takes to `spent`.
     fn boot(
         &self,
         filter: Option<&str>,

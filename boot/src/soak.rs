@@ -1,4 +1,5 @@
-//! `boot test --soak MINUTES`: runs random programs in the kernel, each with the next seed, for a time.
+//! `boot test --soak MINUTES`: runs random programs in the kernel, each with the next seed, for a
+//! time.
 
 use std::{
     env,
@@ -31,7 +32,7 @@ const SHOW_EACH: Duration = Duration::from_secs(15);
 const TAIL: usize = 40;
 
 /// Runs programs until the time is over, or a program fails.
-pub fn run(session: &Session, options: &SoakOptions) -> Result<(), Failure> {
+pub(crate) fn run(session: &Session, options: &SoakOptions) -> Result<(), Failure> {
     // Milliseconds since 1970 differ in each run.
     let seed = options.seed.unwrap_or_else(|| {
         let since = SystemTime::UNIX_EPOCH.elapsed().unwrap_or_default();
@@ -171,7 +172,8 @@ impl Soak {
         )
     }
 
-    /// Returns a message with the seed, and the command that reproduces the failure: `again` and the seed.
+    /// Returns a message with the seed, and the command that reproduces the failure: `again` and
+    /// the seed.
     fn complaint(&self, failure: &Failure, again: &str) -> String {
         match self.seed {
             Some(seed) => format!(

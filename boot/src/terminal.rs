@@ -9,26 +9,26 @@ use std::{
 use kernel_protocol::record::END_OF_INPUT;
 
 /// Writes `bytes` to the terminal and flushes them, with or without a line break at the end.
-pub fn show(bytes: &[u8]) {
+pub(crate) fn show(bytes: &[u8]) {
     let mut out = io::stdout().lock();
     // On an error the terminal is closed. The machine still runs to its end, for its exit status.
     let _ = out.write_all(bytes).and_then(|()| out.flush());
 }
 
 /// Writes `line` and a line break to the terminal.
-pub fn show_line(line: &str) {
+pub(crate) fn show_line(line: &str) {
     show(format!("{line}\n").as_bytes());
 }
 
 /// The user's terminal.
-pub struct Console {
+pub(crate) struct Console {
     /// The lines that the user typed. At the end of input comes [`END_OF_INPUT`].
     lines: Receiver<Vec<u8>>,
 }
 
 impl Console {
     /// Returns the terminal. `None` if standard input or standard output is no terminal.
-    pub fn open() -> Option<Self> {
+    pub(crate) fn open() -> Option<Self> {
         if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
             return None;
         }
@@ -49,7 +49,7 @@ impl Console {
     }
 
     /// Returns the lines that the user typed since the last call.
-    pub fn lines(&self) -> impl Iterator<Item = Vec<u8>> {
+    pub(crate) fn lines(&self) -> impl Iterator<Item = Vec<u8>> {
         self.lines.try_iter()
     }
 }

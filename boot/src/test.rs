@@ -14,7 +14,7 @@ use crate::{
 };
 
 /// Runs `boot test`.
-pub fn run(project: &Project, options: &TestOptions) -> Result<(), Failure> {
+pub(crate) fn run(project: &Project, options: &TestOptions) -> Result<(), Failure> {
     if options.all {
         return ci::run(project, true);
     }

@@ -28,7 +28,7 @@ const PINNED_NIGHTLY: &str = "nightly-2026-05-20";
 
 /// A toolchain that builds for the kernel's target.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Toolchain {
+pub(crate) enum Toolchain {
     /// A toolchain of rustup, by its name.
     Rustup(String),
     /// A toolchain in a folder with `bin` and `lib`.
@@ -45,7 +45,7 @@ impl Toolchain {
     ///
     /// # Errors
     /// [`Failure::NoToolchain`] if none can be found or installed.
-    pub fn prepare(project: &Project) -> Result<Self, Failure> {
+    pub(crate) fn prepare(project: &Project) -> Result<Self, Failure> {
         let mut search = Search {
             named: env::var("KERNEL_TOOLCHAIN")
                 .ok()
@@ -64,7 +64,7 @@ impl Toolchain {
     ///
     /// # Errors
     /// [`Failure::NoToolchain`] if clippy cannot be installed.
-    pub fn prepare_clippy(&self, project: &Project) -> Result<(), Failure> {
+    pub(crate) fn prepare_clippy(&self, project: &Project) -> Result<(), Failure> {
         let installed = match self {
             Self::Rustup(name) => {
                 let rustup = find_program("rustup").unwrap_or_else(|| "rustup".into());
@@ -79,10 +79,11 @@ impl Toolchain {
         installed.map_err(|why| Failure::NoToolchain(format!("{self} has no clippy ({why})")))
     }
 
-    /// Returns a command of this toolchain's cargo that builds into the project's bare target folder.
-    pub fn cargo(&self, project: &Project, subcommand: &str) -> Command {
-        // `cargo clippy` could find the `cargo-clippy` of another toolchain first, so the program is
-        // called by its own name.
+    /// Returns a command of this toolchain's cargo that builds into the project's bare target
+    /// folder.
+    pub(crate) fn cargo(&self, project: &Project, subcommand: &str) -> Command {
+        // `cargo clippy` could find the `cargo-clippy` of another toolchain first, so the program
+        // is called by its own name.
         let mut command = Command::new(if subcommand == "clippy" {
             "cargo-clippy"
         } else {
@@ -236,8 +237,8 @@ fn rustup_toolchains() -> Option<PathBuf> {
     Some(home.join("toolchains")).filter(|folder| folder.is_dir())
 }
 
-/// Returns the name of the newest nightly in `toolchains` that is complete. The pinned nightly comes
-/// before all others.
+/// Returns the name of the newest nightly in `toolchains` that is complete. The pinned nightly
+/// comes before all others.
 fn newest_complete_nightly(toolchains: &Path) -> Option<String> {
     fs::read_dir(toolchains)
         .ok()?
@@ -248,7 +249,8 @@ fn newest_complete_nightly(toolchains: &Path) -> Option<String> {
         .max_by_key(|name| (name.starts_with(PINNED_NIGHTLY), name.clone()))
 }
 
-/// Returns whether the toolchain in `folder` has all parts that the kernel and its boot stages need.
+/// Returns whether the toolchain in `folder` has all parts that the kernel and its boot stages
+/// need.
 fn is_complete(folder: &Path) -> bool {
     let tools = folder.join("lib/rustlib").join(host_triple()).join("bin");
     folder.join("bin/cargo").is_file()
@@ -296,7 +298,8 @@ fn call_rustup(rustup: &Path, arguments: &[&str]) -> Result<(), String> {
 fn path_with(folder: &Path) -> std::ffi::OsString {
     let path = env::var_os("PATH").unwrap_or_default();
     let folders = std::iter::once(folder.to_path_buf()).chain(env::split_paths(&path));
-    // Joining fails only if a folder has `:` in its name. Cargo is then missing, and the error says so.
+    // Joining fails only if a folder has `:` in its name. Cargo is then missing, and the error says
+    // so.
     env::join_paths(folders).unwrap_or(path)
 }
 

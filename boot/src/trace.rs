@@ -11,7 +11,7 @@ use crate::{failure::Failure, project::Project};
 
 /// A trace that passed the checks.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Trace {
+pub(crate) struct Trace {
     /// The name of its file, without `.trace`.
     pub name: String,
     /// The content of its file.
@@ -19,7 +19,7 @@ pub struct Trace {
 }
 
 /// Returns the names of the traces in the repository.
-pub fn names(project: &Project) -> Result<Vec<String>, Failure> {
+pub(crate) fn names(project: &Project) -> Result<Vec<String>, Failure> {
     let folder = project.traces();
     let entries = fs::read_dir(&folder).map_err(Failure::io("cannot read", &folder))?;
     let mut names: Vec<_> = entries
@@ -42,7 +42,7 @@ pub fn names(project: &Project) -> Result<Vec<String>, Failure> {
 ///
 /// # Errors
 /// [`Failure::Input`] for a file that cannot be read, a damaged trace, or an unsuitable name.
-pub fn load(project: &Project, chosen: &str) -> Result<Trace, Failure> {
+pub(crate) fn load(project: &Project, chosen: &str) -> Result<Trace, Failure> {
     let ours = project.traces().join(format!("{chosen}.trace"));
     let is_name = !chosen.contains('/') && ours.is_file();
     let file = if is_name { &ours } else { Path::new(chosen) };

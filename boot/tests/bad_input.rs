@@ -1,5 +1,5 @@
-//! What cannot be used is refused in one line, with a status of its own, before anything is
-//! installed or built.
+//! Unusable input is refused with a message of one line and a status of its own, before a package
+//! is installed or a build begins.
 
 use std::{
     fs,
@@ -7,7 +7,7 @@ use std::{
     process::{Command, Output},
 };
 
-/// Runs `boot` where it would find neither compiler nor QEMU nor installer.
+/// Runs `boot` where it finds neither a compiler nor QEMU nor an installer.
 fn boot(arguments: &[&str], variables: &[(&str, &Path)]) -> Output {
     let nowhere = Path::new("/nonexistent");
     Command::new(env!("CARGO_BIN_EXE_boot"))
@@ -20,7 +20,8 @@ fn boot(arguments: &[&str], variables: &[(&str, &Path)]) -> Output {
         .unwrap()
 }
 
-/// The one line that `boot` says before it ends with `status`.
+/// Returns the message of `boot`. Checks that it has one line, and that the exit status is
+/// `status`.
 fn refusal(output: Output, status: i32) -> String {
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(status), "{said}");
@@ -33,7 +34,7 @@ fn refusal(output: Output, status: i32) -> String {
 }
 
 #[test]
-fn options_that_do_not_exist_or_make_no_sense() {
+fn unknown_or_contradictory_options_are_refused() {
     let cases: &[(&[&str], &str)] = &[
         (&["--frob"], "--frob"),
         (&["frob"], "frob"),
@@ -64,7 +65,7 @@ fn options_that_do_not_exist_or_make_no_sense() {
 }
 
 #[test]
-fn traces_that_are_not_there_or_damaged() {
+fn missing_or_damaged_traces_are_refused() {
     let folder = tempfile::tempdir().unwrap();
     let trace = folder.path().join("short.trace");
     fs::write(&trace, b"HEAPTRC1\x01").unwrap();
@@ -86,7 +87,7 @@ fn traces_that_are_not_there_or_damaged() {
 }
 
 #[test]
-fn a_target_folder_that_cannot_be_written() {
+fn a_target_folder_that_cannot_be_written_is_refused() {
     for folder in ["/proc", "/dev/null/target"] {
         let line = refusal(boot(&[], &[("CARGO_TARGET_DIR", Path::new(folder))]), 14);
         assert!(line.contains(folder), "{line}");
@@ -94,13 +95,13 @@ fn a_target_folder_that_cannot_be_written() {
 }
 
 #[test]
-fn a_report_that_cannot_be_written_is_known_before_the_tests_run() {
+fn an_unwritable_report_is_refused_before_the_tests_run() {
     let line = refusal(boot(&["test", "--junit", "/dev/null/junit.xml"], &[]), 14);
     assert!(line.contains("/dev/null/junit.xml"), "{line}");
 }
 
 #[test]
-fn no_toolchain_and_no_qemu() {
+fn a_missing_toolchain_or_qemu_has_its_own_status() {
     let line = refusal(boot(&[], &[]), 10);
     assert!(line.contains("KERNEL_TOOLCHAIN"), "{line}");
 
@@ -123,7 +124,7 @@ fn no_toolchain_and_no_qemu() {
     let output = boot(&["test"], &[("KERNEL_TOOLCHAIN", folder.path())]);
     let said = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(11), "{said}");
-    // The toolchain is told, then what is missing.
+    // The first line names the toolchain, the second what is missing.
     assert_eq!(said.lines().count(), 2, "{said}");
     assert!(
         said.ends_with("install QEMU (Debian: qemu-system-x86)\n"),
@@ -132,7 +133,7 @@ fn no_toolchain_and_no_qemu() {
 }
 
 #[test]
-fn help_is_no_error() {
+fn help_ends_with_success() {
     let output = boot(&["--help"], &[]);
     assert!(output.status.success());
     let said = String::from_utf8(output.stdout).unwrap();

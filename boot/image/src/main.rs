@@ -1,8 +1,7 @@
 //! Makes a bootable disk image: `disk-image KERNEL RAMDISK OUT --bios|--uefi`.
 //!
-//! A program of its own, because `bootloader` compiles its boot stages with `-Zbuild-std`: only the
-//! toolchain that builds the kernel can build it, and `boot` (which plain stable Rust builds) runs
-//! it.
+//! The crate `bootloader` compiles its boot stages with `-Zbuild-std`, so only the kernel's
+//! toolchain can build this program. Stable Rust builds `boot`, which runs it.
 
 use std::{env, path::Path, process::ExitCode};
 
@@ -31,10 +30,10 @@ fn main() -> ExitCode {
     }
 }
 
-/// Writes the image for `firmware` to `out`. The caller gives a temporary name: what is written is
-/// not whole until this returns.
+/// Writes the image for `firmware` to `out`. The file is incomplete until this function returns, so
+/// the caller gives it a temporary name.
 fn make(firmware: &str, kernel: &Path, ramdisk: &Path, out: &Path) -> Result<(), String> {
-    // The serial line belongs to the kernel: the boot stages speak only when they cannot go on.
+    // The kernel writes records to the serial port, so the boot stages write errors only.
     let mut config = BootConfig::default();
     config.log_level = LevelFilter::Error;
     let made = match firmware {

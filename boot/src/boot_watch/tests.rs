@@ -1,6 +1,6 @@
 use super::*;
 
-/// A boot of the tests on a clock that only moves when told to.
+/// A boot of the tests, with a clock that the test moves.
 struct Boot {
     watch: BootWatch,
     now: Duration,
@@ -85,7 +85,7 @@ fn a_boot_in_which_all_tests_end_leaves_none() {
 }
 
 #[test]
-fn a_filter_that_matches_nothing_is_no_failure_of_the_kernel() {
+fn a_filter_without_matches_is_no_failure_of_the_kernel() {
     let booted = Boot::new()
         .says(&["@ready", "@tests 0", "@done passed=0 failed=0"])
         .exits(Exit::Kernel(ExitCode::Success));
@@ -93,7 +93,7 @@ fn a_filter_that_matches_nothing_is_no_failure_of_the_kernel() {
 }
 
 #[test]
-fn a_test_that_was_to_die_and_did_leaves_the_others_for_the_next_boot() {
+fn tests_after_an_expected_panic_are_left_for_the_next_boot() {
     for exit in [
         Exit::Kernel(ExitCode::Panicked),
         Exit::Kernel(ExitCode::Faulted),
@@ -107,7 +107,7 @@ fn a_test_that_was_to_die_and_did_leaves_the_others_for_the_next_boot() {
 }
 
 #[test]
-fn a_test_that_dies_without_a_word_gets_the_verdict_of_its_death_and_keeps_its_text() {
+fn the_end_of_the_boot_is_the_verdict_of_a_running_test() {
     let deaths = [
         (Exit::Kernel(ExitCode::Panicked), "panicked"),
         (Exit::Kernel(ExitCode::Faulted), "faulted"),
@@ -125,7 +125,7 @@ fn a_test_that_dies_without_a_word_gets_the_verdict_of_its_death_and_keeps_its_t
 }
 
 #[test]
-fn a_test_that_hangs_is_due_at_its_own_deadline() {
+fn a_test_that_hangs_is_killed_at_its_own_deadline() {
     let boot = Boot::new();
     assert_eq!(boot.due_in(), Some(BOOT_LIMIT));
     let boot = boot.says(&["@ready", "@tests 2", BEGIN_B]);
@@ -152,7 +152,7 @@ fn deadlines_are_scaled_or_left_out() {
 }
 
 #[test]
-fn a_kernel_that_hangs_after_a_test_spoils_that_test() {
+fn a_test_fails_if_the_kernel_hangs_after_it() {
     let booted = Boot::new()
         .says(&["@ready", "@tests 2", BEGIN_A, PASS_A])
         .killed();
@@ -161,7 +161,7 @@ fn a_kernel_that_hangs_after_a_test_spoils_that_test() {
 }
 
 #[test]
-fn a_boot_without_a_test_ends_the_session_and_says_why() {
+fn a_boot_without_a_test_ends_the_session_with_a_reason() {
     let why = |booted: Booted| booted.left.unwrap_err().to_string();
     assert_eq!(
         why(Boot::new().killed()),
@@ -252,7 +252,7 @@ fn records_that_contradict_each_other_are_refused() {
 }
 
 #[test]
-fn a_kernel_that_dies_after_its_last_record_is_not_a_success() {
+fn a_crash_after_the_last_record_is_no_success() {
     let done = || {
         Boot::new().says(&[
             "@ready",
@@ -281,7 +281,7 @@ fn a_kernel_that_dies_after_its_last_record_is_not_a_success() {
 }
 
 #[test]
-fn costs_are_counted_in_instructions_whatever_the_counters_step() {
+fn costs_are_instructions_for_each_step_of_the_counter() {
     let cost = |ticks_per_unit| {
         let scale = Scale {
             deadline: Some(1),
@@ -298,7 +298,7 @@ fn costs_are_counted_in_instructions_whatever_the_counters_step() {
 }
 
 #[test]
-fn frames_are_told_when_a_test_leaves_more_or_fewer() {
+fn a_change_in_frames_is_a_part_of_the_cost() {
     let booted = Boot::new()
         .says(&[
             "@tests 1",

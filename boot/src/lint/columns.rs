@@ -18,7 +18,7 @@ const SKIPPED: [&str; 3] = ["target", ".git", "corpus"];
 const SUFFIXES: [&str; 6] = [".rs", ".md", ".sh", ".toml", ".yml", ".ci/run"];
 
 /// Returns the place and the length of each line that is too long, such as `lib.rs:3: 120 columns`.
-pub fn check(project: &Project) -> Result<Vec<String>, Failure> {
+pub(super) fn check(project: &Project) -> Result<Vec<String>, Failure> {
     let root = project.root();
     let mut files = Vec::new();
     collect(root, &mut files).map_err(Failure::io("cannot read", root))?;
@@ -52,8 +52,8 @@ fn collect(folder: &Path, files: &mut Vec<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
-/// Returns the number and the length of each line of `text` that is too long. Rows of tables and lines
-/// with a URL cannot be broken, so they may have any length.
+/// Returns the number and the length of each line of `text` that is too long. Rows of tables and
+/// lines with a URL cannot be broken, so they may have any length.
 fn too_long(text: &str) -> impl Iterator<Item = (usize, usize)> {
     let lines = (1..).zip(text.lines());
     lines.filter_map(|(number, line)| {

@@ -1,5 +1,5 @@
-//! Checks the spelling with `typos`. Its words are in `typos.toml`, with those that this project does
-//! not use.
+//! Checks the spelling with `typos`. Its words are in `typos.toml`, with those that this project
+//! does not use.
 
 use std::{path::PathBuf, process::Command};
 
@@ -17,7 +17,7 @@ const VERSION: &str = "1.52.0";
 ///
 /// # Errors
 /// If no program is installed, and neither pip nor cargo can install it.
-pub fn command(project: &Project) -> Result<Command, Failure> {
+pub(super) fn command(project: &Project) -> Result<Command, Failure> {
     let mut command = Command::new(prepare(project)?);
     command
         .args(["--format", "brief"])

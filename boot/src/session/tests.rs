@@ -7,8 +7,8 @@ fn passed(name: &str) -> TestResult {
     TestResult::new(name, Verdict::Passed)
 }
 
-/// Goes over boots that bring the given tests and leave the given number; returns after which test
-/// each began.
+/// Runs a session whose boots have the given results and numbers of tests left. Returns the test
+/// before the first of each boot, the results and the ending.
 fn go_over(
     boots: &[(&[&str], Result<usize, ()>)],
 ) -> (Vec<Option<String>>, Vec<TestResult>, Result<(), Failure>) {
@@ -16,7 +16,7 @@ fn go_over(
     let mut began = Vec::new();
     let (results, ending) = over_boots(|after| {
         began.push(after.map(str::to_owned));
-        let (names, left) = boots.pop_front().expect("it boots no more often than this");
+        let (names, left) = boots.pop_front().expect("too many boots");
         Ok(Booted {
             results: names.iter().copied().map(passed).collect(),
             left: left.map_err(|()| Failure::Panicked),
@@ -28,7 +28,7 @@ fn go_over(
 }
 
 #[test]
-fn each_boot_begins_after_the_test_that_the_last_one_died_of() {
+fn each_boot_begins_after_the_test_that_ended_the_last_one() {
     let (began, results, ending) =
         go_over(&[(&["a", "b"], Ok(3)), (&["c"], Ok(2)), (&["d", "e"], Ok(0))]);
     assert_eq!(began, [None, Some("b".into()), Some("c".into())]);
@@ -37,8 +37,8 @@ fn each_boot_begins_after_the_test_that_the_last_one_died_of() {
 }
 
 #[test]
-fn a_boot_after_the_last_test_is_saved() {
-    // The very last test died: nothing is left, so there is no other boot.
+fn no_boot_follows_the_last_test() {
+    // The last test ended its boot, and no test is left.
     let (began, ..) = go_over(&[(&["a", "b"], Ok(0))]);
     assert_eq!(began, [None]);
 }
@@ -51,7 +51,7 @@ fn results_before_a_failure_are_kept() {
 }
 
 #[test]
-fn a_kernel_that_begins_again_from_the_start_is_not_booted_for_ever() {
+fn a_kernel_that_repeats_tests_ends_the_session() {
     let (_, _, ending) = go_over(&[(&["a"], Ok(3)), (&["a"], Ok(3))]);
     assert!(matches!(ending, Err(Failure::Protocol(_))));
 }

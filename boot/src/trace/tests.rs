@@ -15,8 +15,8 @@ fn count(bytes: usize) {
     let _ = REQUESTED.try_with(|requested| requested.set(requested.get() + bytes));
 }
 
-// SAFETY: each method calls the same method of `System` with the same arguments. Counting allocates no
-// memory, because the thread-local variable has a constant initial value and no destructor.
+// SAFETY: each method calls the same method of `System` with the same arguments. Counting allocates
+// no memory, because the thread-local variable has a constant initial value and no destructor.
 unsafe impl GlobalAlloc for Counting {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         count(layout.size());
@@ -32,7 +32,8 @@ unsafe impl GlobalAlloc for Counting {
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         count(size);
-        // SAFETY: the caller gives a block of `System` with its layout, and a size that is not zero.
+        // SAFETY: the caller gives a block of `System` with its layout, and a size that is not
+        // zero.
         unsafe { System.realloc(block, layout, size) }
     }
 

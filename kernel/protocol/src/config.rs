@@ -1,8 +1,8 @@
 //! The configuration: lines of `key=value`, which the host writes into the RAM disk and the kernel
 //! reads.
 //!
-//! A line that starts with `#` is a comment. An unknown or repeated key is an error, and so is a value
-//! that its key does not allow: a misspelt filter must not run all tests.
+//! A line that starts with `#` is a comment. An unknown or repeated key is an error, and so is a
+//! value that its key does not allow: a misspelt filter must not run all tests.
 
 use core::fmt;
 use core::num::NonZero;
@@ -38,7 +38,8 @@ impl Mode {
 /// The configuration of one boot.
 ///
 /// [`Display`](fmt::Display) writes the mode, and a line for each value other than the default.
-/// [`parse`](Self::parse) reads those lines. A text value has no line break, and no space at its end.
+/// [`parse`](Self::parse) reads those lines. A text value has no line break, and no space at its
+/// end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Config<'a> {
     /// `mode=demo|test|soak`: what the kernel does. The default is `demo`.
@@ -53,13 +54,13 @@ pub struct Config<'a> {
     pub monitor: bool,
     /// `jobs=yes|no`: `no` skips the demonstration's main job. The default is `yes`.
     pub jobs: bool,
-    /// `ticks-per-instruction=N`: how far the time-stamp counter moves with each instruction. Without
-    /// it, the counter counts time.
+    /// `ticks-per-instruction=N`: how far the time-stamp counter moves with each instruction.
+    /// Without it, the counter counts time.
     pub ticks_per_instruction: Option<NonZero<u64>>,
     /// `seed=N`: the seed of the first random program. The default is 0.
     pub seed: u64,
-    /// `randomisation-seed=N`: the seed for the address of the heap's window. Without it, the kernel
-    /// chooses an unpredictable address.
+    /// `randomisation-seed=N`: the seed for the address of the heap's window. Without it, the
+    /// kernel chooses an unpredictable address.
     pub randomisation_seed: Option<u64>,
 }
 

@@ -134,8 +134,9 @@ pub struct Trace<'a> {
 }
 
 impl<'a> Trace<'a> {
-    /// Reads a trace. Checks that slots are no more than operations, that each slot is in range, that
-    /// sizes are not zero and that alignments are bounded. [`check`](Self::check) does the rest.
+    /// Reads a trace. Checks that slots are no more than operations, that each slot is in range,
+    /// that sizes are not zero and that alignments are bounded. [`check`](Self::check) does the
+    /// rest.
     ///
     /// Costs one pass over the operations.
     ///
@@ -193,8 +194,9 @@ impl<'a> Trace<'a> {
         }
     }
 
-    /// Checks that only an empty slot is allocated to, that only a full one is freed or reallocated,
-    /// and that the header has the right peak. Overwrites `sizes`, which has one number for each slot.
+    /// Checks that only an empty slot is allocated to, that only a full one is freed or
+    /// reallocated, and that the header has the right peak. Overwrites `sizes`, which has one
+    /// number for each slot.
     ///
     /// # Errors
     /// The first damage that it finds.
