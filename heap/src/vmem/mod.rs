@@ -125,9 +125,9 @@ use state::State;
 /// them:
 ///
 /// ```text
-///  0x1000                  0x4000  0x5000                          0x9000  0xb000          0xd000
-///  │ allocated 0x3000      │ free  │ allocated 0x4000              │       │ free 0x2000   │
-///  └ span, added ──────────────────────────────────────────────────┘       └ borrowed ─────┘
+///  0x1000                  0x4000  0x5000                  0x9000  0xb000          0xd000
+///  │ allocated 0x3000      │ free  │ allocated 0x4000      │       │ free 0x2000   │
+///  └ span, added ──────────────────────────────────────────┘       └ borrowed ─────┘
 ///  total_space 0xa000 = allocated_space 0x7000 + free_space 0x3000    borrowed_space 0x2000
 /// ```
 ///
