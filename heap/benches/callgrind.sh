@@ -4,13 +4,13 @@
 # alignments. Recorded traces are counted with this project's release profile, which has thin LTO,
 # and with Cargo's default release profile, which has not. All peers are built alike.
 #
-#     heap/benches/callgrind.sh [PEER…]     with FEATURES=hardened in the environment: `heap` with it
+#     heap/benches/callgrind.sh [PEER…]     FEATURES=hardened in the environment: `heap` with it
 set -eu
 cd "$(dirname "$0")/../.."
 
 for profile in release default-release; do
-    cargo build --quiet --profile "$profile" --package heap-benches --bin instructions --bin alignment \
-        --features "${FEATURES:-}"
+    cargo build --quiet --profile "$profile" --package heap-benches \
+        --bin instructions --bin alignment --features "${FEATURES:-}"
 done
 target=${CARGO_TARGET_DIR:-target}
 programs=$target/release

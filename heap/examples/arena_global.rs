@@ -57,8 +57,8 @@ unsafe fn start_heap(pages: *mut [Page]) -> Result<&'static PageArena, Error> {
     arena.add_span(pages.expose_provenance(), pages.len() * PAGE_SIZE)?;
     let arena: &'static PageArena = BOOT.leak(arena).expect("there is room for one arena");
     let mut heap = HEAP.lock();
-    // SAFETY: allocator and source stay what they are. The pages are memory, as the caller promises, and
-    // nobody else allocates from the arena, or frees in it.
+    // SAFETY: allocator and source stay what they are. The pages are memory, as the caller promises,
+    // and no other code allocates from the arena or frees in it.
     unsafe { heap.as_mut().source.attach(arena) };
     Ok(arena)
 }
@@ -84,7 +84,7 @@ extern "C" fn main() -> i32 {
     assert!(lists.iter().zip(0..).all(|(list, n)| list[49_999] == n));
     drop(lists);
     show(arena, "when they are freed: the pages are queued");
-    // A free only queues pages. To give them back may take its time, and is done without the heap's lock.
+    // A free only queues pages. To give them back takes time, and is done without the heap's lock.
     HEAP.drain().expect("the arena takes back what it gave");
     show(arena, "after the queue is drained");
     HEAP.lock().trim();

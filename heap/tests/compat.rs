@@ -1,9 +1,10 @@
 //! Compiles the same source against a crate and against its stand-in: `talc` 5.1 and `heap-talc`,
 //! `static-alloc` 0.3 and `heap-static-alloc`, `vmem` 1.0 and `heap-vmem`.
 //!
-//! Each included file begins with `use talc::…`, `use static_alloc::…` or `use vmem::…`. These names
-//! are those of the stand-ins, as in a program whose manifest says
-//! `talc = { package = "heap-talc", … }`. In the modules `…_upstream` they are the crates themselves.
+//! Each included file begins with `use talc::…`, `use static_alloc::…` or `use vmem::…`. These
+//! names are those of the stand-ins, as in a program whose manifest says
+//! `talc = { package = "heap-talc", … }`. In the modules `…_upstream` they are the crates
+//! themselves.
 
 #![allow(
     clippy::undocumented_unsafe_blocks,

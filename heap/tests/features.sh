@@ -62,7 +62,8 @@ done
 
 for stand_in in talc vmem static_alloc; do
     manifest=compat/$stand_in/Cargo.toml
-    for feature in '' $(sed -n '/^\[features\]/,/^\[dep/s/^\([a-z-]*\) = \[".*/\1/p' "$manifest"); do
+    names=$(sed -n '/^\[features\]/,/^\[dep/s/^\([a-z-]*\) = \[".*/\1/p' "$manifest")
+    for feature in '' $names; do
         [ "$feature" = nightly ] && continue
         try "test: ${stand_in}, ${feature:-no features}" \
             cargo test --quiet --manifest-path "$manifest" --features "$feature"
@@ -74,7 +75,8 @@ for licence in LICENSE-MIT LICENSE-APACHE; do
 done
 
 if cargo +nightly --version >/dev/null 2>&1; then
-    try "test: nightly and all others" cargo +nightly test --quiet --features "nightly,$(without '')"
+    try "test: nightly and all others" \
+        cargo +nightly test --quiet --features "nightly,$(without '')"
     try "doc: as docs.rs builds it" env RUSTDOCFLAGS='-D warnings --cfg docsrs' \
         cargo +nightly doc --quiet --no-deps --all-features
     for stand_in in talc vmem; do

@@ -1,8 +1,8 @@
 #!/bin/sh
-# Do the tests notice when a rule of the heap is broken? Each entry of the lists in `mutations/` breaks
-# one, in a copy of the sources, and tests run until one fails.
+# Do the tests notice when a rule of the heap is broken? Each entry of the lists in `mutations/`
+# breaks one, in a copy of the sources, and tests run until one fails.
 #
-#     heap/tests/mutations.sh [LAYER…]       talc, hardened, vmem, source, bump; all if none is named
+#     heap/tests/mutations.sh [LAYER…]    talc, hardened, vmem, source, bump; without a name, all
 #
 # An entry of a list:
 #
@@ -67,8 +67,8 @@ with_test() {
     "$@" --quiet --package heap --features "$features" "$program"
 }
 
-# Runs test programs until one fails, and leaves its name in `$entries/caught`. Fails if something does
-# not compile.
+# Runs test programs until one fails, and leaves its name in `$entries/caught`. Fails if something
+# does not compile.
 run_tests() {
     : >"$entries/caught"
     for test in "$@"; do

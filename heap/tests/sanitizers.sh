@@ -20,8 +20,8 @@ check() {
     name=$1
     shift
     if "$@" >"$log" 2>&1; then
-        tests=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | paste -sd+ - | sed 's/^$/0/')
-        echo "passed: $name ($((tests)) tests)"
+        tests=$(sed -n 's/^test result: ok\. \([0-9]*\) passed.*/\1/p' "$log" | paste -sd+ -)
+        echo "passed: $name ($((${tests:-0})) tests)"
         passed=$((passed + 1))
     else
         cat "$log"
@@ -35,7 +35,7 @@ skip() {
     skipped=$((skipped + 1))
 }
 
-# Tests leak on purpose what shall live for ever.
+# Tests leak memory on purpose that must live as long as the program.
 asan() {
     host=$(rustc +nightly -vV 2>/dev/null | sed -n 's/^host: //p')
     if [ -z "$host" ]; then

@@ -3,6 +3,7 @@
 mod common;
 
 use std::alloc::{GlobalAlloc, Layout};
+use std::cell::Cell;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::SeqCst};
 #[cfg(unix)]
@@ -19,10 +20,10 @@ use heap::vmem::{AllocPolicy, Error};
 
 /// An allocator that forwards to the one in a thread-local variable.
 #[derive(Debug, Clone, Copy)]
-struct Indirect(&'static std::thread::LocalKey<std::cell::Cell<Option<&'static dyn Allocator>>>);
+struct Indirect(&'static std::thread::LocalKey<Cell<Option<&'static dyn Allocator>>>);
 
 thread_local! {
-    static BACKING: std::cell::Cell<Option<&'static dyn Allocator>> = const { std::cell::Cell::new(None) };
+    static BACKING: Cell<Option<&'static dyn Allocator>> = const { Cell::new(None) };
 }
 
 // SAFETY: the blocks are those of the allocator in the variable, which is set once.

@@ -1,4 +1,4 @@
-//! Initialization: from the bootloader to the kernel's main function.
+//! Initialisation: from the bootloader to the kernel's main function.
 
 use core::fmt;
 
@@ -59,7 +59,7 @@ impl fmt::Display for InitError {
 
 impl core::error::Error for InitError {}
 
-/// Initializes the serial port, the exceptions, the RAM disk, the memory and the heap, in this
+/// Initialises the serial port, the exceptions, the RAM disk, the memory and the heap, in this
 /// order. Enables interrupts at the end.
 ///
 /// # Errors

@@ -44,7 +44,7 @@ impl Write for Serial {
     }
 }
 
-/// Initializes the port. Earlier output is lost.
+/// Initialises the port. Earlier output is lost.
 pub(crate) fn init() {
     let mut serial = SERIAL.lock();
     // SAFETY: the lock is held, so that no other writer exists while the settings change.

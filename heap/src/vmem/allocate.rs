@@ -353,8 +353,8 @@ impl State {
 
     /// Returns the segment that contains `address`. O(log spans + segments of the span).
     ///
-    /// The search ends even in damaged tags, as long as their links lead to tags: fault handlers use
-    /// it too.
+    /// The search ends even in damaged tags, as long as their links lead to tags: fault handlers
+    /// use it too.
     pub(super) fn segment_containing(&self, address: usize) -> Option<TagRef> {
         let mut segment = self.spans.containing(address)?.above();
         while segment.last.get() < address {

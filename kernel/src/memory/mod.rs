@@ -92,7 +92,7 @@ impl fmt::Display for InitError {
 
 impl core::error::Error for InitError {}
 
-/// Initializes frames, page tables, protection and arenas. `seed` chooses the addresses of the
+/// Initialises frames, page tables, protection and arenas. `seed` chooses the addresses of the
 /// heap.
 ///
 /// # Safety

@@ -131,8 +131,13 @@ pub struct ArenaSource<'a, A: TagSupply, L: Lock> {
 
 // SAFETY: the records lie in memory that the arena allocated to this source alone. The reference to
 // the arena may go to another thread because the arena is `Sync`.
-unsafe impl<'a, A: TagSupply, L: Lock> Send for ArenaSource<'a, A, L> where Arena<'a, 'a, A, L>: Sync
-{}
+unsafe impl<'a, A, L> Send for ArenaSource<'a, A, L>
+where
+    A: TagSupply,
+    L: Lock,
+    Arena<'a, 'a, A, L>: Sync,
+{
+}
 
 /// One heap of an [`ArenaSource`], as [`Talc::arena_heaps`] lists them.
 ///
