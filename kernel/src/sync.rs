@@ -69,14 +69,14 @@ mod nesting {
     /// The count of one CPU. Only this CPU uses the count, with its interrupts masked, so that
     /// plain loads and stores suffice. An exception in between that takes and releases locks leaves
     /// the count unchanged.
-    pub struct Nesting {
+    pub(crate) struct Nesting {
         depth: AtomicUsize,
         /// Whether interrupts were enabled when the depth rose from 0.
         were_enabled: AtomicBool,
     }
 
     impl Nesting {
-        pub const fn new() -> Self {
+        pub(crate) const fn new() -> Self {
             Self {
                 depth: AtomicUsize::new(0),
                 were_enabled: AtomicBool::new(false),
@@ -86,7 +86,7 @@ mod nesting {
         /// Counts one more lock. `were_enabled` says whether interrupts were enabled before they
         /// were masked for this lock.
         #[inline]
-        pub fn enter(&self, were_enabled: bool) {
+        pub(crate) fn enter(&self, were_enabled: bool) {
             let depth = self.depth.load(Ordering::Relaxed);
             // In this order, an exception in between counts as nested and does not change the flag.
             self.depth.store(depth + 1, Ordering::Relaxed);
@@ -97,7 +97,7 @@ mod nesting {
 
         /// Counts one lock less. Returns whether the caller must enable interrupts.
         #[inline]
-        pub fn leave(&self) -> bool {
+        pub(crate) fn leave(&self) -> bool {
             let were_enabled = self.were_enabled.load(Ordering::Relaxed);
             let depth = self.depth.load(Ordering::Relaxed) - 1;
             self.depth.store(depth, Ordering::Relaxed);
@@ -150,11 +150,11 @@ mod mask {
 /// On the host the lock is a plain spin lock: a program has no interrupts to mask.
 #[cfg(not(target_os = "none"))]
 mod mask {
-    pub fn enter() {}
+    pub(crate) fn enter() {}
 
-    pub fn leave() {}
+    pub(crate) fn leave() {}
 
-    pub fn assert_another_cpu_may_unlock() {}
+    pub(crate) fn assert_another_cpu_may_unlock() {}
 }
 
 #[cfg(test)]

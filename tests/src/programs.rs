@@ -16,7 +16,7 @@ use crate::support::{Blocks, Random, Snapshot};
 const AUDIT_PERIOD: usize = 100;
 
 /// Runs the program of a seed, and frees all its blocks.
-pub fn run(seed: u64, operations: usize) {
+pub(crate) fn run(seed: u64, operations: usize) {
     let mut random = Random::new(seed);
     let mut blocks = Blocks::new();
     // Programs differ in the sizes and alignments of their blocks, and in the bytes that are live.
@@ -63,7 +63,7 @@ fn run_audit(operation: usize) {
 }
 
 /// Runs the program of a seed while a timer interrupt allocates and frees.
-pub fn run_in_a_storm(seed: u64, operations: usize) {
+pub(crate) fn run_in_a_storm(seed: u64, operations: usize) {
     timer::set_hook(Some(allocate_at_a_tick));
     timer::start(1000);
     run(seed, operations);
@@ -73,7 +73,7 @@ pub fn run_in_a_storm(seed: u64, operations: usize) {
 }
 
 /// Runs one program of a soak. Programs with odd seeds are interrupted.
-pub fn soak(seed: u64) -> u64 {
+pub(crate) fn soak(seed: u64) -> u64 {
     const OPERATIONS: usize = 5000;
     if seed.is_multiple_of(2) {
         run(seed, OPERATIONS);

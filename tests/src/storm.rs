@@ -33,7 +33,7 @@ fn now() -> u64 {
 
 /// Frees a block of an earlier tick, and allocates a block. Now and then the heap must grow for the
 /// block.
-pub fn allocate_at_a_tick() {
+pub(crate) fn allocate_at_a_tick() {
     let began = now();
     let tick = TICKS.fetch_add(1, Ordering::Relaxed);
     if tick >= LAST.load(Ordering::Relaxed) {
@@ -56,7 +56,7 @@ pub fn allocate_at_a_tick() {
 }
 
 /// Frees the blocks of all ticks.
-pub fn clear() {
+pub(crate) fn clear() {
     let blocks = core::mem::take(&mut *BLOCKS.lock());
     drop(blocks);
 }

@@ -11,28 +11,28 @@ use kernel::memory::{self, HeapArena, heap_pages, kernel_addresses};
 use x86_64::structures::paging::PhysFrame;
 
 /// Returns the arena of the heap's pages, for tests that allocate from it.
-pub fn heap_pages_arena() -> &'static HeapArena {
+pub(crate) fn heap_pages_arena() -> &'static HeapArena {
     // SAFETY: each test frees and resizes only segments that it has allocated, and adds no span.
     unsafe { memory::heap_pages_arena() }
 }
 
 /// Returns the arena of the window's addresses, for tests that allocate from it.
-pub fn kernel_addresses_arena() -> &'static HeapArena {
+pub(crate) fn kernel_addresses_arena() -> &'static HeapArena {
     // SAFETY: each test frees and resizes only segments that it has allocated, and adds no span.
     unsafe { memory::kernel_addresses_arena() }
 }
 
 /// A frame that a test owns, and that is freed on drop.
-pub struct OwnedFrame(PhysFrame);
+pub(crate) struct OwnedFrame(PhysFrame);
 
 impl OwnedFrame {
     /// Allocates a frame. Returns `None` if no frame is free.
-    pub fn take() -> Option<Self> {
+    pub(crate) fn take() -> Option<Self> {
         frames::allocate(Purpose::Other).map(Self)
     }
 
     /// Returns the frame.
-    pub fn get(&self) -> PhysFrame {
+    pub(crate) fn get(&self) -> PhysFrame {
         self.0
     }
 }
@@ -47,20 +47,20 @@ impl Drop for OwnedFrame {
 
 /// Returns `size` bytes on the heap that all have the value `byte`. The compiler cannot optimise
 /// the allocation away, as it may for a block that the program does not use.
-pub fn filled(byte: u8, size: usize) -> Vec<u8> {
+pub(crate) fn filled(byte: u8, size: usize) -> Vec<u8> {
     black_box(vec![byte; size])
 }
 
 /// A xorshift generator.
-pub struct Random(u64);
+pub(crate) struct Random(u64);
 
 impl Random {
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         Random(seed.wrapping_mul(0x9E37_79B9_7F4A_7C15) | 1)
     }
 
     /// Returns a number below `limit`.
-    pub fn below(&mut self, limit: usize) -> usize {
+    pub(crate) fn below(&mut self, limit: usize) -> usize {
         self.0 ^= self.0 << 13;
         self.0 ^= self.0 >> 7;
         self.0 ^= self.0 << 17;
@@ -68,7 +68,7 @@ impl Random {
     }
 
     /// Returns a size of at most `1 << (logs - 1)`. All powers of two are equally likely.
-    pub fn size(&mut self, logs: usize) -> usize {
+    pub(crate) fn size(&mut self, logs: usize) -> usize {
         let log = self.below(logs);
         1 + self.below(1 << log)
     }
@@ -77,7 +77,7 @@ impl Random {
 /// The counts of all layers after the heap has unmapped its free memory. Snapshots before and after
 /// code that leaks no memory are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     stats: Stats,
     usage: Usage,
     pages: usize,
@@ -85,7 +85,7 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    pub fn take() -> Self {
+    pub(crate) fn take() -> Self {
         HEAP.reap();
         let (mut stats, mut usage) = (HEAP.stats(), frames::usage());
         // The pool of boundary tags retains some pages, whose number the harness checks.
@@ -101,7 +101,7 @@ impl Snapshot {
 }
 
 /// Blocks of the kernel heap. Each is filled with a byte, and verified before it is freed.
-pub struct Blocks {
+pub(crate) struct Blocks {
     blocks: Vec<Block>,
     bytes: usize,
     next: u8,
@@ -137,7 +137,7 @@ impl Block {
 }
 
 impl Blocks {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Blocks {
             blocks: Vec::new(),
             bytes: 0,
@@ -146,19 +146,19 @@ impl Blocks {
     }
 
     /// Returns the number of bytes in all blocks.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }
 
     /// Allocates and fills a block. Returns `None` if the allocation fails.
-    pub fn allocate(&mut self, layout: Layout) -> Option<*mut u8> {
+    pub(crate) fn allocate(&mut self, layout: Layout) -> Option<*mut u8> {
         self.blocks.try_reserve(1).ok()?;
         // SAFETY: the tests pass no size of zero.
         self.add(unsafe { HEAP.alloc(layout) }, layout)
     }
 
     /// Allocates a zeroed block, verifies that it is zero, and fills it.
-    pub fn allocate_zeroed(&mut self, layout: Layout) -> Option<*mut u8> {
+    pub(crate) fn allocate_zeroed(&mut self, layout: Layout) -> Option<*mut u8> {
         self.blocks.try_reserve(1).ok()?;
         // SAFETY: the tests pass no size of zero.
         let base = unsafe { HEAP.alloc_zeroed(layout) };
@@ -191,7 +191,7 @@ impl Blocks {
     }
 
     /// Changes the size of a random block at random.
-    pub fn reallocate(&mut self, random: &mut Random) {
+    pub(crate) fn reallocate(&mut self, random: &mut Random) {
         if self.blocks.is_empty() {
             return;
         }
@@ -213,7 +213,7 @@ impl Blocks {
     }
 
     /// Frees a random block, if the list has one.
-    pub fn free_any(&mut self, random: &mut Random) {
+    pub(crate) fn free_any(&mut self, random: &mut Random) {
         if !self.blocks.is_empty() {
             let block = self.blocks.swap_remove(random.below(self.blocks.len()));
             self.free(block);
@@ -221,7 +221,7 @@ impl Blocks {
     }
 
     /// Frees every second block, from a random block on.
-    pub fn free_half(&mut self, random: &mut Random) {
+    pub(crate) fn free_half(&mut self, random: &mut Random) {
         let mut index = random.below(self.blocks.len() + 1);
         while index < self.blocks.len() {
             let block = self.blocks.swap_remove(index);
@@ -231,7 +231,7 @@ impl Blocks {
     }
 
     /// Verifies all blocks.
-    pub fn verify(&self) {
+    pub(crate) fn verify(&self) {
         for block in &self.blocks {
             block.verify(block.layout.size());
         }

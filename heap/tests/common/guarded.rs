@@ -19,7 +19,7 @@ unsafe extern "C" {
 }
 
 /// Pages with a guard page on either side.
-pub struct Guarded {
+pub(crate) struct Guarded {
     mapping: *mut u8,
     pages: usize,
 }
@@ -27,7 +27,7 @@ pub struct Guarded {
 impl Guarded {
     /// Maps memory near an address where no memory is mapped yet, so that each run has the same
     /// addresses.
-    pub fn new(near: usize, pages: usize) -> Self {
+    pub(crate) fn new(near: usize, pages: usize) -> Self {
         const READ_WRITE: c_int = 1 | 2;
         const PRIVATE_ANONYMOUS: c_int = 0x2 | 0x20;
         let near = without_provenance_mut(near);
@@ -43,15 +43,15 @@ impl Guarded {
         Self { mapping, pages }
     }
 
-    pub fn base(&self) -> *mut u8 {
+    pub(crate) fn base(&self) -> *mut u8 {
         self.mapping.wrapping_add(PAGE)
     }
 
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.pages * PAGE
     }
 
-    pub fn contains(&self, address: usize) -> bool {
+    pub(crate) fn contains(&self, address: usize) -> bool {
         (self.base().addr()..self.base().addr() + self.size()).contains(&address)
     }
 }

@@ -12,7 +12,7 @@ use super::memory::Memory;
 use super::random::Choices;
 
 /// A heap in the middle of memory of which the rest must stay untouched.
-pub struct ManualHeap {
+pub(crate) struct ManualHeap {
     memory: Memory,
     base: *mut u8,
     /// `None` while no heap is claimed.
@@ -21,7 +21,7 @@ pub struct ManualHeap {
 
 impl ManualHeap {
     /// Returns `size` bytes without a heap. A heap never takes all of them.
-    pub fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         let memory = Memory::new(size);
         Self {
             base: memory.end(),
@@ -30,12 +30,16 @@ impl ManualHeap {
         }
     }
 
-    pub fn span(&self) -> Option<Span> {
+    pub(crate) fn span(&self) -> Option<Span> {
         Some(Span::new(self.base, self.end?.as_ptr()))
     }
 
     /// Claims, extends, truncates or resizes the heap.
-    pub fn change<B: Binning>(&mut self, talc: &mut Talc<Manual, B>, choices: &mut impl Choices) {
+    pub(crate) fn change<B: Binning>(
+        &mut self,
+        talc: &mut Talc<Manual, B>,
+        choices: &mut impl Choices,
+    ) {
         let memory = &self.memory;
         let Some(end) = self.end else {
             self.base = memory.base().wrapping_add(1 + choices.below(200));
@@ -71,7 +75,7 @@ impl ManualHeap {
     }
 
     /// Truncates the heap as far as possible, or deletes it.
-    pub fn truncate<B: Binning>(&mut self, talc: &mut Talc<Manual, B>) {
+    pub(crate) fn truncate<B: Binning>(&mut self, talc: &mut Talc<Manual, B>) {
         if let Some(end) = self.end {
             // SAFETY: the end is current.
             let left = unsafe { talc.truncate(end, null_mut()) };
@@ -92,7 +96,7 @@ impl ManualHeap {
     }
 
     /// The heap is sound, and all around it untouched.
-    pub fn check<S: Source, B: Binning>(&self, talc: &Talc<S, B>) {
+    pub(crate) fn check<S: Source, B: Binning>(&self, talc: &Talc<S, B>) {
         self.memory.assert_untouched(self.memory.base(), self.base);
         if let Some(span) = self.span() {
             // SAFETY: it is a heap of this allocator.

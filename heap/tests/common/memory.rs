@@ -3,10 +3,10 @@
 use std::alloc::{Layout, alloc, dealloc, handle_alloc_error};
 
 /// The contents of untouched memory.
-pub const UNTOUCHED: u8 = 0xa5;
+pub(crate) const UNTOUCHED: u8 = 0xa5;
 
 /// A range of memory, filled with [`UNTOUCHED`] and aligned to 4 MiB or its size.
-pub struct Memory {
+pub(crate) struct Memory {
     base: *mut u8,
     layout: Layout,
 }
@@ -15,7 +15,7 @@ pub struct Memory {
 unsafe impl Send for Memory {}
 
 impl Memory {
-    pub fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         let align = size.next_power_of_two().clamp(64, 4 << 20);
         let layout = Layout::from_size_align(size, align).unwrap();
         // SAFETY: the size is not zero.
@@ -28,26 +28,26 @@ impl Memory {
         memory
     }
 
-    pub fn base(&self) -> *mut u8 {
+    pub(crate) fn base(&self) -> *mut u8 {
         self.base
     }
 
-    pub fn size(&self) -> usize {
+    pub(crate) fn size(&self) -> usize {
         self.layout.size()
     }
 
-    pub fn end(&self) -> *mut u8 {
+    pub(crate) fn end(&self) -> *mut u8 {
         self.base.wrapping_add(self.size())
     }
 
     /// Fills a part with [`UNTOUCHED`] again.
-    pub fn fill(&self, from: *mut u8, to: *mut u8) {
+    pub(crate) fn fill(&self, from: *mut u8, to: *mut u8) {
         self.assert_contains(from, to);
         // SAFETY: the range is in this memory.
         unsafe { from.write_bytes(UNTOUCHED, to.addr() - from.addr()) };
     }
 
-    pub fn assert_untouched(&self, from: *mut u8, to: *mut u8) {
+    pub(crate) fn assert_untouched(&self, from: *mut u8, to: *mut u8) {
         self.assert_contains(from, to);
         // SAFETY: the range is in this memory, which is initialised.
         let bytes = unsafe { std::slice::from_raw_parts(from, to.addr() - from.addr()) };
@@ -61,7 +61,7 @@ impl Memory {
     }
 
     /// Returns the contents.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         // SAFETY: the range is in this memory, which is initialised.
         unsafe { std::slice::from_raw_parts(self.base, self.size()) }.to_vec()
     }
@@ -79,7 +79,7 @@ impl Drop for Memory {
 }
 
 /// Returns whether all bytes are equal to `byte`.
-pub fn all_are(bytes: &[u8], byte: u8) -> bool {
+pub(crate) fn all_are(bytes: &[u8], byte: u8) -> bool {
     match bytes {
         [] => true,
         [first, rest @ ..] => *first == byte && *rest == bytes[..rest.len()],

@@ -2,13 +2,14 @@
 #![allow(dead_code, reason = "each test uses a part of it")]
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
-pub mod guarded;
-pub mod manual_heap;
-pub mod memory;
-pub mod one_heap;
-pub mod programs;
-pub mod random;
-pub mod shadow;
-pub mod sizes;
-pub mod trace;
-pub mod window;
+pub(crate) mod guarded;
+pub(crate) mod manual_heap;
+pub(crate) mod memory;
+pub(crate) mod one_heap;
+pub(crate) mod programs;
+pub(crate) mod random;
+pub(crate) mod shadow;
+pub(crate) mod sizes;
+#[allow(unreachable_pub, reason = "the benchmarks share the file")]
+pub(crate) mod trace;
+pub(crate) mod window;

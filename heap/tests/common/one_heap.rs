@@ -11,17 +11,17 @@ use heap::talc::{DefaultBinning, min_first_heap_size};
 
 use super::memory::Memory;
 
-pub type ManualTalc = Talc<Manual, DefaultBinning>;
+pub(crate) type ManualTalc = Talc<Manual, DefaultBinning>;
 
 /// An allocator with one heap, and the extent of that heap.
-pub struct OneHeap {
+pub(crate) struct OneHeap {
     pub talc: ManualTalc,
     pub span: Span,
     _memory: Memory,
 }
 
 impl OneHeap {
-    pub fn new(size: usize) -> Self {
+    pub(crate) fn new(size: usize) -> Self {
         let memory = Memory::new(min_first_heap_size::<DefaultBinning>() + size);
         let mut talc = ManualTalc::new(Manual);
         // SAFETY: the memory outlives the allocator.
@@ -33,7 +33,7 @@ impl OneHeap {
         }
     }
 
-    pub fn allocate(&mut self, size: usize, align: usize) -> Option<NonNull<u8>> {
+    pub(crate) fn allocate(&mut self, size: usize, align: usize) -> Option<NonNull<u8>> {
         // SAFETY: the tests request no zero-sized blocks.
         unsafe {
             self.talc
@@ -41,20 +41,20 @@ impl OneHeap {
         }
     }
 
-    pub fn deallocate(&mut self, ptr: NonNull<u8>, size: usize, align: usize) {
+    pub(crate) fn deallocate(&mut self, ptr: NonNull<u8>, size: usize, align: usize) {
         let layout = Layout::from_size_align(size, align).unwrap();
         // SAFETY: the tests free each block once, with its layout.
         unsafe { self.talc.deallocate(ptr.as_ptr(), layout) }
     }
 
-    pub fn check(&self) {
+    pub(crate) fn check(&self) {
         self.talc.check().unwrap();
         // SAFETY: the span is the heap's.
         unsafe { self.talc.check_heap(self.span) }.unwrap();
     }
 
     /// Asserts that the heap is one gap, which can be allocated whole.
-    pub fn assert_one_gap(&mut self) {
+    pub(crate) fn assert_one_gap(&mut self) {
         self.check();
         let gaps: Vec<_> = self.talc.gaps().collect();
         let [gap] = gaps[..] else {

@@ -28,13 +28,13 @@ const STEPS: usize = 200;
 
 /// A program of a model: a set-up, and steps.
 #[derive(Clone)]
-pub struct Program {
+pub(crate) struct Program {
     set_up: u64,
     steps: Vec<u64>,
 }
 
 impl Program {
-    pub fn new(seed: u64, steps: usize) -> Self {
+    pub(crate) fn new(seed: u64, steps: usize) -> Self {
         let mut seeds = Random::new(seed);
         Self {
             set_up: seeds.word(),
@@ -43,17 +43,17 @@ impl Program {
     }
 
     /// Returns the generator of the set-up.
-    pub fn set_up(&self) -> Random {
+    pub(crate) fn set_up(&self) -> Random {
         Random::new(self.set_up)
     }
 
     /// Returns the generator of each step.
-    pub fn steps(&self) -> impl ExactSizeIterator<Item = Random> {
+    pub(crate) fn steps(&self) -> impl ExactSizeIterator<Item = Random> {
         self.steps.iter().map(|&seed| Random::new(seed))
     }
 
     /// Returns the seeds of the steps.
-    pub fn seeds(&self) -> &[u64] {
+    pub(crate) fn seeds(&self) -> &[u64] {
         &self.steps
     }
 
@@ -68,13 +68,13 @@ impl Program {
 
 /// Runs programs with ten thousand seeds, and returns their number. A program that fails is
 /// shortened, and its seed is printed.
-pub fn for_programs(run: impl Fn(&Program)) -> usize {
+pub(crate) fn for_programs(run: impl Fn(&Program)) -> usize {
     for_programs_of(STEPS, 1, run)
 }
 
 /// Runs programs of `steps` steps, as [`for_programs`] does. Only one of `one_in` seeds is used,
 /// for programs that take long.
-pub fn for_programs_of(steps: usize, one_in: u64, run: impl Fn(&Program)) -> usize {
+pub(crate) fn for_programs_of(steps: usize, one_in: u64, run: impl Fn(&Program)) -> usize {
     let seeds = match variable::<u64>("HEAP_SEED") {
         Some(seed) => seed..seed + 1,
         None => {
@@ -95,12 +95,12 @@ thread_local! {
 }
 
 /// Returns the seed of the program that this thread runs, for messages before the process dies.
-pub fn running() -> Option<u64> {
+pub(crate) fn running() -> Option<u64> {
     RUNNING.get()
 }
 
 /// Runs the program with this seed. If it fails, it is shortened, and its seed is printed.
-pub fn run_program(seed: u64, steps: usize, run: &impl Fn(&Program)) {
+pub(crate) fn run_program(seed: u64, steps: usize, run: &impl Fn(&Program)) {
     let program = Program::new(seed, steps);
     RUNNING.set(Some(seed));
     if let Some(panic) = failure(&program, run) {
@@ -118,7 +118,7 @@ pub fn run_program(seed: u64, steps: usize, run: &impl Fn(&Program)) {
     RUNNING.set(None);
 }
 
-pub fn variable<T: FromStr>(name: &str) -> Option<T> {
+pub(crate) fn variable<T: FromStr>(name: &str) -> Option<T> {
     let text = env::var(name).ok()?;
     let number = text
         .parse()
@@ -131,7 +131,7 @@ thread_local! {
 }
 
 /// Prints a part of what a program does, if it is the shortest that fails.
-pub fn tell(what: fmt::Arguments<'_>) {
+pub(crate) fn tell(what: fmt::Arguments<'_>) {
     if TELLING.get() {
         eprintln!("    {what}");
     }
@@ -139,7 +139,7 @@ pub fn tell(what: fmt::Arguments<'_>) {
 
 /// Removes as many steps as possible: first halves, then ever smaller parts, and at last single
 /// steps.
-pub fn shorten(mut program: Program, run: &impl Fn(&Program)) -> Program {
+pub(crate) fn shorten(mut program: Program, run: &impl Fn(&Program)) -> Program {
     let mut part = program.steps.len() / 2;
     while part > 0 {
         let before = program.steps.len();
@@ -165,13 +165,13 @@ thread_local! {
 
 /// The state of a thread that runs a program.
 #[derive(Clone, Copy)]
-pub struct Context {
+pub(crate) struct Context {
     is_quiet: bool,
     running: Option<u64>,
 }
 
 /// Returns the state of this thread.
-pub fn context() -> Context {
+pub(crate) fn context() -> Context {
     Context {
         is_quiet: QUIET.get(),
         running: RUNNING.get(),
@@ -179,7 +179,7 @@ pub fn context() -> Context {
 }
 
 /// Joins this thread to a program that another thread runs.
-pub fn enter(context: Context) {
+pub(crate) fn enter(context: Context) {
     QUIET.set(context.is_quiet);
     RUNNING.set(context.running);
 }

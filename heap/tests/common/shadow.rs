@@ -9,7 +9,7 @@ use super::random::Random;
 
 /// An allocation, and the key to its contents.
 #[derive(Clone, Copy, Debug)]
-pub struct Block {
+pub(crate) struct Block {
     pub ptr: *mut u8,
     pub layout: Layout,
     id: u64,
@@ -24,7 +24,7 @@ impl Display for Block {
 
 impl Block {
     /// Returns the block after a move to `ptr`.
-    pub fn moved_to(self, ptr: *mut u8) -> Self {
+    pub(crate) fn moved_to(self, ptr: *mut u8) -> Self {
         Self { ptr, ..self }
     }
 
@@ -51,7 +51,7 @@ impl Block {
     }
 
     /// Asserts that the first `size` bytes are as they were written.
-    pub fn assert_intact(&self, size: usize) {
+    pub(crate) fn assert_intact(&self, size: usize) {
         for (start, part) in self.parts(0, size) {
             // SAFETY: the block is at least this large, and was filled.
             let found = unsafe { std::slice::from_raw_parts(self.ptr.add(start), part.len()) };
@@ -87,7 +87,7 @@ static PATTERN: [u8; 2 * PERIOD] = {
 
 /// All live blocks. Entering a block fills it; taking it out verifies it.
 #[derive(Default)]
-pub struct Shadow {
+pub(crate) struct Shadow {
     blocks: Vec<Block>,
     /// The end of each block, by its base.
     ranges: BTreeMap<usize, usize>,
@@ -95,24 +95,24 @@ pub struct Shadow {
 }
 
 impl Shadow {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
-    pub fn len(&self) -> usize {
+    pub(crate) fn len(&self) -> usize {
         self.blocks.len()
     }
 
-    pub fn is_empty(&self) -> bool {
+    pub(crate) fn is_empty(&self) -> bool {
         self.blocks.is_empty()
     }
 
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.blocks.iter().map(|block| block.layout.size()).sum()
     }
 
     /// Enters a new allocation and fills it.
-    pub fn insert(&mut self, ptr: *mut u8, layout: Layout) {
+    pub(crate) fn insert(&mut self, ptr: *mut u8, layout: Layout) {
         let block = Block {
             ptr,
             layout,
@@ -140,7 +140,7 @@ impl Shadow {
     /// Takes out any block. Layouts determine the choice, so that it is mostly the same with a
     /// block more or less, and failing programs can be shortened. (With thousands of blocks, which
     /// such programs do not have, that would take too long.)
-    pub fn take(&mut self, random: &mut Random) -> Option<Block> {
+    pub(crate) fn take(&mut self, random: &mut Random) -> Option<Block> {
         if self.blocks.len() > 1000 {
             let index = random.below(self.blocks.len());
             return Some(self.take_at(index));
@@ -155,13 +155,13 @@ impl Shadow {
     }
 
     /// Takes out the block that begins at an address, if one does.
-    pub fn take_from(&mut self, ptr: *mut u8) -> Option<Block> {
+    pub(crate) fn take_from(&mut self, ptr: *mut u8) -> Option<Block> {
         let index = self.blocks.iter().position(|block| block.ptr == ptr)?;
         Some(self.take_at(index))
     }
 
     /// Takes out the block at an index.
-    pub fn take_at(&mut self, index: usize) -> Block {
+    pub(crate) fn take_at(&mut self, index: usize) -> Block {
         let block = self.blocks.swap_remove(index);
         self.ranges.remove(&block.ptr.addr());
         tell(format_args!("{block} is freed or resized"));
@@ -171,7 +171,7 @@ impl Shadow {
 
     /// Puts back a block that was resized and perhaps moved. Verifies the bytes that both sizes
     /// have in common, and fills the rest.
-    pub fn put_back(&mut self, block: Block, ptr: *mut u8, new_size: usize) {
+    pub(crate) fn put_back(&mut self, block: Block, ptr: *mut u8, new_size: usize) {
         let old_size = block.layout.size();
         let layout = Layout::from_size_align(new_size, block.layout.align()).unwrap();
         let block = Block {
@@ -185,14 +185,14 @@ impl Shadow {
         block.fill(old_size.min(new_size));
     }
 
-    pub fn assert_all_intact(&self) {
+    pub(crate) fn assert_all_intact(&self) {
         for block in &self.blocks {
             block.assert_intact(block.layout.size());
         }
     }
 
     /// Asserts that every block lies in one of the ranges.
-    pub fn assert_within(&self, ranges: &[(usize, usize)]) {
+    pub(crate) fn assert_within(&self, ranges: &[(usize, usize)]) {
         for (&base, &end) in &self.ranges {
             assert!(
                 ranges.iter().any(|&(from, to)| from <= base && end <= to),

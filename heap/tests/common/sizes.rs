@@ -3,10 +3,10 @@
 use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD};
 
 /// Bytes from a heap's base, a multiple of the unit, to its first allocation.
-pub const FIRST: usize = HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT);
+pub(crate) const FIRST: usize = HEAP_OVERHEAD.next_multiple_of(CHUNK_UNIT);
 
 /// The size of the chunk of one byte.
-pub const SMALLEST: usize = {
+pub(crate) const SMALLEST: usize = {
     let size = (1 + CHUNK_OVERHEAD).next_multiple_of(CHUNK_UNIT);
     if size < 2 * CHUNK_UNIT {
         2 * CHUNK_UNIT
@@ -16,6 +16,6 @@ pub const SMALLEST: usize = {
 };
 
 /// Returns the size of the largest allocation in a chunk of `count` units.
-pub const fn units(count: usize) -> usize {
+pub(crate) const fn units(count: usize) -> usize {
     count * CHUNK_UNIT - CHUNK_OVERHEAD
 }

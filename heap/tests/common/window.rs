@@ -10,14 +10,14 @@ use heap::source::ArenaSource;
 use heap::talc::TalcLock;
 use heap::vmem::{self, Arena, Error, LockApi, Page, PageSupply, Source, TagPool};
 
-pub const PAGE: usize = 4096;
-pub type SpinLock = LockApi<spin::Mutex<()>>;
-pub type Tags = &'static TagPool<SpinLock, Pages, 64>;
-pub type Heap<'a> = TalcLock<spin::Mutex<()>, ArenaSource<'a, Tags, SpinLock>>;
-pub type PageArena<'a> = Arena<'a, 'a, Tags, SpinLock>;
+pub(crate) const PAGE: usize = 4096;
+pub(crate) type SpinLock = LockApi<spin::Mutex<()>>;
+pub(crate) type Tags = &'static TagPool<SpinLock, Pages, 64>;
+pub(crate) type Heap<'a> = TalcLock<spin::Mutex<()>, ArenaSource<'a, Tags, SpinLock>>;
+pub(crate) type PageArena<'a> = Arena<'a, 'a, Tags, SpinLock>;
 
 /// Pages for boundary tags, from the host's allocator.
-pub struct Pages;
+pub(crate) struct Pages;
 
 // SAFETY: each page is an allocation of its own.
 unsafe impl PageSupply for Pages {
@@ -33,7 +33,7 @@ unsafe impl PageSupply for Pages {
 }
 
 /// A range of pages that lends runs of them, lowest address first, each followed by a guard page.
-pub struct Window {
+pub(crate) struct Window {
     base: NonNull<u8>,
     pages: usize,
     pub state: Mutex<State>,
@@ -46,7 +46,7 @@ pub struct Window {
 }
 
 #[derive(Default)]
-pub struct State {
+pub(crate) struct State {
     /// For each page: whether it is lent, or a guard.
     pub taken: Vec<bool>,
     pub lent: usize,
@@ -65,11 +65,11 @@ unsafe impl Sync for Window {}
 unsafe impl Send for Window {}
 
 impl Window {
-    pub fn new(pages: usize) -> Self {
+    pub(crate) fn new(pages: usize) -> Self {
         Self::filled_with(pages, 0xdd)
     }
 
-    pub fn filled_with(pages: usize, vacant: u8) -> Self {
+    pub(crate) fn filled_with(pages: usize, vacant: u8) -> Self {
         let layout = Layout::from_size_align(pages * PAGE, PAGE).unwrap();
         // SAFETY: the size is not zero.
         let base = NonNull::new(unsafe { std::alloc::alloc(layout) }).unwrap();
@@ -120,17 +120,17 @@ impl Window {
         self.state.lock().unwrap().lent -= to - from;
     }
 
-    pub fn lent(&self) -> usize {
+    pub(crate) fn lent(&self) -> usize {
         self.state.lock().unwrap().lent * PAGE
     }
 
     /// Refuses every call after the next `calls`.
-    pub fn fail_after(&self, calls: usize) {
+    pub(crate) fn fail_after(&self, calls: usize) {
         self.state.lock().unwrap().calls_left = calls;
     }
 
     /// Asserts that vacant pages were not written to.
-    pub fn assert_vacant_untouched(&self) {
+    pub(crate) fn assert_vacant_untouched(&self) {
         let state = self.state.lock().unwrap();
         for page in (0..self.pages).filter(|&page| !state.taken[page]) {
             self.assert_vacant(page, page + 1);
@@ -149,13 +149,13 @@ impl Window {
     }
 
     /// Returns the contents of all pages, lent or not.
-    pub fn bytes(&self) -> Vec<u8> {
+    pub(crate) fn bytes(&self) -> Vec<u8> {
         // SAFETY: the range is the window's and initialised, and no other thread writes to it.
         let bytes = unsafe { std::slice::from_raw_parts(self.base.as_ptr(), self.pages * PAGE) };
         bytes.to_vec()
     }
 
-    pub fn total(&self) -> usize {
+    pub(crate) fn total(&self) -> usize {
         self.state.lock().unwrap().total
     }
 }
@@ -241,20 +241,20 @@ impl Source for Window {
     }
 }
 
-pub fn arena(window: &Window) -> PageArena<'_> {
+pub(crate) fn arena(window: &Window) -> PageArena<'_> {
     static TAGS: TagPool<SpinLock, Pages, 64> = TagPool::new(SpinLock::new(), Pages);
     Arena::create("pages", PAGE, Some(window), &TAGS)
         .unwrap()
         .with_retained_spans(0)
 }
 
-pub fn heap<'a>(arena: &'a PageArena<'a>) -> Heap<'a> {
+pub(crate) fn heap<'a>(arena: &'a PageArena<'a>) -> Heap<'a> {
     // SAFETY: only the arena's borrower uses the window's pages.
     Heap::new(unsafe { ArenaSource::new(arena) })
 }
 
 /// Asserts that all layers agree when no release is pending.
-pub fn settled(window: &Window, arena: &PageArena<'_>, heap: &Heap<'_>) {
+pub(crate) fn settled(window: &Window, arena: &PageArena<'_>, heap: &Heap<'_>) {
     heap.drain().unwrap();
     let talc = heap.lock();
     assert_eq!(talc.check(), Ok(()));
@@ -271,20 +271,20 @@ pub fn settled(window: &Window, arena: &PageArena<'_>, heap: &Heap<'_>) {
     arena.check().unwrap();
 }
 
-pub fn layout(size: usize) -> Layout {
+pub(crate) fn layout(size: usize) -> Layout {
     Layout::from_size_align(size, 8).unwrap()
 }
 
-pub fn layout_aligned(size: usize, align: usize) -> Layout {
+pub(crate) fn layout_aligned(size: usize, align: usize) -> Layout {
     Layout::from_size_align(size, align).unwrap()
 }
 
-pub fn alloc(heap: &Heap<'_>, layout: Layout) -> *mut u8 {
+pub(crate) fn alloc(heap: &Heap<'_>, layout: Layout) -> *mut u8 {
     // SAFETY: the tests request no zero-sized blocks.
     unsafe { heap.alloc(layout) }
 }
 
-pub fn free(heap: &Heap<'_>, block: *mut u8, layout: Layout) {
+pub(crate) fn free(heap: &Heap<'_>, block: *mut u8, layout: Layout) {
     // SAFETY: the tests free each block once, with its layout.
     unsafe { heap.dealloc(block, layout) }
 }

@@ -14,7 +14,7 @@ use crate::common::random::Random;
 use crate::common::shadow::Shadow;
 
 /// Allocates (zeroed or not), frees or reallocates. Returns whether memory sufficed.
-pub fn step(
+pub(crate) fn step(
     allocator: &impl GlobalAlloc,
     shadow: &mut Shadow,
     random: &mut Random,
@@ -64,7 +64,11 @@ pub fn step(
 
 /// Runs a program, and checks the allocator after each step. Returns the number of steps for which
 /// memory did not suffice.
-pub fn run<A: GlobalAlloc>(program: &Program, allocator: &A, check: impl Fn(&A, &Shadow)) -> usize {
+pub(crate) fn run<A: GlobalAlloc>(
+    program: &Program,
+    allocator: &A,
+    check: impl Fn(&A, &Shadow),
+) -> usize {
     let mut shadow = Shadow::new();
     let mut failures = 0;
     for (index, mut random) in program.steps().enumerate() {

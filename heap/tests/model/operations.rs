@@ -12,7 +12,7 @@ use crate::common::shadow::Shadow;
 /// The number of bits of the largest sizes.
 const SIZE_BITS: u32 = 11;
 
-pub fn random_layout(random: &mut Random) -> Layout {
+pub(crate) fn random_layout(random: &mut Random) -> Layout {
     let size = random.size(SIZE_BITS);
     let log2 = if random.below(4) == 0 { 12 } else { 5 };
     Layout::from_size_align(size, 1 << random.below(log2)).unwrap()
@@ -20,12 +20,12 @@ pub fn random_layout(random: &mut Random) -> Layout {
 
 /// Returns whether programs allocate more than they free in this step. Such phases alternate with
 /// the opposite.
-pub fn is_growing(step: usize) -> bool {
+pub(crate) fn is_growing(step: usize) -> bool {
     (step / 50) % 2 == 0
 }
 
 /// Allocates, frees or resizes.
-pub fn step<S: Source, B: Binning>(
+pub(crate) fn step<S: Source, B: Binning>(
     talc: &mut Talc<S, B>,
     shadow: &mut Shadow,
     random: &mut Random,
@@ -70,7 +70,7 @@ pub fn step<S: Source, B: Binning>(
     }
 }
 
-pub fn free_all<S: Source, B: Binning>(
+pub(crate) fn free_all<S: Source, B: Binning>(
     talc: &mut Talc<S, B>,
     shadow: &mut Shadow,
     random: &mut Random,
@@ -84,7 +84,7 @@ pub fn free_all<S: Source, B: Binning>(
 }
 
 #[cfg(feature = "counters")]
-pub fn assert_counters_agree<S: Source, B: Binning>(talc: &Talc<S, B>, shadow: &Shadow) {
+pub(crate) fn assert_counters_agree<S: Source, B: Binning>(talc: &Talc<S, B>, shadow: &Shadow) {
     let counters = talc.counters();
     assert_eq!(counters.allocation_count, shadow.len());
     assert_eq!(counters.allocated_bytes, shadow.bytes());

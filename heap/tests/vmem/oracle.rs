@@ -6,7 +6,7 @@ use heap::vmem::{Layout, Segment, SegmentKind};
 
 /// A chain of arenas, each of which is the source of the one before it. The last borrows from
 /// `lender`.
-pub struct Chain<'a> {
+pub(crate) struct Chain<'a> {
     pub arenas: &'a [&'a TestArena<'a>],
     pub lender: &'a CheckedSource,
 }
@@ -26,7 +26,7 @@ impl<'a> Chain<'a> {
     }
 
     /// Returns whether some base in `[low, low + space)` can serve `layout`.
-    pub fn serves(&self, layout: &Layout, low: usize, space: usize) -> bool {
+    pub(crate) fn serves(&self, layout: &Layout, low: usize, space: usize) -> bool {
         let misaligned = low.wrapping_neg() & (self.quantum() - 1);
         (misaligned..space).step_by(self.quantum()).any(|offset| {
             let base = low + offset;
@@ -52,7 +52,7 @@ impl<'a> Chain<'a> {
 
     /// Returns whether the allocated segment at `base` can grow to end at `last`. This is at least
     /// its present end.
-    pub fn extends(&self, base: usize, last: usize) -> bool {
+    pub(crate) fn extends(&self, base: usize, last: usize) -> bool {
         let last = last | (self.quantum() - 1);
         let Some(arena) = self.arenas.first() else {
             let size = self

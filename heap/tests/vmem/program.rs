@@ -12,7 +12,7 @@ const POLICIES: [AllocPolicy; 3] = [InstantFit, BestFit, NextFit];
 
 /// The last address of each allocation, by base.
 #[derive(Default)]
-pub struct Shadow(BTreeMap<usize, usize>);
+pub(crate) struct Shadow(BTreeMap<usize, usize>);
 
 impl Shadow {
     /// Records an allocation, which must be disjoint from all others.
@@ -40,7 +40,7 @@ impl Shadow {
     }
 
     /// Compares every segment and the totals with those of the arena.
-    pub fn compare(&self, arena: &TestArena<'_>) {
+    pub(crate) fn compare(&self, arena: &TestArena<'_>) {
         let mut allocated = 0;
         let mut total = 0;
         for segment in arena.segments() {
@@ -60,7 +60,7 @@ impl Shadow {
     }
 
     /// Performs a random operation on an arena whose spans lie in `[low, low + space)`.
-    pub fn step(
+    pub(crate) fn step(
         &mut self,
         arena: &TestArena<'_>,
         random: &mut impl Choices,
@@ -146,7 +146,7 @@ impl Shadow {
     }
 
     /// Frees all allocations.
-    pub fn finish(mut self, arena: &TestArena<'_>, random: &mut impl Choices) {
+    pub(crate) fn finish(mut self, arena: &TestArena<'_>, random: &mut impl Choices) {
         self.compare(arena);
         while let Some((base, _)) = self.pick(random) {
             arena.free(base).unwrap();
@@ -158,7 +158,12 @@ impl Shadow {
 }
 
 /// Runs a program on an arena whose spans lie in `[low, low + space)`.
-pub fn run(arena: &TestArena<'_>, program: impl Iterator<Item = Random>, low: usize, space: usize) {
+pub(crate) fn run(
+    arena: &TestArena<'_>,
+    program: impl Iterator<Item = Random>,
+    low: usize,
+    space: usize,
+) {
     let mut shadow = Shadow::default();
     for (step, mut random) in program.enumerate() {
         shadow.step(arena, &mut random, low, space);

@@ -7,15 +7,15 @@ use std::ptr::NonNull;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering::SeqCst};
 
-pub use crate::common::random::{Choices, Random};
+pub(crate) use crate::common::random::{Choices, Random};
 use heap::vmem::{
     Arena, BoundaryTag, Error, Layout, LockApi, Page, PageSupply, Result, Source, TagSupply,
 };
 
 /// The number of tags in a page of the pool. The header takes the space of one.
-pub const TAGS_IN_PAGE: usize = size_of::<Page>() / size_of::<BoundaryTag>() - 1;
+pub(crate) const TAGS_IN_PAGE: usize = size_of::<Page>() / size_of::<BoundaryTag>() - 1;
 /// The number of buckets in a page of the index.
-pub const SLOTS_IN_PAGE: usize = size_of::<Page>() / size_of::<usize>();
+pub(crate) const SLOTS_IN_PAGE: usize = size_of::<Page>() / size_of::<usize>();
 
 /// Allocates memory of the host for one `T`.
 fn host_allocate<T>() -> Option<NonNull<T>> {
@@ -122,25 +122,25 @@ unsafe impl PageSupply for &Tags {
     }
 }
 
-pub type TestLock = LockApi<spin::Mutex<()>>;
+pub(crate) type TestLock = LockApi<spin::Mutex<()>>;
 
 /// The type of arena in most tests.
-pub type TestArena<'src> = Arena<'static, 'src, &'static Tags, TestLock>;
+pub(crate) type TestArena<'src> = Arena<'static, 'src, &'static Tags, TestLock>;
 
 /// Returns an arena with a tag supply of its own, which is leaked.
-pub fn arena(quantum: usize) -> TestArena<'static> {
+pub(crate) fn arena(quantum: usize) -> TestArena<'static> {
     TestArena::create("test", quantum, None, Box::leak(Box::new(Tags::new()))).unwrap()
 }
 
 /// Returns an arena that borrows from `source`.
-pub fn borrower<'src>(quantum: usize, source: &'src dyn Source) -> TestArena<'src> {
+pub(crate) fn borrower<'src>(quantum: usize, source: &'src dyn Source) -> TestArena<'src> {
     let tags = Box::leak(Box::new(Tags::new()));
     TestArena::create("borrower", quantum, Some(source), tags).unwrap()
 }
 
 /// A source that records what it lends, and verifies each call against the record. It lends the
 /// lowest ranges of a window first.
-pub struct CheckedSource {
+pub(crate) struct CheckedSource {
     state: Mutex<CheckedState>,
     window: (usize, usize),
     /// Whether the source supports `extend` and `shrink`.
@@ -163,7 +163,7 @@ struct CheckedState {
 
 impl CheckedSource {
     /// Creates a source of the addresses from `base` to `last`, inclusive.
-    pub fn new(base: usize, last: usize) -> Self {
+    pub(crate) fn new(base: usize, last: usize) -> Self {
         Self {
             state: Mutex::default(),
             window: (base, last),
@@ -175,7 +175,7 @@ impl CheckedSource {
     }
 
     /// Returns the lent ranges as pairs of base and size.
-    pub fn lent(&self) -> Vec<(usize, usize)> {
+    pub(crate) fn lent(&self) -> Vec<(usize, usize)> {
         let state = self.state.lock().unwrap();
         state
             .lent
@@ -185,22 +185,22 @@ impl CheckedSource {
     }
 
     /// Returns whether the range from `start` to `last` lies in the window and no part is lent.
-    pub fn is_vacant(&self, start: usize, last: usize) -> bool {
+    pub(crate) fn is_vacant(&self, start: usize, last: usize) -> bool {
         let state = self.state.lock().unwrap();
         let inside = self.window.0 <= start && last <= self.window.1;
         let apart = |(&base, &size): (&usize, &usize)| last < base || base + (size - 1) < start;
         inside && state.lent.iter().all(apart)
     }
 
-    pub fn lent_space(&self) -> usize {
+    pub(crate) fn lent_space(&self) -> usize {
         self.state.lock().unwrap().lent.values().sum()
     }
 
-    pub fn imports(&self) -> usize {
+    pub(crate) fn imports(&self) -> usize {
         self.state.lock().unwrap().imports
     }
 
-    pub fn releases(&self) -> usize {
+    pub(crate) fn releases(&self) -> usize {
         self.state.lock().unwrap().releases
     }
 
@@ -215,7 +215,7 @@ impl CheckedSource {
 }
 
 /// Returns whether `base` satisfies `layout`, by the definition of the constraints.
-pub fn satisfies(layout: &Layout, base: usize) -> bool {
+pub(crate) fn satisfies(layout: &Layout, base: usize) -> bool {
     let Some(end) = base.checked_add(layout.size() - 1) else {
         return false;
     };

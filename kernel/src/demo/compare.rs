@@ -97,7 +97,7 @@ fn measure<C: Contender>(contender: &C, workload: &Workload<'_>) -> Option<Measu
 
 /// Prints the tables for the random mix and for the beginning of `trace`. Returns whether all
 /// allocators could be measured and no allocation on this heap failed.
-pub fn compare(name: &str, trace: &Trace<'_>, config: &Config<'_>) -> bool {
+pub(crate) fn compare(name: &str, trace: &Trace<'_>, config: &Config<'_>) -> bool {
     let unit = Unit::of(config);
     let seed = config.seed;
     let mix = table(

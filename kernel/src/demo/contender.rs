@@ -10,7 +10,7 @@ use kernel::sync::InterruptLock;
 use lock_api::Mutex;
 
 /// An allocator in the comparison.
-pub trait Contender: GlobalAlloc {
+pub(crate) trait Contender: GlobalAlloc {
     /// Prepares for a workload.
     fn start(&self) {}
     /// Returns the number of bytes that the allocator holds for the workload, free or not.
@@ -19,7 +19,7 @@ pub trait Contender: GlobalAlloc {
 
 /// The kernel heap itself, which grows and shrinks as usual.
 #[derive(Default)]
-pub struct KernelHeap {
+pub(crate) struct KernelHeap {
     /// The number of bytes that were mapped before the workload.
     before: AtomicUsize,
 }
@@ -59,7 +59,7 @@ impl Contender for KernelHeap {
 const STEP: usize = 64 << 10;
 
 /// Pages of the kernel's arena for one allocator, all mapped at the beginning.
-pub struct Region {
+pub(crate) struct Region {
     base: usize,
     size: usize,
 }
@@ -72,7 +72,7 @@ impl Region {
     }
 
     /// Allocates at least `size` bytes. Returns `None` if not enough memory is free.
-    pub fn new(size: usize) -> Option<Self> {
+    pub(crate) fn new(size: usize) -> Option<Self> {
         let size = size.checked_next_multiple_of(STEP)?;
         let base = Self::arena()
             .alloc(size, heap::vmem::AllocPolicy::InstantFit)
@@ -103,7 +103,7 @@ impl Drop for Region {
 /// # Safety
 /// Blocks that [`take`](Self::take) returns fit their layouts, do not overlap, and stay where they
 /// are until [`give`](Self::give) frees them.
-pub unsafe trait Extend {
+pub(crate) unsafe trait Extend {
     /// Allocates a block, or returns null.
     ///
     /// # Safety
@@ -122,7 +122,7 @@ pub unsafe trait Extend {
 }
 
 /// An allocator that gets the next [`STEP`] bytes of a region each time it runs out of memory.
-pub struct Growing<'region, E> {
+pub(crate) struct Growing<'region, E> {
     /// The allocator, and the number of bytes that it has got so far.
     heap: Mutex<InterruptLock, (E, usize)>,
     region: &'region Region,
@@ -195,7 +195,7 @@ unsafe impl Extend for linked_list_allocator::Heap {
 }
 
 /// Creates a heap of `linked_list_allocator` in `region`.
-pub fn linked_list(region: &mut Region) -> Growing<'_, linked_list_allocator::Heap> {
+pub(crate) fn linked_list(region: &mut Region) -> Growing<'_, linked_list_allocator::Heap> {
     let mut heap = linked_list_allocator::Heap::empty();
     // SAFETY: the exclusive borrow of the region excludes other uses of its memory.
     unsafe { heap.init(region.at(0).as_ptr(), STEP) };
@@ -204,7 +204,7 @@ pub fn linked_list(region: &mut Region) -> Growing<'_, linked_list_allocator::He
 }
 
 /// A heap of the crate `talc`, and the end of the heap.
-pub struct Talc {
+pub(crate) struct Talc {
     talc: talc::base::Talc<talc::source::Manual, talc::DefaultBinning>,
     end: NonNull<u8>,
 }
@@ -231,7 +231,7 @@ unsafe impl Extend for Talc {
 }
 
 /// Creates a heap of the crate `talc` in `region`.
-pub fn talc(region: &mut Region) -> Growing<'_, Talc> {
+pub(crate) fn talc(region: &mut Region) -> Growing<'_, Talc> {
     let mut talc = talc::base::Talc::new(talc::source::Manual);
     // SAFETY: the exclusive borrow of the region excludes other uses of its memory.
     let end = unsafe { talc.claim(region.at(0).as_ptr(), STEP) }

@@ -2,10 +2,10 @@
 
 use core::fmt;
 
-pub use kernel_protocol::number::Thousands as Count;
+pub(crate) use kernel_protocol::number::Thousands as Count;
 
 /// A number of bytes, displayed in the most readable unit.
-pub struct Bytes(pub usize);
+pub(crate) struct Bytes(pub usize);
 
 impl fmt::Display for Bytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -52,7 +52,7 @@ impl fmt::Write for Text {
 
 /// A bar of `width` characters for the range 0 to `scale`: `#` up to `inner`, then `-` up to
 /// `outer`.
-pub struct Bar {
+pub(crate) struct Bar {
     /// The value at the end of the part with `#`.
     pub inner: usize,
     /// The value at the end of the part with `-`.

@@ -16,7 +16,7 @@ use kernel::println;
 use kernel::ramdisk::Ramdisk;
 
 /// Runs the parts of the demonstration that `config` selects.
-pub fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) -> ExitCode {
+pub(crate) fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) -> ExitCode {
     let name = config.trace;
     let mut code = ExitCode::Success;
     if config.jobs {

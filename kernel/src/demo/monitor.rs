@@ -24,7 +24,7 @@ const HELP: &str = "\
   exit           switch the machine off (so does the end of input)";
 
 /// Reads commands from the serial port until `exit` or the end of input.
-pub fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
+pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
     println!();
     println!("Type `help` for the commands.");
     let mut line = [0; 128];

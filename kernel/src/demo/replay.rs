@@ -16,7 +16,7 @@ const WIDTH: usize = 40;
 
 /// Replays `trace`, and draws. Returns whether no allocation failed, no block was damaged, and the
 /// heap is as small as before.
-pub fn replay(name: &str, trace: &Trace<'_>) -> bool {
+pub(crate) fn replay(name: &str, trace: &Trace<'_>) -> bool {
     HEAP.reap();
     let before = HEAP.stats();
     println!();

@@ -10,7 +10,7 @@ use kernel::trace::Operation;
 ///
 /// With `VERIFY`, each block is filled with the pattern of its slot, and verified when it is freed
 /// or reallocated. Otherwise only the first byte of a block is written.
-pub struct Replayer<'h, H: GlobalAlloc, const VERIFY: bool> {
+pub(crate) struct Replayer<'h, H: GlobalAlloc, const VERIFY: bool> {
     heap: &'h H,
     slots: Vec<Block>,
     /// The number of bytes in live blocks.
@@ -38,7 +38,7 @@ const EMPTY: Block = Block {
 impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
     /// Creates a replayer with `slots` empty slots. Returns `None` if no memory is left for their
     /// table.
-    pub fn new(heap: &'h H, slots: usize) -> Option<Self> {
+    pub(crate) fn new(heap: &'h H, slots: usize) -> Option<Self> {
         let mut table = Vec::new();
         table.try_reserve_exact(slots).ok()?;
         table.resize(slots, EMPTY);
@@ -53,25 +53,25 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
     }
 
     /// Returns the number of slots.
-    pub fn slots(&self) -> usize {
+    pub(crate) fn slots(&self) -> usize {
         self.slots.len()
     }
 
     /// Puts the occupied slots into `order`, by descending addresses of their blocks. Allocates
     /// nothing if `order` has the capacity for all slots.
-    pub fn highest_first(&self, order: &mut Vec<usize>) {
+    pub(crate) fn highest_first(&self, order: &mut Vec<usize>) {
         order.clear();
         order.extend((0..self.slots.len()).filter(|&slot| self.holds(slot)));
         order.sort_unstable_by_key(|&slot| core::cmp::Reverse(self.slots[slot].base));
     }
 
     /// Returns whether `slot` has a block.
-    pub fn holds(&self, slot: usize) -> bool {
+    pub(crate) fn holds(&self, slot: usize) -> bool {
         !self.slots[slot].base.is_null()
     }
 
     /// Replays one operation. Skips operations on a block whose allocation failed.
-    pub fn replay(&mut self, operation: Operation) {
+    pub(crate) fn replay(&mut self, operation: Operation) {
         match operation {
             Operation::Allocate { slot, layout } => {
                 // SAFETY: operations of a workload have no size of zero.
@@ -116,7 +116,7 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
     }
 
     /// Frees the block in `slot`, if the slot has one.
-    pub fn free(&mut self, slot: usize) {
+    pub(crate) fn free(&mut self, slot: usize) {
         let Block { base, layout } = self.slots[slot];
         if base.is_null() {
             return;

@@ -10,7 +10,7 @@ use kernel::trace::{Trace, TraceError};
 use super::format::{Bytes, Count};
 
 /// The reason why a recorded program cannot be replayed.
-pub enum LoadError<'a> {
+pub(crate) enum LoadError<'a> {
     /// The RAM disk has no such trace.
     Missing(&'a str),
     /// No memory is left for one word per slot.
@@ -35,7 +35,10 @@ impl fmt::Display for LoadError<'_> {
 }
 
 /// Loads the trace `name`, and checks all of its operations.
-pub fn load<'r, 'n>(ramdisk: &Ramdisk<'r>, name: &'n str) -> Result<Trace<'r>, LoadError<'n>> {
+pub(crate) fn load<'r, 'n>(
+    ramdisk: &Ramdisk<'r>,
+    name: &'n str,
+) -> Result<Trace<'r>, LoadError<'n>> {
     let bytes = ramdisk.trace(name).ok_or(LoadError::Missing(name))?;
     let trace = Trace::parse(bytes).map_err(|error| LoadError::Damaged(name, error))?;
     let mut sizes = Vec::new();
@@ -50,7 +53,7 @@ pub fn load<'r, 'n>(ramdisk: &Ramdisk<'r>, name: &'n str) -> Result<Trace<'r>, L
 }
 
 /// Prints the list of traces.
-pub fn list(ramdisk: &Ramdisk<'_>) {
+pub(crate) fn list(ramdisk: &Ramdisk<'_>) {
     for file in ramdisk.files() {
         let Some(name) = file
             .filename()

@@ -15,7 +15,7 @@ const MIX_SLOTS: usize = 2_000;
 const TRACE_OPERATIONS: usize = 10_000;
 
 /// A sequence of operations that can be replayed on several allocators.
-pub enum Workload<'t> {
+pub(crate) enum Workload<'t> {
     /// The random mix of this seed.
     RandomMix(u64),
     /// The beginning of a trace.
@@ -24,7 +24,7 @@ pub enum Workload<'t> {
 
 impl Workload<'_> {
     /// Returns the number of operations.
-    pub fn operations(&self) -> usize {
+    pub(crate) fn operations(&self) -> usize {
         match self {
             Workload::RandomMix(_) => MIX_OPERATIONS,
             Workload::Trace(trace) => trace.len().min(TRACE_OPERATIONS),
@@ -32,7 +32,7 @@ impl Workload<'_> {
     }
 
     /// Returns the number of slots.
-    pub fn slots(&self) -> usize {
+    pub(crate) fn slots(&self) -> usize {
         match self {
             Workload::RandomMix(_) => MIX_SLOTS,
             Workload::Trace(trace) => trace.slots(),
@@ -40,7 +40,7 @@ impl Workload<'_> {
     }
 
     /// Returns a number of bytes that suffices for an allocator that wastes up to half of them.
-    pub fn memory(&self) -> usize {
+    pub(crate) fn memory(&self) -> usize {
         match self {
             Workload::RandomMix(_) => 4 << 20,
             Workload::Trace(trace) => 2 * trace.peak() + (1 << 20),
@@ -50,11 +50,11 @@ impl Workload<'_> {
 
 /// A random mix of small blocks and a few larger ones, from a xorshift generator (Marsaglia,
 /// "Xorshift RNGs", 2003).
-pub struct RandomMix(u64);
+pub(crate) struct RandomMix(u64);
 
 impl RandomMix {
     /// Creates the mix of a seed. The seeds 0 and 1 give the same mix.
-    pub fn new(seed: u64) -> Self {
+    pub(crate) fn new(seed: u64) -> Self {
         RandomMix(seed.max(1))
     }
 
@@ -70,7 +70,7 @@ impl RandomMix {
     ///
     /// An empty slot gets a block. Other slots are freed, or one time in eight reallocated. Sizes
     /// are 1 to 2,048 bytes, mostly small; alignments are 1 to 16.
-    pub fn operation<H: GlobalAlloc, const V: bool>(
+    pub(crate) fn operation<H: GlobalAlloc, const V: bool>(
         &mut self,
         replayer: &Replayer<'_, H, V>,
     ) -> Operation {

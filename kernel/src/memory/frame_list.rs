@@ -10,7 +10,7 @@ pub(super) struct FrameList<const N: usize> {
 }
 
 impl<const N: usize> FrameList<N> {
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self {
             frames: [PhysFrame::containing_address(PhysAddr::zero()); N],
             length: 0,
@@ -21,12 +21,12 @@ impl<const N: usize> FrameList<N> {
     ///
     /// # Panics
     /// Panics if the list has `N` frames already.
-    pub fn push(&mut self, frame: PhysFrame) {
+    pub(crate) fn push(&mut self, frame: PhysFrame) {
         self.frames[self.length] = frame;
         self.length += 1;
     }
 
-    pub fn as_slice(&self) -> &[PhysFrame] {
+    pub(crate) fn as_slice(&self) -> &[PhysFrame] {
         &self.frames[..self.length]
     }
 }

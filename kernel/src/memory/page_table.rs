@@ -238,7 +238,7 @@ impl Unmapped {
     /// Removes the pages from the TLB. After that, frames and addresses may be used again.
     ///
     /// With more CPUs, this function must flush all of them, and wait: so it holds no lock.
-    pub fn flush(self) -> Flushed {
+    pub(crate) fn flush(self) -> Flushed {
         if self.range.len() <= FLUSH_EACH as u64 {
             // Flushing a page also removes cached entries of upper levels, and with them the tables
             // that were unlinked.
@@ -258,12 +258,12 @@ pub(super) struct Flushed(Unmapped);
 
 impl Flushed {
     /// Returns the frames that were mapped.
-    pub fn frames(&self) -> &[PhysFrame] {
+    pub(crate) fn frames(&self) -> &[PhysFrame] {
         self.0.frames.as_slice()
     }
 
     /// Frees the page tables that were unlinked.
-    pub fn free_tables(&self) {
+    pub(crate) fn free_tables(&self) {
         for &frame in self.0.tables.as_slice() {
             // An empty table is zero, as free frames must be.
             // SAFETY: `TableFrames` has allocated the frame. The table is unlinked and flushed.

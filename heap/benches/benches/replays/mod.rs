@@ -21,7 +21,7 @@ const OPERATIONS: f64 = 1_000.0;
 const LINKED_LIST_OPERATIONS: usize = 10_000;
 
 /// Starts a group of measurements, all of which are quick.
-pub fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, WallTime> {
+pub(crate) fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c, WallTime> {
     let mut group = criterion.benchmark_group(name);
     group
         // All samples take equally long: most replays take milliseconds.
@@ -34,7 +34,7 @@ pub fn group<'c>(criterion: &'c mut Criterion, name: &str) -> BenchmarkGroup<'c,
 
 /// Measures all peers, including the null allocator, with a workload. `id` turns the name of a peer
 /// into that of a benchmark.
-pub fn bench_peers(
+pub(crate) fn bench_peers(
     group: &mut BenchmarkGroup<WallTime>,
     name: &str,
     id: impl Fn(&str) -> BenchmarkId,

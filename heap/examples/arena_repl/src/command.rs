@@ -3,7 +3,7 @@
 use heap::vmem::{AllocPolicy, Layout};
 
 /// The commands: name, arguments and description.
-pub const COMMANDS: [(&str, &str, &str); 12] = [
+pub(crate) const COMMANDS: [(&str, &str, &str); 12] = [
     (
         "create",
         "NAME QUANTUM [SOURCE]",
@@ -31,13 +31,13 @@ pub const COMMANDS: [(&str, &str, &str); 12] = [
 ];
 
 /// The options after the size in `alloc`.
-pub const OPTIONS: [&str; 8] = [
+pub(crate) const OPTIONS: [&str; 8] = [
     "instant", "best", "next", "align=", "phase=", "nocross=", "min=", "max=",
 ];
 
 /// A parsed command. The first field is the name of the arena.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Command {
+pub(crate) enum Command {
     Create(String, usize, Option<String>),
     Span(String, usize, usize),
     Alloc(String, Layout, AllocPolicy),
@@ -57,7 +57,7 @@ impl Command {
     ///
     /// # Errors
     /// A message for the user.
-    pub fn parse(line: &str) -> Result<Option<Self>, String> {
+    pub(crate) fn parse(line: &str) -> Result<Option<Self>, String> {
         let line = line.split('#').next().unwrap_or_default();
         let words: Vec<&str> = line.split_whitespace().collect();
         let command = match words[..] {

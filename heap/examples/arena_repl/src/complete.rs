@@ -11,13 +11,13 @@ use crate::command::{COMMANDS, OPTIONS};
 use crate::session::Session;
 
 /// The candidates of completion, a snapshot for one line.
-pub struct Completion {
+pub(crate) struct Completion {
     /// The names of the arenas, each with the bases of its allocations.
     arenas: Vec<(String, Vec<String>)>,
 }
 
 impl Completion {
-    pub fn new(session: &Session) -> Self {
+    pub(crate) fn new(session: &Session) -> Self {
         let arenas = session.names().map(|name| {
             let segments = session
                 .arena(name)

@@ -12,7 +12,7 @@ const WIDTH: u128 = 64;
 const LISTED: usize = 24;
 
 /// Draws the totals, and a line for each span: `█` is allocated, `·` is free, `▒` is both.
-pub fn arena(arena: &SessionArena) -> String {
+pub(crate) fn arena(arena: &SessionArena) -> String {
     let segments: Vec<Segment> = arena.segments().collect();
     let mut picture = format!(
         "{}: {:#x} in spans, {:#x} of it borrowed; {:#x} allocated, {:#x} free, \

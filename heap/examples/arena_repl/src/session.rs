@@ -11,7 +11,7 @@ use crate::command::{COMMANDS, Command};
 use crate::draw;
 
 /// Pages of the host.
-pub struct HostPages;
+pub(crate) struct HostPages;
 
 // SAFETY: the host's allocator returns valid, aligned memory without another user.
 unsafe impl PageSupply for HostPages {
@@ -27,20 +27,20 @@ unsafe impl PageSupply for HostPages {
 }
 
 type Tags = TagPool<Mutex<()>, HostPages>;
-pub type SessionArena = Arena<'static, 'static, &'static Tags, Mutex<()>>;
+pub(crate) type SessionArena = Arena<'static, 'static, &'static Tags, Mutex<()>>;
 
 static TAGS: Tags = TagPool::new(Mutex::new(()), HostPages);
 
 /// The arenas by name. They live until the program ends, so that one can be the source of another.
 #[derive(Default)]
-pub struct Session(BTreeMap<String, &'static SessionArena>);
+pub(crate) struct Session(BTreeMap<String, &'static SessionArena>);
 
 impl Session {
-    pub fn names(&self) -> impl Iterator<Item = &str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &str> {
         self.0.keys().map(String::as_str)
     }
 
-    pub fn arena(&self, name: &str) -> Result<&'static SessionArena, String> {
+    pub(crate) fn arena(&self, name: &str) -> Result<&'static SessionArena, String> {
         let arena = self.0.get(name).copied();
         arena.ok_or_else(|| format!("no arena {name:?}"))
     }
@@ -49,7 +49,7 @@ impl Session {
     ///
     /// # Errors
     /// A message for the user.
-    pub fn execute(&mut self, command: Command) -> Result<String, String> {
+    pub(crate) fn execute(&mut self, command: Command) -> Result<String, String> {
         let text = |error: heap::vmem::Error| error.to_string();
         match command {
             Command::Create(name, quantum, source) => {

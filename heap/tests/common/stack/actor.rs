@@ -22,7 +22,7 @@ const MOST_NESTED: u32 = 2;
 
 /// The operation of an actor that is under way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Doing {
+pub(crate) enum Doing {
     Nothing,
     Allocating,
     Freeing,
@@ -34,7 +34,7 @@ pub enum Doing {
 }
 
 /// One thread with its blocks and pages.
-pub struct Actor<'s, 'a> {
+pub(crate) struct Actor<'s, 'a> {
     pub stack: &'s Stack<'s, 'a>,
     pub shadow: RefCell<Shadow>,
     pub tenant: RefCell<Tenant>,
@@ -52,7 +52,7 @@ pub struct Actor<'s, 'a> {
 unsafe impl Send for Actor<'_, '_> {}
 
 impl<'s, 'a> Actor<'s, 'a> {
-    pub fn new(stack: &'s Stack<'s, 'a>) -> Self {
+    pub(crate) fn new(stack: &'s Stack<'s, 'a>) -> Self {
         Self {
             stack,
             shadow: RefCell::new(Shadow::new()),
@@ -66,12 +66,12 @@ impl<'s, 'a> Actor<'s, 'a> {
     }
 
     /// Returns whether no call of this actor is under way.
-    pub fn is_at_rest(&self) -> bool {
+    pub(crate) fn is_at_rest(&self) -> bool {
         self.depth.get() == 0 && self.doing.get() == Doing::Nothing
     }
 
     /// Does one operation, which interrupts may interrupt, and verifies everything.
-    pub fn step(&self, choices: &mut impl Choices) {
+    pub(crate) fn step(&self, choices: &mut impl Choices) {
         let seed = choices.below(1 << 16) as u64;
         self.seed.set(seed);
         self.stack.window.injection.begin_step(seed);
@@ -232,7 +232,7 @@ impl<'s, 'a> Actor<'s, 'a> {
     }
 
     /// Allocates a block, and records it. Returns its address.
-    pub fn block(&self, layout: Layout, zeroed: bool) -> Option<*mut u8> {
+    pub(crate) fn block(&self, layout: Layout, zeroed: bool) -> Option<*mut u8> {
         let block = self.attempt(layout, zeroed);
         if block.is_null() {
             return None;
@@ -277,7 +277,7 @@ impl<'s, 'a> Actor<'s, 'a> {
         }
     }
 
-    pub fn free_block(&self, block: Block) {
+    pub(crate) fn free_block(&self, block: Block) {
         let before = self.snapshot();
         // SAFETY: the block is live.
         self.during(Doing::Freeing, || unsafe {
@@ -310,14 +310,14 @@ impl<'s, 'a> Actor<'s, 'a> {
         self.note_resize(before, &block, moved, new_size);
     }
 
-    pub fn trim(&self) {
+    pub(crate) fn trim(&self) {
         tell(format_args!("trim"));
         let before = self.snapshot();
         self.during(Doing::Trimming, || self.stack.heap.lock().trim());
         self.note_trim(before);
     }
 
-    pub fn drain(&self) {
+    pub(crate) fn drain(&self) {
         tell(format_args!("drain"));
         let before = self.snapshot();
         let interrupts = self.interrupts.get();
@@ -335,17 +335,17 @@ impl<'s, 'a> Actor<'s, 'a> {
     }
 
     /// Returns how often fault injection has refused this kind of call.
-    pub fn refused(&self, call: Call) -> usize {
+    pub(crate) fn refused(&self, call: Call) -> usize {
         self.stack.window.injection.refused(call)
     }
 
     /// Returns the bytes of arena pages that this actor has.
-    pub fn rented(&self) -> usize {
+    pub(crate) fn rented(&self) -> usize {
         self.tenant.borrow().bytes()
     }
 
     /// Frees everything, or forgets the blocks.
-    pub fn finish(&self, forget_blocks: bool) {
+    pub(crate) fn finish(&self, forget_blocks: bool) {
         self.shadow.borrow().assert_all_intact();
         self.tenant.borrow().assert_all_intact();
         let mut random = Random::new(0);
@@ -362,6 +362,6 @@ impl<'s, 'a> Actor<'s, 'a> {
 }
 
 /// Returns whether `bytes` is a multiple of a page.
-pub const fn is_pages(bytes: usize) -> bool {
+pub(crate) const fn is_pages(bytes: usize) -> bool {
     bytes % PAGE == 0
 }

@@ -16,7 +16,7 @@ impl Actor<'_, '_> {
     ///     ├─ hole ─┼─ block ─┼─ hole ─┼─ block ─┼─ hole ─┼─ block ─┼─ rest ─┼─ hole ─┤ end
     ///        2nd                3rd                1st                         4th     in the list
     /// ```
-    pub fn make_holes(&self, choices: &mut impl Choices) {
+    pub(crate) fn make_holes(&self, choices: &mut impl Choices) {
         let size = match choices.below(3) {
             0 => choices.pick(&self.stack.usual),
             _ => (1 << (12 + choices.below(4))) + choices.below(1 << 12),

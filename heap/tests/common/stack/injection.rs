@@ -53,7 +53,7 @@ impl Injection {
     }
 
     /// Begins another phase: each kind of call is refused never, sometimes, mostly, or always.
-    pub fn change(&self, choices: &mut impl Choices) {
+    pub(crate) fn change(&self, choices: &mut impl Choices) {
         for chance in &self.chances {
             chance.store(choices.pick(&[0, 0, 2, 8, 14, 16]), Relaxed);
         }

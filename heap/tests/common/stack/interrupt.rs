@@ -7,7 +7,7 @@ use super::injection::Call;
 
 /// A call that is under way. `base` is the address of its memory, known for calls that free memory.
 #[derive(Clone, Copy, Debug)]
-pub struct Moment {
+pub(crate) struct Moment {
     pub call: Call,
     pub base: usize,
 }
@@ -19,7 +19,7 @@ thread_local! {
 }
 
 /// Runs `work`, and lets `handler` interrupt the calls that this thread makes in it.
-pub fn interrupting<T>(handler: &Handler<'_>, work: impl FnOnce() -> T) -> T {
+pub(crate) fn interrupting<T>(handler: &Handler<'_>, work: impl FnOnce() -> T) -> T {
     struct Restore(Option<&'static Handler<'static>>);
     impl Drop for Restore {
         fn drop(&mut self) {
@@ -33,7 +33,7 @@ pub fn interrupting<T>(handler: &Handler<'_>, work: impl FnOnce() -> T) -> T {
 }
 
 /// Calls the handler of this thread, if it has one.
-pub fn interrupt(call: Call, base: usize) {
+pub(crate) fn interrupt(call: Call, base: usize) {
     if let Some(handler) = HANDLER.get() {
         handler(Moment { call, base });
     }

@@ -32,25 +32,25 @@ use heap::source::ArenaSource;
 use heap::talc::TalcLock;
 use heap::vmem::{Arena, LockApi};
 
-pub use self::actor::Actor;
-pub use self::situations::Situations;
+pub(crate) use self::actor::Actor;
+pub(crate) use self::situations::Situations;
 use self::supply::Supply;
 use self::window::{PAGE, Properties, Window};
 use self::yielding::YieldingMutex;
 use crate::common::programs::{Program, context, enter};
 use crate::common::random::Choices;
 
-pub type PageArena<'a> = Arena<'a, 'a, &'a Supply<'a>, LockApi<YieldingMutex>>;
-pub type Source<'a> = ArenaSource<'a, &'a Supply<'a>, LockApi<YieldingMutex>>;
-pub type Heap<'a> = TalcLock<YieldingMutex, Source<'a>>;
+pub(crate) type PageArena<'a> = Arena<'a, 'a, &'a Supply<'a>, LockApi<YieldingMutex>>;
+pub(crate) type Source<'a> = ArenaSource<'a, &'a Supply<'a>, LockApi<YieldingMutex>>;
+pub(crate) type Heap<'a> = TalcLock<YieldingMutex, Source<'a>>;
 
 /// The situations that the programs of this process reached.
-pub static SITUATIONS: Situations = Situations::new();
+pub(crate) static SITUATIONS: Situations = Situations::new();
 /// The steps and interrupts that the programs of this process made.
-pub static OPERATIONS: AtomicU64 = AtomicU64::new(0);
+pub(crate) static OPERATIONS: AtomicU64 = AtomicU64::new(0);
 
 /// All layers of one program.
-pub struct Stack<'s, 'a> {
+pub(crate) struct Stack<'s, 'a> {
     window: &'s Window,
     arena: &'s PageArena<'a>,
     heap: &'s Heap<'a>,
@@ -61,7 +61,7 @@ pub struct Stack<'s, 'a> {
 }
 
 /// Runs a program of one thread, whose steps `steps` makes.
-pub fn run<C: Choices>(set_up: &mut C, steps: impl FnOnce(&Actor<'_, '_>, &mut C)) {
+pub(crate) fn run<C: Choices>(set_up: &mut C, steps: impl FnOnce(&Actor<'_, '_>, &mut C)) {
     with_stack(set_up, true, |stack, set_up| {
         let mut actors = [Actor::new(stack)];
         steps(&actors[0], set_up);
@@ -70,7 +70,7 @@ pub fn run<C: Choices>(set_up: &mut C, steps: impl FnOnce(&Actor<'_, '_>, &mut C
 }
 
 /// Runs a program whose steps are distributed to `threads` threads.
-pub fn run_with_threads(program: &Program, threads: usize) {
+pub(crate) fn run_with_threads(program: &Program, threads: usize) {
     with_stack(&mut program.set_up(), false, |stack, set_up| {
         let mut actors: Vec<_> = (0..threads).map(|_| Actor::new(stack)).collect();
         let context = context();
@@ -158,6 +158,6 @@ fn with_stack<C: Choices>(
 }
 
 /// Returns how many steps and interrupts ran so far.
-pub fn operations() -> u64 {
+pub(crate) fn operations() -> u64 {
     OPERATIONS.load(Relaxed)
 }

@@ -13,7 +13,7 @@ use super::situations::Situation::{self, *};
 use crate::common::shadow::Block;
 
 /// All state that an operation may change.
-pub struct Snapshot {
+pub(crate) struct Snapshot {
     heaps: Vec<ArenaHeap>,
     /// Where the free range at the top of the first heap begins.
     top: usize,
@@ -94,7 +94,7 @@ fn note_if(condition: bool, situation: Situation) {
 
 impl Actor<'_, '_> {
     /// Takes a snapshot. Returns `None` if other threads change the state too.
-    pub fn snapshot(&self) -> Option<Snapshot> {
+    pub(crate) fn snapshot(&self) -> Option<Snapshot> {
         if !self.stack.alone {
             return None;
         }
@@ -132,7 +132,7 @@ impl Actor<'_, '_> {
             .is_some_and(|(doing, moment)| doing == Doing::Draining && moment.call == Call::Tag)
     }
 
-    pub fn note_allocation(&self, before: Option<Snapshot>, layout: Layout, block: *mut u8) {
+    pub(crate) fn note_allocation(&self, before: Option<Snapshot>, layout: Layout, block: *mut u8) {
         let (Some(before), Some(after)) = (before, self.snapshot()) else {
             return;
         };
@@ -177,7 +177,7 @@ impl Actor<'_, '_> {
         );
     }
 
-    pub fn note_free(&self, before: Option<Snapshot>, block: usize) {
+    pub(crate) fn note_free(&self, before: Option<Snapshot>, block: usize) {
         self.note_lowering(before, Lowered, Deleted, |change, is_drained| {
             let is_in = change.base <= block && block < change.base + change.retained().0;
             note_if(is_drained && is_in, DrainFreed);
@@ -185,7 +185,7 @@ impl Actor<'_, '_> {
         });
     }
 
-    pub fn note_trim(&self, before: Option<Snapshot>) {
+    pub(crate) fn note_trim(&self, before: Option<Snapshot>) {
         self.note_lowering(before, Trimmed, TrimDeleted, |change, is_drained| {
             note_if(is_drained && change.is_lower(), DrainTrimmed);
         });
@@ -217,7 +217,7 @@ impl Actor<'_, '_> {
         }
     }
 
-    pub fn note_resize(
+    pub(crate) fn note_resize(
         &self,
         before: Option<Snapshot>,
         block: &Block,
@@ -235,7 +235,7 @@ impl Actor<'_, '_> {
         }
     }
 
-    pub fn note_drain(&self, before: Option<Snapshot>, result: Result<usize, DrainError>) {
+    pub(crate) fn note_drain(&self, before: Option<Snapshot>, result: Result<usize, DrainError>) {
         let (Some(before), Some(after)) = (before, self.snapshot()) else {
             return;
         };
@@ -268,7 +268,7 @@ impl Actor<'_, '_> {
         }
     }
 
-    pub fn note_rent(&self) {
+    pub(crate) fn note_rent(&self) {
         if !self.stack.alone {
             return;
         }

@@ -45,11 +45,11 @@ unsafe impl Sync for Before {}
 static BEFORE: Before = Before(UnsafeCell::new(MaybeUninit::uninit()));
 
 /// Watches a range until it is dropped.
-pub struct Watch(&'static Range);
+pub(crate) struct Watch(&'static Range);
 
 impl Watch {
     /// Records faults in `size` bytes from `base` from now on.
-    pub fn new(base: NonNull<u8>, size: usize) -> Self {
+    pub(crate) fn new(base: NonNull<u8>, size: usize) -> Self {
         static INSTALLED: Once = Once::new();
         INSTALLED.call_once(install);
         let base = base.addr().get();
@@ -63,7 +63,7 @@ impl Watch {
     }
 
     /// Returns the address of the first fault since the range is watched.
-    pub fn fault(&self) -> Option<usize> {
+    pub(crate) fn fault(&self) -> Option<usize> {
         Some(self.0.fault.load(SeqCst)).filter(|&address| address != 0)
     }
 }

@@ -6,7 +6,7 @@ macro_rules! situations {
     ($($name:ident: $what:literal,)*) => {
         /// An interaction of the layers, observed from outside by what an operation changed.
         #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-        pub enum Situation {
+        pub(crate) enum Situation {
             $(#[doc = $what] $name,)*
         }
 
@@ -75,18 +75,18 @@ const UNREACHABLE: &[Situation] = if cfg!(any(
 };
 
 /// How often each situation was reached.
-pub struct Situations([AtomicU64; ALL.len()]);
+pub(crate) struct Situations([AtomicU64; ALL.len()]);
 
 impl Situations {
-    pub const fn new() -> Self {
+    pub(crate) const fn new() -> Self {
         Self([const { AtomicU64::new(0) }; ALL.len()])
     }
 
-    pub fn note(&self, situation: Situation) {
+    pub(crate) fn note(&self, situation: Situation) {
         self.0[situation as usize].fetch_add(1, Relaxed);
     }
 
-    pub fn note_if(&self, condition: bool, situation: Situation) {
+    pub(crate) fn note_if(&self, condition: bool, situation: Situation) {
         if condition {
             self.note(situation);
         }
@@ -97,14 +97,14 @@ impl Situations {
     }
 
     /// A table of all of them.
-    pub fn print(&self) {
+    pub(crate) fn print(&self) {
         for &(situation, what) in ALL {
             println!("{:>12}  {what}", self.count(situation));
         }
     }
 
     /// Returns the situations that no program reached, although this build can reach them.
-    pub fn missing(&self) -> Vec<Situation> {
+    pub(crate) fn missing(&self) -> Vec<Situation> {
         let all = ALL.iter().map(|&(situation, _)| situation);
         all.filter(|it| !UNREACHABLE.contains(it) && self.count(*it) == 0)
             .collect()

@@ -46,23 +46,23 @@ impl Holding {
 
 /// The ranges of one tenant.
 #[derive(Default)]
-pub struct Tenant {
+pub(crate) struct Tenant {
     holdings: Vec<Holding>,
     next_byte: u8,
 }
 
 impl Tenant {
     /// Returns the bytes of all holdings.
-    pub fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         self.holdings.iter().map(|holding| holding.size).sum()
     }
 
     /// Returns whether one of the holdings begins at this address.
-    pub fn has(&self, base: usize) -> bool {
+    pub(crate) fn has(&self, base: usize) -> bool {
         self.holdings.iter().any(|holding| holding.base == base)
     }
 
-    pub fn assert_all_intact(&self) {
+    pub(crate) fn assert_all_intact(&self) {
         for holding in &self.holdings {
             holding.assert_intact(holding.size);
         }
@@ -91,7 +91,11 @@ impl Tenant {
     }
 
     /// Allocates pages, unless tags, addresses or pages are missing.
-    pub fn allocate(tenant: &RefCell<Self>, arena: &PageArena<'_>, choices: &mut impl Choices) {
+    pub(crate) fn allocate(
+        tenant: &RefCell<Self>,
+        arena: &PageArena<'_>,
+        choices: &mut impl Choices,
+    ) {
         let most = choices.pick(&[1, 1, 2, 3, 3, 4, 8, 24]);
         let pages = 1 + choices.below(most);
         let align = PAGE << choices.pick(&[0, 0, 0, 0, 0, 1, 2, 4]);
@@ -105,7 +109,7 @@ impl Tenant {
     }
 
     /// Frees one of the holdings, if there is any.
-    pub fn free(tenant: &RefCell<Self>, arena: &PageArena<'_>, choices: &mut impl Choices) {
+    pub(crate) fn free(tenant: &RefCell<Self>, arena: &PageArena<'_>, choices: &mut impl Choices) {
         let taken = tenant.borrow_mut().take_out(choices);
         if let Some(holding) = taken {
             tell(format_args!("another user frees {:#x}", holding.base));
@@ -114,7 +118,11 @@ impl Tenant {
     }
 
     /// Resizes one of the holdings, if there is any.
-    pub fn resize(tenant: &RefCell<Self>, arena: &PageArena<'_>, choices: &mut impl Choices) {
+    pub(crate) fn resize(
+        tenant: &RefCell<Self>,
+        arena: &PageArena<'_>,
+        choices: &mut impl Choices,
+    ) {
         let taken = tenant.borrow_mut().take_out(choices);
         let Some(holding) = taken else { return };
         let size = (1 + choices.below(2 * holding.size / PAGE)) * PAGE;
@@ -122,7 +130,11 @@ impl Tenant {
     }
 
     /// Shrinks many of the holdings by a page. Each shrink may need a tag.
-    pub fn shrink_all(tenant: &RefCell<Self>, arena: &PageArena<'_>, choices: &mut impl Choices) {
+    pub(crate) fn shrink_all(
+        tenant: &RefCell<Self>,
+        arena: &PageArena<'_>,
+        choices: &mut impl Choices,
+    ) {
         let count = tenant.borrow().holdings.len();
         for _ in 0..2 * count {
             let taken = tenant.borrow_mut().take_out(choices);

@@ -12,7 +12,7 @@ use super::{PAGE, Stack};
 use crate::common::random::Choices;
 
 /// Everything that can be seen agrees.
-pub fn verify(actor: &Actor<'_, '_>) {
+pub(crate) fn verify(actor: &Actor<'_, '_>) {
     let stack = actor.stack;
     stack.window.assert_no_fault();
     let heaps = check_heaps(stack);
@@ -82,7 +82,7 @@ fn check_heaps(stack: &Stack<'_, '_>) -> Vec<ArenaHeap> {
 }
 
 /// Asserts that the heaps retain all that the arena has allocated to them: nothing is queued.
-pub fn assert_settled(actor: &Actor<'_, '_>) {
+pub(crate) fn assert_settled(actor: &Actor<'_, '_>) {
     let heaps = check_heaps(actor.stack);
     assert!(
         heaps.iter().all(|heap| heap.retained == heap.size),
@@ -94,7 +94,7 @@ pub fn assert_settled(actor: &Actor<'_, '_>) {
 
 /// Frees all blocks, or leaves them to a heap that is dropped with them. Returns whether it left
 /// them.
-pub fn finish(
+pub(crate) fn finish(
     stack: &Stack<'_, '_>,
     actors: &mut [Actor<'_, '_>],
     choices: &mut impl Choices,

@@ -13,7 +13,7 @@ use super::injection::{Call, Injection};
 use super::interrupt::interrupt;
 use super::page_faults::Watch;
 
-pub const PAGE: usize = 4096;
+pub(crate) const PAGE: usize = 4096;
 
 /// The alignment of windows, so that programs behave the same at any address.
 const ALIGN: usize = 1 << 21;
@@ -30,7 +30,7 @@ const LITTER: u8 = 0xc3;
 ///
 /// Pages that are given back are unmapped and lose their contents. An access to them is
 /// [recorded](super::page_faults).
-pub struct Window {
+pub(crate) struct Window {
     /// The reserved range. The window begins at its first multiple of [`ALIGN`].
     mapping: NonNull<u8>,
     base: NonNull<u8>,
@@ -68,7 +68,7 @@ unsafe impl Send for Window {}
 
 /// The properties of a [`Window`].
 #[derive(Clone, Copy, Debug)]
-pub struct Properties {
+pub(crate) struct Properties {
     pub pages: usize,
     pub guarded: bool,
     pub resizable: bool,
@@ -77,7 +77,7 @@ pub struct Properties {
 }
 
 impl Window {
-    pub fn new(properties: Properties) -> Self {
+    pub(crate) fn new(properties: Properties) -> Self {
         let Properties {
             pages,
             guarded,
@@ -115,21 +115,21 @@ impl Window {
     }
 
     /// Returns the bytes that are lent.
-    pub fn lent(&self) -> usize {
+    pub(crate) fn lent(&self) -> usize {
         self.books.lock().unwrap().count() * PAGE
     }
 
     /// Sets the most pages that are lent at a time.
-    pub fn limit(&self, pages: usize) {
+    pub(crate) fn limit(&self, pages: usize) {
         self.books.lock().unwrap().limit = pages;
     }
 
-    pub fn pages(&self) -> usize {
+    pub(crate) fn pages(&self) -> usize {
         self.pages
     }
 
     /// Asserts that no unmapped page was accessed.
-    pub fn assert_no_fault(&self) {
+    pub(crate) fn assert_no_fault(&self) {
         if let Some(address) = self.watch.fault() {
             let page = (address - self.base.addr().get()) / PAGE;
             panic!("page {page} of the window was accessed at {address:#x} while it was not lent");
@@ -137,7 +137,7 @@ impl Window {
     }
 
     /// Maps `pages` pages at the base of the window permanently, and returns their address.
-    pub fn keep(&self, pages: usize) -> usize {
+    pub(crate) fn keep(&self, pages: usize) -> usize {
         self.books.lock().unwrap().taken[..pages].fill(true);
         self.map(0, pages);
         self.address(0)

@@ -9,7 +9,7 @@ use super::interrupt::interrupt;
 const MAX_ATTEMPTS: u32 = 1 << 24;
 
 /// A raw mutex for more threads than there are processors.
-pub struct YieldingMutex(AtomicBool);
+pub(crate) struct YieldingMutex(AtomicBool);
 
 // SAFETY: `try_lock` succeeds for one caller until `unlock`, and the orderings are acquire and
 // release.

@@ -10,15 +10,15 @@ pub(super) struct List {
 
 impl List {
     /// A list without groups.
-    pub const EMPTY: Self = Self { head: NONE };
+    pub(crate) const EMPTY: Self = Self { head: NONE };
 
     /// Returns the index of the first group.
-    pub fn first(&self) -> Option<usize> {
+    pub(crate) fn first(&self) -> Option<usize> {
         (self.head != NONE).then_some(self.head as usize)
     }
 
     /// Inserts a group, which is in no list, at the front.
-    pub fn push(&mut self, table: &mut [Group], index: usize) {
+    pub(crate) fn push(&mut self, table: &mut [Group], index: usize) {
         let number = index as u32;
         if let Some(first) = self.first() {
             table[first].previous = number;
@@ -29,7 +29,7 @@ impl List {
     }
 
     /// Removes a group, which is in this list.
-    pub fn remove(&mut self, table: &mut [Group], index: usize) {
+    pub(crate) fn remove(&mut self, table: &mut [Group], index: usize) {
         let Group { next, previous, .. } = table[index];
         match table.get_mut(previous as usize) {
             Some(group) => group.next = next,
