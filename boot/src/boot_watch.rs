@@ -293,7 +293,8 @@ impl BootWatch {
             return Ok(());
         }
         Err(Failure::Protocol(format!(
-            "the kernel counts {passed} passed and {failed} failed, its records say {counted} and {}",
+            "the kernel counts {passed} passed and {failed} failed, \
+             its records say {counted} and {}",
             self.results.len() - counted
         )))
     }
