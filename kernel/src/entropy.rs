@@ -85,12 +85,10 @@ fn clocks() -> u64 {
     [0_u8, 2, 4, 7, 8, 9]
         .iter()
         .fold(ticks, |value, &register| {
-            // SAFETY: these are the ports of the real-time clock, which no other code uses. Reading
-            // these registers has no side effect.
-            let part: u8 = unsafe {
-                Port::new(0x70).write(register);
-                Port::new(0x71).read()
-            };
+            // SAFETY: the port selects a register of the real-time clock, which no other code uses.
+            unsafe { Port::new(0x70).write(register) };
+            // SAFETY: reading these registers of the real-time clock has no side effect.
+            let part: u8 = unsafe { Port::new(0x71).read() };
             mix(value) ^ u64::from(part)
         })
 }

@@ -69,9 +69,10 @@ impl KernelHeap {
         let mut talc = self.talc.lock();
         #[cfg(feature = "hardened")]
         talc.set_hook(misuse::report);
-        // SAFETY: the caller guarantees what the source requires of its arena. The source itself is
-        // not replaced.
-        unsafe { talc.as_mut().source.attach(arena) };
+        // SAFETY: the allocator is not replaced, and its source only gets an arena.
+        let talc = unsafe { talc.as_mut() };
+        // SAFETY: the caller guarantees what the source requires of its arena.
+        unsafe { talc.source.attach(arena) };
     }
 
     /// Returns the allocator behind its lock.

@@ -203,12 +203,10 @@ impl<'a, T> Allocation<'a, T> {
     /// # Safety
     /// The range fits a `T`, and nothing else uses it.
     pub unsafe fn boxed(self, val: T) -> LeakBox<'a, T> {
-        // SAFETY: the caller vouches that the range fits a `T` and that nothing else uses it. The
-        // value is written before the box owns it.
-        unsafe {
-            self.ptr.write(val);
-            LeakBox::from_raw(self.ptr.as_ptr())
-        }
+        // SAFETY: the caller vouches that the range fits a `T` and that nothing else uses it.
+        unsafe { self.ptr.write(val) };
+        // SAFETY: the range holds a value, which only the box uses.
+        unsafe { LeakBox::from_raw(self.ptr.as_ptr()) }
     }
 
     /// Returns the range as memory for a value.

@@ -20,6 +20,7 @@
 //! | `leaked` | `LeakBox`, which owns a value, but not the memory of the value |
 //! | `alloca` | a slice on the stack, whose length is known only at run time |
 //! | `global`, `local` | `Bump` as the `#[global_allocator]`, and as a `LocalAlloc` |
+#![warn(clippy::multiple_unsafe_ops_per_block)]
 
 use core::cell::UnsafeCell;
 use core::mem::MaybeUninit;
@@ -125,8 +126,10 @@ impl<T> Bump<T> {
     /// ```
     pub const fn from_maybe_uninit(room: &mut MaybeUninit<Self>) -> &mut Self {
         let bump = room.as_mut_ptr();
-        // SAFETY: a mutable reference is valid for writes.
-        unsafe { (&raw mut (*bump).used).write(AtomicUsize::new(0)) };
+        // SAFETY: `bump` leads to memory of the size and the alignment of the type.
+        let used = unsafe { &raw mut (*bump).used };
+        // SAFETY: `room` is borrowed mutably, so its fields are valid for writes.
+        unsafe { used.write(AtomicUsize::new(0)) };
         // SAFETY: the count is initialised, and the storage may be uninitialised.
         unsafe { &mut *bump }
     }

@@ -57,12 +57,11 @@ impl BumpSlice {
     pub fn from_memory(memory: &mut [MaybeUninit<u8>]) -> Option<&mut Self> {
         let (base, capacity) = fit::<AtomicUsize>(memory)?;
         let slice = ptr::slice_from_raw_parts_mut(base.as_ptr(), capacity);
-        // SAFETY: the range that `fit` returned is aligned, holds the count and the storage, and is
-        // borrowed mutably.
-        unsafe {
-            base.cast::<AtomicUsize>().write(AtomicUsize::new(0));
-            Some(&mut *(slice as *mut BumpSlice))
-        }
+        // SAFETY: the range that `fit` returned is aligned for the count, which fits at its base.
+        unsafe { base.cast::<AtomicUsize>().write(AtomicUsize::new(0)) };
+        // SAFETY: the range holds the count, which is initialised, and the storage. It is borrowed
+        // mutably.
+        Some(unsafe { &mut *(slice as *mut BumpSlice) })
     }
 
     /// Returns the size of the storage, used or not, in bytes.

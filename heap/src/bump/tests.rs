@@ -1,3 +1,8 @@
+#![expect(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a test calls the unsafe methods of one allocator many times"
+)]
+
 use core::alloc::{GlobalAlloc, Layout};
 use core::cell::Cell;
 use core::mem::MaybeUninit;

@@ -71,8 +71,10 @@ impl<T> Bump<T> {
     /// Creates a `Bump` in place. Writes the count only, and leaves the storage as it is.
     pub const fn from_maybe_uninit(room: &mut MaybeUninit<Self>) -> &mut Self {
         let bump = room.as_mut_ptr();
-        // SAFETY: a mutable reference is valid for writes.
-        unsafe { (&raw mut (*bump).used).write(Cell::new(0)) };
+        // SAFETY: `bump` leads to memory of the size and the alignment of the type.
+        let used = unsafe { &raw mut (*bump).used };
+        // SAFETY: `room` is borrowed mutably, so its fields are valid for writes.
+        unsafe { used.write(Cell::new(0)) };
         // SAFETY: the count is initialised, and the storage may be uninitialised.
         unsafe { &mut *bump }
     }
@@ -155,12 +157,11 @@ impl BumpSlice {
     pub fn from_mem(mem: &mut [MaybeUninit<u8>]) -> Result<LeakBox<'_, Self>, FromMemError> {
         let (base, capacity) = fit::<Cell<usize>>(mem).ok_or(FromMemError(()))?;
         let slice = ptr::slice_from_raw_parts_mut(base.as_ptr(), capacity);
-        // SAFETY: the range that `fit` returned is aligned, holds the count and the storage, and is
-        // borrowed mutably.
-        unsafe {
-            base.cast::<Cell<usize>>().write(Cell::new(0));
-            Ok(LeakBox::from_raw(slice as *mut BumpSlice))
-        }
+        // SAFETY: the range that `fit` returned is aligned for the count, which fits at its base.
+        unsafe { base.cast::<Cell<usize>>().write(Cell::new(0)) };
+        // SAFETY: the range holds the count, which is initialised, and the storage. It is borrowed
+        // mutably.
+        Ok(unsafe { LeakBox::from_raw(slice as *mut BumpSlice) })
     }
 
     /// Returns the bump allocator that already exists in `mem`, at its level. This is the inverse

@@ -58,13 +58,13 @@ struct BlockRecord {
 /// # Safety
 /// `record` is the valid record of a block.
 unsafe fn block_of(record: NonNull<BlockRecord>) -> (NonNull<u8>, Layout) {
-    // SAFETY: the caller vouches that the record is valid. It lies at the top of a block of `size`
-    // bytes, and the block was allocated with the layout of this size and alignment.
-    unsafe {
-        let size = (*record.as_ptr()).size;
-        let base = record.cast::<u8>().byte_sub(size - RECORD_SIZE);
-        (base, Layout::from_size_align_unchecked(size, CHUNK_UNIT))
-    }
+    // SAFETY: the caller vouches that the record is valid.
+    let size = unsafe { (*record.as_ptr()).size };
+    // SAFETY: the record lies at the top of a block of `size` bytes.
+    let base = unsafe { record.cast::<u8>().byte_sub(size - RECORD_SIZE) };
+    // SAFETY: the block was allocated with the layout of this size and alignment.
+    let layout = unsafe { Layout::from_size_align_unchecked(size, CHUNK_UNIT) };
+    (base, layout)
 }
 
 /// The blocks that a source has allocated.
@@ -132,18 +132,19 @@ impl<A: BackingAllocator> Blocks<A> {
     /// An empty heap that [`acquire`] claimed ends at `heap_end`.
     #[cold]
     unsafe fn retire(&mut self, heap_end: *mut u8) -> bool {
-        // SAFETY: a record begins where each heap ends, and its links lead to valid records. The
-        // block is not the first: that one holds the metadata, and is not empty. Talc does not use
-        // the spare block before it.
-        unsafe {
-            let record = NonNull::new_unchecked(heap_end).cast::<BlockRecord>();
-            if self.first != Some((*record.as_ptr()).first) {
-                return false;
-            }
-            self.unlink(record);
-            if let Some(spare) = self.spare.replace(record) {
-                self.free_block(spare);
-            }
+        // SAFETY: a heap lies below `heap_end`, which is therefore not null.
+        let record = unsafe { NonNull::new_unchecked(heap_end) }.cast::<BlockRecord>();
+        // SAFETY: a valid record begins where each heap ends.
+        let first = unsafe { (*record.as_ptr()).first };
+        if self.first != Some(first) {
+            return false;
+        }
+        // SAFETY: the heap is in the list of its source. The first block holds the metadata, so an
+        // empty block is not the first.
+        unsafe { self.unlink(record) };
+        if let Some(spare) = self.spare.replace(record) {
+            // SAFETY: the record of a spare block is valid, and no heap lies in the block.
+            unsafe { self.free_block(spare) };
         }
         true
     }
@@ -181,12 +182,11 @@ impl<A: BackingAllocator> Blocks<A> {
     /// # Safety
     /// `record` is the valid record of a block, and neither is used afterwards.
     unsafe fn free_block(&self, record: NonNull<BlockRecord>) {
-        // SAFETY: the caller vouches for the record, and `block_of` returns the block and the
-        // layout that `take_block` allocated.
-        unsafe {
-            let (block, layout) = block_of(record);
-            self.backing.deallocate(block, layout);
-        }
+        // SAFETY: the caller vouches that the record is valid.
+        let (block, layout) = unsafe { block_of(record) };
+        // SAFETY: `take_block` allocated the block with this layout, and the caller vouches that
+        // it is not used afterwards.
+        unsafe { self.backing.deallocate(block, layout) };
     }
 
     /// Writes the record of a block, which is now a heap, and enters it as the second of the list,
@@ -202,17 +202,17 @@ impl<A: BackingAllocator> Blocks<A> {
             // SAFETY: records of blocks in the list are valid.
             unsafe { (*first.as_ptr()).next.replace(record) }
         };
-        // SAFETY: the caller gives room for the new record, and records in the list are valid.
-        unsafe {
-            record.write(BlockRecord {
-                first,
-                previous: first,
-                next,
-                size,
-            });
-            if let Some(next) = next {
-                (*next.as_ptr()).previous = record;
-            }
+        let new = BlockRecord {
+            first,
+            previous: first,
+            next,
+            size,
+        };
+        // SAFETY: the caller vouches that `record` is the room for a record in the block.
+        unsafe { record.write(new) };
+        if let Some(next) = next {
+            // SAFETY: `next` was in the list before, so its record is valid.
+            unsafe { (*next.as_ptr()).previous = record };
         }
     }
 
@@ -221,13 +221,13 @@ impl<A: BackingAllocator> Blocks<A> {
     /// # Safety
     /// `record` is in the list, and not the first.
     unsafe fn unlink(&mut self, record: NonNull<BlockRecord>) {
-        // SAFETY: records in the list are valid, and so are their neighbours.
-        unsafe {
-            let (previous, next) = ((*record.as_ptr()).previous, (*record.as_ptr()).next);
-            (*previous.as_ptr()).next = next;
-            if let Some(next) = next {
-                (*next.as_ptr()).previous = previous;
-            }
+        // SAFETY: the caller vouches that the record is in the list, where records are valid.
+        let BlockRecord { previous, next, .. } = unsafe { record.read() };
+        // SAFETY: the record is not the first, so its predecessor is another valid record.
+        unsafe { (*previous.as_ptr()).next = next };
+        if let Some(next) = next {
+            // SAFETY: the links of a record in the list lead to valid records.
+            unsafe { (*next.as_ptr()).previous = previous };
         }
     }
 }
@@ -245,12 +245,11 @@ impl<A: BackingAllocator> Drop for Blocks<A> {
         }
         let mut next = self.first;
         while let Some(record) = next {
-            // SAFETY: the allocator of these heaps was dropped. The link is read before the block
-            // that it lies in is freed.
-            unsafe {
-                next = (*record.as_ptr()).next;
-                self.free_block(record);
-            }
+            // SAFETY: records in the list are valid, and this block is not freed yet.
+            next = unsafe { (*record.as_ptr()).next };
+            // SAFETY: the allocator of the heap was dropped, and the link to the next block was
+            // read.
+            unsafe { self.free_block(record) };
         }
         // SAFETY: `drop` runs once, and all blocks are freed.
         unsafe { ManuallyDrop::drop(&mut self.backing) };
@@ -270,21 +269,24 @@ pub(super) fn acquire<S: Source, B: Binning, A: BackingAllocator>(
     }
     let (base, layout) = source.take_block(layout, heap_overhead).ok_or(())?;
     let heap_size = layout.size() - RECORD_SIZE;
-    // SAFETY: the source owns the block and no heap lies in it. The record gets the bytes above the
-    // heap. The flag lies in the first heap, whose block is freed only after the flag is set.
-    unsafe {
-        let record: NonNull<BlockRecord> = base.byte_add(heap_size).cast();
-        let heap_end = talc.claim(base.as_ptr(), heap_size);
-        if heap_end.is_none() {
-            blocks(&mut talc.source).backing.deallocate(base, layout);
-            return Err(());
-        }
-        debug_assert_eq!(heap_end, Some(record.cast()));
-        let flag = talc.owner_flag();
-        let source = blocks(&mut talc.source);
-        source.link(record, layout.size());
-        source.owner.bind(&mut talc.owner_token, flag);
+    // SAFETY: the block is larger than the heap, by the size of a record.
+    let record: NonNull<BlockRecord> = unsafe { base.byte_add(heap_size) }.cast();
+    // SAFETY: the source owns the block, and no heap lies in it.
+    let heap_end = unsafe { talc.claim(base.as_ptr(), heap_size) };
+    if heap_end.is_none() {
+        let backing = &blocks(&mut talc.source).backing;
+        // SAFETY: `take_block` allocated the block with this layout, and no heap was claimed in it.
+        unsafe { backing.deallocate(base, layout) };
+        return Err(());
     }
+    debug_assert_eq!(heap_end, Some(record.cast()));
+    // SAFETY: a heap was claimed, so the flag exists.
+    let flag = unsafe { talc.owner_flag() };
+    let source = blocks(&mut talc.source);
+    // SAFETY: the record lies above the heap at the top of the block, which is in no list.
+    unsafe { source.link(record, layout.size()) };
+    // SAFETY: the flag lies in the first heap, whose block is freed only after the flag is set.
+    unsafe { source.owner.bind(&mut talc.owner_token, flag) };
     Ok(())
 }
 
@@ -306,8 +308,10 @@ pub(super) fn check<S: Source, B: Binning, A: BackingAllocator>(
             let (address, rule) = (at.addr().get(), Rule::Record("its place in the list"));
             return Err(Corruption { address, rule });
         }
-        // SAFETY: the heap in the block ends where the record begins.
-        unsafe { talc.check_heap(Span::new(block_of(at).0.as_ptr(), at.cast().as_ptr()))? };
+        // SAFETY: records in the list are valid.
+        let (base, _) = unsafe { block_of(at) };
+        // SAFETY: the heap in the block begins at its base, and ends where the record begins.
+        unsafe { talc.check_heap(Span::new(base.as_ptr(), at.cast().as_ptr()))? };
         (previous, next) = (Some(at), record.next);
     }
     Ok(())

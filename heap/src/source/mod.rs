@@ -6,6 +6,7 @@
 //! | [`Claim`] | one range, claimed at the first allocation | never |
 //! | [`GlobalAllocSource`], [`AllocatorSource`] | blocks of another allocator | whole blocks |
 //! | [`ArenaSource`] | segments of an [`Arena`](crate::vmem::Arena) | pages at the tops of heaps |
+#![warn(clippy::multiple_unsafe_ops_per_block)]
 
 mod allocator;
 mod arena;

@@ -56,6 +56,7 @@
 //! # Differences from illumos
 //! An arena has no quantum caches (`qcache_max`): put a slab or another cache in front of it. It
 //! never sleeps. It can [`resize`](Arena::resize) a segment and [`trim`](Arena::trim) its spans.
+#![warn(clippy::multiple_unsafe_ops_per_block)]
 
 mod allocate;
 mod arena_error;

@@ -160,13 +160,10 @@ unsafe impl<E: Extend> GlobalAlloc for Growing<'_, E> {
     }
 
     unsafe fn dealloc(&self, base: *mut u8, layout: Layout) {
-        // SAFETY: the caller guarantees that `base` is a block of this heap, and so not null.
-        unsafe {
-            self.heap
-                .lock()
-                .0
-                .give(NonNull::new_unchecked(base), layout)
-        }
+        // SAFETY: the caller guarantees that `base` is a block, and so not null.
+        let base = unsafe { NonNull::new_unchecked(base) };
+        // SAFETY: the caller guarantees that `base` is a block of this heap with this layout.
+        unsafe { self.heap.lock().0.give(base, layout) }
     }
 }
 
@@ -225,8 +222,9 @@ unsafe impl Extend for Talc {
     }
 
     unsafe fn extend(&mut self) {
+        let new_end = self.end.as_ptr().wrapping_byte_add(STEP);
         // SAFETY: the caller guarantees that the next `STEP` bytes are unused memory.
-        self.end = unsafe { self.talc.extend(self.end, self.end.as_ptr().byte_add(STEP)) };
+        self.end = unsafe { self.talc.extend(self.end, new_end) };
     }
 }
 

@@ -39,13 +39,15 @@ pub(super) fn init() {
         }
     });
     gdt.table.load();
-    // SAFETY: each selector names an entry of the matching kind in the table that was just loaded.
-    // The stacks in the task state segment are statics: they live for ever.
-    unsafe {
-        CS::set_reg(gdt.code);
-        SS::set_reg(gdt.data);
-        DS::set_reg(gdt.data);
-        ES::set_reg(gdt.data);
-        load_tss(gdt.task);
+    // SAFETY: the selector names the code segment of 64-bit mode in the table that was just loaded.
+    unsafe { CS::set_reg(gdt.code) };
+    let set_data_registers: [unsafe fn(SegmentSelector); 3] =
+        [SS::set_reg, DS::set_reg, ES::set_reg];
+    for set in set_data_registers {
+        // SAFETY: the selector names a writable data segment in the table that was just loaded.
+        unsafe { set(gdt.data) };
     }
+    // SAFETY: the selector names the task state segment in the table that was just loaded. The
+    // stacks in the segment are statics: they live for ever.
+    unsafe { load_tss(gdt.task) };
 }

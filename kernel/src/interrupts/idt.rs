@@ -91,25 +91,19 @@ fn table() -> InterruptDescriptorTable {
     table.alignment_check.set_handler_fn(alignment);
     table.simd_floating_point.set_handler_fn(simd);
     table.virtualization.set_handler_fn(virtualization);
-    // SAFETY: `gdt::init` has loaded a task state segment with these stacks, and each stack serves
-    // one vector only.
-    unsafe {
-        table
-            .double_fault
-            .set_handler_fn(double_fault)
-            .set_stack_index(InterruptStack::DoubleFault.index());
-        table
-            .page_fault
-            .set_handler_fn(page_fault)
-            .set_stack_index(InterruptStack::PageFault.index());
-        table
-            .non_maskable_interrupt
-            .set_handler_fn(non_maskable)
-            .set_stack_index(InterruptStack::NonMaskable.index());
-        table
-            .machine_check
-            .set_handler_fn(machine_check)
-            .set_stack_index(InterruptStack::MachineCheck.index());
+    let double_fault = table.double_fault.set_handler_fn(double_fault);
+    let page_fault = table.page_fault.set_handler_fn(page_fault);
+    let non_maskable = table.non_maskable_interrupt.set_handler_fn(non_maskable);
+    let machine_check = table.machine_check.set_handler_fn(machine_check);
+    for (options, stack) in [
+        (double_fault, InterruptStack::DoubleFault),
+        (page_fault, InterruptStack::PageFault),
+        (non_maskable, InterruptStack::NonMaskable),
+        (machine_check, InterruptStack::MachineCheck),
+    ] {
+        // SAFETY: `gdt::init` has loaded a task state segment with these stacks, and each stack
+        // serves one vector only.
+        unsafe { options.set_stack_index(stack.index()) };
     }
     table[timer::VECTOR].set_handler_fn(tick);
     for vector in timer::SPURIOUS_VECTORS {

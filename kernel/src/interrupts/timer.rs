@@ -37,10 +37,9 @@ static HOOK: InterruptMutex<Option<fn()>> = InterruptMutex::new(None);
 pub(super) fn init() {
     let mut controllers = CONTROLLERS.lock();
     // SAFETY: only this module uses the controllers, and interrupts are masked.
-    unsafe {
-        controllers.initialize();
-        controllers.disable();
-    }
+    unsafe { controllers.initialize() };
+    // SAFETY: only this module uses the controllers, which were just initialised.
+    unsafe { controllers.disable() };
 }
 
 /// Starts the timer, or changes its rate. Returns the new rate in hertz: the nearest rate at or
@@ -51,14 +50,13 @@ pub fn start(hertz: u32) -> u32 {
     let divisor = (CLOCK / hertz.max(1)).clamp(1, u32::from(u16::MAX));
     let mut controllers = CONTROLLERS.lock();
     let [low, high, ..] = divisor.to_le_bytes();
-    // SAFETY: these are the ports of the timer. Only this module uses them and the controllers. The
-    // timer's vector and the spurious vectors have handlers.
-    unsafe {
-        Port::new(0x43).write(RATE_GENERATOR);
-        Port::new(0x40).write(low);
-        Port::new(0x40).write(high);
-        controllers.write_masks(TIMER_ONLY[0], TIMER_ONLY[1]);
+    for (port, value) in [(0x43, RATE_GENERATOR), (0x40, low), (0x40, high)] {
+        // SAFETY: these are the ports of the timer, which only this module uses.
+        unsafe { Port::new(port).write(value) };
     }
+    // SAFETY: only this module uses the controllers. The timer's vector and the spurious vectors
+    // have handlers.
+    unsafe { controllers.write_masks(TIMER_ONLY[0], TIMER_ONLY[1]) };
     CLOCK / divisor
 }
 

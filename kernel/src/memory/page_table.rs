@@ -64,9 +64,11 @@ pub(super) unsafe fn init() {
     let (frame, _) = Cr3::read();
     let mut table = physical::pointer(frame.start_address());
     PAGE_TABLES.call_once(|| {
-        // SAFETY: CR3 has the address of the level 4 table. The caller guarantees that all tables
-        // are mapped at the offset, and that only this module changes them.
-        InterruptMutex::new(unsafe { OffsetPageTable::new(table.as_mut(), physical::offset()) })
+        // SAFETY: CR3 has the address of the level 4 table. The caller guarantees that only this
+        // module changes it.
+        let table = unsafe { table.as_mut() };
+        // SAFETY: the caller guarantees that all tables are mapped at the offset.
+        InterruptMutex::new(unsafe { OffsetPageTable::new(table, physical::offset()) })
     });
 }
 

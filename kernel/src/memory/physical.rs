@@ -118,15 +118,15 @@ pub(super) unsafe fn init(
         .ok_or(InitError::NoRoomForFrameTable { end })?;
 
     let memory = pointer::<Group>(PhysAddr::new(table.start));
-    // SAFETY: by the memory map no other code uses this memory. It is mapped, aligned to a frame
-    // and large enough, and below it is removed from the frames that can be allocated. Each group
-    // is written before the slice is made.
-    let groups = unsafe {
-        for index in 0..groups {
-            memory.add(index).write(Group::EMPTY);
-        }
-        core::slice::from_raw_parts_mut(memory.as_ptr(), groups)
-    };
+    for index in 0..groups {
+        let group = memory.as_ptr().wrapping_add(index);
+        // SAFETY: by the memory map no other code uses this memory. It is mapped, aligned to a
+        // frame and large enough for `groups`.
+        unsafe { group.write(Group::EMPTY) };
+    }
+    // SAFETY: each group was written in the loop. No other code gets the memory: below it is
+    // removed from the frames that can be allocated.
+    let groups = unsafe { core::slice::from_raw_parts_mut(memory.as_ptr(), groups) };
 
     let mut frames = Frames::new(groups);
     ranges(true).for_each(|range| frames.add(range));

@@ -163,10 +163,9 @@ fn split(entry: &mut PageTableEntry, below: PageTableLevel) -> Result<(), InitEr
     TABLES.fetch_add(1, Ordering::Relaxed);
     let table = physical::pointer::<PageTable>(frame.start_address());
     // SAFETY: the frame was just allocated, and a table is as large as a frame.
-    let table = unsafe {
-        table.write(PageTable::new());
-        &mut *table.as_ptr()
-    };
+    unsafe { table.write(PageTable::new()) };
+    // SAFETY: the frame holds the table that was just written, which no other code uses.
+    let table = unsafe { &mut *table.as_ptr() };
     let (mut address, mut flags) = (entry.addr(), entry.flags());
     if below == PageTableLevel::One {
         flags -= PageTableFlags::HUGE_PAGE;

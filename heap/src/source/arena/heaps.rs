@@ -82,20 +82,27 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         // SAFETY: the segment now reaches to `retained`.
         let new_end = unsafe { HeapRecord::location(old.base, retained) }.cast::<u8>();
         assert!(new_end > end, "growth must raise the end of a heap");
-        // SAFETY: `end` is the end of this heap. The segment reaches to `retained`, so the memory
-        // above `end` is mapped and belongs to the source. `old` is a copy of the record, which may
-        // be overwritten. Memory from the release queue was in use, and is not declared zero; all
-        // other new memory comes from the arena, and is zero if `is_zeroed`.
-        let reached = unsafe {
-            if !self.source.is_zeroed || retained <= old.size {
-                self.extend(end, new_end.as_ptr())
-            } else if old.retained < old.size {
-                let zero_from = old.base.byte_add(old.size);
+        // Memory from the release queue was in use, and is not declared zero. All other new memory
+        // comes from the arena, and is zero if `is_zeroed`.
+        let zero_from = if !self.source.is_zeroed || retained <= old.size {
+            None
+        } else if old.retained < old.size {
+            // SAFETY: the segment reaches to `retained`, which is above `old.size` here.
+            Some(unsafe { old.base.byte_add(old.size) })
+        } else {
+            // SAFETY: `old` is a copy of the record, whose bytes may be overwritten.
+            unsafe { end.write_bytes(0, RECORD_SIZE) };
+            Some(end)
+        };
+        let reached = match zero_from {
+            // SAFETY: `end` is the end of this heap. The segment reaches to `retained`, so the
+            // memory above `end` is mapped and belongs to the source.
+            None => unsafe { self.extend(end, new_end.as_ptr()) },
+            // SAFETY: the memory above `end` is mapped and belongs to the source. From `zero_from`
+            // it came from the arena as zeros, or was cleared above.
+            Some(zero_from) => unsafe {
                 self.extend_zeroed(end, new_end.as_ptr(), zero_from.as_ptr())
-            } else {
-                end.write_bytes(0, RECORD_SIZE);
-                self.extend_zeroed(end, new_end.as_ptr(), end.as_ptr())
-            }
+            },
         };
         assert_eq!(reached, new_end, "where a heap at {:p} ends", old.base);
         let size = old.size.max(retained);
@@ -140,14 +147,14 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         };
         // SAFETY: the segment has `size` bytes, which leave room for a record.
         let record = unsafe { HeapRecord::location(base, size) };
-        // SAFETY: the caller of `ArenaSource::new` promised that a segment is memory that nothing
-        // else uses, and zero if `is_zeroed`.
-        let end = unsafe {
-            if is_zeroed {
-                self.claim_zeroed(base.as_ptr(), size - RECORD_SIZE)
-            } else {
-                self.claim(base.as_ptr(), size - RECORD_SIZE)
-            }
+        let end = if is_zeroed {
+            // SAFETY: the caller of `of_zeroed_memory` promised that a segment is zero when the
+            // arena allocates it. Nothing else uses its memory.
+            unsafe { self.claim_zeroed(base.as_ptr(), size - RECORD_SIZE) }
+        } else {
+            // SAFETY: the caller of `ArenaSource::new` promised that a segment is memory that
+            // nothing else uses.
+            unsafe { self.claim(base.as_ptr(), size - RECORD_SIZE) }
         };
         assert_eq!(
             end,
