@@ -89,6 +89,7 @@ fn steps(long: bool) -> Vec<Step> {
     steps.extend([
         boot("test --i686"),
         Step::Script("heap/tests/features.sh".into()),
+        Step::Script("heap/tests/msrv.sh".into()),
         Step::InstallPrograms,
         Step::Script("heap/tests/sanitizers.sh".into()),
         Step::CargoTest("heap/loom"),
