@@ -9,8 +9,8 @@ use crate::{
     qemu::GDB_ADDRESS,
 };
 
-/// Builds the kernel, boots it in QEMU and runs its main job: a recorded program's allocations,
-/// replayed on the kernel's heap. On a terminal, a small monitor follows.
+/// Builds the kernel, boots it in QEMU and runs its demonstration: a recorded program's
+/// allocations, replayed on the kernel's heap. On a terminal, a small monitor follows.
 #[derive(Debug, Parser)]
 #[command(
     name = "run-qemu.sh",
@@ -55,7 +55,7 @@ impl Cli {
 
 const EXAMPLES: &str = "\
 Examples:
-  ./run-qemu.sh                          boot under BIOS and run the main job
+  ./run-qemu.sh                          boot under BIOS and run the demonstration
   ./run-qemu.sh --uefi --memory 4G       the same under UEFI, with 4 GiB of memory
   ./run-qemu.sh --trace python           replay another trace of tests/traces
   ./run-qemu.sh test                     all tests, on the host and in the kernel
@@ -75,11 +75,11 @@ Environment:
 /// A command.
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Boot and run the main job (the default).
+    /// Boot and run the demonstration (the default).
     Run(RunOptions),
     /// Run every test: on the host, then in the kernel. The last line is `N passed, N failed`.
     Test(TestOptions),
-    /// Write a disk image that boots the main job, without running it.
+    /// Write a disk image that boots the demonstration, without running it.
     Image(ImageOptions),
     /// Check formatting, spelling, lints and documentation; warnings are errors.
     Lint,
@@ -93,7 +93,7 @@ pub(crate) struct RunOptions {
     /// The machine.
     #[command(flatten)]
     pub machine: MachineOptions,
-    /// The trace that the main job replays: a name in tests/traces, or a file.
+    /// The trace that the demonstration replays: a name in tests/traces, or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_TRACE)]
     pub trace: String,
 }
@@ -179,12 +179,12 @@ pub(crate) struct ImageOptions {
     /// How the kernel is built.
     #[command(flatten)]
     pub build: BuildOptions,
-    /// The trace that the main job replays: a name in tests/traces, or a file.
+    /// The trace that the demonstration replays: a name in tests/traces, or a file.
     #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_TRACE)]
     pub trace: String,
 }
 
-/// The trace that the main job replays by default.
+/// The trace that the demonstration replays by default.
 const DEFAULT_TRACE: &str = "cc";
 
 /// How an image is built.
@@ -299,8 +299,8 @@ impl Firmware {
         }
     }
 
-    /// Returns the least memory with which it and the boot stages start. With less they hang
-    /// without a message.
+    /// Returns the least memory with which it and the bootloader start. With less they hang without
+    /// a message.
     pub(crate) fn least_memory(self) -> Memory {
         match self {
             Self::Bios => Memory::mib(48),
