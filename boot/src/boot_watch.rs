@@ -165,7 +165,7 @@ impl BootWatch {
     pub(crate) fn end(mut self, end: End, now: Duration) -> Booted {
         if let Some(running) = self.running.take() {
             self.push(TestResult {
-                verdict: death(&end, running.deadline),
+                verdict: verdict_at_end(&end, running.deadline),
                 name: running.name,
                 took: Some(now - running.began),
                 cost: None,
@@ -178,7 +178,7 @@ impl BootWatch {
         {
             // The last test should have ended the boot by a panic or a fault. The boot ended in
             // another way, so the test has damaged the kernel.
-            last.verdict = death(&end, IDLE_LIMIT);
+            last.verdict = verdict_at_end(&end, IDLE_LIMIT);
             (self.show)(last);
         }
         Booted {
@@ -301,7 +301,7 @@ impl BootWatch {
 }
 
 /// Returns the verdict of a test that ran when the boot ended.
-fn death(end: &End, limit: Duration) -> Verdict {
+fn verdict_at_end(end: &End, limit: Duration) -> Verdict {
     let (how, reason) = match end {
         End::Killed => (
             "timed out",

@@ -1,7 +1,8 @@
-//! `boot ci`: the list of everything that a pull request must pass, and the program that runs it.
+//! `./run-qemu.sh ci`: the list of everything that a pull request must pass, and the program that
+//! runs it.
 //!
 //! Each step is a command whose last line is `N passed, N failed`, perhaps with `, N skipped`. The
-//! last line of `boot ci` is the sum over all steps.
+//! last line of `./run-qemu.sh ci` is the sum over all steps.
 
 use std::{
     env,

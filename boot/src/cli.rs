@@ -9,8 +9,8 @@ use crate::{
     qemu::GDB_ADDRESS,
 };
 
-/// Builds the kernel, boots it in QEMU and runs its demonstration: a recorded program's allocations,
-/// replayed on the kernel's heap. On a terminal, a small monitor follows.
+/// Builds the kernel, boots it in QEMU and runs its demonstration: a recorded program's
+/// allocations, replayed on the kernel's heap. On a terminal, a small monitor follows.
 #[derive(Debug, Parser)]
 #[command(
     name = "run-qemu.sh",
@@ -299,8 +299,8 @@ impl Firmware {
         }
     }
 
-    /// Returns the least memory with which it and the boot stages start. With less they hang
-    /// without a message.
+    /// Returns the least memory with which it and the bootloader start. With less they hang without
+    /// a message.
     pub(crate) fn least_memory(self) -> Memory {
         match self {
             Self::Bios => Memory::mib(48),

@@ -21,10 +21,10 @@ use std::{
 
 use crate::{failure::Failure, host::host_triple, process};
 
-/// The version of the oldest compiler that builds the kernel and its boot stages.
+/// The version of the oldest compiler that builds the kernel and the bootloader.
 const OLDEST: (u32, u32) = (1, 96);
 
-/// The programs of LLVM's package that build the boot stages.
+/// The programs of LLVM's package that build the bootloader.
 const LLVM_TOOLS: &[&str] = &["llvm-objcopy", "llvm-objdump"];
 
 /// The compiler of Debian's packages.
@@ -49,7 +49,7 @@ impl Debian {
     /// The packages of the compiler and its tools.
     pub(crate) const PACKAGES: &[&str] = &["rustc-web", "cargo-web", "rust-web-src", "lld", "llvm"];
 
-    /// The package of clippy. Only `boot lint` needs it.
+    /// The package of clippy. Only `./run-qemu.sh lint` needs it.
     pub(crate) const CLIPPY_PACKAGE: &str = "rust-web-clippy";
 
     /// Returns the compiler that is installed below `root`. Its toolchain is assembled in `folder`.

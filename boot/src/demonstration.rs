@@ -1,4 +1,4 @@
-//! `boot run`: runs the kernel's main job, and on a terminal its monitor.
+//! `./run-qemu.sh run`: runs the kernel's demonstration, and on a terminal its monitor.
 
 use std::time::Duration;
 
@@ -25,7 +25,7 @@ use crate::{
 /// The time limit of a boot without a monitor.
 const WHOLE_LIMIT: Duration = Duration::from_secs(300);
 
-/// Runs `boot run`. After each test run that the monitor requests, boots again.
+/// Runs `./run-qemu.sh run`. After each test run that the monitor requests, boots again.
 pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
     options.machine.check()?;
     let trace = trace::load(project, &options.trace)?;
@@ -105,7 +105,7 @@ fn watch(
         let (what, limit) = match splitter.is_ready() {
             false => ("sign of life from the kernel", Some(BOOT_LIMIT)),
             true => (
-                "end of the main job",
+                "end of the demonstration",
                 console.is_none().then_some(WHOLE_LIMIT),
             ),
         };

@@ -1,4 +1,4 @@
-//! Checks that the boot stages can load a kernel's ELF file.
+//! Checks that the bootloader can load a kernel's ELF file.
 //!
 //! ```text
 //! file, and memory      page           page           page           page
@@ -6,7 +6,7 @@
 //!                       ├── code ──┬ relro ┬ data ────┤                    refused
 //! ```
 //!
-//! The boot stages map whole pages of the file, each with the permissions of its segment. The range
+//! The bootloader maps whole pages of the file, each with the permissions of its segment. The range
 //! that is read-only after relocation (*relro*) becomes write-protected. A page that two segments
 //! share would be mapped twice: writable at one address, and read-only at the other. The kernel
 //! detects such a page at its start and refuses; this check finds it before an image is made.

@@ -40,7 +40,7 @@ pub(crate) enum Failure {
         /// Cargo's exit status.
         status: ExitStatus,
     },
-    /// The boot stages cannot load this kernel.
+    /// The bootloader cannot load this kernel.
     Unbootable {
         /// The ELF file of the kernel.
         kernel: PathBuf,

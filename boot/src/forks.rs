@@ -1,6 +1,6 @@
-//! `boot test --forks`: builds and boots other kernels than this project's own. Twenty small ones
-//! differ in the sizes of their parts, because the layout of the linker depends on them. The last
-//! is a fork, made by the steps in README.md.
+//! `./run-qemu.sh test --forks`: builds and boots other kernels than this project's own. Twenty
+//! small ones differ in the sizes of their parts, because the layout of the linker depends on them.
+//! The last is a fork, made by the steps in README.md.
 
 use std::{
     fs,

@@ -21,7 +21,7 @@ use crate::{
 /// The package whose program makes disk images.
 const MAKER: &str = "disk-image";
 
-/// Runs `boot image`: writes an image that runs the main job and then the monitor.
+/// Runs `./run-qemu.sh image`: writes an image that runs the demonstration and then the monitor.
 pub(crate) fn run(project: &Project, options: &ImageOptions) -> Result<(), Failure> {
     let folder = folder_of(&options.file);
     if !folder.is_dir() || options.file.is_dir() {
@@ -55,7 +55,7 @@ pub(crate) fn run(project: &Project, options: &ImageOptions) -> Result<(), Failu
 
 /// The program that makes disk images. It is built.
 ///
-/// It is a package of its own, because only the kernel's toolchain compiles its boot stages.
+/// It is a package of its own, because only the kernel's toolchain compiles the bootloader.
 #[derive(Debug)]
 pub(crate) struct Builder<'a> {
     project: &'a Project,
@@ -66,14 +66,14 @@ impl<'a> Builder<'a> {
     pub(crate) fn prepare(project: &'a Project, toolchain: &Toolchain) -> Result<Self, Failure> {
         let builder = Self { project };
         if !builder.program().exists() {
-            eprintln!("run-qemu.sh: building the boot stages (once, some minutes)");
+            eprintln!("run-qemu.sh: building the bootloader (once, some minutes)");
         }
         let mut cargo = toolchain.cargo(project, "build");
         cargo.args(["--release", "--package", MAKER]);
         let status = process::run(&mut cargo)?;
         if !status.success() {
             return Err(Failure::Build {
-                what: "the boot stages".into(),
+                what: "the bootloader".into(),
                 status,
             });
         }
@@ -83,7 +83,7 @@ impl<'a> Builder<'a> {
     /// Makes an image of `kernel` and `ramdisk`, as a temporary file in `folder`.
     ///
     /// # Errors
-    /// [`Failure::Unbootable`] for a kernel that the boot stages cannot load.
+    /// [`Failure::Unbootable`] for a kernel that the bootloader cannot load.
     pub(crate) fn make(
         &self,
         kernel: &Path,

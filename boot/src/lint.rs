@@ -1,5 +1,5 @@
-//! `boot lint`: formatting, lints and documentation for the host and for the kernel's target,
-//! spelling and the length of lines. A warning fails its check.
+//! `./run-qemu.sh lint`: formatting, lints and documentation for the host and for the kernel's
+//! target, spelling and the length of lines. A warning fails its check.
 
 mod columns;
 mod spelling;

@@ -14,7 +14,7 @@ use rustix::param::clock_ticks_per_second;
 
 use crate::{failure::Failure, process};
 
-/// The time limit of firmware, boot stages and the kernel's entry, on the machine's clock.
+/// The time limit of firmware, the bootloader and the kernel's entry, on the machine's clock.
 pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(60);
 
 /// A machine that waits for an event uses no processor time. Its clock then moves at this fraction

@@ -13,7 +13,7 @@
 //! | `ramdisk`, `image` | the archive for the kernel, and the disk that boots both |
 //! | `qemu`, `firmware`, `machine` | the command line of QEMU, and a machine that runs |
 //! | `serial` | the bytes from the serial port, split into text and records |
-//! | `demonstration`, `terminal` | the main job and its monitor |
+//! | `demonstration`, `terminal` | the demonstration and its monitor |
 //! | `test` | the command `test`, which chooses between the next four |
 //! | `session`, `boot_watch` | all in-kernel tests, in several boots if necessary |
 //! | `soak` | random programs in the kernel |

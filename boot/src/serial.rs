@@ -81,7 +81,7 @@ impl Splitter {
         self.is_ready
     }
 
-    /// Returns the text of the firmware and the boot stages. It is empty once the kernel is ready.
+    /// Returns the text of the firmware and the bootloader. It is empty once the kernel is ready.
     pub(crate) fn before_ready(&self) -> String {
         if self.is_ready {
             String::new()

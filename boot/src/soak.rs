@@ -1,5 +1,5 @@
-//! `boot test --soak MINUTES`: runs random programs in the kernel, each with the next seed, for a
-//! time.
+//! `./run-qemu.sh test --soak MINUTES`: runs random programs in the kernel, each with the next
+//! seed, for a time.
 
 use std::{
     env,

@@ -1,4 +1,5 @@
-//! `boot test`: the tests on the host, then the in-kernel tests; or the tests that an option names.
+//! `./run-qemu.sh test`: the tests on the host, then the in-kernel tests; or the tests that an
+//! option names.
 
 use crate::{
     ci,
@@ -13,7 +14,7 @@ use crate::{
     toolchain::Toolchain,
 };
 
-/// Runs `boot test`.
+/// Runs `./run-qemu.sh test`.
 pub(crate) fn run(project: &Project, options: &TestOptions) -> Result<(), Failure> {
     if options.all {
         return ci::run(project, true);

@@ -1,7 +1,7 @@
 //! The toolchain that builds the kernel.
 //!
 //! The kernel's target has no compiled `core` and `alloc`, so the toolchain needs their source. The
-//! boot stages need LLVM's tools. The first of these toolchains is taken:
+//! bootloader needs LLVM's tools. The first of these toolchains is taken:
 //!
 //! 1. the one that `KERNEL_TOOLCHAIN` names: a toolchain of rustup, or a folder with a toolchain;
 //! 2. an installed nightly of rustup with the components `rust-src` and `llvm-tools`;
@@ -23,7 +23,7 @@ use crate::{
     project::Project,
 };
 
-/// The nightly that is installed as the last resort. The boot stages compile with it.
+/// The nightly that is installed as the last resort. The bootloader compiles with it.
 const PINNED_NIGHTLY: &str = "nightly-2026-05-20";
 
 /// A toolchain that builds for the kernel's target.
@@ -249,7 +249,7 @@ fn newest_complete_nightly(toolchains: &Path) -> Option<String> {
         .max_by_key(|name| (name.starts_with(PINNED_NIGHTLY), name.clone()))
 }
 
-/// Returns whether the toolchain in `folder` has all parts that the kernel and its boot stages
+/// Returns whether the toolchain in `folder` has all parts that the kernel and the bootloader
 /// need.
 fn is_complete(folder: &Path) -> bool {
     let tools = folder.join("lib/rustlib").join(host_triple()).join("bin");

@@ -57,8 +57,8 @@ unsafe fn start_heap(pages: *mut [Page]) -> Result<&'static PageArena, Error> {
     arena.add_span(pages.expose_provenance(), pages.len() * PAGE_SIZE)?;
     let arena: &'static PageArena = BOOT.leak(arena).expect("there is room for one arena");
     let mut heap = HEAP.lock();
-    // SAFETY: allocator and source stay what they are. The pages are memory, as the caller promises,
-    // and no other code allocates from the arena or frees in it.
+    // SAFETY: allocator and source stay what they are. The pages are memory, as the caller
+    // promises, and no other code allocates from the arena or frees in it.
     unsafe { heap.as_mut().source.attach(arena) };
     Ok(arena)
 }

@@ -1,9 +1,9 @@
 //! A heap for the crate `alloc`, as a kernel sets it up: without the standard library, first in
-//! static memory, then in the ranges of the boot loader's memory map.
+//! static memory, then in the ranges of the bootloader's memory map.
 //!
 //!     cargo run -p heap --example bare_metal_static
 //!
-//! A `main` with a made-up memory map takes the place of the boot loader, so the example runs
+//! A `main` with a made-up memory map takes the place of the bootloader, so the example runs
 //! anywhere.
 #![no_std]
 

@@ -12,6 +12,9 @@ use core::ops::Range;
 ///     ^ base: in it                                      ^ end: the first address above it
 /// ```
 ///
+/// A value of this type is not a span of an arena: that is a range that an arena of `vmem` has as
+/// a whole.
+///
 /// A value for computing with addresses: making one accesses no memory and promises nothing. A span
 /// whose end is not above its base is empty, and all empty spans are equal. An end is an address
 /// too, so the very last address is in no span.

@@ -36,7 +36,7 @@ pub struct Boot {
 /// The reason why the kernel does not start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitError {
-    /// The memory could not be initialized.
+    /// The memory could not be initialised.
     Memory(memory::InitError),
     /// The bootloader has loaded no RAM disk.
     NoRamdisk,

@@ -1,4 +1,5 @@
-//! Seeds for randomness that an attacker cannot predict.
+//! Seeds for randomness: from the CPU's generator, or else from the clocks, which an attacker may
+//! guess.
 
 use core::arch::x86_64::_rdtsc;
 use core::fmt;

@@ -7,7 +7,7 @@ use core::alloc::{GlobalAlloc, Layout};
 
 use heap::source::{ArenaSource, DrainError};
 use heap::talc::TalcLock;
-use heap::talc::sync::Reclaim;
+use heap::talc::sync::ReclaimHooks;
 use heap::vmem;
 use x86_64::instructions::interrupts;
 
@@ -24,8 +24,9 @@ type PageSource = ArenaSource<'static, Tags, PageLock>;
 /// A heap that grows and shrinks by pages of the arena "heap pages". Interrupt handlers may use the
 /// heap too.
 ///
-/// The lock masks interrupts while it is held. That takes constant time, except for growth, which
-/// maps up to 2 MiB, or as much as the layout needs.
+/// The lock masks interrupts while it is held. `alloc` and `dealloc` hold it for a constant time,
+/// except for growth and for an allocation that is refused. Growth maps up to 2 MiB, or as much as
+/// the layout needs.
 ///
 /// Free pages go to a release queue. They are unmapped after unlocking, if interrupts are enabled
 /// then. Otherwise (in a handler, for instance) they wait for the next call with interrupts
@@ -133,7 +134,7 @@ impl KernelHeap {
     }
 }
 
-impl Reclaim<PageSource> for KernelHeap {
+impl ReclaimHooks<PageSource> for KernelHeap {
     #[inline]
     fn is_due(source: &PageSource) -> bool {
         source.has_pending_releases()

@@ -33,7 +33,7 @@ unsafe impl RawMutex for InterruptLock {
     #[inline]
     fn lock(&self) {
         while !self.try_lock() {
-            mask::assert_another_cpu_may_unlock();
+            mask::panic_on_self_deadlock();
             core::hint::spin_loop();
         }
     }
@@ -140,9 +140,9 @@ mod mask {
         }
     }
 
-    /// Panics if this CPU holds the lock that it waits for. With one CPU this is always the case.
+    /// Panics: on a machine with one CPU, a CPU that waits for a lock holds that lock itself.
     #[cold]
-    pub fn assert_another_cpu_may_unlock() {
+    pub fn panic_on_self_deadlock() {
         panic!("this CPU waits for a lock that it holds itself");
     }
 }
@@ -154,7 +154,8 @@ mod mask {
 
     pub(crate) fn leave() {}
 
-    pub(crate) fn assert_another_cpu_may_unlock() {}
+    /// Does nothing: on the host another thread may release the lock.
+    pub(crate) fn panic_on_self_deadlock() {}
 }
 
 #[cfg(test)]

@@ -206,7 +206,7 @@ kernel_test! {
 }
 
 kernel_test! {
-    /// The mappings of the boot stages are removed.
+    /// The mappings of the bootloader are removed.
     fn the_lower_half_maps_nothing() {
         let mut lowest = None;
         for_each_mapping(|mapping| lowest = lowest.or(Some(mapping.start)));

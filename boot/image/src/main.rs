@@ -33,7 +33,7 @@ fn main() -> ExitCode {
 /// Writes the image for `firmware` to `out`. The file is incomplete until this function returns, so
 /// the caller gives it a temporary name.
 fn make(firmware: &str, kernel: &Path, ramdisk: &Path, out: &Path) -> Result<(), String> {
-    // The kernel writes records to the serial port, so the boot stages write errors only.
+    // The kernel writes records to the serial port, so the bootloader writes errors only.
     let mut config = BootConfig::default();
     config.log_level = LevelFilter::Error;
     let made = match firmware {

@@ -19,7 +19,7 @@ use core::ptr::NonNull;
 
 use crate::span::Span;
 use crate::talc::base::binning::Binning;
-use crate::talc::base::{CHUNK_UNIT, Footprint, Talc};
+use crate::talc::base::{CHUNK_UNIT, ChunkRequirement, Talc};
 use crate::talc::owner::OwnerRef;
 use crate::talc::source::Source;
 use crate::talc::{Corruption, Rule};
@@ -170,7 +170,7 @@ impl<A: BackingAllocator> Blocks<A> {
 
     /// Returns the layout of the smallest block whose heap has room for `layout`.
     fn block_layout(&self, layout: Layout, heap_overhead: usize) -> Option<Layout> {
-        let size = Footprint::new(layout)
+        let size = ChunkRequirement::new(layout)
             .max_size()
             .checked_add(heap_overhead + RECORD_SIZE)?
             .checked_next_multiple_of(self.block_size)?;

@@ -6,9 +6,9 @@ use core::ptr::NonNull;
 use super::Talc;
 use super::binning::Binning;
 use super::chunk::{CHUNK_UNIT, HEAP_OVERHEAD, chunk_size, distance};
-use super::footprint::Footprint;
 use super::gap_header::{Gap, GapHeader, Link};
 use super::hardened::{Findings, poison};
+use super::requirement::ChunkRequirement;
 use super::source::Source;
 use super::tag::Tag;
 use super::zeroed::grants_zeroed;
@@ -23,7 +23,7 @@ const MAX_IDLE_ACQUISITIONS: usize = 8;
 
 /// What an allocation needs of a gap, and what the search for one has found.
 pub(super) struct Request {
-    pub(super) footprint: Footprint,
+    pub(super) requirement: ChunkRequirement,
     /// Damage to gaps that were probed.
     pub(super) findings: Findings,
 }
@@ -32,7 +32,7 @@ impl Request {
     #[inline]
     pub(super) fn new(layout: Layout) -> Request {
         Request {
-            footprint: Footprint::new(layout),
+            requirement: ChunkRequirement::new(layout),
             findings: Findings::new(),
         }
     }
@@ -40,7 +40,7 @@ impl Request {
     /// Returns the bytes from `base` to the first aligned address.
     #[inline]
     fn padding_at(&self, base: NonNull<u8>) -> usize {
-        base.addr().get().wrapping_neg() & (self.footprint.align() - 1)
+        base.addr().get().wrapping_neg() & (self.requirement.align() - 1)
     }
 
     /// Returns whether the gap has room for the chunk at an aligned address. Counts as a probe.
@@ -48,7 +48,7 @@ impl Request {
         #[cfg(test)]
         super::probe_tests::count_probe();
         // The padding is at most `align - CHUNK_UNIT`, so the sum does not overflow.
-        gap.size() >= self.padding_at(gap.base) + self.footprint.chunk_size()
+        gap.size() >= self.padding_at(gap.base) + self.requirement.chunk_size()
     }
 }
 
@@ -301,7 +301,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         // SAFETY: the gap has room for the padding, because the request fits.
         let base = unsafe { gap.base.byte_add(padding) };
         // SAFETY: the gap has room for the chunk above the padding, because the request fits.
-        let end = unsafe { base.byte_add(request.footprint.chunk_size()) };
+        let end = unsafe { base.byte_add(request.requirement.chunk_size()) };
         // SAFETY: both ends of the chunk are multiples of the unit, and so of a word's size.
         unsafe { self.validate_poison(gap, base, end) };
         // SAFETY: the gap is in its list.

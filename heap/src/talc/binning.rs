@@ -133,8 +133,8 @@ pub const fn linear_extent_then_linearly_divided_exponential_binning<
 /// fit nor the number of instructions. No bin is a catch-all. Bins 0 and 1 are always empty, so
 /// that an exact bin is the number of units. That saves an instruction each time a bin is computed.
 ///
-/// On 64-bit machines there are 190 bins, whose list heads take 1,520 bytes; on 32-bit machines 94
-/// bins, whose heads take 376.
+/// On 64-bit machines there are 190 bins, whose list heads take 1,520 bytes of a chunk of 1,536; on
+/// 32-bit machines 94 bins, whose heads take 376. The owner flag and a tag take the rest.
 ///
 /// ```
 /// use heap::talc::base::{CHUNK_UNIT, binning::Binning};
@@ -324,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn default_list_heads_fit_in_1600_bytes() {
+    fn the_smallest_first_heap_has_at_most_1600_bytes() {
         use crate::talc::min_first_heap_size;
         if cfg!(not(feature = "hardened")) {
             let most = if usize::BITS == 64 { 1600 } else { 420 };

@@ -265,8 +265,8 @@ impl<B: Binning> FreeLists<B> {
     /// which one may fit. Each search begins with the latest gap of a list, so that memory which a
     /// source has just granted is found.
     pub(super) fn find(&self, request: &Request, max_probes: usize) -> Option<Gap> {
-        let floor = Self::bin_of(request.footprint.chunk_size());
-        let certain = Self::bin_ceil_of(request.footprint.max_size());
+        let floor = Self::bin_of(request.requirement.chunk_size());
+        let certain = Self::bin_ceil_of(request.requirement.max_size());
         let fits = |gap: &Gap| request.fits(*gap);
         // SAFETY: each link that is followed is a list head, or in a gap that this function found.
         let follow = |link| unsafe { request.findings.follow_link(self, link) };

@@ -11,9 +11,9 @@
 //! | file | subject |
 //! |---|---|
 //! | `chunk`, `tag`, `gap_header` | the layout of a heap in memory |
-//! | `footprint` | what an allocation takes of a heap |
+//! | `requirement` | what an allocation takes of a heap |
 //! | `free_lists`, `binning`, `bitfield` | the free lists and their bins |
-//! | `allocate`, `reallocate`, `extent` | the operations on chunks and on heaps |
+//! | `allocate`, `reallocate`, `heap_bounds` | the operations on chunks and on heaps |
 //! | `zeroed` | memory that is known to be zero and need not be cleared |
 //! | `check`, `walk`, `counters` | inspection of a heap |
 //! | `lock` | an allocator for several threads, and a `#[global_allocator]` |
@@ -31,10 +31,10 @@ use core::sync::atomic::AtomicBool;
 use self::binning::Binning;
 use self::chunk::{HEAP_OVERHEAD, chunk_size};
 use self::counters::Counting;
-use self::footprint::{heap_overhead, metadata_chunk_size};
 use self::free_lists::FreeLists;
 use self::hardened::Reporting;
 use self::owner::OwnerToken;
+use self::requirement::{heap_overhead, metadata_chunk_size};
 use self::source::Source;
 use self::zeroed::KnownZero;
 
@@ -46,8 +46,6 @@ pub mod cell;
 mod check;
 mod chunk;
 mod counters;
-mod extent;
-mod footprint;
 mod free_lists;
 mod gap_header;
 #[cfg(feature = "hardened")]
@@ -55,6 +53,7 @@ pub mod hardened;
 #[cfg(not(feature = "hardened"))]
 #[path = "hardened/disabled.rs"]
 mod hardened;
+mod heap_bounds;
 mod lock;
 mod manual;
 pub(crate) mod owner;
@@ -66,6 +65,7 @@ pub(crate) mod owner;
 mod probe_tests;
 mod reallocate;
 mod reclaim;
+mod requirement;
 pub mod source;
 mod tag;
 mod walk;
@@ -86,8 +86,8 @@ pub mod base {
     pub use super::chunk::{CHUNK_OVERHEAD, CHUNK_UNIT, HEAP_OVERHEAD};
     #[cfg(feature = "counters")]
     pub use super::counters::Counters;
-    pub use super::extent::Reserved;
-    pub use super::footprint::Footprint;
+    pub use super::heap_bounds::Reserved;
+    pub use super::requirement::ChunkRequirement;
     pub use super::zeroed::Uncleared;
     pub use super::{Talc, binning, bitfield};
 }
@@ -95,7 +95,7 @@ pub mod base {
 /// The allocator behind a lock.
 pub mod sync {
     pub use super::lock::{TalcGuard, TalcLock};
-    pub use super::reclaim::{Reclaim, Reclaiming};
+    pub use super::reclaim::{ReclaimHooks, Reclaiming};
 }
 
 /// A [`sync::TalcLock`] with the [`DefaultBinning`].
@@ -205,7 +205,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// [`CHUNK_UNIT`](base::CHUNK_UNIT), to its lowest allocation: for the base tag and, in the
     /// first heap, the list heads. O(1).
     ///
-    /// See [`Footprint`](base::Footprint).
+    /// See [`ChunkRequirement`](base::ChunkRequirement).
     pub const fn next_heap_overhead(&self) -> usize {
         heap_overhead::<B>(!self.free_lists.is_established())
     }

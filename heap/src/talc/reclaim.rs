@@ -13,7 +13,7 @@ use super::lock::TalcLock;
 use super::source::Source;
 
 /// What the owner of a [`TalcLock`] does around its operations: see [`TalcLock::reclaiming`].
-pub trait Reclaim<S: Source> {
+pub trait ReclaimHooks<S: Source> {
     /// Returns whether [`release`](Self::release) has something to do. Called with the lock held,
     /// after an operation that may have freed memory: it must be cheap.
     fn is_due(source: &S) -> bool;
@@ -46,7 +46,7 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
     /// ```
     /// use core::alloc::{GlobalAlloc, Layout};
     /// use core::sync::atomic::{AtomicUsize, Ordering::Relaxed};
-    /// use heap::talc::sync::Reclaim;
+    /// use heap::talc::sync::ReclaimHooks;
     /// use heap::talc::{TalcLock, source::Manual};
     ///
     /// struct Heap {
@@ -54,7 +54,7 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
     ///     reclaimed: AtomicUsize,
     /// }
     ///
-    /// impl Reclaim<Manual> for Heap {
+    /// impl ReclaimHooks<Manual> for Heap {
     ///     fn is_due(_: &Manual) -> bool {
     ///         false
     ///     }
@@ -71,12 +71,15 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
     /// assert_eq!(heap.reclaimed.load(Relaxed), 1);
     /// ```
     #[inline]
-    pub fn reclaiming<'a, O: Reclaim<S>>(&'a self, owner: &'a O) -> Reclaiming<'a, R, S, B, O> {
+    pub fn reclaiming<'a, O: ReclaimHooks<S>>(
+        &'a self,
+        owner: &'a O,
+    ) -> Reclaiming<'a, R, S, B, O> {
         Reclaiming { lock: self, owner }
     }
 }
 
-impl<R: RawMutex, S: Source, B: Binning, O: Reclaim<S>> Reclaiming<'_, R, S, B, O> {
+impl<R: RawMutex, S: Source, B: Binning, O: ReclaimHooks<S>> Reclaiming<'_, R, S, B, O> {
     /// Tries `allocate` again after the owner has made room.
     #[cold]
     fn retry<T>(&self, allocate: impl FnOnce() -> T) -> T {
@@ -85,7 +88,9 @@ impl<R: RawMutex, S: Source, B: Binning, O: Reclaim<S>> Reclaiming<'_, R, S, B, 
     }
 }
 
-impl<R: RawMutex, S: Source, B: Binning, O: Reclaim<S>> SharedTalc for Reclaiming<'_, R, S, B, O> {
+impl<R: RawMutex, S: Source, B: Binning, O: ReclaimHooks<S>> SharedTalc
+    for Reclaiming<'_, R, S, B, O>
+{
     type Source = S;
     type Binning = B;
 
@@ -109,7 +114,7 @@ impl<R: RawMutex, S: Source, B: Binning, O: Reclaim<S>> SharedTalc for Reclaimin
 
 // SAFETY: all blocks come from the lock's allocator, whose `GlobalAlloc` keeps the contract. The
 // owner's steps run between its operations and see no block.
-unsafe impl<R: RawMutex, S: Source, B: Binning, O: Reclaim<S>> GlobalAlloc
+unsafe impl<R: RawMutex, S: Source, B: Binning, O: ReclaimHooks<S>> GlobalAlloc
     for Reclaiming<'_, R, S, B, O>
 {
     #[inline]

@@ -35,8 +35,8 @@ pub use crate::source::{AllocatorSource, Claim, GlobalAllocSource};
 /// * The result of [`resize`](Source::resize) is one that its documentation allows.
 ///
 /// # Example
-/// This source claims pages one by one. It ignores the layout, unlike the sources of this crate: an
-/// allocation of more than a page fails.
+/// This source claims pages one by one. It ignores the layout, unlike `ArenaSource`, for example:
+/// an allocation of more than a page fails.
 ///
 /// ```
 /// use core::alloc::Layout;
@@ -79,8 +79,8 @@ pub unsafe trait Source: Debug + Sized {
     /// as long as the heaps become larger, and at most 8 times when they do not. After `Err` the
     /// allocation fails, unless an exhaustive search of the free lists finds a gap.
     ///
-    /// [`Footprint`](crate::talc::base::Footprint) tells what an allocation of `layout` takes, and
-    /// [`Talc::next_heap_overhead`] what a new heap takes in addition.
+    /// [`ChunkRequirement`](crate::talc::base::ChunkRequirement) tells what an allocation of
+    /// `layout` takes, and [`Talc::next_heap_overhead`] what a new heap takes in addition.
     ///
     /// # Errors
     /// When the source has no more memory.

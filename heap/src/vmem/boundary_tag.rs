@@ -63,7 +63,7 @@ const _: () = assert!(size_of::<BoundaryTag>() <= 64);
 /// What a boundary tag describes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    /// A span, and whether it is borrowed from the source.
+    /// A span, and whether it is imported from the source.
     Span {
         borrowed: bool,
     },

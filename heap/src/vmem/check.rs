@@ -25,7 +25,7 @@ pub struct Corruption {
 ///  Coalesced, Alignment         └───────────────────────────────────────────────┘
 ///  FreeLists, FreeBitmap                          in a list                in a list
 ///  Index                                                  in a bucket
-///  IdleSpans                     queue of the borrowed spans that are entirely free
+///  IdleSpans                     queue of the imported spans that are entirely free
 ///  Counters, Cursor              total, allocated, borrowed; position of NextFit
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub enum Rule {
     FreeBitmap,
     /// The hash table contains exactly the allocated segments, each in the bucket for its base.
     Index,
-    /// The queue of idle spans contains exactly the borrowed spans that are entirely free.
+    /// The queue of idle spans contains exactly the imported spans that are entirely free.
     IdleSpans,
     /// The counters agree with the segments.
     Counters,
@@ -277,7 +277,7 @@ mod tests {
     /// Damages an arena, and expects `check` to report `rule`.
     ///
     /// The arena has three spans: 0x1000 with free and allocated segments, 0x8000 fully allocated,
-    /// and 0x10000 borrowed and free.
+    /// and 0x10000 imported and free.
     #[track_caller]
     fn assert_reports(rule: Rule, damage: impl FnOnce(&mut State)) {
         let pool = Pool::new(Lock::new(), NoPages);

@@ -33,7 +33,7 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     /// # Ok::<(), Error>(())
     /// ```
     ///
-    /// A borrowed span may become entirely free. If the arena then has more such spans than it
+    /// An imported span may become entirely free. If the arena then has more such spans than it
     /// [retains](Self::with_retained_spans), it releases the oldest to the source. A span that the
     /// source refuses stays in the arena.
     ///

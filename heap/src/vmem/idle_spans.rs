@@ -1,4 +1,4 @@
-//! The idle spans of an arena: borrowed spans that are entirely free, the oldest first.
+//! The idle spans of an arena: imported spans that are entirely free, the oldest first.
 //!
 //! The arena releases the oldest first. A span that is allocated and freed repeatedly is young, and
 //! stays.

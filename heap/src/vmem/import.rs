@@ -7,7 +7,7 @@ use super::tag_refill::TAGS_PER_OPERATION;
 use super::{Arena, Error, Layout, Lock, Locked, Result, Source, TagSupply};
 
 impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
-    /// Adds a span that is not borrowed: the `len` addresses from `base` on, all of them free.
+    /// Adds a span that is not imported: the `len` addresses from `base` on, all of them free.
     /// O(log spans).
     ///
     /// The span stays until the arena is dropped, and never coalesces with another span.
@@ -45,7 +45,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         Ok(())
     }
 
-    /// Borrows a span from the source, with room for `layout`. O(log spans), and the call to the
+    /// Imports a span from the source, with room for `layout`. O(log spans), and the call to the
     /// source.
     ///
     /// An allocation that finds no free segment imports by itself. Size and alignment are rounded
@@ -180,11 +180,11 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         }
     }
 
-    /// Releases all free borrowed spans and the free tails of the others to the source, and returns
+    /// Releases all free imported spans and the free tails of the others to the source, and returns
     /// the released size. O(spans · log spans), and the calls to the source.
     ///
     /// ```text
-    ///  borrowed spans   0x8_0000                        0x8_4000    0x8_5000    0x8_6000
+    ///  imported spans   0x8_0000                        0x8_4000    0x8_5000    0x8_6000
     ///  before           │ free                          │ allocated │ free      │
     ///  trim() = 0x5000                                  │ allocated │
     /// ```

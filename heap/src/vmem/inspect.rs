@@ -54,7 +54,7 @@ pub struct SpanExtent {
     pub base: usize,
     /// The last address.
     pub last: usize,
-    /// Whether the span is borrowed from the source.
+    /// Whether the span is imported from the source.
     pub borrowed: bool,
 }
 

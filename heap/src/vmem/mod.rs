@@ -4,8 +4,8 @@
 //! Many CPUs and Arbitrary Resources" (USENIX 2001). The kernels of illumos and FreeBSD use it.
 //!
 //! * An [`Arena`] hands out ranges of numbers: addresses, page frames, process ids.
-//! * A *span* is a range that an arena has as a whole. A caller adds it, or the arena *imports* it:
-//!   borrows it from its [`Source`].
+//! * A *span* is a range that an arena has as a whole, not a `heap::Span`. A caller adds it, or the
+//!   arena *imports* it from its [`Source`], which *lends* it.
 //! * A *segment* is a part of a span, either free or allocated. The segments of a span fill it.
 //! * The *quantum* is a power of two. Bases and sizes of spans and segments are multiples of it.
 //! * A [*boundary tag*](BoundaryTag) describes one span or one segment. An arena never touches what
@@ -122,13 +122,13 @@ use state::State;
 ///
 /// Before an arena refuses an allocation, it probes every free segment that could fit.
 ///
-/// The picture shows two spans in an arena of quantum 0x1000. No tag describes the gap between
-/// them:
+/// The picture shows two spans in an arena of quantum 0x1000. No tag describes the addresses
+/// between them:
 ///
 /// ```text
 ///  0x1000                  0x4000  0x5000                  0x9000  0xb000          0xd000
 ///  │ allocated 0x3000      │ free  │ allocated 0x4000      │       │ free 0x2000   │
-///  └ span, added ──────────────────────────────────────────┘       └ borrowed ─────┘
+///  └ span, added ──────────────────────────────────────────┘       └ imported ─────┘
 ///  total_space 0xa000 = allocated_space 0x7000 + free_space 0x3000    borrowed_space 0x2000
 /// ```
 ///
@@ -245,7 +245,7 @@ impl<'label, 'src, A: TagSupply, L: Lock> Arena<'label, 'src, A, L> {
         state.total - state.allocated
     }
 
-    /// Returns the size of all spans borrowed from the source. Constant time.
+    /// Returns the size of all spans imported from the source. Constant time.
     pub fn borrowed_space(&self) -> usize {
         self.lock().borrowed
     }
@@ -290,7 +290,7 @@ impl<L: Lock> DerefMut for Locked<'_, L> {
 }
 
 impl<A: TagSupply, L: Lock> Drop for Arena<'_, '_, A, L> {
-    /// Releases free borrowed spans to the source, and returns all tags and index pages to their
+    /// Releases free imported spans to the source, and returns all tags and index pages to their
     /// supply. O(segments).
     ///
     /// A span with live allocations stays lent, since its users may still be there. A

@@ -11,10 +11,10 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     /// Resizes the segment at `base` in place, to `new_size` rounded up to the quantum.
     /// Expected O(1), apart from calls to the source.
     ///
-    /// A segment grows into free space above it. At the end of a borrowed span, the source is asked
-    /// to [extend](crate::vmem::Source::extend) the span by the missing part.
+    /// A segment grows into free space above it. At the end of an imported span, the source is
+    /// asked to [extend](crate::vmem::Source::extend) the span by the missing part.
     ///
-    /// When a segment shrinks, its tail becomes free. At the end of a borrowed span, an arena that
+    /// When a segment shrinks, its tail becomes free. At the end of an imported span, an arena that
     /// retains no free spans releases the tail to the source.
     ///
     /// ```text
@@ -23,7 +23,7 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     ///  resize(0x1_0000, 0x3000)    │ allocated                         │ free      │ allocated │
     ///  resize(0x1_0000, 0x1000)    │ allocated │ free                              │ allocated │
     ///
-    ///  a borrowed span             0x8_0000                0x8_2000
+    ///  an imported span            0x8_0000                0x8_2000
     ///  before                      │ allocated             │
     ///  resize(0x8_0000, 0x3000)    │ allocated                         │  with the source's help
     /// ```
@@ -54,7 +54,7 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     /// * [`Error::NoSuchAllocation`], [`Error::AllocZeroSize`], [`Error::SizeOverflow`].
     /// * [`Error::Busy`] if a resize of the segment, or of the end of its span, is in progress.
     /// * When growing: [`Error::Occupied`] if the range above is allocated or in another span,
-    ///   [`Error::Empty`] at the end of a span that is not borrowed. Both carry the missing size.
+    ///   [`Error::Empty`] at the end of a span that is not imported. Both carry the missing size.
     ///   [`Error::LimitReached`], and the source's error.
     /// * [`Error::AllocatorError`] when shrinking, if no free space lies above the segment and even
     ///   the tags reserved for this are used up. Also when growing, if a source with a coarser
@@ -121,7 +121,7 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
         })
     }
 
-    /// Grows the last allocated segment of a borrowed span beyond the end of the span. Free space
+    /// Grows the last allocated segment of an imported span beyond the end of the span. Free space
     /// may lie between them.
     fn extend<'a>(
         &'a self,

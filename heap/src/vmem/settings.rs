@@ -23,9 +23,9 @@ pub type Reclaim<'a> = dyn Fn(usize) -> bool + Sync + 'a;
 pub type LeakHook = fn(label: &str, allocated: usize);
 
 impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
-    /// Sets how many free borrowed spans the arena retains for later allocations: 1 by default.
+    /// Sets how many free imported spans the arena retains for later allocations: 1 by default.
     ///
-    /// With 0, the arena also releases free space at the end of a borrowed span, if the source can
+    /// With 0, the arena also releases free space at the end of an imported span, if the source can
     /// [shrink](super::Source::shrink) the span.
     ///
     /// ```text
@@ -69,7 +69,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     ///
     ///  0x8_0000          0x8_1000                                            0x8_3fff
     ///   ├─────────────────┬───────────────────────────────────────────────────┤
-    ///   │ allocated       │ free                                              │  one borrowed span
+    ///   │ allocated       │ free                                              │  one imported span
     ///   └─────────────────┴───────────────────────────────────────────────────┘
     /// ```
     ///
@@ -129,13 +129,13 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         self
     }
 
-    /// Sets a [hook](LeakHook) for an arena that is dropped with live allocations. Borrowed spans
+    /// Sets a [hook](LeakHook) for an arena that is dropped with live allocations. Imported spans
     /// that contain such allocations stay lent.
     ///
     /// ```text
     ///  when dropped    │ allocated 0x2000 │ free         │   added span
-    ///                  │ free      │ allocated 0x1000    │   borrowed span: stays lent
-    ///                  │ free                            │   borrowed span: released
+    ///                  │ free      │ allocated 0x1000    │   imported span: stays lent
+    ///                  │ free                            │   imported span: released
     ///  the hook gets 0x3000
     /// ```
     ///

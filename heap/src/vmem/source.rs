@@ -54,7 +54,7 @@ pub trait Source: Sync {
     ///
     ///  0x8_0000        0x8_0020    0x8_0030                                   0x8_0fff
     ///  ├───────────────┼───────────┼──────────────────────────────────────────┤
-    ///  │ allocated     │ allocated │ free                                     │  one borrowed span
+    ///  │ allocated     │ allocated │ free                                     │  one imported span
     ///  └───────────────┴───────────┴──────────────────────────────────────────┘
     /// ```
     ///

@@ -24,11 +24,11 @@ pub(super) struct State {
     pub(super) total: usize,
     /// The size of all allocated segments.
     pub(super) allocated: usize,
-    /// The size of all borrowed spans.
+    /// The size of all imported spans.
     pub(super) borrowed: usize,
     /// The size by which `total` may still grow through operations that wait for the source.
     reserved: usize,
-    /// The borrowed spans that are entirely free.
+    /// The imported spans that are entirely free.
     pub(super) idle: IdleSpans,
     /// Whether the source has answered `shrink` with `NotSupported`.
     pub(super) source_cannot_shrink: bool,
@@ -112,7 +112,7 @@ impl State {
         segment
     }
 
-    /// Removes a borrowed span that is entirely free. Returns two tags to the cache.
+    /// Removes an imported span that is entirely free. Returns two tags to the cache.
     pub(super) fn remove_span(&mut self, span: TagRef) {
         let segment = span.above();
         debug_assert!(is_idle(segment) && !span.busy.get());
@@ -198,7 +198,7 @@ impl State {
 
     /// Frees an allocated segment, coalesces it with its neighbours, and returns the result.
     ///
-    /// The segment has left the index. If the result is all of a borrowed span, the caller adds
+    /// The segment has left the index. If the result is all of an imported span, the caller adds
     /// the span to the idle spans. Returns up to two tags to the cache.
     #[inline(always)]
     pub(super) fn free_and_coalesce(&mut self, tag: TagRef) -> TagRef {
@@ -271,7 +271,7 @@ impl State {
         }
     }
 
-    /// Moves the end of a borrowed span, and of the allocated segment at its end, up to `last`.
+    /// Moves the end of an imported span, and of the allocated segment at its end, up to `last`.
     pub(super) fn extend(&mut self, span: TagRef, last: usize) {
         let tag = span.below();
         debug_assert!(tag.is_allocated());
@@ -283,7 +283,7 @@ impl State {
         self.borrowed += size;
     }
 
-    /// Cuts the free tail off a borrowed span, and returns the last address of the tail.
+    /// Cuts the free tail off an imported span, and returns the last address of the tail.
     ///
     /// The remaining size is a multiple of `quantum`. Returns `None` if no whole quantum is free,
     /// or if no tag is cached. A tag stays in the cache, for [`restore_tail`](Self::restore_tail).
@@ -307,7 +307,7 @@ impl State {
         Some(last)
     }
 
-    /// Adds a free tail up to `last` to a borrowed span. Takes up to one tag.
+    /// Adds a free tail up to `last` to an imported span. Takes up to one tag.
     pub(super) fn restore_tail(&mut self, span: TagRef, last: usize) {
         let (below, end) = (span.below(), span.last.get());
         if below.is_free() {
@@ -344,7 +344,7 @@ impl State {
     }
 }
 
-/// Returns whether this segment is free and fills a borrowed span.
+/// Returns whether this segment is free and fills an imported span.
 #[inline]
 pub(super) fn is_idle(tag: TagRef) -> bool {
     let span = tag.above();

@@ -77,7 +77,7 @@ impl<'arena, 'label, 'src, A: TagSupply, L: Lock> ArenaView<'arena, 'label, 'src
         self.arena.free_space()
     }
 
-    /// Returns the size of all spans borrowed from the source.
+    /// Returns the size of all spans imported from the source.
     pub fn borrowed_space(self) -> usize {
         self.arena.borrowed_space()
     }

@@ -94,7 +94,7 @@ thread_local! {
     static RUNNING: Cell<Option<u64>> = const { Cell::new(None) };
 }
 
-/// Returns the seed of the program that this thread runs, for messages before the process dies.
+/// Returns the seed of the program that this thread runs, for messages before the process ends.
 pub(crate) fn running() -> Option<u64> {
     RUNNING.get()
 }

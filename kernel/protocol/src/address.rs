@@ -2,7 +2,7 @@
 
 /// The first address of the higher half.
 ///
-/// The boot stages load the position-independent kernel at the beginning of the range that it gives
-/// them, and the kernel gives them the higher half. A debugger needs this address to find the
-/// kernel's symbols.
+/// The bootloader loads the position-independent kernel at the beginning of the range that it gives
+/// it, and the kernel gives it the higher half. A debugger needs this address to find the kernel's
+/// symbols.
 pub const KERNEL_BASE: u64 = 0xffff_8000_0000_0000;

@@ -52,7 +52,7 @@ pub struct Config<'a> {
     pub trace: &'a str,
     /// `monitor=yes|no`: whether a user can type commands. The default is `no`.
     pub monitor: bool,
-    /// `jobs=yes|no`: `no` skips the demonstration's main job. The default is `yes`.
+    /// `jobs=yes|no`: `no` skips the demonstration's replay and comparison. The default is `yes`.
     pub jobs: bool,
     /// `ticks-per-instruction=N`: how far the time-stamp counter moves with each instruction.
     /// Without it, the counter counts time.
@@ -60,7 +60,7 @@ pub struct Config<'a> {
     /// `seed=N`: the seed of the first random program. The default is 0.
     pub seed: u64,
     /// `randomisation-seed=N`: the seed for the address of the heap's window. Without it, the
-    /// kernel chooses an unpredictable address.
+    /// kernel takes a seed from the CPU's generator, or else from the clocks.
     pub randomisation_seed: Option<u64>,
 }
 

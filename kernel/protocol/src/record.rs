@@ -74,7 +74,7 @@ pub struct Ended<'a> {
 /// The outcome of a test, as the kernel sees it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Outcome {
-    /// The test did what it should; a test that should die did so.
+    /// The test did what it should; one that is expected to panic or fault did so.
     Passed,
     /// The test returned, but a check afterwards failed.
     Failed,

@@ -1,5 +1,5 @@
-//! The main job: replays a recorded program on the kernel heap, and draws how the heap grows and
-//! shrinks.
+//! The first part of the demonstration: replays a recorded program on the kernel heap, and draws
+//! how the heap grows and shrinks.
 
 use alloc::vec::Vec;
 

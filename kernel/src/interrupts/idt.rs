@@ -36,7 +36,8 @@ fn enable_machine_checks() {
 macro_rules! fatal {
     ($($handler:ident = $name:literal;)*) => {$(
         extern "x86-interrupt" fn $handler(frame: InterruptStackFrame) {
-            Fault { cause: Cause::Exception { name: $name, code: None }, frame: &frame }.die()
+            let cause = Cause::Exception { name: $name, code: None };
+            Fault { cause, frame: &frame }.report_and_exit()
         }
     )*};
 }
@@ -45,7 +46,8 @@ macro_rules! fatal {
 macro_rules! fatal_with_code {
     ($($handler:ident = $name:literal;)*) => {$(
         extern "x86-interrupt" fn $handler(frame: InterruptStackFrame, code: u64) {
-            Fault { cause: Cause::Exception { name: $name, code: Some(code) }, frame: &frame }.die()
+            let cause = Cause::Exception { name: $name, code: Some(code) };
+            Fault { cause, frame: &frame }.report_and_exit()
         }
     )*};
 }
@@ -134,7 +136,7 @@ extern "x86-interrupt" fn double_fault(frame: InterruptStackFrame, code: u64) ->
         cause,
         frame: &frame,
     }
-    .die()
+    .report_and_exit()
 }
 
 extern "x86-interrupt" fn machine_check(frame: InterruptStackFrame) -> ! {
@@ -146,7 +148,7 @@ extern "x86-interrupt" fn machine_check(frame: InterruptStackFrame) -> ! {
         cause,
         frame: &frame,
     }
-    .die()
+    .report_and_exit()
 }
 
 extern "x86-interrupt" fn page_fault(frame: InterruptStackFrame, code: PageFaultErrorCode) {
@@ -156,5 +158,5 @@ extern "x86-interrupt" fn page_fault(frame: InterruptStackFrame, code: PageFault
         cause,
         frame: &frame,
     }
-    .die()
+    .report_and_exit()
 }

@@ -27,11 +27,11 @@ static HEAP_PAGES: Once<HeapArena> = Once::new();
 /// other mapping. Its first page is the [leading guard](Window::leading_guard).
 ///
 /// # Panics
-/// Panics before the memory is initialized.
+/// Panics before the memory is initialised.
 pub fn kernel_addresses() -> HeapArenaView {
     KERNEL_ADDRESSES
         .get()
-        .expect("the memory is not initialized")
+        .expect("the memory is not initialised")
         .view()
 }
 
@@ -39,18 +39,18 @@ pub fn kernel_addresses() -> HeapArenaView {
 /// and not executable. The arena retains no free pages.
 ///
 /// # Panics
-/// Panics before the memory is initialized.
+/// Panics before the memory is initialised.
 pub fn heap_pages() -> HeapArenaView {
     HEAP_PAGES
         .get()
-        .expect("the memory is not initialized")
+        .expect("the memory is not initialised")
         .view()
 }
 
 /// Returns the arena of [`kernel_addresses`], to allocate addresses of the window.
 ///
 /// # Panics
-/// Panics before the memory is initialized.
+/// Panics before the memory is initialised.
 ///
 /// # Safety
 /// For this reference and its copies, the caller guarantees:
@@ -61,13 +61,13 @@ pub fn heap_pages() -> HeapArenaView {
 pub unsafe fn kernel_addresses_arena() -> &'static HeapArena {
     KERNEL_ADDRESSES
         .get()
-        .expect("the memory is not initialized")
+        .expect("the memory is not initialised")
 }
 
 /// Returns the arena of [`heap_pages`], to allocate pages.
 ///
 /// # Panics
-/// Panics before the memory is initialized.
+/// Panics before the memory is initialised.
 ///
 /// # Safety
 /// For this reference and its copies, the caller guarantees:
@@ -76,10 +76,10 @@ pub unsafe fn kernel_addresses_arena() -> &'static HeapArena {
 ///   arena too: freeing one unmaps every block in it.
 /// * No span is added: callers rely on all pages of this arena being mapped.
 pub unsafe fn heap_pages_arena() -> &'static HeapArena {
-    HEAP_PAGES.get().expect("the memory is not initialized")
+    HEAP_PAGES.get().expect("the memory is not initialised")
 }
 
-/// Returns the window of the heap, or `None` before the memory is initialized.
+/// Returns the window of the heap, or `None` before the memory is initialised.
 pub fn window() -> Option<&'static Window> {
     WINDOW.get()
 }

@@ -40,7 +40,8 @@ const OUT_OF_FRAMES: Error = Error::Other("out of page frames");
 ///
 /// Every operation succeeds as a whole or changes nothing: if no frame is free, for a page or a
 /// page table, the source undoes the steps so far. Released pages are unmapped, flushed and
-/// cleared, and no lock is held for longer than [`BATCH`] pages take.
+/// cleared. Neither the page tables nor the frames stay locked for longer than [`BATCH`] pages
+/// take.
 pub(super) struct MappedPages {
     /// The number of ranges in use. Each has a guard page.
     ranges: AtomicUsize,

@@ -16,9 +16,8 @@
 //! | [`fault_injection`] | failures on purpose, for tests |
 //! | [`address_kind`] | what an address belongs to, for reports |
 //!
-//! No code here allocates from the kernel heap. The order of locks is: an arena, then the page
-//! tables, then the frames. Only the lock of the frames is taken while another one is held, that of
-//! the page tables.
+//! No code here allocates from the kernel heap. `ARCHITECTURE.md` lists the order of all locks,
+//! under "Locks".
 
 pub mod address_kind;
 pub mod arenas;
@@ -53,7 +52,7 @@ pub use tags::Tags;
 /// The size of a page and of a frame in bytes.
 pub const PAGE_SIZE: usize = 4096;
 
-/// The reason why the memory could not be initialized.
+/// The reason why the memory could not be initialised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum InitError {
     /// The bootloader has not mapped physical memory.

@@ -44,7 +44,7 @@ static PAGE_TABLES: Once<InterruptMutex<OffsetPageTable<'static>>> = Once::new()
 
 /// Returns the page tables and their lock.
 pub(super) fn page_tables() -> &'static InterruptMutex<OffsetPageTable<'static>> {
-    PAGE_TABLES.get().expect("the memory is not initialized")
+    PAGE_TABLES.get().expect("the memory is not initialised")
 }
 
 /// The reason why a batch was not mapped. No page of the batch is mapped then.

@@ -27,7 +27,7 @@ const LEAST_END: PhysAddr = PhysAddr::new(1 << 32);
 
 /// Returns the mapping of physical memory.
 fn mapping() -> &'static Mapping {
-    MAPPING.get().expect("the memory is not initialized")
+    MAPPING.get().expect("the memory is not initialised")
 }
 
 /// Returns the offset of the mapping of physical memory.
@@ -50,7 +50,7 @@ pub(super) fn is_mapping(address: VirtAddr) -> bool {
 /// Returns the address that a physical address is mapped at.
 ///
 /// # Panics
-/// Panics before the memory is initialized.
+/// Panics before the memory is initialised.
 pub fn address(address: PhysAddr) -> VirtAddr {
     offset() + address.as_u64()
 }
@@ -58,7 +58,7 @@ pub fn address(address: PhysAddr) -> VirtAddr {
 /// Returns a pointer to a physical address.
 ///
 /// # Panics
-/// Panics before the memory is initialized.
+/// Panics before the memory is initialised.
 pub fn pointer<T>(physical: PhysAddr) -> NonNull<T> {
     let address = address(physical).as_u64();
     NonNull::new(ptr::with_exposed_provenance_mut(address as usize))

@@ -4,10 +4,10 @@
 //! 2. A frame that the kernel's image maps read-only (code, constants, tables of functions) is not
 //!    writable at any address. This includes the mapping of physical memory.
 //!
-//! The boot stages protect the image at its own addresses only. They map all physical memory
+//! The bootloader protects the image at its own addresses only. It maps all physical memory
 //! writable, up to the highest address that the firmware lists, which may be a terabyte. A few
-//! pages of the boot stages themselves stay mapped in the lower half. The function `init` removes
-//! all of this.
+//! pages of the bootloader itself stay mapped in the lower half. The function `init` removes all of
+//! this.
 
 use core::fmt;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -125,7 +125,7 @@ fn cut_physical_mapping(tables: &mut OffsetPageTable) -> Result<(), InitError> {
         // The flush also removes cached entries of the table below.
         tlb::flush(page);
         if !flags.contains(PageTableFlags::HUGE_PAGE) {
-            // SAFETY: the boot stages have allocated the table from memory. It is unlinked and
+            // SAFETY: the bootloader has allocated the table from memory. It is unlinked and
             // flushed above, and no other code has its address.
             unsafe { frames::add(PhysFrame::containing_address(below)) };
         }

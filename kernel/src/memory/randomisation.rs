@@ -1,5 +1,6 @@
 //! Address space layout randomisation of the heap: the window of its addresses lies at random, so
-//! that an attacker cannot predict the addresses of blocks.
+//! that an attacker has to guess the addresses of blocks. They are as hard to guess as the seed:
+//! see [`entropy`](crate::entropy).
 //!
 //! ```text
 //! 63      48 47      39 38      30 29           0

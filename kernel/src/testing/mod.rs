@@ -106,7 +106,7 @@ impl Test {
 
 /// Runs the tests that `config` selects, and reports them to the host.
 pub fn run(config: &Config) -> ExitCode {
-    set_crash_hook(running::died);
+    set_crash_hook(running::crashed);
     let selected = || TESTS.iter().filter(|test| test.is_selected(config));
     print_record(Record::Tests(selected().count()));
     if let Some(window) = arenas::window() {

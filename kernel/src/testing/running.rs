@@ -1,6 +1,7 @@
 //! The test that runs now, and the record of how it ended.
 //!
-//! The state is in atomic variables and not behind a lock: a test may die while it holds any lock.
+//! The state is in atomic variables and not behind a lock: a test may crash while it holds any
+//! lock.
 
 use core::arch::x86_64::_rdtsc;
 use core::fmt;
@@ -53,9 +54,9 @@ pub(super) fn end() -> Option<Ended> {
     })
 }
 
-/// Tells the host how the running test ended, when the kernel dies for `reason`. Does nothing
+/// Tells the host how the running test ended, when the kernel crashes for `reason`. Does nothing
 /// between tests. Takes no lock.
-pub(super) fn died(crash: Crash, reason: &dyn fmt::Display) {
+pub(super) fn crashed(crash: Crash, reason: &dyn fmt::Display) {
     let Some(ended) = end() else { return };
     let (unexpected, expected) = match (crash, ended.test.expectation) {
         (Crash::Panic, Expectation::Panics(text)) => (Outcome::Panicked, Some(text)),
@@ -70,7 +71,8 @@ pub(super) fn died(crash: Crash, reason: &dyn fmt::Display) {
     } else {
         unexpected
     };
-    // The dying code may hold the lock of the frames. The count before the test then stands in.
+    // The code that crashed may hold the lock of the frames. The count before the test then stands
+    // in.
     let frames = frames::try_usage().map_or(ended.frames, |usage| usage.used());
     let reason = (!as_expected).then_some(reason);
     ended.report(outcome, frames, reason, |record| {

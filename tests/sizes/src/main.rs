@@ -29,7 +29,7 @@ const CONSTANTS: usize = number(option_env!("KERNEL_CONSTANTS"));
 /// The number of entries in a table of functions, of 8 bytes each. The loader writes the table when
 /// it relocates the image. After that the table is read-only.
 const FUNCTIONS: usize = number(option_env!("KERNEL_FUNCTIONS"));
-/// The number of bytes of initialized variables.
+/// The number of bytes of initialised variables.
 const VARIABLES: usize = number(option_env!("KERNEL_VARIABLES"));
 
 static CONSTANT: [u8; CONSTANTS] = [7; CONSTANTS];

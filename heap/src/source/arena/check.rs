@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use super::ArenaSource;
 use super::list::RecordList;
-use super::record::{HeapRecord, RECORD_SIZE, ReleaseState};
+use super::record::{RECORD_SIZE, ReleaseState, SegmentRecord};
 use crate::span::Span;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
@@ -63,18 +63,18 @@ fn damaged_record(address: usize) -> Corruption {
 fn walk<const WHICH: usize, A: TagSupply, L: Lock>(
     list: &RecordList<WHICH>,
     arena: &Arena<'_, '_, A, L>,
-    mut visit: impl FnMut(NonNull<HeapRecord>, &HeapRecord) -> Result<(), Corruption>,
+    mut visit: impl FnMut(NonNull<SegmentRecord>, &SegmentRecord) -> Result<(), Corruption>,
 ) -> Result<(), Corruption> {
     let (mut count, mut previous, mut next) = (0, None, list.first());
     while let Some(at) = next {
         let address = at.addr().get();
-        let end = address.saturating_add(size_of::<HeapRecord>());
+        let end = address.saturating_add(size_of::<SegmentRecord>());
         let segment = arena.segment_of(address).filter(is_allocated);
         let is_mapped = segment.is_some_and(|segment| end - 1 <= segment.last);
         ensure(at, at.is_aligned() && is_mapped, "its address")?;
         // SAFETY: the address is aligned and lies in memory of the arena. Nothing writes to records
         // while the allocator is borrowed.
-        let Some(record) = (unsafe { HeapRecord::read(at) }) else {
+        let Some(record) = (unsafe { SegmentRecord::read(at) }) else {
             return Err(damaged_record(address));
         };
         let links = record.links[WHICH];
@@ -94,8 +94,8 @@ fn walk<const WHICH: usize, A: TagSupply, L: Lock>(
 /// Checks that a record lies where its sizes put it, that its state agrees with them, and that the
 /// arena has allocated the segment. (During a drain the arena's segment may already be smaller.)
 fn check_sizes<A: TagSupply, L: Lock>(
-    at: NonNull<HeapRecord>,
-    record: &HeapRecord,
+    at: NonNull<SegmentRecord>,
+    record: &SegmentRecord,
     arena: &Arena<'_, '_, A, L>,
 ) -> Result<(), Corruption> {
     let (base, size, retained) = (record.base.addr().get(), record.size, record.retained);
@@ -136,7 +136,7 @@ fn is_allocated(segment: &Segment) -> bool {
 }
 
 /// Returns the corruption of the record at `at` that `what` names, unless the check `holds`.
-fn ensure(at: NonNull<HeapRecord>, holds: bool, what: &'static str) -> Result<(), Corruption> {
+fn ensure(at: NonNull<SegmentRecord>, holds: bool, what: &'static str) -> Result<(), Corruption> {
     let (address, rule) = (at.addr().get(), Rule::Record(what));
     if holds {
         Ok(())

@@ -8,7 +8,7 @@ use lock_api::RawMutex;
 
 use super::ArenaSource;
 use super::list::RecordList;
-use super::record::{HeapRecord, ReleaseState};
+use super::record::{ReleaseState, SegmentRecord};
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::talc::sync::TalcLock;
@@ -25,7 +25,7 @@ use crate::vmem::{Arena, Error, Lock, TagSupply};
 /// When the heap changes meanwhile, its record moves, and the slot follows it. So several calls can
 /// give ranges back at the same time. A slot is accessed only while the lock of the heap is held.
 pub(super) struct DrainSlot {
-    record: Cell<Option<NonNull<HeapRecord>>>,
+    record: Cell<Option<NonNull<SegmentRecord>>>,
 }
 
 impl DrainSlot {
@@ -39,9 +39,10 @@ impl DrainSlot {
     ///
     /// # Safety
     /// `moved` must be a live record, and the caller must hold the lock of the heap.
-    pub(super) unsafe fn follow(moved: NonNull<HeapRecord>) {
+    pub(super) unsafe fn follow(moved: NonNull<SegmentRecord>) {
         // SAFETY: the caller vouches that the record is live.
-        if let Some(slot) = unsafe { HeapRecord::read(moved) }.and_then(|record| record.drainer) {
+        if let Some(slot) = unsafe { SegmentRecord::read(moved) }.and_then(|record| record.drainer)
+        {
             // SAFETY: `drain` clears the pointer in the record before the slot goes out of scope.
             unsafe { slot.as_ref() }.record.set(Some(moved));
         }
@@ -129,7 +130,7 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
                 size,
                 retained,
             } = pending;
-            let guarded = ReleaseGuard {
+            let release_guard = ReleaseGuard {
                 heap: self,
                 slot: &slot,
                 pending,
@@ -139,7 +140,7 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
                 0 => arena.free_sized(base, size),
                 _ => arena.resize(base, retained),
             };
-            guarded.finish(result.is_ok());
+            release_guard.finish(result.is_ok());
             match result {
                 Ok(()) => drained += size - retained,
                 Err(why) => {
@@ -182,7 +183,7 @@ impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Drop for ReleaseGuard<'_, '
         if let Some(record) = self.slot.record.take() {
             if self.pending.retained != 0 {
                 // SAFETY: the record of a heap that retains pages is live, and the lock is held.
-                unsafe { HeapRecord::update(record, |it| it.drainer = None) };
+                unsafe { SegmentRecord::update(record, |it| it.drainer = None) };
             }
         }
     }
@@ -199,7 +200,7 @@ impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
         // SAFETY: the record is in the list.
         unsafe { self.release_queue.remove(record) };
         // SAFETY: a record that was in the list is live.
-        let mut fields = unsafe { HeapRecord::read(record) }?;
+        let mut fields = unsafe { SegmentRecord::read(record) }?;
         fields.state = ReleaseState::DRAINING;
         slot.record.set(Some(record));
         if fields.retained != 0 {
@@ -227,7 +228,7 @@ impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
         // SAFETY: the record is live. A heap that is drained keeps its record, and the slot
         // followed it; a deleted heap keeps its record if the arena refused the segment.
         unsafe {
-            HeapRecord::update(record, |it| {
+            SegmentRecord::update(record, |it| {
                 it.drainer = None;
                 it.state = ReleaseState::IDLE;
                 if is_released {
@@ -241,13 +242,13 @@ impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
 
     /// Takes the segment that was queued last out of the release queue, if its heap was deleted and
     /// `fits` accepts its base and size. Returns both.
-    pub(super) fn reclaim_queued_heap(
+    pub(super) fn reuse_queued_heap(
         &mut self,
         fits: impl FnOnce(usize, usize) -> bool,
     ) -> Option<(NonNull<u8>, usize)> {
         let record = self.release_queue.first()?;
         // SAFETY: records in the list are live.
-        let fields = unsafe { HeapRecord::read(record) }?;
+        let fields = unsafe { SegmentRecord::read(record) }?;
         let found = (fields.base, fields.size);
         if fields.retained != 0 || !fits(found.0.addr().get(), found.1) {
             return None;
@@ -276,12 +277,12 @@ impl<A: TagSupply, L: Lock> Drop for ArenaSource<'_, A, L> {
 fn free_segments<const WHICH: usize, A: TagSupply, L: Lock>(
     list: &RecordList<WHICH>,
     arena: &Arena<'_, '_, A, L>,
-    is_unused: impl Fn(&HeapRecord) -> bool,
+    is_unused: impl Fn(&SegmentRecord) -> bool,
 ) {
     let mut next = list.first();
     // SAFETY: records in a list are live until their segments are freed, and the walk has passed a
     // record before its segment is freed.
-    while let Some(record) = next.and_then(|at| unsafe { HeapRecord::read(at) }) {
+    while let Some(record) = next.and_then(|at| unsafe { SegmentRecord::read(at) }) {
         next = record.links[WHICH].next;
         if is_unused(&record) {
             let _ = arena.free(record.base.addr().get());

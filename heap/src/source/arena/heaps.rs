@@ -6,11 +6,11 @@ use core::ptr::NonNull;
 use lock_api::RawMutex;
 
 use super::growth::GrowthPolicy;
-use super::record::{HeapRecord, RECORD_SIZE, ReleaseState};
+use super::record::{RECORD_SIZE, ReleaseState, SegmentRecord};
 use super::{ArenaHeap, ArenaSource};
 use crate::talc::MAX_GAP;
 use crate::talc::base::binning::Binning;
-use crate::talc::base::{CHUNK_UNIT, Footprint, Reserved, Talc};
+use crate::talc::base::{CHUNK_UNIT, ChunkRequirement, Reserved, Talc};
 use crate::talc::sync::TalcGuard;
 use crate::vmem::{self, AllocPolicy, Arena, Lock, TagSupply};
 
@@ -40,7 +40,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             return GrowthResult::Refused;
         };
         // SAFETY: records in the list are live.
-        let Some(old) = (unsafe { HeapRecord::read(record) }) else {
+        let Some(old) = (unsafe { SegmentRecord::read(record) }) else {
             self.note_damaged_record(record.addr().get());
             return GrowthResult::Refused;
         };
@@ -50,7 +50,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         }
         // SAFETY: a heap ends where its record begins.
         let top = unsafe { self.reserved(end) }.up_to;
-        let required = Footprint::new(layout)
+        let required = ChunkRequirement::new(layout)
             .end_above(top.addr().get())
             .and_then(|end| end.checked_add(RECORD_SIZE))
             .and_then(|end| end.checked_sub(old.base.addr().get()))
@@ -80,7 +80,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             return refused;
         };
         // SAFETY: the segment now reaches to `retained`.
-        let new_end = unsafe { HeapRecord::location(old.base, retained) }.cast::<u8>();
+        let new_end = unsafe { SegmentRecord::location(old.base, retained) }.cast::<u8>();
         assert!(new_end > end, "growth must raise the end of a heap");
         // Memory from the release queue was in use, and is not declared zero. All other new memory
         // comes from the arena, and is zero if `is_zeroed`.
@@ -119,9 +119,9 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         let quantum = arena.quantum();
         let (align, overhead) = (layout.align(), self.next_heap_overhead());
         let first = overhead.next_multiple_of(align.min(quantum).max(CHUNK_UNIT));
-        let footprint = Footprint::new(layout);
+        let requirement = ChunkRequirement::new(layout);
         let required = first
-            .checked_add(footprint.chunk_size())
+            .checked_add(requirement.chunk_size())
             .and_then(|end| end.checked_add(RECORD_SIZE))
             .and_then(|size| size.checked_next_multiple_of(quantum));
         let Some(required) = required else {
@@ -129,15 +129,15 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         };
         let growth = self.source.growth(arena);
 
-        let reclaimed = self.source.reclaim_queued_heap(|base, size| {
-            footprint
+        let reused = self.source.reuse_queued_heap(|base, size| {
+            requirement
                 .end_above(base + overhead)
                 .and_then(|end| end.checked_add(RECORD_SIZE))
                 .is_some_and(|end| end - base <= size)
         });
         // A segment from the release queue was in use.
-        let is_zeroed = self.source.is_zeroed && reclaimed.is_none();
-        let Some((base, size)) = reclaimed.or_else(|| {
+        let is_zeroed = self.source.is_zeroed && reused.is_none();
+        let Some((base, size)) = reused.or_else(|| {
             [required.max(growth), required]
                 .into_iter()
                 .filter(|&size| size < MAX_GAP)
@@ -146,7 +146,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             return false;
         };
         // SAFETY: the segment has `size` bytes, which leave room for a record.
-        let record = unsafe { HeapRecord::location(base, size) };
+        let record = unsafe { SegmentRecord::location(base, size) };
         let end = if is_zeroed {
             // SAFETY: the caller of `of_zeroed_memory` promised that a segment is zero when the
             // arena allocates it. Nothing else uses its memory.
@@ -166,7 +166,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         // SAFETY: the source keeps the first heap, which the flag lies in, until the flag is set.
         unsafe { self.source.owner.bind(&mut self.owner_token, flag) };
         // SAFETY: the bytes above the end of the heap belong to the source, and are aligned.
-        unsafe { HeapRecord::new(base, size, self.source.owner).write_to(record) };
+        unsafe { SegmentRecord::new(base, size, self.source.owner).write_to(record) };
         // SAFETY: the record was written above, and is in no list.
         unsafe { self.source.heaps.push_front(record) };
         self.source.update_claimed(size, 0);
@@ -196,7 +196,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             // SAFETY: `record` is in the list.
             next = unsafe { self.source.heaps.after(record) };
             // SAFETY: records in the list are live.
-            let Some(old) = (unsafe { HeapRecord::read(record) }) else {
+            let Some(old) = (unsafe { SegmentRecord::read(record) }) else {
                 self.note_damaged_record(record.addr().get());
                 break;
             };
@@ -206,7 +206,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             let retained = (top.addr().get() - old.base.addr().get() + RECORD_SIZE)
                 .next_multiple_of(arena.quantum());
             // SAFETY: `retained` covers the reserved part and a record, and is within the segment.
-            let new_end = unsafe { HeapRecord::location(old.base, retained) };
+            let new_end = unsafe { SegmentRecord::location(old.base, retained) };
             if !any {
                 // SAFETY: a heap ends at `end`. Nothing is reserved in it, so it can be deleted.
                 let deleted = unsafe { self.truncate(end, core::ptr::null_mut()) };
@@ -235,7 +235,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             // SAFETY: `at` is in the list, which does not change while `self` is borrowed.
             next = unsafe { self.source.heaps.after(at) };
             // SAFETY: records in the list are live.
-            let record = unsafe { HeapRecord::read(at) }?;
+            let record = unsafe { SegmentRecord::read(at) }?;
             Some(ArenaHeap {
                 base: record.base,
                 end: at.cast(),

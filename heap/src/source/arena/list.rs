@@ -2,7 +2,7 @@
 
 use core::ptr::NonNull;
 
-use super::record::{HeapRecord, Links};
+use super::record::{Links, SegmentRecord};
 
 /// The list of live heaps. The first is the one to extend.
 pub(super) const HEAPS: usize = 0;
@@ -18,8 +18,8 @@ pub(super) const RELEASE_QUEUE: usize = 1;
 ///     len: 3     └──────────────────────────────────────> ^
 /// ```
 pub(super) struct RecordList<const WHICH: usize> {
-    first: Option<NonNull<HeapRecord>>,
-    last: Option<NonNull<HeapRecord>>,
+    first: Option<NonNull<SegmentRecord>>,
+    last: Option<NonNull<SegmentRecord>>,
     len: usize,
 }
 
@@ -32,7 +32,7 @@ impl<const WHICH: usize> RecordList<WHICH> {
         }
     }
 
-    pub(super) fn first(&self) -> Option<NonNull<HeapRecord>> {
+    pub(super) fn first(&self) -> Option<NonNull<SegmentRecord>> {
         self.first
     }
 
@@ -45,16 +45,19 @@ impl<const WHICH: usize> RecordList<WHICH> {
     ///
     /// # Safety
     /// `record` must be in this list.
-    pub(super) unsafe fn after(&self, record: NonNull<HeapRecord>) -> Option<NonNull<HeapRecord>> {
+    pub(super) unsafe fn after(
+        &self,
+        record: NonNull<SegmentRecord>,
+    ) -> Option<NonNull<SegmentRecord>> {
         // SAFETY: records in a list are live.
-        unsafe { HeapRecord::read(record) }.and_then(|record| record.links[WHICH].next)
+        unsafe { SegmentRecord::read(record) }.and_then(|record| record.links[WHICH].next)
     }
 
     /// Enters `record` as the first.
     ///
     /// # Safety
     /// `record` must be live, stay live while it is in the list, and not be in it yet.
-    pub(super) unsafe fn push_front(&mut self, record: NonNull<HeapRecord>) {
+    pub(super) unsafe fn push_front(&mut self, record: NonNull<SegmentRecord>) {
         // SAFETY: the caller vouches for `record`, and the first record is in the list.
         unsafe { self.insert(None, record, self.first) };
     }
@@ -63,7 +66,7 @@ impl<const WHICH: usize> RecordList<WHICH> {
     ///
     /// # Safety
     /// As for [`push_front`](Self::push_front).
-    pub(super) unsafe fn push_back(&mut self, record: NonNull<HeapRecord>) {
+    pub(super) unsafe fn push_back(&mut self, record: NonNull<SegmentRecord>) {
         // SAFETY: the caller vouches for `record`, and the last record is in the list.
         unsafe { self.insert(self.last, record, None) };
     }
@@ -75,12 +78,12 @@ impl<const WHICH: usize> RecordList<WHICH> {
     /// list.
     unsafe fn insert(
         &mut self,
-        previous: Option<NonNull<HeapRecord>>,
-        record: NonNull<HeapRecord>,
-        next: Option<NonNull<HeapRecord>>,
+        previous: Option<NonNull<SegmentRecord>>,
+        record: NonNull<SegmentRecord>,
+        next: Option<NonNull<SegmentRecord>>,
     ) {
         // SAFETY: the caller vouches that `record` is live.
-        unsafe { HeapRecord::update(record, |it| it.links[WHICH] = Links { previous, next }) };
+        unsafe { SegmentRecord::update(record, |it| it.links[WHICH] = Links { previous, next }) };
         // SAFETY: the caller vouches that the neighbours are in the list.
         unsafe { self.join(previous, Some(record), next, Some(record)) };
         self.len += 1;
@@ -90,9 +93,9 @@ impl<const WHICH: usize> RecordList<WHICH> {
     ///
     /// # Safety
     /// `record` must be in this list.
-    pub(super) unsafe fn remove(&mut self, record: NonNull<HeapRecord>) {
+    pub(super) unsafe fn remove(&mut self, record: NonNull<SegmentRecord>) {
         // SAFETY: records in a list are live.
-        let Some(found) = (unsafe { HeapRecord::read(record) }) else {
+        let Some(found) = (unsafe { SegmentRecord::read(record) }) else {
             return;
         };
         let Links { previous, next } = found.links[WHICH];
@@ -105,9 +108,9 @@ impl<const WHICH: usize> RecordList<WHICH> {
     ///
     /// # Safety
     /// `record` must be a copy of a record that is in this list, and replace that record.
-    pub(super) unsafe fn moved(&mut self, record: NonNull<HeapRecord>) {
+    pub(super) unsafe fn moved(&mut self, record: NonNull<SegmentRecord>) {
         // SAFETY: the caller vouches that `record` is live.
-        let Some(found) = (unsafe { HeapRecord::read(record) }) else {
+        let Some(found) = (unsafe { SegmentRecord::read(record) }) else {
             return;
         };
         let Links { previous, next } = found.links[WHICH];
@@ -122,22 +125,22 @@ impl<const WHICH: usize> RecordList<WHICH> {
     /// `previous` and `next` must be neighbours in this list, except for one record between them.
     unsafe fn join(
         &mut self,
-        previous: Option<NonNull<HeapRecord>>,
-        forward: Option<NonNull<HeapRecord>>,
-        next: Option<NonNull<HeapRecord>>,
-        backward: Option<NonNull<HeapRecord>>,
+        previous: Option<NonNull<SegmentRecord>>,
+        forward: Option<NonNull<SegmentRecord>>,
+        next: Option<NonNull<SegmentRecord>>,
+        backward: Option<NonNull<SegmentRecord>>,
     ) {
         match previous {
             // SAFETY: records in a list are live.
             Some(previous) => unsafe {
-                HeapRecord::update(previous, |it| it.links[WHICH].next = forward)
+                SegmentRecord::update(previous, |it| it.links[WHICH].next = forward)
             },
             None => self.first = forward,
         }
         match next {
             // SAFETY: records in a list are live.
             Some(next) => unsafe {
-                HeapRecord::update(next, |it| it.links[WHICH].previous = backward)
+                SegmentRecord::update(next, |it| it.links[WHICH].previous = backward)
             },
             None => self.last = backward,
         }

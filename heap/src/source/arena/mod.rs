@@ -60,12 +60,12 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 /// * **Growth**: a heap grows by an eighth of what is claimed, within 64 KiB and 2 MiB, or by what
 ///   the layout requires if that is more. If the arena refuses, it grows by what the layout
 ///   requires.
-/// * **Shrinking**: when the free top of a heap exceeds two growths, all but one goes back. Empty
-///   heaps go back whole, except the first, which holds Talc's metadata. [`Talc::trim`] gives back
-///   all that is free at the tops.
-/// * **Hysteresis**: each time that growth directly follows giving back, the least that stays is
-///   doubled, up to 2 MiB, and empty heaps may stay. It is halved each time that pages go back
-///   twice without growth between.
+/// * **Shrinking**: when the free top of a heap exceeds twice the *headroom*, which is at least one
+///   growth, all but one headroom goes back. Empty heaps go back whole, except the first, which
+///   holds Talc's metadata. [`Talc::trim`] gives back all that is free at the tops.
+/// * **Hysteresis**: each time that growth directly follows giving back, the headroom is doubled,
+///   up to 2 MiB, and empty heaps may stay. It is halved each time that pages go back twice without
+///   growth between.
 ///
 /// A source serves one allocator. In another allocator it provides nothing. A source that is
 /// dropped with or after its allocator frees all heaps. One that is dropped while its allocator

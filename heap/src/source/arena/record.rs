@@ -5,16 +5,16 @@
 //!
 //! ```text
 //! base                                Talc's end       base + retained       base + size
-//! ├───────────── Talc's heap ─────────┼── HeapRecord ──┼──── to be given back ───┤ guard page
+//! ├───────────── Talc's heap ─────────┼─ SegmentRecord ┼──── to be given back ───┤ guard page
 //! └── page boundary                                    └── page boundary         └── page boundary
 //!
-//! HeapRecord: 10 words, 11 with `hardened`
+//! SegmentRecord: 10 words, 11 with `hardened`
 //! ┌──────┬──────┬──────────┬───────┬───────┬─────────┬───────────────┬───────────────┬──────────┐
 //! │ base │ size │ retained │ state │ owner │ drainer │ links of heaps│ links of queue│ checksum │
 //! └──────┴──────┴──────────┴───────┴───────┴─────────┴───────────────┴───────────────┴──────────┘
 //! ```
 //!
-//! With `hardened` the last word is a keyed checksum of the address and all other words. A record
+//! With `hardened` the last word is a checksum of the address and of all other words. A record
 //! whose checksum does not match is *damaged*: nothing in it is used. The heap neither grows nor
 //! shrinks any more, and walks through a list end at the record.
 //!
@@ -29,9 +29,9 @@ use crate::talc::base::CHUNK_UNIT;
 use crate::talc::owner::OwnerRef;
 
 /// Bytes between Talc's end of a heap and the end of the pages that the heap retains.
-pub(super) const RECORD_SIZE: usize = size_of::<HeapRecord>().next_multiple_of(CHUNK_UNIT);
+pub(super) const RECORD_SIZE: usize = size_of::<SegmentRecord>().next_multiple_of(CHUNK_UNIT);
 
-/// A keyed checksum of a record; nothing without `hardened`.
+/// The checksum of a record; nothing without `hardened`.
 #[cfg(feature = "hardened")]
 type Checksum = usize;
 #[cfg(not(feature = "hardened"))]
@@ -40,7 +40,7 @@ type Checksum = [usize; 0];
 /// The record of one heap. All of its bytes are initialised.
 #[derive(Clone, Copy)]
 #[repr(C)]
-pub(super) struct HeapRecord {
+pub(super) struct SegmentRecord {
     /// The base of the heap, and of its segment of the arena.
     pub(super) base: NonNull<u8>,
     /// Bytes of the arena's segment, all of them mapped. A multiple of the arena's quantum.
@@ -78,18 +78,18 @@ impl ReleaseState {
 /// The neighbours of a record in one list.
 #[derive(Clone, Copy)]
 pub(super) struct Links {
-    pub(super) previous: Option<NonNull<HeapRecord>>,
-    pub(super) next: Option<NonNull<HeapRecord>>,
+    pub(super) previous: Option<NonNull<SegmentRecord>>,
+    pub(super) next: Option<NonNull<SegmentRecord>>,
 }
 
-impl HeapRecord {
+impl SegmentRecord {
     /// Creates the record of a heap that retains all of its segment. It is in no list.
     pub(super) fn new(base: NonNull<u8>, size: usize, owner: OwnerRef) -> Self {
         let links = [Links {
             previous: None,
             next: None,
         }; 2];
-        HeapRecord {
+        SegmentRecord {
             base,
             size,
             retained: size,
@@ -105,7 +105,7 @@ impl HeapRecord {
     ///
     /// # Safety
     /// `at` must lead to a live record, damaged or not.
-    pub(super) unsafe fn read(at: NonNull<HeapRecord>) -> Option<HeapRecord> {
+    pub(super) unsafe fn read(at: NonNull<SegmentRecord>) -> Option<SegmentRecord> {
         #[cfg(feature = "hardened")]
         {
             // SAFETY: a record consists of words, and any word is a valid `usize`.
@@ -123,7 +123,7 @@ impl HeapRecord {
     ///
     /// # Safety
     /// `at` must be valid for writes, aligned, and belong to the source.
-    pub(super) unsafe fn write_to(self, at: NonNull<HeapRecord>) {
+    pub(super) unsafe fn write_to(self, at: NonNull<SegmentRecord>) {
         // SAFETY: the caller vouches that `at` is valid for writes and aligned.
         unsafe { at.write(self) };
         #[cfg(feature = "hardened")]
@@ -139,9 +139,12 @@ impl HeapRecord {
     ///
     /// # Safety
     /// `at` must lead to a live record, and no reference to it may exist.
-    pub(super) unsafe fn update(at: NonNull<HeapRecord>, change: impl FnOnce(&mut HeapRecord)) {
+    pub(super) unsafe fn update(
+        at: NonNull<SegmentRecord>,
+        change: impl FnOnce(&mut SegmentRecord),
+    ) {
         // SAFETY: the caller vouches that the record is live.
-        if let Some(mut record) = unsafe { HeapRecord::read(at) } {
+        if let Some(mut record) = unsafe { SegmentRecord::read(at) } {
             change(&mut record);
             // SAFETY: a live record is valid for writes, and the caller vouches that no reference
             // to it exists.
@@ -155,7 +158,7 @@ impl HeapRecord {
     /// # Safety
     /// `base` to `base + retained` must lie in one mapped segment, and `retained` must be at least
     /// [`RECORD_SIZE`].
-    pub(super) unsafe fn location(base: NonNull<u8>, retained: usize) -> NonNull<HeapRecord> {
+    pub(super) unsafe fn location(base: NonNull<u8>, retained: usize) -> NonNull<SegmentRecord> {
         // SAFETY: the caller vouches that the offset stays inside the segment.
         unsafe { base.byte_add(retained - RECORD_SIZE) }.cast()
     }
@@ -163,15 +166,15 @@ impl HeapRecord {
 
 #[cfg(feature = "hardened")]
 mod checksum {
-    use super::HeapRecord;
+    use super::SegmentRecord;
 
     /// The words of a record. The checksum is the last.
-    pub(super) const WORDS: usize = size_of::<HeapRecord>() / size_of::<usize>();
+    pub(super) const WORDS: usize = size_of::<SegmentRecord>() / size_of::<usize>();
     pub(super) type Words = [usize; WORDS];
 
     const _: () = assert!(
-        size_of::<Words>() == size_of::<HeapRecord>()
-            && align_of::<Words>() == align_of::<HeapRecord>()
+        size_of::<Words>() == size_of::<SegmentRecord>()
+            && align_of::<Words>() == align_of::<SegmentRecord>()
     );
 
     /// Returns the checksum of a record at `address` with these words. The last word is ignored.

@@ -4,7 +4,7 @@ use core::ptr::NonNull;
 
 use super::ArenaSource;
 use super::drain::DrainSlot;
-use super::record::{HeapRecord, RECORD_SIZE, ReleaseState};
+use super::record::{RECORD_SIZE, ReleaseState, SegmentRecord};
 use crate::vmem::{Arena, Lock, TagSupply};
 
 #[cfg(doc)]
@@ -29,9 +29,9 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
             return heap_end;
         };
         // SAFETY: the end of a heap is above its base, and so not null.
-        let record = unsafe { NonNull::new_unchecked(heap_end) }.cast::<HeapRecord>();
+        let record = unsafe { NonNull::new_unchecked(heap_end) }.cast::<SegmentRecord>();
         // SAFETY: a live record begins where each heap ends.
-        let Some(old) = (unsafe { HeapRecord::read(record) }) else {
+        let Some(old) = (unsafe { SegmentRecord::read(record) }) else {
             return heap_end;
         };
         if old.owner != self.owner {
@@ -68,15 +68,15 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     /// * The bytes of the new record must belong to this source.
     pub(super) unsafe fn set_retained(
         &mut self,
-        mut old: HeapRecord,
+        mut old: SegmentRecord,
         retained: usize,
         size: usize,
-    ) -> NonNull<HeapRecord> {
+    ) -> NonNull<SegmentRecord> {
         let is_queued = old.state == ReleaseState::QUEUED;
         let before = old.retained;
         (old.retained, old.size) = (retained, size);
         // SAFETY: the segment begins at `old.base`, and `retained` is within it.
-        let moved = unsafe { HeapRecord::location(old.base, retained) };
+        let moved = unsafe { SegmentRecord::location(old.base, retained) };
         // SAFETY: the caller vouches for these bytes, which are aligned because all sizes are.
         unsafe { old.write_to(moved) };
         // SAFETY: `moved` is a copy of the record, and replaces it.
@@ -100,9 +100,9 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     /// # Safety
     /// `record` must be live, and in [`RELEASE_QUEUE`] exactly if its state is
     /// [`QUEUED`](ReleaseState::QUEUED).
-    pub(super) unsafe fn update_queue(&mut self, record: NonNull<HeapRecord>, first: bool) {
+    pub(super) unsafe fn update_queue(&mut self, record: NonNull<SegmentRecord>, first: bool) {
         // SAFETY: the caller vouches that the record is live.
-        let Some(found) = (unsafe { HeapRecord::read(record) }) else {
+        let Some(found) = (unsafe { SegmentRecord::read(record) }) else {
             return;
         };
         let has_excess = found.retained < found.size;
@@ -125,7 +125,7 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
             (state, _) => state,
         };
         // SAFETY: the caller vouches that the record is live, and no reference to it exists.
-        unsafe { HeapRecord::update(record, |it| it.state = state) };
+        unsafe { SegmentRecord::update(record, |it| it.state = state) };
     }
 
     /// Removes a heap from the list of live heaps, and enters all of its segment in the release
@@ -133,12 +133,12 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     ///
     /// # Safety
     /// `record` must be live and in [`HEAPS`], and Talc must not use its heap any more.
-    pub(super) unsafe fn delete_heap(&mut self, record: NonNull<HeapRecord>) {
+    pub(super) unsafe fn delete_heap(&mut self, record: NonNull<SegmentRecord>) {
         // SAFETY: the caller vouches that the record is in the list.
         unsafe { self.heaps.remove(record) };
         let mut retained = 0;
         // SAFETY: the caller vouches that the record is live, and no reference to it exists.
-        unsafe { HeapRecord::update(record, |it| retained = core::mem::take(&mut it.retained)) };
+        unsafe { SegmentRecord::update(record, |it| retained = core::mem::take(&mut it.retained)) };
         // SAFETY: the record is live, and its state has not changed.
         unsafe { self.update_queue(record, true) };
         self.update_claimed(0, retained);

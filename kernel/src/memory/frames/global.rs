@@ -28,7 +28,7 @@ pub(in crate::memory) unsafe fn add(frame: PhysFrame) {
 
 /// Locks the allocator.
 fn frames() -> InterruptMutexGuard<'static, Frames<'static>> {
-    FRAMES.get().expect("the memory is not initialized").lock()
+    FRAMES.get().expect("the memory is not initialised").lock()
 }
 
 /// Allocates a frame of 4 KiB for `purpose`, with undefined contents. Constant time.

@@ -1,13 +1,13 @@
-//! The extent of heaps: claiming, extending and truncating them.
+//! The bounds of heaps: claiming, extending and truncating them.
 
 use core::ptr::NonNull;
 
 use super::Talc;
 use super::binning::Binning;
 use super::chunk::{HEAP_OVERHEAD, chunk_size, distance, unit_ceil, unit_floor};
-use super::footprint::metadata_chunk_size;
 use super::gap_header::Gap;
 use super::hardened::poison;
+use super::requirement::metadata_chunk_size;
 use super::source::Source;
 use super::tag::{MAX_GAP, Tag};
 use super::zeroed::grants_zeroed;

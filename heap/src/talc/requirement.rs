@@ -30,23 +30,23 @@ use super::free_lists::FreeLists;
 ///
 /// ```
 /// use core::alloc::Layout;
-/// use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, Footprint};
+/// use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, ChunkRequirement};
 ///
-/// let footprint = Footprint::new(Layout::from_size_align(100, 64)?);
+/// let requirement = ChunkRequirement::new(Layout::from_size_align(100, 64)?);
 /// let chunk = (100 + CHUNK_OVERHEAD).next_multiple_of(CHUNK_UNIT);
-/// assert_eq!(footprint.chunk_size(), chunk);
-/// assert_eq!(footprint.max_size(), chunk + 64 - CHUNK_UNIT);
-/// assert_eq!(footprint.end_above(0x1010), Some(0x1040 + chunk));
+/// assert_eq!(requirement.chunk_size(), chunk);
+/// assert_eq!(requirement.max_size(), chunk + 64 - CHUNK_UNIT);
+/// assert_eq!(requirement.end_above(0x1010), Some(0x1040 + chunk));
 /// # Ok::<(), core::alloc::LayoutError>(())
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Footprint {
+pub struct ChunkRequirement {
     chunk_size: usize,
     align: usize,
 }
 
-impl Footprint {
-    /// Returns the footprint of an allocation of `layout`.
+impl ChunkRequirement {
+    /// Returns the requirement of an allocation of `layout`.
     #[inline]
     pub const fn new(layout: Layout) -> Self {
         let align = layout.align();
