@@ -203,19 +203,18 @@ impl<S: Source, B: Binning> Talc<S, B> {
         gap: Gap,
     ) -> Option<NonNull<u8>> {
         self.counters.count_allocation(layout.size());
-        // SAFETY: the gap is the first of its list, and a tag lies below every gap.
-        unsafe {
-            let rest = gap.above(size);
-            if !rest.is_empty() {
-                return Some(self.split_first(head, rest, size));
-            }
-            self.counters.uncount_gap(gap.size());
-            self.free_lists.remove_first(head, gap.header());
-            Tag::ending_chunk(rest.is_heap_end()).write_at(rest.base);
-            Tag::ending_at(gap.base)
-                .without(Tag::BELOW_GAP)
-                .write_at(gap.base);
+        let rest = gap.above(size);
+        if !rest.is_empty() {
+            // SAFETY: the gap is the first of the list at `head`, and begins with `size` bytes.
+            return Some(unsafe { self.split_first(head, rest, size) });
         }
+        self.counters.uncount_gap(gap.size());
+        // SAFETY: the gap is the first of the list at `head`.
+        unsafe { self.free_lists.remove_first(head, gap.header()) };
+        // SAFETY: the chunk ends where the gap did.
+        unsafe { Tag::ending_chunk(rest.is_heap_end()).write_at(rest.base) };
+        // SAFETY: a tag lies below every gap.
+        unsafe { Tag::clear_below_gap(gap.base) };
         Some(gap.base)
     }
 
@@ -231,22 +230,24 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// empty.
     #[inline(never)]
     unsafe fn split_first(&mut self, head: *mut Link, rest: Gap, size: usize) -> NonNull<u8> {
-        // SAFETY: the gap is the first of its list, the rest of it remains free, and a tag lies
-        // below every gap.
-        unsafe {
-            let base = rest.base.byte_sub(size);
-            self.counters.uncount_gap(size + rest.size());
-            Tag::ending_at(base).without(Tag::BELOW_GAP).write_at(base);
-            Tag::ALLOCATED.with(Tag::BELOW_GAP).write_at(rest.base);
-            if rest.is_sliver() {
-                self.free_lists.remove_first(head, base.cast());
-                rest.write_extent();
-            } else {
-                self.counters.count_gap(rest.size());
-                self.free_lists.replace_first(head, base.cast(), rest);
-            }
-            base
+        // SAFETY: the gap begins `size` bytes below its rest.
+        let base = unsafe { rest.base.byte_sub(size) };
+        self.counters.uncount_gap(size + rest.size());
+        // SAFETY: a tag lies below every gap.
+        unsafe { Tag::clear_below_gap(base) };
+        // SAFETY: the chunk ends where the rest begins.
+        unsafe { Tag::ALLOCATED.with(Tag::BELOW_GAP).write_at(rest.base) };
+        if rest.is_sliver() {
+            // SAFETY: the gap at `base` is the first of the list at `head`.
+            unsafe { self.free_lists.remove_first(head, base.cast()) };
+            // SAFETY: the rest is free and not empty, and its gap was removed from the list.
+            unsafe { rest.write_extent() };
+        } else {
+            self.counters.count_gap(rest.size());
+            // SAFETY: the gap at `base` is the first of the list at `head`. Its rest remains free.
+            unsafe { self.free_lists.replace_first(head, base.cast(), rest) };
         }
+        base
     }
 
     /// The slow path: allocates from the gap that `find` returns, at any alignment.
@@ -296,23 +297,27 @@ impl<S: Source, B: Binning> Talc<S, B> {
         request: &Request,
         layout: Layout,
     ) -> NonNull<u8> {
-        // SAFETY: the gap is in its list, the chunk lies in it, and the rest on either side is
-        // free. A tag lies below every gap.
-        unsafe {
-            let padding = request.padding_at(gap.base);
-            let base = gap.base.byte_add(padding);
-            let end = base.byte_add(request.footprint.chunk_size());
-            self.validate_poison(gap, base, end);
-            self.remove_gap(gap);
-            if padding > 0 {
-                self.insert_gap(Gap::new(gap.base, padding, false));
-            } else {
-                Tag::ending_at(base).without(Tag::BELOW_GAP).write_at(base);
-            }
-            self.end_chunk_in(gap, end);
-            self.counters.count_allocation(layout.size());
-            base
+        let padding = request.padding_at(gap.base);
+        // SAFETY: the gap has room for the padding, because the request fits.
+        let base = unsafe { gap.base.byte_add(padding) };
+        // SAFETY: the gap has room for the chunk above the padding, because the request fits.
+        let end = unsafe { base.byte_add(request.footprint.chunk_size()) };
+        // SAFETY: both ends of the chunk are multiples of the unit, and so of a word's size.
+        unsafe { self.validate_poison(gap, base, end) };
+        // SAFETY: the gap is in its list.
+        unsafe { self.remove_gap(gap) };
+        if padding > 0 {
+            // SAFETY: the padding was a part of the removed gap, and is a multiple of the unit. A
+            // list that had a gap has a head.
+            unsafe { self.insert_gap(Gap::new(gap.base, padding, false)) };
+        } else {
+            // SAFETY: a tag lies below every gap, and this one began at `base`.
+            unsafe { Tag::clear_below_gap(base) };
         }
+        // SAFETY: the chunk ends in the removed gap or at its end.
+        unsafe { self.end_chunk_in(gap, end) };
+        self.counters.count_allocation(layout.size());
+        base
     }
 
     /// Ends a chunk at `end`, in a gap that was removed from its list. The rest of the gap above
@@ -323,14 +328,14 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// gap from `end` up is free and in no list.
     pub(super) unsafe fn end_chunk_in(&mut self, gap: Gap, end: NonNull<u8>) {
         let rest = gap.above(distance(gap.base, end));
-        // SAFETY: a chunk ends at `end`, and the rest above it is free and in no list.
-        unsafe {
-            if rest.is_empty() {
-                Tag::ending_chunk(gap.is_heap_end()).write_at(end);
-            } else {
-                Tag::ALLOCATED.with(Tag::BELOW_GAP).write_at(end);
-                self.insert_gap(rest);
-            }
+        if rest.is_empty() {
+            // SAFETY: the chunk ends at `end`, which is the end of the gap.
+            unsafe { Tag::ending_chunk(gap.is_heap_end()).write_at(end) };
+        } else {
+            // SAFETY: the chunk ends at `end`, in the gap.
+            unsafe { Tag::ALLOCATED.with(Tag::BELOW_GAP).write_at(end) };
+            // SAFETY: the rest is free, not empty, and in no list. The gap's list has a head.
+            unsafe { self.insert_gap(rest) };
         }
     }
 
@@ -355,19 +360,21 @@ impl<S: Source, B: Binning> Talc<S, B> {
             return;
         }
         self.counters.count_deallocation(layout.size());
-        // SAFETY: an allocation is not null, and begins a chunk whose size follows from the layout.
-        // Nothing uses it any more.
-        unsafe {
-            let base = NonNull::new_unchecked(ptr);
-            let size = chunk_size(layout.size());
-            let gap = self.coalesce(base, size);
-            if S::TRACK_HEAP_END && gap.is_heap_end() {
-                self.offer_top(gap.base, gap.end(), base.byte_add(size));
-            } else {
-                // A freed chunk is never as small as a sliver.
-                self.counters.count_gap(gap.size());
-                self.free_lists.insert(gap);
-            }
+        // SAFETY: an allocation is not null.
+        let base = unsafe { NonNull::new_unchecked(ptr) };
+        let size = chunk_size(layout.size());
+        // SAFETY: an allocation of this layout begins a chunk of this size, which is freed now.
+        let gap = unsafe { self.coalesce(base, size) };
+        if S::TRACK_HEAP_END && gap.is_heap_end() {
+            // SAFETY: the heap reaches at least to the end of the chunk.
+            let freed_end = unsafe { base.byte_add(size) };
+            // SAFETY: the gap is free, at the end of its heap, and in no list.
+            unsafe { self.offer_top(gap.base, gap.end(), freed_end) };
+        } else {
+            // A freed chunk is never as small as a sliver.
+            self.counters.count_gap(gap.size());
+            // SAFETY: the gap is free, no sliver, and in no list. The list heads are established.
+            unsafe { self.free_lists.insert(gap) };
         }
         self.report_pending_finding();
     }
@@ -377,14 +384,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// # Safety
     /// Both the old and the new tag of the chunk are in place. Nothing uses the range between them.
     pub(super) unsafe fn free_end(&mut self, base: NonNull<u8>, size: usize) {
-        // SAFETY: the range lies between two tags and is not in use.
-        unsafe {
-            let gap = self.coalesce(base, size);
-            if S::TRACK_HEAP_END && gap.is_heap_end() {
-                self.offer_top(gap.base, gap.end(), base.byte_add(size));
-            } else {
-                self.insert_gap(gap);
-            }
+        // SAFETY: the range lies between the new and the old tag of the chunk, and is not in use.
+        let gap = unsafe { self.coalesce(base, size) };
+        if S::TRACK_HEAP_END && gap.is_heap_end() {
+            // SAFETY: the heap reaches at least to where the chunk ended.
+            let freed_end = unsafe { base.byte_add(size) };
+            // SAFETY: the gap is free, at the end of its heap, and in no list.
+            unsafe { self.offer_top(gap.base, gap.end(), freed_end) };
+        } else {
+            // SAFETY: the gap is free, not empty, and in no list. The list heads are established.
+            unsafe { self.insert_gap(gap) };
         }
     }
 
@@ -397,31 +406,42 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// heap's base tag ends at `base`.
     #[inline]
     unsafe fn coalesce(&mut self, base: NonNull<u8>, size: usize) -> Gap {
-        // SAFETY: tags or extents lie below `base` and below the end of the range, and describe the
-        // neighbours.
-        unsafe {
-            let end = base.byte_add(size);
-            let tag = Tag::ending_at(end);
-            let mut gap = if tag.is_below_gap() {
-                let above = Gap::at(end);
-                self.remove_gap(above);
-                poison(end, end.byte_add(above.size().min(size_of::<GapHeader>())));
-                Gap::new(base, size, false).join(above)
-            } else {
-                Gap::new(base, size, tag.is_heap_end())
-            };
-            let below = Tag::ending_at(base);
-            if below.is_allocated() {
-                below.with(Tag::BELOW_GAP).write_at(base);
-                poison(base, end);
-            } else {
-                let below = Gap::below(base);
-                self.remove_gap(below);
-                poison(base.byte_sub(size_of::<usize>()), end);
-                gap = below.join(gap);
-            }
-            gap
+        // SAFETY: the heap has `size` bytes above `base`.
+        let end = unsafe { base.byte_add(size) };
+        // SAFETY: a chunk ends at `end`.
+        let tag = unsafe { Tag::ending_at(end) };
+        let mut gap = if tag.is_below_gap() {
+            // SAFETY: a gap begins at `end`, as the tag says.
+            let above = unsafe { Gap::at(end) };
+            // SAFETY: every gap of a heap, unless it is a sliver, is in its list.
+            unsafe { self.remove_gap(above) };
+            // SAFETY: the gap above has at least as many bytes.
+            let header_end = unsafe { end.byte_add(above.size().min(size_of::<GapHeader>())) };
+            // SAFETY: nothing uses the header of a removed gap.
+            unsafe { poison(end, header_end) };
+            Gap::new(base, size, false).join(above)
+        } else {
+            Gap::new(base, size, tag.is_heap_end())
+        };
+        // SAFETY: a chunk, a gap or a base tag ends at `base`.
+        let below = unsafe { Tag::ending_at(base) };
+        if below.is_allocated() {
+            // SAFETY: a chunk or a base tag ends at `base`, because a tag lies there.
+            unsafe { below.with(Tag::BELOW_GAP).write_at(base) };
+            // SAFETY: nothing in the range is in use.
+            unsafe { poison(base, end) };
+        } else {
+            // SAFETY: a gap ends at `base`, because no tag lies there. Its heap ends higher.
+            let below = unsafe { Gap::below(base) };
+            // SAFETY: every gap of a heap, unless it is a sliver, is in its list.
+            unsafe { self.remove_gap(below) };
+            // SAFETY: every gap ends with a word.
+            let last_word = unsafe { base.byte_sub(size_of::<usize>()) };
+            // SAFETY: nothing uses the last word of a removed gap, nor the range above it.
+            unsafe { poison(last_word, end) };
+            gap = below.join(gap);
         }
+        gap
     }
 
     /// Lets the source decide where a heap ends. The free range from `base` to the heap's end has

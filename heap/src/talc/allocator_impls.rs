@@ -73,24 +73,44 @@ pub(super) trait SharedTalc {
         let is_aligned = block.addr().get() & (new.align() - 1) == 0;
         if may_stay(old, new)
             && is_aligned
-            // SAFETY: the block is live, and neither size is zero.
-            && self.with(|talc| unsafe {
-                let stays = talc.try_realloc_in_place(block.as_ptr(), old, new.size());
+            && self.with(|talc| {
+                // SAFETY: the block is live, and neither size is zero.
+                let stays = unsafe { talc.try_realloc_in_place(block.as_ptr(), old, new.size()) };
                 // The redzone records the alignment, which may have changed.
-                talc.write_redzone(stays.then_some(block), new);
+                // SAFETY: a block that stays has the chunk for the new size.
+                unsafe { talc.write_redzone(stays.then_some(block), new) };
                 stays
             })
         {
             return Some(block);
         }
         let other = self.allocate_block(new)?;
+        let kept = old.size().min(new.size());
         // SAFETY: both blocks have this many bytes and do not overlap, because the other is new.
-        // The first is not used after this.
-        unsafe {
-            ptr::copy_nonoverlapping(block.as_ptr(), other.as_ptr(), old.size().min(new.size()));
-            self.deallocate_block(block, old);
-        }
+        unsafe { ptr::copy_nonoverlapping(block.as_ptr(), other.as_ptr(), kept) };
+        // SAFETY: the block is a live allocation of layout `old`, and is not used after this.
+        unsafe { self.deallocate_block(block, old) };
         Some(other)
+    }
+
+    /// [Resizes](Self::resize_block) a block for `GlobalAlloc::realloc`.
+    ///
+    /// # Safety
+    /// * The block is a live allocation of this allocator, made with `layout` or last resized to
+    ///   it.
+    /// * `new_size`, rounded up to the alignment, is at most `isize::MAX`.
+    unsafe fn realloc_block(
+        &self,
+        block: *mut u8,
+        layout: Layout,
+        new_size: usize,
+    ) -> Option<NonNull<u8>> {
+        // SAFETY: an allocation is not null.
+        let block = unsafe { NonNull::new_unchecked(block) };
+        // SAFETY: the size, rounded up to the alignment, is at most `isize::MAX`.
+        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        // SAFETY: the block is a live allocation of this layout.
+        unsafe { self.resize_block(block, layout, new) }
     }
 }
 
@@ -160,12 +180,10 @@ macro_rules! global_alloc {
                 layout: core::alloc::Layout,
                 new_size: usize,
             ) -> *mut u8 {
-                // SAFETY: `GlobalAlloc` requires a live block, which is not null, its layout, and a
-                // new size that, rounded up to the alignment, is at most `isize::MAX`.
-                let block = AbortOnUnwind::during(|| unsafe {
-                    let align = layout.align();
-                    let new = core::alloc::Layout::from_size_align_unchecked(new_size, align);
-                    self.resize_block(core::ptr::NonNull::new_unchecked(ptr), layout, new)
+                let block = AbortOnUnwind::during(|| {
+                    // SAFETY: `GlobalAlloc` requires a live block, its layout, and a new size
+                    // that, rounded up to the alignment, is at most `isize::MAX`.
+                    unsafe { self.realloc_block(ptr, layout, new_size) }
                 });
                 block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)
             }
@@ -235,14 +253,13 @@ macro_rules! allocator {
                 old: core::alloc::Layout,
                 new: core::alloc::Layout,
             ) -> Result<core::ptr::NonNull<[u8]>, $($api)::+::AllocError> {
-                // SAFETY: `Allocator` requires a live block and its layout. The added bytes are in
-                // the block.
-                unsafe {
-                    let block = $($api)::+::Allocator::grow(self, block, old, new)?;
-                    let added = block.cast::<u8>().add(old.size());
-                    added.write_bytes(0, new.size() - old.size());
-                    Ok(block)
-                }
+                // SAFETY: `Allocator` requires a live block and its layout.
+                let block = unsafe { $($api)::+::Allocator::grow(self, block, old, new)? };
+                // SAFETY: the block has the new size, which is at least the old one.
+                let added = unsafe { block.cast::<u8>().add(old.size()) };
+                // SAFETY: the added bytes are the rest of the block.
+                unsafe { added.write_bytes(0, new.size() - old.size()) };
+                Ok(block)
             }
 
             unsafe fn shrink(

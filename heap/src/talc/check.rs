@@ -1,6 +1,7 @@
 //! Consistency checks: the invariants of heaps and free lists.
 
 use core::fmt;
+use core::ptr::NonNull;
 
 use super::Talc;
 use super::binning::Binning;
@@ -11,7 +12,7 @@ use super::walk::allocatable;
 #[cfg(not(feature = "hardened"))]
 use super::{
     free_lists::FreeLists,
-    gap_header::{Gap, Link},
+    gap_header::{Gap, GapHeader, Link},
     tag::MAX_GAP,
 };
 use crate::span::Span;
@@ -191,7 +192,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
             )?;
             // SAFETY: a gap of this size belongs in this list, so its end is approximately right
             // and in memory.
-            let at_end = unsafe { gap.end().cast::<usize>().sub(1).read() };
+            let at_end = unsafe { gap.last_word().read() };
             ensure(
                 header.extent == at_end,
                 address,
@@ -206,8 +207,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 below.is_allocated() && below.is_below_gap() && !below.is_heap_end();
             ensure(below_is_right, address, Rule::TagBelowGap)?;
             visit(gap);
-            // SAFETY: the header was checked above.
-            referrer = unsafe { &raw mut (*at.as_ptr()).next };
+            referrer = GapHeader::next_field(at);
             link = header.next;
         }
         Ok(())
@@ -292,7 +292,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 ensure(last.is_heap_end(), heap_end, Rule::HeapEnd)?;
             } else {
                 // SAFETY: the rest is at least one unit.
-                let sliver = unsafe { is_sliver(rest.end().byte_sub(CHUNK_UNIT), HEAP_END) };
+                let sliver = unsafe { is_sliver(rest.end().wrapping_sub(CHUNK_UNIT), HEAP_END) };
                 ensure(sliver, heap_end, Rule::TagOfRun)?;
             }
         }
@@ -321,10 +321,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
 /// # Safety
 /// `base` is a multiple of the unit in a heap but not its end.
 unsafe fn is_sliver(base: *mut u8, flag: usize) -> bool {
-    let first: *const usize = base.cast();
-    let last = first.wrapping_byte_add(CHUNK_UNIT).wrapping_sub(1);
-    // SAFETY: the unit's first and last word.
-    let extents = unsafe { [first.read(), last.read()] };
+    // SAFETY: a unit, aligned and of two words, begins at `base`.
+    let extents = unsafe { base.cast::<[usize; 2]>().read() };
     // SAFETY: a tag lies below every sliver.
     extents == [CHUNK_UNIT | flag; 2] && unsafe { tag_at(base) }.is_below_gap()
 }
@@ -332,9 +330,10 @@ unsafe fn is_sliver(base: *mut u8, flag: usize) -> bool {
 /// # Safety
 /// A chunk, a gap or a heap's base tag ends at `end`.
 unsafe fn tag_at(end: *mut u8) -> Tag {
-    // SAFETY: a chunk, a gap or a base tag ends at `end`, which is not null because memory lies
-    // below it.
-    unsafe { Tag::ending_at(core::ptr::NonNull::new_unchecked(end)) }
+    // SAFETY: memory lies below `end`, which therefore is not null.
+    let end = unsafe { NonNull::new_unchecked(end) };
+    // SAFETY: a chunk, a gap or a base tag ends at `end`.
+    unsafe { Tag::ending_at(end) }
 }
 
 fn ensure(holds: bool, address: usize, rule: Rule) -> Result<(), Corruption> {

@@ -99,25 +99,31 @@ impl<S: Source, B: Binning> Talc<S, B> {
             base.addr().get().next_multiple_of(align_of::<usize>())
         };
 
-        // SAFETY: the range is the allocator's from now on. `first` and `end` are multiples of the
-        // unit in it, with room for the base tag below `first`, and for the metadata or a gap
-        // between them.
-        unsafe {
-            let first = base.byte_add(first - base.addr().get());
-            let end = first.byte_add(heap_size);
-            Tag::ALLOCATED.with(Tag::HEAP_BASE).write_at(first);
-            let free = first.byte_add(metadata_size);
-            if metadata_size != 0 {
-                self.free_lists.establish(first);
-                Tag::ALLOCATED.write_at(free);
-            }
-            self.free_lists.heaps.insert(first, free, end);
-            poison(free, end);
-            self.counters.count_heap(end.addr().get() - counted_from);
-            self.heap_bytes += heap_size;
-            self.set_heap_end(free, end, end.addr().get());
-            Some(end)
+        // SAFETY: the range reaches beyond `first`.
+        let first = unsafe { base.byte_add(first - base.addr().get()) };
+        // SAFETY: the heap's size was counted from `first` to the last unit of the range.
+        let end = unsafe { first.byte_add(heap_size) };
+        // SAFETY: the range has `HEAP_OVERHEAD` bytes below `first`, for the base tag.
+        unsafe { Tag::ALLOCATED.with(Tag::HEAP_BASE).write_at(first) };
+        // SAFETY: the heap has at least the size of the metadata.
+        let free = unsafe { first.byte_add(metadata_size) };
+        if metadata_size != 0 {
+            // SAFETY: no heap was claimed before. `first` is a multiple of the unit, with room for
+            // the metadata above, and the range is the allocator's from now on.
+            unsafe { self.free_lists.establish(first) };
+            // SAFETY: the chunk of the metadata ends at `free`.
+            unsafe { Tag::ALLOCATED.write_at(free) };
         }
+        // SAFETY: the range has `HEAP_OVERHEAD` bytes below `first`. The heap is new.
+        unsafe { self.free_lists.heaps.insert(first, free, end) };
+        // SAFETY: nothing uses the range above the metadata.
+        unsafe { poison(free, end) };
+        self.counters.count_heap(end.addr().get() - counted_from);
+        self.heap_bytes += heap_size;
+        // SAFETY: the tag of the base or of the metadata lies below `free`. The range above is the
+        // allocator's, in no list, and not in use.
+        unsafe { self.set_heap_end(free, end, end.addr().get()) };
+        Some(end)
     }
 
     /// Returns the part of a heap that is in use: the limit for [`truncate`](Talc::truncate).
@@ -143,19 +149,19 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// `heap_end` is the current end of a heap of this allocator.
     #[doc(alias("top chunk", "get_allocated_span"))]
     pub unsafe fn reserved(&self, heap_end: NonNull<u8>) -> Reserved {
-        // SAFETY: a chunk or a gap ends at a heap's end, and a tag lies below every gap.
-        unsafe {
-            if !self.is_known_heap_end(heap_end) || Tag::ending_at(heap_end).is_allocated() {
-                return Reserved {
-                    up_to: heap_end,
-                    any: true,
-                };
-            }
-            let up_to = Gap::ending_at(heap_end).base;
-            Reserved {
-                up_to,
-                any: !Tag::ending_at(up_to).is_heap_base(),
-            }
+        let is_known = self.is_known_heap_end(heap_end);
+        // SAFETY: a heap ends at `heap_end`.
+        let Some(gap) = is_known.then(|| unsafe { top_gap(heap_end) }).flatten() else {
+            return Reserved {
+                up_to: heap_end,
+                any: true,
+            };
+        };
+        // SAFETY: a tag lies below every gap.
+        let below = unsafe { Tag::ending_at(gap.base) };
+        Reserved {
+            up_to: gap.base,
+            any: !below.is_heap_base(),
         }
     }
 
@@ -210,15 +216,15 @@ impl<S: Source, B: Binning> Talc<S, B> {
         if new_end - base.addr().get() >= MAX_GAP {
             return heap_end;
         }
-        // SAFETY: the gap, if the heap ends with one, is in its list; once removed, its memory is
-        // free. The caller gives the memory above the heap.
-        unsafe {
-            if let Some(gap) = gap {
-                self.remove_gap(gap);
-            }
-            self.set_heap_end(base, heap_end, new_end);
-            heap_end.byte_add(new_end - heap_end.addr().get())
+        if let Some(gap) = gap {
+            // SAFETY: every gap of a heap, unless it is a sliver, is in its list.
+            unsafe { self.remove_gap(gap) };
         }
+        // SAFETY: a tag lies below every gap, and below the end of a heap without a gap there. The
+        // removed gap is in no list, and the caller gives the memory above the heap.
+        unsafe { self.set_heap_end(base, heap_end, new_end) };
+        // SAFETY: the heap and the memory that the caller gives are parts of one allocated object.
+        unsafe { heap_end.byte_add(new_end - heap_end.addr().get()) }
     }
 
     /// Moves a heap's end down to `new_end`, rounded down to a multiple of the unit, but never into
@@ -282,18 +288,19 @@ impl<S: Source, B: Binning> Talc<S, B> {
         if new_end >= heap_end.addr().get() || !self.validate_heap_end(heap_end) {
             return Some(heap_end);
         }
-        // SAFETY: a heap ends at `heap_end`, and a gap at its top is in its list.
-        unsafe {
-            let Some(gap) = top_gap(heap_end) else {
-                return Some(heap_end);
-            };
-            self.remove_gap(gap);
-            let base = gap.base.addr().get();
-            let is_useless = Tag::ending_at(gap.base).is_heap_base()
-                && new_end.saturating_sub(base) < chunk_size(1);
-            let new_end = if is_useless { base } else { new_end.max(base) };
-            self.set_heap_end(gap.base, heap_end, new_end)
-        }
+        // SAFETY: a heap ends at `heap_end`.
+        let Some(gap) = (unsafe { top_gap(heap_end) }) else {
+            return Some(heap_end);
+        };
+        // SAFETY: every gap of a heap, unless it is a sliver, is in its list.
+        unsafe { self.remove_gap(gap) };
+        let base = gap.base.addr().get();
+        // SAFETY: a tag lies below every gap.
+        let below = unsafe { Tag::ending_at(gap.base) };
+        let is_useless = below.is_heap_base() && new_end.saturating_sub(base) < chunk_size(1);
+        let new_end = if is_useless { base } else { new_end.max(base) };
+        // SAFETY: a tag lies below every gap. The new end lies in the removed gap, or at its base.
+        unsafe { self.set_heap_end(gap.base, heap_end, new_end) }
     }
 
     /// [Extends](Talc::extend) or [truncates](Talc::truncate) a heap, depending on `new_end`. Null
@@ -335,32 +342,36 @@ impl<S: Source, B: Binning> Talc<S, B> {
         if grants_zeroed::<S>() {
             self.known_zero.note_end(old_end, new_end);
         }
-        // SAFETY: a tag lies below `base`, and the range up to the new end is free memory in no
-        // list.
-        unsafe {
-            let below = Tag::ending_at(base)
-                .without(Tag::BELOW_GAP)
-                .without(Tag::HEAP_END);
-            let end = base.byte_add(new_end - base.addr().get());
-            if end > old_end {
-                // The last word of a gap was below the old end, unless a tag was.
-                let last_word = old_end.byte_sub(size_of::<usize>());
-                poison(base.max(last_word), end);
-            }
-            self.free_lists.heaps.move_end(old_end, end);
-            if end > base {
-                below.with(Tag::BELOW_GAP).write_at(base);
-                self.insert_gap(Gap::new(base, distance(base, end), true));
-            } else if below.is_heap_base() {
-                self.free_lists.heaps.remove(end);
-                self.known_zero.forget(end);
-                self.counters.count_deleted_heap(HEAP_OVERHEAD);
-                return None;
-            } else {
-                below.with(Tag::HEAP_END).write_at(base);
-            }
-            Some(end)
+        // SAFETY: the tag of a chunk or of the heap's base lies below `base`.
+        let below = unsafe { Tag::ending_at(base) }
+            .without(Tag::BELOW_GAP)
+            .without(Tag::HEAP_END);
+        // SAFETY: the range from `base` to `new_end` is the allocator's.
+        let end = unsafe { base.byte_add(new_end - base.addr().get()) };
+        if end > old_end {
+            // The last word of a gap was below the old end, unless a tag was.
+            // SAFETY: every heap ends with a chunk or a gap, and both are larger than a word.
+            let last_word = unsafe { old_end.byte_sub(size_of::<usize>()) };
+            // SAFETY: nothing uses the range from `base` up.
+            unsafe { poison(base.max(last_word), end) };
         }
+        self.free_lists.heaps.move_end(old_end, end);
+        if end > base {
+            // SAFETY: a chunk or the heap's base tag ends at `base`.
+            unsafe { below.with(Tag::BELOW_GAP).write_at(base) };
+            // SAFETY: the range is free and in no list, and both its ends are multiples of the
+            // unit. The first claim established the list heads.
+            unsafe { self.insert_gap(Gap::new(base, distance(base, end), true)) };
+        } else if below.is_heap_base() {
+            self.free_lists.heaps.remove(end);
+            self.known_zero.forget(end);
+            self.counters.count_deleted_heap(HEAP_OVERHEAD);
+            return None;
+        } else {
+            // SAFETY: a chunk ends at `base`.
+            unsafe { below.with(Tag::HEAP_END).write_at(base) };
+        }
+        Some(end)
     }
 
     /// Counts that a heap which ended at `old_end` now ends at `new_end`.
@@ -376,6 +387,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
 /// # Safety
 /// A heap ends at `heap_end`.
 unsafe fn top_gap(heap_end: NonNull<u8>) -> Option<Gap> {
-    // SAFETY: a chunk or a gap ends at a heap's end, and the tag tells which.
-    unsafe { (!Tag::ending_at(heap_end).is_allocated()).then(|| Gap::ending_at(heap_end)) }
+    // SAFETY: a chunk or a gap ends at a heap's end.
+    let is_gap = !unsafe { Tag::ending_at(heap_end) }.is_allocated();
+    // SAFETY: what ends without a tag is a gap.
+    is_gap.then(|| unsafe { Gap::ending_at(heap_end) })
 }

@@ -128,34 +128,29 @@ impl<B: Binning> FreeLists<B> {
             return;
         }
         let head = self.head(bin);
-        // SAFETY: the heads are established, a head leads to a gap in its list, and the caller
-        // passes a free range.
-        unsafe {
-            let next = head.read();
-            match Self::link(head, gap, next) {
-                Some(referrer) => referrer.write(&raw mut (*gap.header().as_ptr()).next),
-                None => self.available.set_bit(bin),
-            }
+        // SAFETY: the heads are established.
+        let next = unsafe { head.read() };
+        // SAFETY: the gap is a free range in no list. A head leads to the first gap of its list.
+        unsafe { Self::link(head, gap, next) };
+        if next.is_none() {
+            self.available.set_bit(bin);
         }
     }
 
-    /// Makes `gap` the first gap of the list at `head`, and `next` the second. Returns where the
-    /// referrer of the second lies, which the caller has to change.
+    /// Makes `gap` the first gap of the list at `head`, and `next` the second.
     ///
     /// # Safety
-    /// `gap` is free memory of a heap, and no sliver; `head` and `next` are a list's head and its
-    /// first gap.
+    /// `gap` is free memory of a heap, and no sliver; `head` is a list's head, and `next` leads to
+    /// a gap of that list, or to none.
     #[inline]
-    unsafe fn link(head: *mut Link, gap: Gap, next: Link) -> Option<*mut *mut Link> {
-        let header = gap.header().as_ptr();
-        // SAFETY: a gap that is no sliver has room for a header, only the lists use it, and no
-        // reference to any part of the list is alive.
-        unsafe {
-            gap.write_extent();
-            (&raw mut (*header).next).write(next);
-            (&raw mut (*header).referrer).write(head);
-            head.write(Some(gap.header()));
-            next.map(|next| &raw mut (*next.as_ptr()).referrer)
+    unsafe fn link(head: *mut Link, gap: Gap, next: Link) {
+        // SAFETY: the gap is free memory, and no sliver.
+        unsafe { gap.write_header(next, head) };
+        // SAFETY: only the lists use their heads, and no reference to a head is alive.
+        unsafe { head.write(Some(gap.header())) };
+        if let Some(next) = next {
+            // SAFETY: a gap in a list has a valid header.
+            unsafe { (*next.as_ptr()).referrer = GapHeader::next_field(gap.header()) };
         }
     }
 
@@ -165,15 +160,14 @@ impl<B: Binning> FreeLists<B> {
     /// The gap is in a list.
     #[inline]
     pub(super) unsafe fn remove(&mut self, gap: Gap) {
-        // SAFETY: a gap in a list has a valid header, which leads to other gaps and heads of this
-        // list.
-        unsafe {
-            let GapHeader { next, referrer, .. } = gap.header().read();
-            referrer.write(next);
-            match next {
-                Some(next) => (*next.as_ptr()).referrer = referrer,
-                None => self.clear_bit_if_empty(referrer),
-            }
+        // SAFETY: a gap in a list has a valid header.
+        let GapHeader { next, referrer, .. } = unsafe { gap.header().read() };
+        // SAFETY: the referrer is the list's head, or in the header of another gap of the list.
+        unsafe { referrer.write(next) };
+        match next {
+            // SAFETY: the next gap is in the list, and so has a valid header.
+            Some(next) => unsafe { (*next.as_ptr()).referrer = referrer },
+            None => self.clear_bit_if_empty(referrer),
         }
     }
 
@@ -217,17 +211,19 @@ impl<B: Binning> FreeLists<B> {
     /// `first` is the first gap of that list.
     #[inline]
     pub(super) unsafe fn remove_first(&mut self, head: *mut Link, first: NonNull<GapHeader>) {
-        // SAFETY: a gap in a list has a valid header, which leads to the next gap of this list.
-        unsafe {
-            let next = (*first.as_ptr()).next;
-            head.write(next);
-            match next {
-                Some(next) => (*next.as_ptr()).referrer = head,
-                None => {
-                    let bin = head.offset_from(self.heads) as u32;
-                    hint::assert_unchecked(bin < B::BIN_COUNT);
-                    self.available.clear_bit(bin);
-                }
+        // SAFETY: a gap in a list has a valid header.
+        let next = unsafe { (*first.as_ptr()).next };
+        // SAFETY: a list that has a gap has a head.
+        unsafe { head.write(next) };
+        match next {
+            // SAFETY: the next gap is in the list, and so has a valid header.
+            Some(next) => unsafe { (*next.as_ptr()).referrer = head },
+            None => {
+                // SAFETY: `head` is one of the heads, which lie side by side.
+                let bin = unsafe { head.offset_from(self.heads) } as u32;
+                // SAFETY: `BIN_COUNT` is the number of the heads.
+                unsafe { hint::assert_unchecked(bin < B::BIN_COUNT) };
+                self.available.clear_bit(bin);
             }
         }
     }
@@ -245,18 +241,16 @@ impl<B: Binning> FreeLists<B> {
         rest: Gap,
     ) {
         let rest_bin = Self::bin_of(rest.size());
-        // SAFETY: a gap in a list has a valid header, which leads to the next gap of this list. The
-        // rest is free memory of a heap.
-        unsafe {
-            if self.head(rest_bin) == head {
-                let next = (*first.as_ptr()).next;
-                if let Some(referrer) = Self::link(head, rest, next) {
-                    referrer.write(&raw mut (*rest.header().as_ptr()).next);
-                }
-            } else {
-                self.remove_first(head, first);
-                self.insert_into(rest_bin, rest);
-            }
+        if self.head(rest_bin) == head {
+            // SAFETY: a gap in a list has a valid header.
+            let next = unsafe { (*first.as_ptr()).next };
+            // SAFETY: the rest is free and no sliver, and `next` leads to the list's second gap.
+            unsafe { Self::link(head, rest, next) };
+        } else {
+            // SAFETY: `first` is the first gap of the list at `head`.
+            unsafe { self.remove_first(head, first) };
+            // SAFETY: the rest is free, no sliver, and in no list. A list with a gap has a head.
+            unsafe { self.insert_into(rest_bin, rest) };
         }
     }
 
@@ -305,9 +299,12 @@ impl<B: Binning> FreeLists<B> {
     /// Returns the first gap of list `bin`, whose bit is set.
     #[inline]
     fn first(&self, bin: u32) -> Gap {
-        // SAFETY: a bit is set only when the heads are established and its list is not empty. Each
-        // entry of a list is a gap.
-        unsafe { Gap::at(self.head(bin).read().unwrap_unchecked().cast()) }
+        // SAFETY: a bit is set only when the heads are established.
+        let first = unsafe { self.head(bin).read() };
+        // SAFETY: a bit is set only when its list is not empty.
+        let first = unsafe { first.unwrap_unchecked() };
+        // SAFETY: each entry of a list is a gap.
+        unsafe { Gap::at(first.cast()) }
     }
 
     /// Returns the gaps of list `bin` in the order of the list, as far as `follow` follows its
@@ -319,9 +316,8 @@ impl<B: Binning> FreeLists<B> {
     ) -> impl Iterator<Item = Gap> {
         let head = self.available.read_bit(bin).then(|| self.head(bin));
         core::iter::successors(head.and_then(&follow), move |gap| {
-            // SAFETY: each entry of a list is a gap with a valid header, and the lists do not
-            // change while `self` is borrowed.
-            follow(unsafe { &raw mut (*gap.header().as_ptr()).next })
+            // The lists do not change while `self` is borrowed.
+            follow(GapHeader::next_field(gap.header()))
         })
     }
 

@@ -23,6 +23,7 @@
 //!    └─────────────┴─────────────┘
 //! ```
 
+use core::mem::offset_of;
 use core::ptr::NonNull;
 
 use super::chunk::{CHUNK_UNIT, MIN_CHUNK, unit_floor};
@@ -42,8 +43,40 @@ pub(super) struct GapHeader {
     pub(super) referrer: *mut Link,
 }
 
+impl GapHeader {
+    /// Returns where the pointer to the next gap lies in the header at `header`.
+    #[inline]
+    pub(super) const fn next_field(header: NonNull<GapHeader>) -> *mut Link {
+        let field = header
+            .as_ptr()
+            .wrapping_byte_add(offset_of!(GapHeader, next));
+        field.cast()
+    }
+
+    /// Returns where the referrer lies in the header at `header`.
+    #[cfg(feature = "hardened")]
+    #[inline]
+    pub(super) const fn referrer_field(header: NonNull<GapHeader>) -> *mut *mut Link {
+        let field = header
+            .as_ptr()
+            .wrapping_byte_add(offset_of!(GapHeader, referrer));
+        field.cast()
+    }
+}
+
 const _: () = assert!(size_of::<GapHeader>() + size_of::<usize>() <= MIN_CHUNK);
 const _: () = assert!(2 * size_of::<usize>() <= CHUNK_UNIT && HEAP_END < CHUNK_UNIT);
+
+/// Reads the word below `end`: the extent of a gap, or with `hardened` a tag.
+///
+/// # Safety
+/// A gap ends at `end`, or with `hardened` a chunk or the base tag of a heap.
+#[inline]
+pub(super) unsafe fn word_below(end: NonNull<u8>) -> usize {
+    let word = end.cast::<usize>().as_ptr().wrapping_sub(1);
+    // SAFETY: each of the three ends with a word, aligned because ends are multiples of the unit.
+    unsafe { word.read() }
+}
 
 /// A gap as its first or last word describes it.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -79,9 +112,9 @@ impl Gap {
     /// A gap ends at `end`.
     #[inline]
     pub(super) unsafe fn ending_at(end: NonNull<u8>) -> Gap {
-        // SAFETY: the last word of a gap is its extent.
-        let extent = unsafe { end.cast::<usize>().sub(1).read() };
-        // SAFETY: the extent is the gap's size, so `base` is in the same heap.
+        // SAFETY: a gap ends at `end`.
+        let extent = unsafe { word_below(end) };
+        // SAFETY: the last word of a gap is its size and a flag, so `base` is in the same heap.
         let base = unsafe { end.byte_sub(unit_floor(extent)) };
         Gap { base, extent }
     }
@@ -92,8 +125,8 @@ impl Gap {
     /// A gap ends at `end`, but not its heap.
     #[inline]
     pub(super) unsafe fn below(end: NonNull<u8>) -> Gap {
-        // SAFETY: the last word of a gap is its extent.
-        let extent = unsafe { end.cast::<usize>().sub(1).read() };
+        // SAFETY: a gap ends at `end`.
+        let extent = unsafe { word_below(end) };
         // SAFETY: an extent without the flag is the gap's size, so `base` is in the same heap.
         let base = unsafe { end.byte_sub(extent) };
         Gap { base, extent }
@@ -139,11 +172,34 @@ impl Gap {
     /// The range is free, at least one unit, and in no free list.
     #[inline]
     pub(super) unsafe fn write_extent(self) {
-        // SAFETY: the range is free and has room for two words.
-        unsafe {
-            self.base.cast::<usize>().write(self.extent);
-            self.end().cast::<usize>().sub(1).write(self.extent);
-        }
+        // SAFETY: the range is free, and has room for a word at its base.
+        unsafe { self.base.cast::<usize>().write(self.extent) };
+        // SAFETY: the range is free, and has room for a second word at its end.
+        unsafe { self.last_word().write(self.extent) };
+    }
+
+    /// Writes the header and the last word.
+    ///
+    /// # Safety
+    /// The range is free, no sliver, and in no free list.
+    #[inline]
+    pub(super) unsafe fn write_header(self, next: Link, referrer: *mut Link) {
+        let extent = self.extent;
+        let header = GapHeader {
+            extent,
+            next,
+            referrer,
+        };
+        // SAFETY: a free range that is no sliver has room for a header at its base.
+        unsafe { self.header().write(header) };
+        // SAFETY: the range is free, and has room for a word above the header.
+        unsafe { self.last_word().write(extent) };
+    }
+
+    /// Returns where the last word lies, unless the gap is empty.
+    #[inline]
+    pub(super) fn last_word(self) -> *mut usize {
+        self.end().cast::<usize>().as_ptr().wrapping_sub(1)
     }
 
     /// Returns the first and last word of the gap.

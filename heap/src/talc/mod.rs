@@ -21,6 +21,8 @@
 //! | `allocator_impls` | `GlobalAlloc` and `Allocator` for both |
 //! | `hardened` | detection of misuse and damage, with the feature `hardened` |
 
+#![warn(clippy::multiple_unsafe_ops_per_block)]
+
 use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
@@ -57,6 +59,10 @@ mod lock;
 mod manual;
 pub(crate) mod owner;
 #[cfg(test)]
+#[allow(
+    clippy::multiple_unsafe_ops_per_block,
+    reason = "a whole test has one proof"
+)]
 mod probe_tests;
 mod reallocate;
 mod reclaim;

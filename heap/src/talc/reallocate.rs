@@ -43,30 +43,34 @@ impl<S: Source, B: Binning> Talc<S, B> {
         }
         let old_chunk = chunk_size(layout.size());
         if new_chunk != old_chunk {
-            // SAFETY: an allocation is not null, and begins a chunk of this size, with a valid tag
-            // at its end. The new end lies in the gap above, or at that gap's end.
-            unsafe {
-                let base = NonNull::new_unchecked(ptr);
-                let end = base.byte_add(old_chunk);
-                if !Tag::ending_at(end).is_below_gap() {
-                    return false;
-                }
-                let above = Gap::at(end);
-                if above.size() < new_chunk - old_chunk {
-                    return false;
-                }
-                let new_end = base.byte_add(new_chunk);
-                self.validate_poison(above, end, new_end);
-                self.remove_gap(above);
-                self.end_chunk_in(above, new_end);
-                self.clear_redzone(end);
+            // SAFETY: an allocation is not null.
+            let base = unsafe { NonNull::new_unchecked(ptr) };
+            // SAFETY: an allocation of this layout begins a chunk of `old_chunk` bytes.
+            let end = unsafe { base.byte_add(old_chunk) };
+            // SAFETY: the chunk ends at `end`.
+            if !unsafe { Tag::ending_at(end) }.is_below_gap() {
+                return false;
             }
+            // SAFETY: a gap begins at `end`, as the tag says.
+            let above = unsafe { Gap::at(end) };
+            if above.size() < new_chunk - old_chunk {
+                return false;
+            }
+            // SAFETY: the gap has the bytes by which the chunk grows.
+            let new_end = unsafe { base.byte_add(new_chunk) };
+            // SAFETY: both ends of the chunk are multiples of the unit, and so of a word's size.
+            unsafe { self.validate_poison(above, end, new_end) };
+            // SAFETY: every gap of a heap, unless it is a sliver, is in its list.
+            unsafe { self.remove_gap(above) };
+            // SAFETY: the chunk ends in the removed gap or at its end.
+            unsafe { self.end_chunk_in(above, new_end) };
+            // SAFETY: the chunk, which ended at `end`, is larger now.
+            unsafe { self.clear_redzone(end) };
         }
-        // SAFETY: the chunk has the size for this layout now. The end of the chunk, rounded up to
-        // the alignment, is within the address space.
-        unsafe {
-            let layout = Layout::from_size_align_unchecked(new_size, layout.align());
-            self.write_redzone(NonNull::new(ptr), layout);
+        // (A caller that has no layout for the new size has none to free the block with.)
+        if let Ok(new) = Layout::from_size_align(new_size, layout.align()) {
+            // SAFETY: the chunk has the size for this layout now.
+            unsafe { self.write_redzone(NonNull::new(ptr), new) };
         }
         self.counters.count_growth(new_size - layout.size());
         self.report_pending_finding();
@@ -100,20 +104,20 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let new_chunk = chunk_size(new_size);
         let old_chunk = chunk_size(layout.size());
         if new_chunk != old_chunk {
-            // SAFETY: an allocation is not null, and begins a chunk of this size. Nothing uses the
-            // memory between the new end and the old one any more.
-            unsafe {
-                let base = NonNull::new_unchecked(ptr);
-                let new_end = base.byte_add(new_chunk);
-                Tag::ALLOCATED.write_at(new_end);
-                self.free_end(new_end, old_chunk - new_chunk);
-            }
+            // SAFETY: an allocation is not null.
+            let base = unsafe { NonNull::new_unchecked(ptr) };
+            // SAFETY: the chunk at `base` is larger than `new_chunk` bytes.
+            let new_end = unsafe { base.byte_add(new_chunk) };
+            // SAFETY: the chunk ends at `new_end` from now on.
+            unsafe { Tag::ALLOCATED.write_at(new_end) };
+            // SAFETY: the chunk ended `old_chunk` bytes above its base, where its old tag is. The
+            // allocation no longer reaches beyond the new end.
+            unsafe { self.free_end(new_end, old_chunk - new_chunk) };
         }
-        // SAFETY: the chunk has the size for this layout, which is smaller than a valid one.
-        unsafe {
-            let layout = Layout::from_size_align_unchecked(new_size, layout.align());
-            self.write_redzone(NonNull::new(ptr), layout);
-        }
+        // SAFETY: the size is at most that of a valid layout of the same alignment.
+        let new = unsafe { Layout::from_size_align_unchecked(new_size, layout.align()) };
+        // SAFETY: the chunk has the size for this layout now.
+        unsafe { self.write_redzone(NonNull::new(ptr), new) };
         self.counters.count_shrinkage(layout.size() - new_size);
         self.report_pending_finding();
     }

@@ -133,11 +133,10 @@ unsafe impl<R: RawMutex, S: Source, B: Binning, O: Reclaim<S>> GlobalAlloc
     }
 
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller guarantees that `block` is allocated with this layout, so that it is
-        // not null, and that `new_size`, rounded up to the alignment, fits in an `isize`.
-        let block = AbortOnUnwind::during(|| unsafe {
-            let new = Layout::from_size_align_unchecked(new_size, layout.align());
-            self.resize_block(NonNull::new_unchecked(block), layout, new)
+        let block = AbortOnUnwind::during(|| {
+            // SAFETY: the caller guarantees that `block` is allocated with this layout, and that
+            // `new_size`, rounded up to the alignment, fits in an `isize`.
+            unsafe { self.realloc_block(block, layout, new_size) }
         });
         block.map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }

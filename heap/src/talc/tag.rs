@@ -86,9 +86,11 @@ impl Tag {
     /// A chunk, a gap or the base tag of a heap ends at `end`.
     #[inline]
     pub(super) unsafe fn ending_at(end: NonNull<u8>) -> Tag {
-        // SAFETY: each of the three has at least `TAG_SIZE` initialised bytes below its end. Ends
-        // are multiples of `CHUNK_UNIT`, so a tag of one word is aligned.
-        Tag(unsafe { end.byte_sub(TAG_SIZE).cast::<Bits>().read() } & FLAGS)
+        // SAFETY: each of the three has at least `TAG_SIZE` bytes below its end.
+        let tag = unsafe { end.byte_sub(TAG_SIZE) }.cast::<Bits>();
+        // SAFETY: these bytes are initialised. Ends are multiples of `CHUNK_UNIT`, so a tag of one
+        // word is aligned.
+        Tag(unsafe { tag.read() } & FLAGS)
     }
 
     /// Writes the tag into the last bytes below `end`.
@@ -97,9 +99,24 @@ impl Tag {
     /// A chunk or the base tag of a heap ends at `end`, or is about to.
     #[inline]
     pub(super) unsafe fn write_at(self, end: NonNull<u8>) {
-        // SAFETY: the bytes below `end` are metadata of this heap, aligned because ends are
-        // multiples of `CHUNK_UNIT`.
-        unsafe { end.byte_sub(TAG_SIZE).cast::<Bits>().write(self.word(end)) }
+        // SAFETY: a chunk or a base tag has at least `TAG_SIZE` bytes below its end.
+        let tag = unsafe { end.byte_sub(TAG_SIZE) }.cast::<Bits>();
+        // SAFETY: these bytes are metadata of this heap. Ends are multiples of `CHUNK_UNIT`, so a
+        // tag of one word is aligned.
+        unsafe { tag.write(self.word(end)) }
+    }
+
+    /// Clears the flag [`BELOW_GAP`](Tag::BELOW_GAP) of the tag below `end`, where a chunk is about
+    /// to begin.
+    ///
+    /// # Safety
+    /// A chunk or the base tag of a heap ends at `end`.
+    #[inline]
+    pub(super) unsafe fn clear_below_gap(end: NonNull<u8>) {
+        // SAFETY: a chunk or a base tag ends at `end`.
+        let tag = unsafe { Tag::ending_at(end) };
+        // SAFETY: what is written replaces the tag of that chunk, or that base tag.
+        unsafe { tag.without(Tag::BELOW_GAP).write_at(end) };
     }
 
     /// Returns the bits that [`write_at`](Self::write_at) writes below `end`.

@@ -134,12 +134,12 @@ impl Uncleared {
             size,
             zeroed,
         } = self;
-        // SAFETY: `zeroed` lies within the block, so both sides of it do.
-        unsafe {
-            block.write_bytes(0, zeroed.start);
-            let above = block.byte_add(zeroed.end);
-            above.write_bytes(0, size - zeroed.end);
-        }
+        // SAFETY: `zeroed` lies within the block, so the bytes below it do.
+        unsafe { block.write_bytes(0, zeroed.start) };
+        // SAFETY: `zeroed` ends within the block or at its end.
+        let above = unsafe { block.byte_add(zeroed.end) };
+        // SAFETY: the block has this many bytes above `zeroed`.
+        unsafe { above.write_bytes(0, size - zeroed.end) };
         block
     }
 }

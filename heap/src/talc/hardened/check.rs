@@ -5,13 +5,13 @@ use core::ptr::NonNull;
 use super::super::binning::Binning;
 use super::super::check::{Corruption, Rule};
 use super::super::free_lists::FreeLists;
-use super::super::gap_header::Gap;
+use super::super::gap_header::{Gap, GapHeader, word_below};
 use super::super::tag::Tag;
 use super::super::walk::{BATCH, Region};
 use super::heaps::Heap;
 use super::poison::check_poison;
 use super::report::{Misuse, Report};
-use super::walk::{Part, report_word_below, word_below};
+use super::walk::{Part, report_word_below};
 use crate::span::Span;
 
 /// Gaps in free lists, slivers excepted.
@@ -110,8 +110,7 @@ impl<B: Binning> FreeLists<B> {
                 let rule = Rule::Listed { listed, walked };
                 return Err(Corruption { address, rule });
             }
-            // SAFETY: a gap in a list has a header.
-            link = unsafe { &raw mut (*gap.header().as_ptr()).next };
+            link = GapHeader::next_field(gap.header());
         }
         Ok(())
     }
@@ -123,18 +122,18 @@ impl<B: Binning> FreeLists<B> {
         let mut above_is_gap = false;
         for part in self.parts_from_top(heap) {
             let part = part?;
-            // SAFETY: each part ends where the one above begins, and lies in the heap.
-            unsafe {
-                match part {
-                    Part::Gap(gap) => {
-                        self.verify_part(gap)?;
-                        check_poison(gap, gap.base, gap.end())?;
-                        count += usize::from(!gap.is_sliver());
-                    }
-                    Part::Chunk(base, redzone) => {
-                        self.check_tag(heap, end, above_is_gap)?;
-                        redzone.check_filling(base)?;
-                    }
+            match part {
+                Part::Gap(gap) => {
+                    self.verify_part(gap)?;
+                    // SAFETY: the gap was verified, and its ends are multiples of the unit.
+                    unsafe { check_poison(gap, gap.base, gap.end())? };
+                    count += usize::from(!gap.is_sliver());
+                }
+                Part::Chunk(base, redzone) => {
+                    // SAFETY: the chunk ends where the part above begins, or where the heap ends.
+                    unsafe { self.check_tag(heap, end, above_is_gap)? };
+                    // SAFETY: the redzone is that of the chunk at `base`.
+                    unsafe { redzone.check_filling(base)? };
                 }
             }
             end = part.base();

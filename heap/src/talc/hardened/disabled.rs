@@ -44,8 +44,10 @@ impl Findings {
         _: &FreeLists<B>,
         link: *mut Link,
     ) -> Option<Gap> {
-        // SAFETY: the link leads to a gap, which begins with its extent.
-        unsafe { link.read().map(|header| Gap::at(header.cast())) }
+        // SAFETY: the link is a list head or in the header of a gap, which are initialised.
+        let header = unsafe { link.read() }?;
+        // SAFETY: the link leads to a gap.
+        Some(unsafe { Gap::at(header.cast()) })
     }
 }
 

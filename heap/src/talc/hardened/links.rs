@@ -43,10 +43,9 @@ impl<B: Binning> FreeLists<B> {
         gap: Gap,
         known: Option<*mut Link>,
     ) -> Result<(), Report> {
-        let header = gap.header().as_ptr();
         // SAFETY: a gap that is no sliver has a header.
-        let (GapHeader { next, referrer, .. }, link) =
-            unsafe { (header.read(), &raw mut (*header).next) };
+        let GapHeader { next, referrer, .. } = unsafe { gap.header().read() };
+        let link = GapHeader::next_field(gap.header());
         if known.is_none() {
             // SAFETY: a possible link is a word of a heap or a list head.
             let is_referred_to =
@@ -77,11 +76,9 @@ impl<B: Binning> FreeLists<B> {
     /// The extents of the gap agree, and it is no sliver.
     #[cold]
     unsafe fn diagnose_referrer(&self, gap: Gap) -> Report {
+        let field = GapHeader::referrer_field(gap.header());
         // SAFETY: a gap that is no sliver has a header.
-        let (field, found) = unsafe {
-            let field = &raw const (*gap.header().as_ptr()).referrer;
-            (field.addr(), field.read())
-        };
+        let found = unsafe { field.read() };
         let bin = self.bin_of_head(found);
         let bin = bin.filter(|&bin| bin == Self::expected_bin(gap.size()));
         if let Some(Err(report)) = bin.map(|bin| self.verify_head(bin)) {
@@ -92,7 +89,7 @@ impl<B: Binning> FreeLists<B> {
             found: found.addr(),
         };
         Report {
-            address: field,
+            address: field.addr(),
             misuse,
         }
     }
@@ -182,10 +179,9 @@ impl<B: Binning> FreeLists<B> {
         if let Some(gap) = gap.filter(|gap| !gap.is_sliver()) {
             let heap = self.heap_of(gap.base.addr().get());
             // SAFETY: the last word of the gap says that a gap begins at `gap.base`.
-            let (is_whole, field) = unsafe {
-                let is_whole = heap.is_some_and(|heap| self.gap_at(heap, gap.base) == Some(gap));
-                (is_whole, &raw const (*gap.header().as_ptr()).referrer)
-            };
+            let gap_there = heap.and_then(|heap| unsafe { self.gap_at(heap, gap.base) });
+            let is_whole = gap_there == Some(gap);
+            let field = GapHeader::referrer_field(gap.header());
             // SAFETY: the gap is no sliver, so it has a header.
             let referrer = unsafe { field.read() };
             // SAFETY: a possible link is a word of a heap or a list head.
@@ -235,8 +231,7 @@ impl<B: Binning> FreeLists<B> {
         let in_heads = (0..B::BIN_COUNT)
             .map(|bin| self.list(bin).0)
             .find(|&head| leads_to(head));
-        // SAFETY: a gap that is no sliver has a header.
-        let link_in = |gap: Gap| unsafe { &raw mut (*gap.header().as_ptr()).next };
+        let link_in = |gap: Gap| GapHeader::next_field(gap.header());
         in_heads
             .or_else(|| {
                 self.find_in_heaps(|gap| !gap.is_sliver() && leads_to(link_in(gap)))

@@ -53,7 +53,7 @@ use super::Talc;
 use super::binning::Binning;
 use super::chunk::chunk_size;
 use super::free_lists::FreeLists;
-use super::gap_header::{Gap, Link};
+use super::gap_header::{Gap, Link, word_below};
 use super::source::Source;
 
 mod check;
@@ -69,7 +69,7 @@ use self::heaps::Heap;
 use self::poison::{check_poison, restore_poison};
 use self::redzone::Redzone;
 pub use self::report::{Misuse, Report};
-use self::walk::{Part, word_below};
+use self::walk::Part;
 
 pub(super) use self::check::RegionsByAddress;
 pub(super) use self::heaps::{HEAP_RECORD_SIZE, Heaps};
@@ -203,7 +203,9 @@ impl<B: Binning> FreeLists<B> {
     /// it is a gap.
     fn reinsert(&mut self, bin: u32, heap: Heap, gap: Gap) {
         // SAFETY: the last word of the gap says that a gap begins at `gap.base`.
-        let (at_base, tag) = unsafe { (self.gap_at(heap, gap.base), word_below(gap.base)) };
+        let at_base = unsafe { self.gap_at(heap, gap.base) };
+        // SAFETY: another part of the heap, or its base tag, ends where this one begins.
+        let tag = unsafe { word_below(gap.base) };
         let is_gap = at_base == Some(gap) && tag == self.tag_word(heap, gap.base, true);
         if is_gap && !gap.is_sliver() && Self::expected_bin(gap.size()) == bin {
             // SAFETY: it is a gap in no list: this list was emptied, and the walk visits each gap
@@ -318,16 +320,17 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 return false;
             }
         };
-        // SAFETY: the ranges are parts of verified gaps.
-        unsafe {
-            if let Some(gap) = neighbours.below {
-                let from = gap.end().byte_sub(gap.size().min(MERGE_PROBE_BYTES));
-                self.validate_poison(gap, from, gap.end());
-            }
-            if let Some(gap) = neighbours.above {
-                let to = gap.base.byte_add(gap.size().min(MERGE_PROBE_BYTES));
-                self.validate_poison(gap, gap.base, to);
-            }
+        if let Some(gap) = neighbours.below {
+            // SAFETY: the gap has at least as many bytes.
+            let from = unsafe { gap.end().byte_sub(gap.size().min(MERGE_PROBE_BYTES)) };
+            // SAFETY: the gap was verified, and `from` is a multiple of a word's size.
+            unsafe { self.validate_poison(gap, from, gap.end()) };
+        }
+        if let Some(gap) = neighbours.above {
+            // SAFETY: the gap has at least as many bytes.
+            let to = unsafe { gap.base.byte_add(gap.size().min(MERGE_PROBE_BYTES)) };
+            // SAFETY: the gap was verified, and `to` is a multiple of a word's size.
+            unsafe { self.validate_poison(gap, gap.base, to) };
         }
         true
     }

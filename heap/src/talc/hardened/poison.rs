@@ -17,9 +17,10 @@ pub(super) const POISON: usize = 0xdead_beef_dead_beef_u64 as usize;
 /// The range consists of words that are not in use.
 pub(in super::super) unsafe fn poison(from: NonNull<u8>, to: NonNull<u8>) {
     let words = to.addr().get().saturating_sub(from.addr().get()) / size_of::<usize>();
+    let first = from.cast::<usize>().as_ptr();
     for index in 0..words {
         // SAFETY: the word is in the range, which is not in use.
-        unsafe { from.cast::<usize>().add(index).write(POISON) };
+        unsafe { first.wrapping_add(index).write(POISON) };
     }
 }
 
@@ -27,17 +28,13 @@ pub(in super::super) unsafe fn poison(from: NonNull<u8>, to: NonNull<u8>) {
 /// number.
 fn poisoned(gap: Gap, from: NonNull<u8>, to: NonNull<u8>) -> (NonNull<usize>, usize) {
     const WORD: usize = size_of::<usize>();
-    // SAFETY: a gap that is no sliver has room for a header and a last word.
-    let (first, last) = unsafe {
-        if gap.is_sliver() {
-            (gap.base, gap.base)
-        } else {
-            (
-                gap.base.byte_add(size_of::<GapHeader>()),
-                gap.end().byte_sub(WORD),
-            )
-        }
-    };
+    if gap.is_sliver() {
+        return (gap.base.cast(), 0);
+    }
+    // SAFETY: a gap that is no sliver has a header.
+    let first = unsafe { gap.base.byte_add(size_of::<GapHeader>()) };
+    // SAFETY: every gap ends with a word.
+    let last = unsafe { gap.end().byte_sub(WORD) };
     let (first, last) = (first.max(from), last.min(to));
     let count = last.addr().get().saturating_sub(first.addr().get()) / WORD;
     (first.cast(), count)
@@ -79,6 +76,8 @@ pub(super) unsafe fn check_poison(
 /// As for [`check_poison`].
 pub(super) unsafe fn restore_poison(gap: Gap, from: NonNull<u8>, to: NonNull<u8>) {
     let (first, count) = poisoned(gap, from, to);
+    // SAFETY: the gap has this number of words from `first`.
+    let end = unsafe { first.add(count) };
     // SAFETY: the words are in the gap, outside its header and its last word.
-    unsafe { poison(first.cast(), first.add(count).cast()) };
+    unsafe { poison(first.cast(), end.cast()) };
 }

@@ -92,13 +92,15 @@ impl Redzone {
     /// # Safety
     /// A chunk of this size begins at `base`, and nothing uses its memory above the allocation.
     pub(super) unsafe fn write(self, base: NonNull<u8>) {
-        // SAFETY: the chunk has room for the fill bytes and the redzone above the allocation.
-        unsafe {
-            let pointer = Redzone::pointer(base.byte_add(self.size));
-            let end = base.byte_add(self.requested);
-            end.write_bytes(FILLING, distance(end, pointer.cast()));
-            pointer.write(self);
-        }
+        // SAFETY: the chunk has `self.size` bytes.
+        let pointer = Redzone::pointer(unsafe { base.byte_add(self.size) });
+        // SAFETY: the chunk has the requested bytes, and more.
+        let end = unsafe { base.byte_add(self.requested) };
+        // SAFETY: nothing uses the bytes of the chunk between the allocation and the redzone.
+        unsafe { end.write_bytes(FILLING, distance(end, pointer.cast())) };
+        // SAFETY: the chunk has room for the redzone. Ends are multiples of the unit, and one word
+        // lies between redzone and end, so the redzone is aligned.
+        unsafe { pointer.write(self) };
     }
 
     /// Overwrites the canary below `end`, so that no redzone is there any more.

@@ -6,12 +6,12 @@ use core::ptr::NonNull;
 use super::super::binning::Binning;
 use super::super::chunk::{CHUNK_UNIT, chunk_size, distance, unit_floor};
 use super::super::free_lists::FreeLists;
-use super::super::gap_header::{Gap, Link};
+use super::super::gap_header::{Gap, Link, word_below};
 use super::super::tag::Tag;
 use super::heaps::Heap;
 use super::redzone::Redzone;
 use super::report::{Misuse, Report};
-use super::walk::{Part, report_word_below, word_below};
+use super::walk::{Part, report_word_below};
 
 /// The gaps that an allocation touches.
 #[derive(Default)]
@@ -181,11 +181,10 @@ impl<B: Binning> FreeLists<B> {
         let found = end.map(|end| (end, unsafe { Redzone::ending_at(end) }));
         match found {
             Some((end, found)) if found == redzone => {
-                // SAFETY: the redzone proves that a chunk lies there.
-                unsafe {
-                    redzone.check_filling(base)?;
-                    self.neighbours(heap, base, end)
-                }
+                // SAFETY: the redzone is that of the allocation at `base`.
+                unsafe { redzone.check_filling(base)? };
+                // SAFETY: the redzone proves that a chunk lies between `base` and `end`.
+                unsafe { self.neighbours(heap, base, end) }
             }
             _ => Err(self.diagnose_pointer(heap, base, layout, || {
                 let (end, found) = found?;
@@ -205,29 +204,46 @@ impl<B: Binning> FreeLists<B> {
         end: NonNull<u8>,
     ) -> Result<Neighbours, Report> {
         let mut neighbours = Neighbours::default();
-        // SAFETY: a chunk or gap, or the heap, ends at `base`, and another begins at `end` unless
-        // the heap ends there.
-        unsafe {
-            let tag = Tag::ending_at(end);
-            let is_below_gap = tag.is_below_gap() && end < heap.end;
-            if word_below(end) != self.tag_word(heap, end, is_below_gap) {
-                return Err(self.diagnose_tag(heap, end));
+        // SAFETY: the chunk ends at `end`.
+        let tag = unsafe { Tag::ending_at(end) };
+        let is_below_gap = tag.is_below_gap() && end < heap.end;
+        // SAFETY: the chunk ends at `end`, and the range below is whole.
+        unsafe { self.verify_tag(heap, end, is_below_gap)? };
+        if is_below_gap {
+            neighbours.above = Some(self.verify(end)?);
+        }
+        if base == heap.first {
+            // SAFETY: the tag of the heap's base or of the list heads ends at the heap's base.
+            unsafe { self.verify_tag(heap, base, false)? };
+            if !self.is_above_heads(base) && !self.heaps.has_intact_record(heap) {
+                self.heaps.verify()?;
             }
-            if is_below_gap {
-                neighbours.above = Some(self.verify(end)?);
-            }
-            if base == heap.first {
-                if word_below(base) != self.tag_word(heap, base, false) {
-                    return Err(self.diagnose_tag(heap, base));
-                }
-                if !self.is_above_heads(base) && !self.heaps.has_intact_record(heap) {
-                    self.heaps.verify()?;
-                }
-            } else if let Part::Gap(gap) = self.part_ending_at(heap, base)? {
-                neighbours.below = Some(self.verify_part(gap)?);
-            }
+            return Ok(neighbours);
+        }
+        // SAFETY: above the heap's base, another part of the heap ends where a chunk begins.
+        if let Part::Gap(gap) = unsafe { self.part_ending_at(heap, base)? } {
+            neighbours.below = Some(self.verify_part(gap)?);
         }
         Ok(neighbours)
+    }
+
+    /// Verifies the tag below `end`.
+    ///
+    /// # Safety
+    /// A chunk or the heap's base ends at `end`.
+    unsafe fn verify_tag(
+        &self,
+        heap: Heap,
+        end: NonNull<u8>,
+        above_is_gap: bool,
+    ) -> Result<(), Report> {
+        // SAFETY: a chunk or a base tag ends at `end`.
+        if unsafe { word_below(end) } == self.tag_word(heap, end, above_is_gap) {
+            Ok(())
+        } else {
+            // SAFETY: a chunk or the heap's base ends at `end`.
+            Err(unsafe { self.diagnose_tag(heap, end) })
+        }
     }
 
     /// Returns the report for a pointer that is not an allocation with this layout.
@@ -292,12 +308,10 @@ impl<B: Binning> FreeLists<B> {
         (first..=to.addr().get())
             .step_by(CHUNK_UNIT)
             .find_map(|address| {
-                // SAFETY: the address is in the heap or its end, at least the smallest chunk's size
-                // above its base.
-                let (end, redzone) = unsafe {
-                    let end = heap.end.byte_sub(heap.end.addr().get() - address);
-                    (end, Redzone::ending_at(end))
-                };
+                // SAFETY: the address is in the heap, or its end.
+                let end = unsafe { heap.end.byte_sub(heap.end.addr().get() - address) };
+                // SAFETY: the address is at least the smallest chunk's size above the heap's base.
+                let redzone = unsafe { Redzone::ending_at(end) };
                 let is_redzone = redzone.canary() == redzone.expected_canary(self.key(), address);
                 let room = distance(heap.first, end);
                 let is_redzone = is_redzone && redzone.fits(room);

@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 use super::super::binning::Binning;
 use super::super::chunk::{CHUNK_UNIT, chunk_size, distance, unit_floor};
 use super::super::free_lists::FreeLists;
-use super::super::gap_header::Gap;
+use super::super::gap_header::{Gap, word_below};
 use super::super::tag::Tag;
 use super::heaps::Heap;
 use super::redzone::Redzone;
@@ -24,15 +24,6 @@ impl Part {
             Part::Chunk(base, _) => *base,
         }
     }
-}
-
-/// Reads the last word below an address.
-///
-/// # Safety
-/// A chunk, a gap or the base tag of a heap ends at `end`.
-pub(super) unsafe fn word_below(end: NonNull<u8>) -> usize {
-    // SAFETY: each of the three ends with a word.
-    unsafe { end.cast::<usize>().sub(1).read() }
 }
 
 /// Returns a report about the last word below an address.
@@ -70,8 +61,10 @@ impl<B: Binning> FreeLists<B> {
         end: NonNull<u8>,
     ) -> Result<Part, Report> {
         let room = distance(heap.first, end);
-        // SAFETY: a chunk or a gap ends at `end`.
-        let (found, tag) = unsafe { (word_below(end), Tag::ending_at(end)) };
+        // SAFETY: a chunk or a gap ends at `end`, and both end with a word.
+        let found = unsafe { word_below(end) };
+        // SAFETY: a chunk or a gap ends at `end`. (A tag is the same word, without its checksum.)
+        let tag = unsafe { Tag::ending_at(end) };
         // SAFETY: the smallest chunk, at least, fits between the heap's base and `end`.
         let redzone = (room >= chunk_size(1)).then(|| unsafe { Redzone::ending_at(end) });
         let end_address = end.addr().get();
