@@ -181,8 +181,8 @@ macro_rules! global_alloc {
                 new_size: usize,
             ) -> *mut u8 {
                 let block = AbortOnUnwind::during(|| {
-                    // SAFETY: `GlobalAlloc` requires a live block, its layout, and a new size that,
-                    // rounded up to the alignment, is at most `isize::MAX`.
+                    // SAFETY: `GlobalAlloc` requires a live block, its layout, and a new size
+                    // that, rounded up to the alignment, is at most `isize::MAX`.
                     unsafe { self.realloc_block(ptr, layout, new_size) }
                 });
                 block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)

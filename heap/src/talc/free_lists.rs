@@ -130,19 +130,14 @@ impl<B: Binning> FreeLists<B> {
         let head = self.head(bin);
         // SAFETY: the heads are established.
         let next = unsafe { head.read() };
-        // SAFETY: the gap is a free range in no list, and a head leads to the first gap of its list.
+        // SAFETY: the gap is a free range in no list. A head leads to the first gap of its list.
         unsafe { Self::link(head, gap, next) };
-        match next {
-            // SAFETY: the gap that is the second now has a valid header.
-            Some(next) => unsafe {
-                (*next.as_ptr()).referrer = GapHeader::next_field(gap.header())
-            },
-            None => self.available.set_bit(bin),
+        if next.is_none() {
+            self.available.set_bit(bin);
         }
     }
 
-    /// Makes `gap` the first gap of the list at `head`, and `next` the second, whose referrer the
-    /// caller has to change.
+    /// Makes `gap` the first gap of the list at `head`, and `next` the second.
     ///
     /// # Safety
     /// `gap` is free memory of a heap, and no sliver; `head` is a list's head, and `next` leads to
@@ -153,6 +148,10 @@ impl<B: Binning> FreeLists<B> {
         unsafe { gap.write_header(next, head) };
         // SAFETY: only the lists use their heads, and no reference to a head is alive.
         unsafe { head.write(Some(gap.header())) };
+        if let Some(next) = next {
+            // SAFETY: a gap in a list has a valid header.
+            unsafe { (*next.as_ptr()).referrer = GapHeader::next_field(gap.header()) };
+        }
     }
 
     /// Removes a gap from its list. It remains free memory, and its header remains readable.
@@ -247,10 +246,6 @@ impl<B: Binning> FreeLists<B> {
             let next = unsafe { (*first.as_ptr()).next };
             // SAFETY: the rest is free and no sliver, and `next` leads to the list's second gap.
             unsafe { Self::link(head, rest, next) };
-            if let Some(next) = next {
-                // SAFETY: the second gap has a valid header.
-                unsafe { (*next.as_ptr()).referrer = GapHeader::next_field(rest.header()) };
-            }
         } else {
             // SAFETY: `first` is the first gap of the list at `head`.
             unsafe { self.remove_first(head, first) };
