@@ -2,7 +2,7 @@
 # Builds `heap` with the lowest Rust that its manifest promises, in each of its features that a
 # stable compiler has, and runs its tests once, the models with fewer programs than elsewhere.
 #
-#     heap/tests/msrv.sh               build, and run all tests
+#     heap/tests/msrv.sh               build and test
 #     heap/tests/msrv.sh --build       build only
 #
 # The compiler is rustup's if that has it, otherwise Debian 12's. The latter is unpacked into
