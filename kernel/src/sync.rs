@@ -124,7 +124,7 @@ mod mask {
 
     /// Masks interrupts until [`leave`] has been called as often as `enter`.
     #[inline]
-    pub fn enter() {
+    pub(super) fn enter() {
         let were_enabled = interrupts::are_enabled();
         if were_enabled {
             interrupts::disable();
@@ -134,7 +134,7 @@ mod mask {
 
     /// Undoes one [`enter`].
     #[inline]
-    pub fn leave() {
+    pub(super) fn leave() {
         if this_cpu().leave() {
             interrupts::enable();
         }
@@ -142,7 +142,7 @@ mod mask {
 
     /// Panics: on a machine with one CPU, a CPU that waits for a lock holds that lock itself.
     #[cold]
-    pub fn panic_on_self_deadlock() {
+    pub(super) fn panic_on_self_deadlock() {
         panic!("this CPU waits for a lock that it holds itself");
     }
 }

@@ -93,4 +93,4 @@ pub(crate) fn assert_counters_agree<S: Source, B: Binning>(talc: &Talc<S, B>, sh
 }
 
 #[cfg(not(feature = "counters"))]
-pub fn assert_counters_agree<S: Source, B: Binning>(_: &Talc<S, B>, _: &Shadow) {}
+pub(crate) fn assert_counters_agree<S: Source, B: Binning>(_: &Talc<S, B>, _: &Shadow) {}

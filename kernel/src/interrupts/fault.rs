@@ -33,7 +33,7 @@ pub(super) struct PageFault {
 
 impl Fault<'_> {
     /// Reports the fault and ends the kernel. Waits for no lock and allocates nothing.
-    pub fn report_and_exit(self) -> ! {
+    pub(crate) fn report_and_exit(self) -> ! {
         begin_crash(Crash::Fault, &self.cause);
         // The facts from the CPU come first. The kind of address is looked up in tables of the
         // kernel, and damaged tables may be the cause of the fault.
