@@ -26,8 +26,6 @@
 //!
 //! The formats that the kernel reads or writes are in the crate `kernel-protocol`.
 
-#![deny(unreachable_pub)]
-
 mod boot_watch;
 mod ci;
 mod cli;
