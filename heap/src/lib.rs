@@ -88,6 +88,7 @@
 extern crate std;
 
 pub mod bump;
+pub mod slab;
 pub mod source;
 mod span;
 pub mod talc;

@@ -3,7 +3,7 @@
 //! Every operation is a call that is not inlined, including those of [`Null`]. The time beyond that
 //! of `Null` is the allocator's own cost.
 
-use std::alloc::Layout;
+use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
@@ -106,6 +106,41 @@ impl Peer for Heap {
             }
             move_block(self, ptr, layout, new_size)
         }
+    }
+}
+
+/// This project's `heap::slab` in front of `heap::talc`, for one thread.
+pub struct Slabs(heap::slab::SlabAllocator<OneTalc, heap::slab::OneThread, 1>);
+
+type OneTalc = heap::talc::TalcCell<heap::talc::source::Manual>;
+
+impl Peer for Slabs {
+    const NAME: &'static str = "slabs";
+
+    unsafe fn new(base: *mut u8, size: usize) -> Option<Self> {
+        let talc = OneTalc::new(heap::talc::source::Manual);
+        // SAFETY: the caller gives the range.
+        unsafe { talc.claim(base, size) }?;
+        let threads = heap::slab::OneThread::new();
+        Some(Self(heap::slab::SlabAllocator::new(talc, threads)))
+    }
+
+    #[inline(never)]
+    unsafe fn allocate(&mut self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's duty.
+        unsafe { self.0.alloc(layout) }
+    }
+
+    #[inline(never)]
+    unsafe fn deallocate(&mut self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's duty.
+        unsafe { self.0.dealloc(ptr, layout) }
+    }
+
+    #[inline(never)]
+    unsafe fn reallocate(&mut self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's duty.
+        unsafe { self.0.realloc(ptr, layout, new_size) }
     }
 }
 
@@ -342,7 +377,7 @@ impl Peer for Null {
 macro_rules! with_peer {
     ($name:expr, $function:ident ( $($argument:expr),* )) => {
         $crate::with_peer!(@ $name, $function ( $($argument),* ),
-            Heap Talc Rlsf Dlmalloc Buddy LinkedList Null)
+            Slabs Heap Talc Rlsf Dlmalloc Buddy LinkedList Null)
     };
     (@ $name:expr, $function:ident $arguments:tt, $($peer:ident)*) => {
         match $name {
@@ -358,7 +393,8 @@ macro_rules! with_peer {
 }
 
 /// The peers that are measured by default. ([`LinkedList`] takes minutes for a trace.)
-pub const NAMES: [&str; 5] = [
+pub const NAMES: [&str; 6] = [
+    Slabs::NAME,
     Heap::NAME,
     Talc::NAME,
     Rlsf::NAME,

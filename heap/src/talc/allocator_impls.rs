@@ -195,9 +195,9 @@ macro_rules! global_alloc {
 /// and, with `nightly`, also that of `core`.
 macro_rules! allocators {
     ([$($generics:tt)*] $type:ty) => {
-        $crate::talc::allocator_impls::allocator!(allocator_api2::alloc, [$($generics)*] $type);
+        $crate::talc::allocator!(allocator_api2::alloc, [$($generics)*] $type);
         #[cfg(feature = "nightly")]
-        $crate::talc::allocator_impls::allocator!(core::alloc, [$($generics)*] $type);
+        $crate::talc::allocator!(core::alloc, [$($generics)*] $type);
     };
 }
 
@@ -278,4 +278,5 @@ macro_rules! allocator {
     };
 }
 
-pub(super) use {allocator, allocators, global_alloc};
+pub(super) use global_alloc;
+pub(crate) use {allocator, allocators};

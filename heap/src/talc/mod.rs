@@ -73,6 +73,7 @@ mod zeroed;
 
 pub use lock_api;
 
+pub(crate) use self::allocator_impls::{allocator, allocators};
 pub(crate) use self::tag::MAX_GAP;
 
 pub use self::binning::DefaultBinning;

@@ -1,0 +1,78 @@
+//! Lists of slabs, linked through their headers.
+
+use super::slab::Slab;
+
+/// A list of slabs, the latest first. Every operation takes constant time.
+pub(super) struct SlabList {
+    first: Option<Slab>,
+    last: Option<Slab>,
+    len: u32,
+}
+
+impl SlabList {
+    pub(super) const fn new() -> Self {
+        Self {
+            first: None,
+            last: None,
+            len: 0,
+        }
+    }
+
+    pub(super) fn len(&self) -> u32 {
+        self.len
+    }
+
+    pub(super) fn first(&self) -> Option<Slab> {
+        self.first
+    }
+
+    /// Adds a slab, which is in no list.
+    pub(super) fn push(&mut self, slab: Slab) {
+        slab.prev.set(None);
+        slab.next.set(self.first);
+        match self.first {
+            Some(first) => first.prev.set(Some(slab)),
+            None => self.last = Some(slab),
+        }
+        self.first = Some(slab);
+        self.len += 1;
+    }
+
+    /// Removes a slab, which is in this list.
+    pub(super) fn remove(&mut self, slab: Slab) {
+        match slab.prev.get() {
+            Some(prev) => prev.next.set(slab.next.get()),
+            None => self.first = slab.next.get(),
+        }
+        match slab.next.get() {
+            Some(next) => next.prev.set(slab.prev.get()),
+            None => self.last = slab.prev.get(),
+        }
+        self.len -= 1;
+    }
+
+    /// Removes the latest slab.
+    pub(super) fn pop(&mut self) -> Option<Slab> {
+        let slab = self.first?;
+        self.remove(slab);
+        Some(slab)
+    }
+
+    /// Removes the oldest slab.
+    pub(super) fn pop_last(&mut self) -> Option<Slab> {
+        let slab = self.last?;
+        self.remove(slab);
+        Some(slab)
+    }
+
+    /// Returns the slabs, the latest first. Each is read before it is returned, so it may be
+    /// removed then.
+    pub(super) fn iter(&self) -> impl Iterator<Item = Slab> {
+        let mut next = self.first;
+        core::iter::from_fn(move || {
+            let slab = next?;
+            next = slab.next.get();
+            Some(slab)
+        })
+    }
+}

@@ -1,0 +1,193 @@
+//! [`Threads`]: a part for each thread of a program with `std`.
+
+use core::cell::Cell;
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use super::Cpus;
+
+/// A part of a [`SlabAllocator`](super::SlabAllocator) for each of up to `N` - 1 threads, and one
+/// that all further threads share.
+///
+/// ```text
+///     thread a begins     thread b begins    thread a ends      thread c begins
+///     part 1 ────────────────────────────────┤ unused ├─────────part 1, with its slabs ────
+///                         part 2 ──────────────────────────────────────────────────────────
+///     part 0, behind a spin lock: threads without a part of their own
+/// ```
+///
+/// A part that its thread leaves behind keeps its slabs for the next thread.
+///
+/// With `Threads<1>` all threads share one part behind a lock. A signal handler must not allocate.
+#[derive(Debug)]
+pub struct Threads<const N: usize> {
+    /// The lock of part 0.
+    common: AtomicBool,
+    /// The thread that each part belongs to, or has belonged to: 0, [`RESERVED`] or its id.
+    owners: [AtomicUsize; N],
+}
+
+/// The numbers below this belong to threads. All allocators number threads alike.
+const MAX_THREADS: usize = 1024;
+
+/// The id of the thread that has each number, or 0. Number 0 belongs to nobody.
+static THREADS: [AtomicUsize; MAX_THREADS] = [const { AtomicUsize::new(0) }; MAX_THREADS];
+
+/// A multiple of [`MAX_THREADS`] that no id has been made of.
+static NEXT: AtomicUsize = AtomicUsize::new(MAX_THREADS);
+
+/// In place of an id: the part is being reaped.
+const RESERVED: usize = 1;
+
+std::thread_local! {
+    /// The id of this thread, whose low bits are its number. No two threads have the same, even one
+    /// after the other. 0 if the thread has no number, or [`UNKNOWN`].
+    static ID: Cell<usize> = const { Cell::new(UNKNOWN) };
+    /// Returns the number when the thread ends.
+    static AT_EXIT: AtExit = const { AtExit };
+}
+
+/// The id of a thread that has not asked for one.
+const UNKNOWN: usize = usize::MAX;
+
+const fn number_of(id: usize) -> usize {
+    id % MAX_THREADS
+}
+
+struct AtExit;
+
+impl Drop for AtExit {
+    fn drop(&mut self) {
+        // What other destructors free later goes to the common part.
+        let id = ID.replace(0);
+        if id != 0 && id != UNKNOWN {
+            // Release: who sees that the thread has ended sees what it has written.
+            THREADS[number_of(id)].store(0, Ordering::Release);
+        }
+    }
+}
+
+/// Takes the lowest number that no thread has, and makes an id of it.
+#[cold]
+#[inline(never)]
+fn register() -> usize {
+    // Registering the destructor may allocate, which then uses the common part.
+    ID.set(0);
+    if AT_EXIT.try_with(|_| ()).is_ok() {
+        let generation = NEXT.fetch_add(MAX_THREADS, Ordering::Relaxed);
+        let take = |&number: &usize| {
+            let id = generation | number;
+            THREADS[number]
+                .compare_exchange(0, id, Ordering::AcqRel, Ordering::Relaxed)
+                .is_ok()
+        };
+        let number = (1..MAX_THREADS).find(take);
+        ID.set(number.map_or(0, |number| generation | number));
+    }
+    ID.get()
+}
+
+impl<const N: usize> Threads<N> {
+    /// Returns the parts.
+    pub const fn new() -> Self {
+        const { assert!(0 < N && N <= MAX_THREADS, "there are 1 to 1024 parts") };
+        Self {
+            common: AtomicBool::new(false),
+            owners: [const { AtomicUsize::new(0) }; N],
+        }
+    }
+
+    /// Runs `work` with the part that threads share.
+    #[cold]
+    #[inline(never)]
+    fn with_common<R>(&self, work: impl FnOnce(usize) -> R) -> R {
+        while self
+            .common
+            .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_err()
+        {
+            std::thread::yield_now();
+        }
+        let result = work(0);
+        self.common.store(false, Ordering::Release);
+        result
+    }
+
+    /// Makes the part with this thread's number belong to this thread, unless the part is being
+    /// reaped. Returns whether it does.
+    #[cold]
+    #[inline(never)]
+    fn attach(&self) -> bool {
+        let mut id = ID.get();
+        if id == UNKNOWN {
+            id = register();
+        }
+        let number = number_of(id);
+        if number == 0 || number >= N {
+            return false;
+        }
+        let owner = self.owners[number].load(Ordering::Relaxed);
+        // Any other owner had the number before, and has ended.
+        owner != RESERVED
+            && self.owners[number]
+                .compare_exchange(owner, id, Ordering::Acquire, Ordering::Relaxed)
+                .is_ok()
+    }
+}
+
+impl<const N: usize> Default for Threads<N> {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+// SAFETY: `owners` gives each part from 1 up to one thread at a time: a number belongs to one thread,
+// and only that thread stores its id. Who reaps a part has replaced the id of a thread that has
+// ended. Part 0 is behind a lock. `work` calls no code of the user, so it cannot begin again in the
+// same thread before it ends. A thread's end is a release, and each that follows acquires it.
+unsafe impl<const N: usize> Cpus for Threads<N> {
+    const COUNT: usize = N;
+
+    #[inline]
+    fn with<R>(&self, work: impl FnOnce(usize) -> R) -> R {
+        let id = ID.get();
+        let number = number_of(id);
+        let owner = self.owners.get(number);
+        let is_own = owner.is_some_and(|owner| owner.load(Ordering::Relaxed) == id);
+        if (is_own && id != 0) || self.attach() {
+            return work(number_of(ID.get()));
+        }
+        self.with_common(work)
+    }
+
+    fn with_unused(&self, mut work: impl FnMut(usize)) {
+        let own = ID.get();
+        for (number, part) in self.owners.iter().enumerate().skip(1) {
+            let owner = part.load(Ordering::Relaxed);
+            if owner == 0 || owner == RESERVED || owner == own {
+                continue;
+            }
+            // Acquire: if the owner has ended, all that it has written is visible.
+            let has_ended = THREADS[number].load(Ordering::Acquire) != owner;
+            let reserve = || {
+                part.compare_exchange(owner, RESERVED, Ordering::Acquire, Ordering::Relaxed)
+                    .is_ok()
+            };
+            if has_ended && reserve() {
+                work(number);
+                part.store(owner, Ordering::Release);
+            }
+        }
+        if self.uses_own_part() {
+            self.with_common(work);
+        }
+    }
+}
+
+impl<const N: usize> Threads<N> {
+    /// Returns whether [`with`](Cpus::with) does not run with the common part.
+    fn uses_own_part(&self) -> bool {
+        let number = number_of(ID.get());
+        let owner = self.owners.get(number);
+        number != 0 && owner.is_some_and(|owner| owner.load(Ordering::Relaxed) == ID.get())
+    }
+}

@@ -1,0 +1,11 @@
+//! `heap::slab`: slabs in front of Talc.
+
+#[path = "../common/random.rs"]
+mod random;
+
+mod basic;
+mod exhaustion;
+mod interrupts;
+mod model;
+mod support;
+mod threads;
