@@ -2,6 +2,7 @@
 
 use core::fmt;
 
+use heap::slab::SlabCorruption;
 use heap::talc::Corruption;
 use heap::vmem;
 
@@ -25,6 +26,8 @@ pub enum Mismatch {
     },
     /// An invariant of the heap is broken.
     Heap(Corruption),
+    /// An invariant of the slabs is broken.
+    Slabs(SlabCorruption),
     /// An invariant of an arena is broken.
     Arena {
         /// The label of the arena.
@@ -45,6 +48,7 @@ impl fmt::Display for Mismatch {
                 write!(f, "{what}: {upper} above, {lower} below")
             }
             Self::Heap(corruption) => write!(f, "the heap: {corruption}"),
+            Self::Slabs(corruption) => write!(f, "the slabs: {corruption}"),
             Self::Arena { label, corruption } => {
                 write!(f, "the arena \"{label}\": {corruption}")
             }
@@ -69,6 +73,7 @@ pub fn quiesce() {
 /// # Errors
 /// Returns the first mismatch.
 pub fn check() -> Result<(), Mismatch> {
+    HEAP.check_slabs().map_err(Mismatch::Slabs)?;
     let claimed = {
         let talc = HEAP.core().lock();
         talc.check().map_err(Mismatch::Heap)?;

@@ -5,14 +5,15 @@ pub mod misuse;
 
 use core::alloc::{GlobalAlloc, Layout};
 
-use heap::source::{ArenaSource, DrainError};
+use heap::slab::{self, SlabAllocator, SlabCorruption, SlabInfo};
+use heap::source::{ArenaSource, DrainError, StableGlobalAlloc};
 use heap::talc::TalcLock;
 use heap::talc::sync::ReclaimHooks;
 use heap::vmem;
 use x86_64::instructions::interrupts;
 
 use crate::memory::{HeapArena, PAGE_SIZE, PageLock, Tags, frames, mapped_pages};
-use crate::sync::InterruptLock;
+use crate::sync::{InterruptLock, ThisCpu};
 
 /// The global allocator. Allocations fail until [`crate::init`] has attached the arena.
 #[cfg_attr(target_os = "none", global_allocator)]
@@ -24,14 +25,24 @@ type PageSource = ArenaSource<'static, Tags, PageLock>;
 /// A heap that grows and shrinks by pages of the arena "heap pages". Interrupt handlers may use the
 /// heap too.
 ///
-/// The lock masks interrupts while it is held. `alloc` and `dealloc` hold it for a constant time,
-/// except for growth and for an allocation that is refused. Growth maps up to 2 MiB, or as much as
-/// the layout needs.
+/// ```text
+///     up to 496 bytes ──> slabs ── pages ──┐
+///     more ────────────────────────────────┴──> Talc ── heaps ──> "heap pages" ──> frames
+/// ```
+///
+/// Interrupts are masked while a slab is used, and while Talc's lock is held. `alloc` and `dealloc`
+/// do each for a constant time, except for growth and for an allocation that is refused. Growth maps
+/// up to 2 MiB, or as much as the layout needs.
 ///
 /// Free pages go to a release queue. They are unmapped after unlocking, if interrupts are enabled
-/// then. Otherwise (in a handler, for instance) they wait for the next call with interrupts
-/// enabled, or for [`drain`](Self::drain).
+/// then. Otherwise (in a handler, for instance) they wait for the next call that reaches Talc with
+/// interrupts enabled, or for [`drain`](Self::drain).
 pub struct KernelHeap {
+    slabs: SlabAllocator<PageHeap, ThisCpu, { ThisCpu::COUNT }>,
+}
+
+/// Talc over pages of the arena: what is behind the slabs.
+struct PageHeap {
     talc: TalcLock<InterruptLock, PageSource>,
 }
 
@@ -57,7 +68,12 @@ pub struct Stats {
 impl KernelHeap {
     const fn new() -> Self {
         KernelHeap {
-            talc: TalcLock::new(ArenaSource::detached()),
+            slabs: SlabAllocator::new(
+                PageHeap {
+                    talc: TalcLock::new(ArenaSource::detached()),
+                },
+                ThisCpu::new(),
+            ),
         }
     }
 
@@ -67,7 +83,7 @@ impl KernelHeap {
     /// Memory that `arena` allocates must be mapped and used by the caller of the arena only.
     /// Neither the arena nor any layer below may allocate from this heap.
     pub(crate) unsafe fn attach(&self, arena: &'static HeapArena) {
-        let mut talc = self.talc.lock();
+        let mut talc = self.core().lock();
         #[cfg(feature = "hardened")]
         talc.set_hook(misuse::report);
         // SAFETY: the allocator is not replaced, and its source only gets an arena.
@@ -76,11 +92,36 @@ impl KernelHeap {
         unsafe { talc.source.attach(arena) };
     }
 
-    /// Returns the allocator behind its lock.
+    /// Returns the allocator behind the slabs, behind its lock.
     ///
     /// Code that holds the lock must not allocate from the heap: the kernel panics if it does.
     pub fn core(&self) -> &TalcLock<InterruptLock, PageSource> {
-        &self.talc
+        &self.slabs.backing().talc
+    }
+
+    /// Returns the counts of slabs and of their blocks. O(slabs that are not full).
+    pub fn slabs(&self) -> slab::Stats {
+        self.slabs.stats()
+    }
+
+    /// Calls `visitor` with each slab. O(slabs).
+    ///
+    /// The list of slabs is locked meanwhile: `visitor` must not allocate or free.
+    pub fn visit_slabs(&self, visitor: impl FnMut(SlabInfo)) {
+        self.slabs.visit(visitor);
+    }
+
+    /// Returns the slab that contains an address. Waits for no lock. O(slabs).
+    pub(crate) fn try_slab_of(&self, address: usize) -> Option<SlabInfo> {
+        self.slabs.try_slab_of(address)
+    }
+
+    /// Checks the invariants of the slabs that are not full. O(their blocks).
+    ///
+    /// # Errors
+    /// Returns the first invariant that is broken.
+    pub fn check_slabs(&self) -> Result<(), SlabCorruption> {
+        self.slabs.check()
     }
 
     /// Unmaps the pages in the release queue, even if interrupts are masked. Returns the number of
@@ -92,29 +133,19 @@ impl KernelHeap {
     /// # Panics
     /// Panics if the arena does not know a segment that it allocated: the arena is corrupt.
     pub fn drain(&self) -> usize {
-        match self.talc.drain() {
-            Ok(bytes) => bytes,
-            Err(
-                refused @ DrainError {
-                    error: vmem::Error::NoSuchAllocation { .. } | vmem::Error::WrongSize { .. },
-                    ..
-                },
-            ) => panic!("{refused}"),
-            Err(DrainError { drained, .. }) => drained,
-        }
+        self.slabs.backing().drain()
     }
 
-    /// Unmaps all free memory at the tops of heaps, and all empty heaps except the first. Returns
-    /// the number of bytes that were unmapped.
+    /// Gives back all free slabs. Then unmaps all free memory at the tops of heaps, and all empty
+    /// heaps except the first. Returns the number of bytes that were unmapped.
     pub fn reap(&self) -> usize {
-        // SAFETY: trimming replaces neither the allocator nor its source.
-        unsafe { self.talc.run_locked(|talc| talc.trim()) };
-        self.drain()
+        self.slabs.reap();
+        self.slabs.backing().reap()
     }
 
     /// Returns the present state of the heap. O(gaps).
     pub fn stats(&self) -> Stats {
-        let talc = self.talc.lock();
+        let talc = self.core().lock();
         let heaps = talc.arena_heaps().count();
         let (free, gaps) = talc
             .gaps()
@@ -134,7 +165,30 @@ impl KernelHeap {
     }
 }
 
-impl ReclaimHooks<PageSource> for KernelHeap {
+impl PageHeap {
+    fn drain(&self) -> usize {
+        match self.talc.drain() {
+            Ok(bytes) => bytes,
+            Err(
+                refused @ DrainError {
+                    error: vmem::Error::NoSuchAllocation { .. } | vmem::Error::WrongSize { .. },
+                    ..
+                },
+            ) => panic!("{refused}"),
+            Err(DrainError { drained, .. }) => drained,
+        }
+    }
+
+    /// Unmaps all free memory at the tops of heaps, and all empty heaps except the first. Returns
+    /// the number of bytes that were unmapped.
+    fn reap(&self) -> usize {
+        // SAFETY: trimming replaces neither the allocator nor its source.
+        unsafe { self.talc.run_locked(|talc| talc.trim()) };
+        self.drain()
+    }
+}
+
+impl ReclaimHooks<PageSource> for PageHeap {
     #[inline]
     fn is_due(source: &PageSource) -> bool {
         source.has_pending_releases()
@@ -155,7 +209,7 @@ impl ReclaimHooks<PageSource> for KernelHeap {
 
 // SAFETY: all operations are those of `TalcLock`. A block stays where it is until it is freed: only
 // memory above the last block of a heap is unmapped.
-unsafe impl GlobalAlloc for KernelHeap {
+unsafe impl GlobalAlloc for PageHeap {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of the method of the same name.
@@ -171,5 +225,34 @@ unsafe impl GlobalAlloc for KernelHeap {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller keeps the contract of the method of the same name.
         unsafe { self.talc.reclaiming(self).realloc(block, layout, size) }
+    }
+}
+
+// SAFETY: blocks lie in pages of the arena, wherever the allocator is.
+unsafe impl StableGlobalAlloc for PageHeap {}
+
+// SAFETY: all operations are those of `SlabAllocator`.
+unsafe impl GlobalAlloc for KernelHeap {
+    #[inline]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the contract of the method of the same name.
+        unsafe { self.slabs.alloc(layout) }
+    }
+
+    #[inline]
+    unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        // SAFETY: the caller keeps the contract of the method of the same name.
+        unsafe { self.slabs.dealloc(block, layout) }
+    }
+
+    #[inline]
+    unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller keeps the contract of the method of the same name.
+        unsafe { self.slabs.alloc_zeroed(layout) }
+    }
+
+    unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
+        // SAFETY: the caller keeps the contract of the method of the same name.
+        unsafe { self.slabs.realloc(block, layout, size) }
     }
 }

@@ -61,6 +61,49 @@ unsafe impl RawMutex for InterruptLock {
     }
 }
 
+/// Says to a [`SlabAllocator`](heap::slab::SlabAllocator) which CPU runs, and masks its interrupts
+/// while it uses its slabs.
+pub struct ThisCpu {
+    /// On the host, threads take turns as the only CPU.
+    #[cfg(not(target_os = "none"))]
+    turn: spin::Mutex<()>,
+}
+
+impl ThisCpu {
+    /// The number of CPUs.
+    pub const COUNT: usize = 1;
+
+    pub(crate) const fn new() -> Self {
+        ThisCpu {
+            #[cfg(not(target_os = "none"))]
+            turn: spin::Mutex::new(()),
+        }
+    }
+}
+
+// SAFETY: the kernel runs on one CPU. While interrupts are masked, no other code runs on it. (A
+// non-maskable interrupt ends in a report that does not allocate.)
+#[cfg(target_os = "none")]
+unsafe impl heap::slab::Cpus for ThisCpu {
+    const COUNT: usize = ThisCpu::COUNT;
+
+    #[inline]
+    fn with<R>(&self, work: impl FnOnce(usize) -> R) -> R {
+        x86_64::instructions::interrupts::without_interrupts(|| work(0))
+    }
+}
+
+// SAFETY: the lock excludes all other threads.
+#[cfg(not(target_os = "none"))]
+unsafe impl heap::slab::Cpus for ThisCpu {
+    const COUNT: usize = ThisCpu::COUNT;
+
+    fn with<R>(&self, work: impl FnOnce(usize) -> R) -> R {
+        let _turn = self.turn.lock();
+        work(0)
+    }
+}
+
 /// Counts the locks that a CPU holds and that mask its interrupts.
 #[cfg(any(target_os = "none", test))]
 mod nesting {

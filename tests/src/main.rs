@@ -17,6 +17,7 @@ mod programs;
 mod regressions;
 mod security;
 mod shrink;
+mod slabs;
 mod storm;
 mod support;
 mod truncate;

@@ -142,10 +142,11 @@ kernel_test! {
             );
             assert!(HEAP.core().lock().source.has_pending_releases());
         });
-        drop(filled(0, 10));
+        // Slabs serve small blocks without asking Talc.
+        drop(filled(0, 1000));
         assert!(
             mapped_pages::mapped() < during - 4 * MIB / PAGE_SIZE,
-            "the next call drained"
+            "the next call that reaches Talc drained"
         );
     }
 }

@@ -68,7 +68,7 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
         result?;
         self.cpus.with(|_| {
             let mut guard = self.shared.lock();
-            for (class, list) in guard.lists().iter().enumerate() {
+            for (class, list) in guard.partial_lists().iter().enumerate() {
                 for slab in list.iter() {
                     check_class(slab, class)?;
                     check_slab(slab)?;

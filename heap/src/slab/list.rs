@@ -2,14 +2,21 @@
 
 use super::slab::Slab;
 
-/// A list of slabs, the latest first. Every operation takes constant time.
-pub(super) struct SlabList {
+/// The links of lists of partial slabs: a CPU's, or the shared ones.
+pub(super) const PARTIAL: usize = 0;
+
+/// The links of the list of all slabs.
+pub(super) const ALL: usize = 1;
+
+/// A list of slabs, the latest first, which uses the links `LINKS`. Every operation takes constant
+/// time.
+pub(super) struct SlabList<const LINKS: usize = PARTIAL> {
     first: Option<Slab>,
     last: Option<Slab>,
     len: u32,
 }
 
-impl SlabList {
+impl<const LINKS: usize> SlabList<LINKS> {
     pub(super) const fn new() -> Self {
         Self {
             first: None,
@@ -28,10 +35,10 @@ impl SlabList {
 
     /// Adds a slab, which is in no list.
     pub(super) fn push(&mut self, slab: Slab) {
-        slab.prev.set(None);
-        slab.next.set(self.first);
+        slab.links(LINKS).prev.set(None);
+        slab.links(LINKS).next.set(self.first);
         match self.first {
-            Some(first) => first.prev.set(Some(slab)),
+            Some(first) => first.links(LINKS).prev.set(Some(slab)),
             None => self.last = Some(slab),
         }
         self.first = Some(slab);
@@ -40,13 +47,13 @@ impl SlabList {
 
     /// Removes a slab, which is in this list.
     pub(super) fn remove(&mut self, slab: Slab) {
-        match slab.prev.get() {
-            Some(prev) => prev.next.set(slab.next.get()),
-            None => self.first = slab.next.get(),
+        match slab.links(LINKS).prev.get() {
+            Some(prev) => prev.links(LINKS).next.set(slab.links(LINKS).next.get()),
+            None => self.first = slab.links(LINKS).next.get(),
         }
-        match slab.next.get() {
-            Some(next) => next.prev.set(slab.prev.get()),
-            None => self.last = slab.prev.get(),
+        match slab.links(LINKS).next.get() {
+            Some(next) => next.links(LINKS).prev.set(slab.links(LINKS).prev.get()),
+            None => self.last = slab.links(LINKS).prev.get(),
         }
         self.len -= 1;
     }
@@ -71,7 +78,7 @@ impl SlabList {
         let mut next = self.first;
         core::iter::from_fn(move || {
             let slab = next?;
-            next = slab.next.get();
+            next = slab.links(LINKS).next.get();
             Some(slab)
         })
     }

@@ -13,7 +13,7 @@
 //!
 //! Only code on that CPU uses the part, inside [`Cpus::with`](super::Cpus::with).
 
-use super::list::SlabList;
+use super::list::{PARTIAL, SlabList};
 use super::shared::Shared;
 use super::size_class::{CLASSES, GRANULE, GRANULES, Granules, block_size, granules_of};
 use super::slab::{Block, Ownership, Slab};
@@ -44,8 +44,8 @@ pub(super) struct Context<'a> {
 impl Context<'_> {
     /// Hands over a slab whose page goes back to the allocator behind the slabs.
     fn release(self, slab: Slab, released: &mut Released) {
-        self.shared.uncount_slab(slab.class());
-        slab.next.set(released.first);
+        self.shared.lock().unregister(slab);
+        slab.links(PARTIAL).next.set(released.first);
         released.first = Some(slab);
     }
 }
@@ -61,7 +61,7 @@ impl Iterator for Released {
 
     fn next(&mut self) -> Option<Slab> {
         let slab = self.first?;
-        self.first = slab.next.get();
+        self.first = slab.links(PARTIAL).next.get();
         Some(slab)
     }
 }
@@ -151,7 +151,7 @@ impl Local {
             self.is_counted = true;
             context.shared.count_part();
         }
-        context.shared.count_slab(slab.class());
+        context.shared.lock().register(slab);
         self.set_current(slab.class(), slab);
         take_more(slab)
     }
@@ -321,14 +321,16 @@ impl Local {
                 }
                 Ownership::Shared => {
                     let mut guard = context.shared.lock();
-                    if slab.ownership() == Ownership::Shared {
-                        // SAFETY: the blocks are linked and not in use.
-                        if unsafe { put_all(slab, first, last) } {
-                            guard.remove(slab);
-                            context.release(slab, released);
-                        }
-                        return;
+                    if slab.ownership() != Ownership::Shared {
+                        continue;
                     }
+                    // SAFETY: the blocks are linked and not in use.
+                    if unsafe { put_all(slab, first, last) } {
+                        guard.remove(slab);
+                        drop(guard);
+                        context.release(slab, released);
+                    }
+                    return;
                 }
             }
         }

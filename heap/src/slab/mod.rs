@@ -68,7 +68,7 @@ pub use self::check::{SlabCorruption, SlabRule};
 pub use self::cpus::{Cpus, OneCpu, OneThread};
 pub use self::size_class::{MAX_BLOCK_ALIGN, MAX_BLOCK_SIZE};
 pub use self::slab::SLAB_SIZE;
-pub use self::stats::{ClassStats, Stats};
+pub use self::stats::{ClassStats, SlabInfo, Stats};
 #[cfg(any(test, feature = "std"))]
 pub use self::threads::Threads;
 

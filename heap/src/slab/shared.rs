@@ -1,23 +1,28 @@
-//! The slabs that no CPU owns although blocks in them are free, and the counts of all slabs.
+//! The slabs that no CPU owns although blocks in them are free, and the list of all slabs.
 
 use core::cell::UnsafeCell;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use super::list::SlabList;
+use super::list::{ALL, SlabList};
 use super::size_class::CLASSES;
 use super::slab::{Ownership, Slab};
 
-/// Partial slabs that any CPU may take, behind a spin lock.
+/// What all CPUs share, behind a spin lock.
 pub(super) struct Shared {
     locked: AtomicBool,
-    lists: UnsafeCell<[SlabList; CLASSES]>,
-    /// The length of each list, so that an empty one costs no lock.
+    lists: UnsafeCell<Lists>,
+    /// The length of each partial list, so that an empty one costs no lock.
     lengths: [AtomicUsize; CLASSES],
-    /// The number of slabs of each class, wherever they are.
-    slabs: [AtomicUsize; CLASSES],
     /// The number of CPU-local parts that have had a slab.
     active: AtomicUsize,
+}
+
+struct Lists {
+    /// Partial slabs that any CPU may take.
+    partial: [SlabList; CLASSES],
+    /// All slabs, whoever owns them.
+    all: SlabList<ALL>,
 }
 
 // SAFETY: the lock protects the lists.
@@ -29,23 +34,31 @@ impl Shared {
     pub(super) const fn new() -> Self {
         Self {
             locked: AtomicBool::new(false),
-            lists: UnsafeCell::new([const { SlabList::new() }; CLASSES]),
+            lists: UnsafeCell::new(Lists {
+                partial: [const { SlabList::new() }; CLASSES],
+                all: SlabList::new(),
+            }),
             lengths: [const { AtomicUsize::new(0) }; CLASSES],
-            slabs: [const { AtomicUsize::new(0) }; CLASSES],
             active: AtomicUsize::new(0),
         }
     }
 
     /// Waits for the lock.
     pub(super) fn lock(&self) -> SharedGuard<'_> {
-        while self
-            .locked
-            .compare_exchange_weak(false, true, Ordering::Acquire, Ordering::Relaxed)
-            .is_err()
-        {
+        loop {
+            if let Some(guard) = self.try_lock() {
+                return guard;
+            }
             spin_loop();
         }
-        SharedGuard { shared: self }
+    }
+
+    /// Takes the lock, unless it is held.
+    pub(super) fn try_lock(&self) -> Option<SharedGuard<'_>> {
+        self.locked
+            .compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed)
+            .is_ok()
+            .then(|| SharedGuard { shared: self })
     }
 
     /// Takes a partial slab of a class for the part `index`.
@@ -54,23 +67,10 @@ impl Shared {
             return None;
         }
         let mut guard = self.lock();
-        let slab = guard.lists()[class].pop()?;
+        let slab = guard.lists().partial[class].pop()?;
         guard.update_length(class);
         slab.unshare(index);
         Some(slab)
-    }
-
-    /// Returns the number of slabs of a class.
-    pub(super) fn slabs(&self, class: usize) -> usize {
-        self.slabs[class].load(Ordering::Relaxed)
-    }
-
-    pub(super) fn count_slab(&self, class: usize) {
-        self.slabs[class].fetch_add(1, Ordering::Relaxed);
-    }
-
-    pub(super) fn uncount_slab(&self, class: usize) {
-        self.slabs[class].fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Counts one more part that has slabs.
@@ -90,9 +90,29 @@ pub(super) struct SharedGuard<'a> {
 }
 
 impl SharedGuard<'_> {
-    pub(super) fn lists(&mut self) -> &mut [SlabList; CLASSES] {
+    fn lists(&mut self) -> &mut Lists {
         // SAFETY: the lock is held, and the result cannot outlive the borrow of the guard.
         unsafe { &mut *self.shared.lists.get() }
+    }
+
+    /// Returns the partial slabs that any CPU may take.
+    pub(super) fn partial_lists(&mut self) -> &[SlabList; CLASSES] {
+        &self.lists().partial
+    }
+
+    /// Returns all slabs, whoever owns them.
+    pub(super) fn all(&mut self) -> &SlabList<ALL> {
+        &self.lists().all
+    }
+
+    /// Adds a new slab to the list of all.
+    pub(super) fn register(&mut self, slab: Slab) {
+        self.lists().all.push(slab);
+    }
+
+    /// Removes a slab, whose page is about to be released, from the list of all.
+    pub(super) fn unregister(&mut self, slab: Slab) {
+        self.lists().all.remove(slab);
     }
 
     /// Adds a slab whose owner shares it. Returns `false`, and changes nothing, if other CPUs have
@@ -103,7 +123,7 @@ impl SharedGuard<'_> {
             return false;
         }
         let class = slab.class();
-        self.lists()[class].push(slab);
+        self.lists().partial[class].push(slab);
         self.update_length(class);
         true
     }
@@ -111,12 +131,12 @@ impl SharedGuard<'_> {
     /// Removes a shared slab from its list.
     pub(super) fn remove(&mut self, slab: Slab) {
         let class = slab.class();
-        self.lists()[class].remove(slab);
+        self.lists().partial[class].remove(slab);
         self.update_length(class);
     }
 
     fn update_length(&mut self, class: usize) {
-        let length = self.lists()[class].len() as usize;
+        let length = self.lists().partial[class].len() as usize;
         self.shared.lengths[class].store(length, Ordering::Relaxed);
     }
 }

@@ -7,8 +7,8 @@
 //!     └───────┴───────┴───────┴───────┴──────────────────┴──────┴──────────────┴──────────┘
 //!     0       size    2·size  3·size  └ fresh                   └ BLOCKS_END     of Talc
 //!
-//!     Header   free │ next │ prev │ remote │ owner │ used │ fresh │ class │ state
-//!     bytes      8  │  8   │  8   │   8    │   2   │  2   │   2   │   1   │   1       64-bit
+//!     Header   free │ links │ remote │ owner │ used │ fresh │ class │ listed
+//!     bytes      8  │   32  │   8    │   2   │  2   │   2   │   1   │   1        64-bit
 //! ```
 //!
 //! The address of a block, rounded down to a multiple of [`SLAB_SIZE`], is that of its slab. A free
@@ -61,9 +61,8 @@ pub(super) type Block = NonNull<u8>;
 pub(super) struct Header {
     /// The first free block, or null.
     free: Cell<*mut u8>,
-    /// The neighbours in a list of slabs.
-    pub(super) next: Cell<Option<Slab>>,
-    pub(super) prev: Cell<Option<Slab>>,
+    /// The neighbours in two lists: see [`SlabList`](super::list::SlabList).
+    links: [Links; 2],
     /// The blocks that other CPUs have freed, and the ownership.
     remote: AtomicPtr<u8>,
     /// The index of the CPU-local part that owns the slab, or [`NO_OWNER`]. Only the part itself
@@ -71,12 +70,29 @@ pub(super) struct Header {
     owner: AtomicU16,
     /// The number of blocks that are in use, or on their way back through `remote` or a batch. With
     /// the flag [`IDLE`].
-    used: Cell<u16>,
+    ///
+    /// Any CPU may read it, for statistics. Only those write it who may use the slab.
+    used: AtomicU16,
     /// The offset of the first block that was never used.
     fresh: Cell<u16>,
     class: Cell<u8>,
     /// Whether the slab is in a list of partial slabs.
     listed: Cell<bool>,
+}
+
+/// The neighbours of a slab in a list.
+pub(super) struct Links {
+    pub(super) next: Cell<Option<Slab>>,
+    pub(super) prev: Cell<Option<Slab>>,
+}
+
+impl Links {
+    const fn new() -> Self {
+        Self {
+            next: Cell::new(None),
+            prev: Cell::new(None),
+        }
+    }
 }
 
 /// Who may use a slab: see the [module](self).
@@ -132,11 +148,10 @@ unsafe impl Sync for NoSlab {}
 
 static NO_SLAB: NoSlab = NoSlab(Header {
     free: Cell::new(ptr::null_mut()),
-    next: Cell::new(None),
-    prev: Cell::new(None),
+    links: [const { Links::new() }; 2],
     remote: AtomicPtr::new(ptr::null_mut()),
     owner: AtomicU16::new(NO_OWNER),
-    used: Cell::new(0),
+    used: AtomicU16::new(0),
     fresh: Cell::new(0),
     class: Cell::new(0),
     listed: Cell::new(false),
@@ -165,11 +180,10 @@ impl Slab {
         let header = unsafe { page.byte_add(BLOCKS_END) }.cast::<Header>();
         let contents = Header {
             free: Cell::new(ptr::null_mut()),
-            next: Cell::new(None),
-            prev: Cell::new(None),
+            links: [const { Links::new() }; 2],
             remote: AtomicPtr::new(ptr::null_mut()),
             owner: AtomicU16::new(owner),
-            used: Cell::new(0),
+            used: AtomicU16::new(0),
             fresh: Cell::new(0),
             // There are 17 classes.
             class: Cell::new(class as u8),
@@ -233,6 +247,12 @@ impl Header {
         usize::from(self.class.get())
     }
 
+    /// Returns the links of one of the two lists that a slab may be in.
+    #[inline]
+    pub(super) fn links(&self, list: usize) -> &Links {
+        &self.links[list]
+    }
+
     /// Returns whether the part `index` owns the slab.
     #[inline]
     pub(super) fn is_owned_by(&self, index: u16) -> bool {
@@ -245,7 +265,7 @@ impl Header {
         let block = NonNull::new(self.free.get())?;
         // SAFETY: a free block begins with the address of the next.
         self.free.set(unsafe { block.cast::<*mut u8>().read() });
-        self.used.set(self.used.get().wrapping_add(1));
+        self.set_used(self.flagged_used().wrapping_add(1));
         Some(block)
     }
 
@@ -259,31 +279,41 @@ impl Header {
         // SAFETY: nothing uses the block, which is aligned and has room for a pointer.
         unsafe { block.cast::<*mut u8>().write(self.free.get()) };
         self.free.set(block.as_ptr());
-        let used = self.used.get().wrapping_sub(1);
-        self.used.set(used);
+        let used = self.flagged_used().wrapping_sub(1);
+        self.set_used(used);
         used == 0
     }
 
     /// Returns the number of blocks in use.
     #[inline]
     pub(super) fn used(&self) -> u16 {
-        self.used.get() & !IDLE
+        self.flagged_used() & !IDLE
+    }
+
+    #[inline]
+    fn flagged_used(&self) -> u16 {
+        self.used.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn set_used(&self, used: u16) {
+        self.used.store(used, Ordering::Relaxed);
     }
 
     /// Returns whether only one block is in use, and the slab is not counted as idle.
     #[inline]
     pub(super) fn has_one_used(&self) -> bool {
-        self.used.get() == 1
+        self.flagged_used() == 1
     }
 
     /// Returns whether the slab is counted as idle: a current slab without a used block, which its
     /// part keeps. It may have been used again since.
     pub(super) fn is_idle(&self) -> bool {
-        self.used.get() & IDLE != 0
+        self.flagged_used() & IDLE != 0
     }
 
     pub(super) fn set_idle(&self, idle: bool) {
-        self.used.set(self.used() | if idle { IDLE } else { 0 });
+        self.set_used(self.used() | if idle { IDLE } else { 0 });
     }
 
     pub(super) fn is_listed(&self) -> bool {

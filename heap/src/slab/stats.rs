@@ -3,6 +3,7 @@
 use core::fmt;
 
 use super::size_class::{CLASSES, block_size, capacity};
+use super::slab::Slab;
 use super::{Cpus, SLAB_SIZE, SlabAllocator};
 use crate::source::StableGlobalAlloc;
 
@@ -71,47 +72,82 @@ impl fmt::Display for Stats {
     }
 }
 
+/// A slab, as [`SlabAllocator::visit`] shows it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct SlabInfo {
+    /// The address of the slab.
+    pub base: usize,
+    /// The bytes of a block.
+    pub block_size: usize,
+    /// The number of blocks in use.
+    pub used: usize,
+    /// The number of blocks.
+    pub blocks: usize,
+}
+
+impl SlabInfo {
+    fn of(slab: Slab) -> Self {
+        Self {
+            base: slab.page().addr().get(),
+            block_size: block_size(slab.class()),
+            used: usize::from(slab.used()),
+            blocks: usize::from(capacity(slab.class())),
+        }
+    }
+}
+
+impl fmt::Display for SlabInfo {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            base,
+            block_size,
+            used,
+            blocks,
+        } = self;
+        write!(
+            f,
+            "a slab at {base:#x} of {blocks} blocks of {block_size} bytes, {used} in use"
+        )
+    }
+}
+
 impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS> {
-    /// Returns the present state. O(partial slabs).
-    ///
-    /// The slabs of other CPUs or threads that run count as full. With one CPU, or when the others
-    /// do not run, the counts are exact.
+    /// Returns the present state. O(slabs). Exact while no other CPU allocates or frees.
     pub fn stats(&self) -> Stats {
-        // What is known of slabs that are not full: their number, and that of their used blocks.
-        let mut partial = [(0, 0); CLASSES];
-        let mut count = |slab: super::slab::Slab| {
-            let (slabs, used) = &mut partial[slab.class()];
-            *slabs += 1;
-            *used += usize::from(slab.used());
-        };
-        let held_back = self.with_local(|local, _| {
-            local.slabs().for_each(&mut count);
-            local.held_back()
-        });
-        self.cpus.with_unused(|cpu| {
-            // SAFETY: `Cpus` guarantees that nothing else uses the part meanwhile.
-            let local = unsafe { &*self.cell(cpu).local.get() };
-            local.slabs().for_each(&mut count);
+        let mut classes = core::array::from_fn(|class| ClassStats {
+            block_size: block_size(class),
+            ..ClassStats::default()
         });
         self.cpus.with(|_| {
-            let mut guard = self.shared.lock();
-            guard
-                .lists()
-                .iter()
-                .flat_map(|list| list.iter())
-                .for_each(&mut count);
-        });
-        let classes = core::array::from_fn(|class| {
-            let slabs = self.shared.slabs(class);
-            let capacity = usize::from(capacity(class));
-            let (partial, used) = partial[class];
-            ClassStats {
-                block_size: block_size(class),
-                slabs,
-                used: used + slabs.saturating_sub(partial) * capacity,
-                blocks: slabs * capacity,
+            for slab in self.shared.lock().all().iter() {
+                let class = &mut classes[slab.class()];
+                class.slabs += 1;
+                class.used += usize::from(slab.used());
+                class.blocks += usize::from(capacity(slab.class()));
             }
         });
-        Stats { classes, held_back }
+        Stats {
+            classes,
+            held_back: self.with_local(|local, _| local.held_back()),
+        }
+    }
+
+    /// Calls `visitor` with each slab, in no particular order. O(slabs).
+    ///
+    /// The list of slabs is locked meanwhile: a visitor that allocates or frees may wait for itself
+    /// forever.
+    pub fn visit(&self, mut visitor: impl FnMut(SlabInfo)) {
+        self.cpus.with(|_| {
+            let mut guard = self.shared.lock();
+            guard.all().iter().map(SlabInfo::of).for_each(&mut visitor);
+        });
+    }
+
+    /// Returns the slab that contains an address, or `None` if there is none or the list of slabs is
+    /// locked. Waits for no lock, so that a report of a fault can use it. O(slabs).
+    pub fn try_slab_of(&self, addr: usize) -> Option<SlabInfo> {
+        let mut guard = self.shared.try_lock()?;
+        let mut slabs = guard.all().iter().map(SlabInfo::of);
+        slabs.find(|slab| addr - addr % SLAB_SIZE == slab.base)
     }
 }

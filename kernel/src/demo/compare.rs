@@ -1,5 +1,5 @@
 //! The comparison: the same operations on this heap and on other allocators. Counts instructions,
-//! failures and memory.
+//! failures and memory. What an allocator that does nothing would cost is subtracted.
 
 use core::arch::x86_64::_rdtsc;
 
@@ -7,7 +7,7 @@ use kernel::config::Config;
 use kernel::println;
 use kernel::trace::Trace;
 
-use super::contender::{Contender, KernelHeap, Region, linked_list, talc};
+use super::contender::{Contender, KernelHeap, Nothing, Region, linked_list, talc};
 use super::format::{Bytes, Count};
 use super::replayer::Replayer;
 use super::workload::{RandomMix, Workload};
@@ -50,6 +50,18 @@ struct Measured {
     peak: usize,
     /// The footprint in bytes after all blocks are freed.
     end: usize,
+}
+
+impl Measured {
+    /// Returns the ticks beyond those of the measurement itself.
+    fn net_of(self, measurement: &Measured) -> Self {
+        Measured {
+            all: self.all.saturating_sub(measurement.all),
+            first: self.first.saturating_sub(measurement.first),
+            last: self.last.saturating_sub(measurement.last),
+            ..self
+        }
+    }
 }
 
 /// Replays `workload` on `contender`. Returns `None` if no memory is left for the table of slots.
@@ -124,15 +136,16 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &Unit) 
     println!("The others start with 64 KiB and get 64 KiB more each time they run out.");
     println!();
     let measured = || {
+        let nothing = measure(&Nothing::default(), workload)?;
         let this = measure(&KernelHeap::default(), workload)?;
         let mut region = Region::new(workload.memory())?;
         let list = measure(&linked_list(&mut region), workload)?;
         drop(region);
         let mut region = Region::new(workload.memory())?;
         let talc = measure(&talc(&mut region), workload)?;
-        Some((this, list, talc))
+        Some([this, list, talc].map(|measured| measured.net_of(&nothing)))
     };
-    let Some((this, list, talc)) = measured() else {
+    let Some([this, list, talc]) = measured() else {
         println!(
             "  not enough memory: each allocator needs {}",
             Bytes(workload.memory())

@@ -1,6 +1,8 @@
 //! The allocators in the comparison, each behind `GlobalAlloc` and a lock that masks interrupts.
 
 use core::alloc::{GlobalAlloc, Layout};
+use core::cell::UnsafeCell;
+use core::hint::black_box;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -26,16 +28,19 @@ pub(crate) struct KernelHeap {
 
 // SAFETY: all operations are those of the kernel heap.
 unsafe impl GlobalAlloc for KernelHeap {
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller keeps the contract of the method of the same name.
         unsafe { HEAP.alloc(layout) }
     }
 
+    #[inline(never)]
     unsafe fn dealloc(&self, base: *mut u8, layout: Layout) {
         // SAFETY: the caller keeps the contract of the method of the same name.
         unsafe { HEAP.dealloc(base, layout) }
     }
 
+    #[inline(never)]
     unsafe fn realloc(&self, base: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller keeps the contract of the method of the same name.
         unsafe { HEAP.realloc(base, layout, size) }
@@ -52,6 +57,39 @@ impl Contender for KernelHeap {
         HEAP.stats()
             .mapped
             .saturating_sub(self.before.load(Ordering::Relaxed))
+    }
+}
+
+/// No allocator: every block is the same. Its instructions are those of the measurement.
+#[derive(Default)]
+pub(crate) struct Nothing {
+    block: UnsafeCell<u128>,
+}
+
+// SAFETY: blocks overlap, which `GlobalAlloc` forbids. The value is private to the comparison, whose
+// replayer writes one byte of each block and reads none.
+unsafe impl GlobalAlloc for Nothing {
+    #[inline(never)]
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        black_box(layout);
+        self.block.get().cast()
+    }
+
+    #[inline(never)]
+    unsafe fn dealloc(&self, base: *mut u8, _: Layout) {
+        black_box(base);
+    }
+
+    #[inline(never)]
+    unsafe fn realloc(&self, base: *mut u8, _: Layout, size: usize) -> *mut u8 {
+        black_box(size);
+        base
+    }
+}
+
+impl Contender for Nothing {
+    fn footprint(&self) -> usize {
+        0
     }
 }
 
@@ -145,6 +183,7 @@ impl<'region, E: Extend> Growing<'region, E> {
 // SAFETY: the trait of `E` guarantees that blocks fit and do not overlap or move. The lock excludes
 // concurrent use.
 unsafe impl<E: Extend> GlobalAlloc for Growing<'_, E> {
+    #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let (heap, used) = &mut *self.heap.lock();
         loop {
@@ -159,6 +198,7 @@ unsafe impl<E: Extend> GlobalAlloc for Growing<'_, E> {
         }
     }
 
+    #[inline(never)]
     unsafe fn dealloc(&self, base: *mut u8, layout: Layout) {
         // SAFETY: the caller guarantees that `base` is a block, and so not null.
         let base = unsafe { NonNull::new_unchecked(base) };

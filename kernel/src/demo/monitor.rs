@@ -1,6 +1,9 @@
 //! The monitor: a prompt with commands that show the state of the heap.
 
+use core::fmt::{self, Write};
+
 use heap::Span;
+use heap::slab::SLAB_SIZE;
 use heap::vmem::SegmentKind;
 use kernel::config::Config;
 use kernel::heap::HEAP;
@@ -14,13 +17,14 @@ use super::{compare, replay, trace};
 
 const HELP: &str = "\
   stats          how much memory the heap claims, has free, and has mapped
+  slabs          the slabs for small blocks, by block size
   arenas         the two arenas: space allocated, free, borrowed
   frames         physical memory by purpose
   map            the heaps, and the use of the heap's window of addresses
   trace [NAME]   replay a recorded program; without a name, list them
   compare        this heap and others under the same operations
   test [FILTER]  boot the test image, run the in-kernel tests, come back
-  trim           unmap all free memory at the tops of heaps
+  trim           give back all free slabs, and unmap all free memory at the tops of heaps
   exit           switch the machine off (so does the end of input)";
 
 /// Reads commands from the serial port until `exit` or the end of input.
@@ -39,6 +43,7 @@ pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
             ("", _) => {}
             ("help", _) => println!("{HELP}"),
             ("stats", _) => stats(),
+            ("slabs", _) => println!("{}", HEAP.slabs()),
             ("arenas", _) => arenas(),
             ("frames", _) => show_frames(),
             ("map", _) => map(),
@@ -80,6 +85,14 @@ fn stats() {
     println!(
         "  release queue      {:>12}",
         Bytes(stats.mapped - stats.claimed)
+    );
+    let slabs = HEAP.slabs();
+    println!(
+        "  slabs              {:>12} in {} slabs, {} of them in use, {} held back",
+        Bytes(slabs.bytes()),
+        Count(slabs.slabs() as u64),
+        Bytes(slabs.used_bytes()),
+        Bytes(slabs.held_back())
     );
     if let Some(window) = arenas::window() {
         println!("  window             {window}");
@@ -149,7 +162,7 @@ fn map() {
             Bytes(segment.last - segment.base + 1),
         );
     }
-    println!("  The heaps, # where most of a part is in use:");
+    println!("  The heaps, # where most of a part is in use, s where most of that is slabs:");
     let talc = HEAP.core().lock();
     let heaps = talc.arena_heaps().count();
     drop(talc);
@@ -160,29 +173,79 @@ fn map() {
 
 /// Prints the heap at `index` of the list, in `PARTS` parts. Prints after unlocking the heap.
 fn heap_line(index: usize) {
-    const PARTS: usize = 64;
-    let mut free = [0; PARTS];
     let talc = HEAP.core().lock();
     let Some(heap) = talc.arena_heaps().nth(index) else {
         return;
     };
-    let span = Span::new(heap.base.as_ptr(), heap.end.as_ptr());
-    let part = span.size().div_ceil(PARTS).max(1);
-    for gap in talc.gaps().filter(|gap| span.contains(gap.base())) {
-        let (mut from, to) = (
-            gap.base().addr() - heap.base.addr().get(),
-            gap.end().addr() - heap.base.addr().get(),
-        );
+    let mut parts = Parts::of(Span::new(heap.base.as_ptr(), heap.end.as_ptr()));
+    for gap in talc.gaps() {
+        parts.add(gap, |part| &mut part.free);
+    }
+    drop(talc);
+    HEAP.visit_slabs(|slab| {
+        let base = core::ptr::without_provenance_mut(slab.base);
+        let slab = Span::from_base_size(base, SLAB_SIZE).unwrap_or(Span::empty());
+        parts.add(slab, |part| &mut part.slabs);
+    });
+    println!("  {:p} {:>12} [{parts}]", heap.base, Bytes(heap.retained));
+}
+
+/// The bytes of a part of a heap.
+#[derive(Clone, Copy, Default)]
+struct Part {
+    free: usize,
+    slabs: usize,
+}
+
+/// A heap in parts of equal size.
+struct Parts {
+    heap: Span,
+    part_size: usize,
+    parts: [Part; Self::COUNT],
+}
+
+impl Parts {
+    const COUNT: usize = 64;
+
+    fn of(heap: Span) -> Self {
+        Parts {
+            heap,
+            part_size: heap.size().div_ceil(Self::COUNT).max(1),
+            parts: [Part::default(); Self::COUNT],
+        }
+    }
+
+    /// Adds the bytes of a span to a field of the parts in which they lie. Ignores spans that begin
+    /// outside of the heap.
+    fn add(&mut self, span: Span, field: impl Fn(&mut Part) -> &mut usize) {
+        if !self.heap.contains(span.base()) {
+            return;
+        }
+        let offset = |end: *mut u8| end.addr() - self.heap.base().addr();
+        let (mut from, to) = (offset(span.base()), offset(span.end()));
         while from < to {
-            let end = to.min((from / part + 1) * part);
-            free[from / part] += end - from;
+            let index = from / self.part_size;
+            let end = to.min((index + 1) * self.part_size);
+            if let Some(part) = self.parts.get_mut(index) {
+                *field(part) += end - from;
+            }
             from = end;
         }
     }
-    drop(talc);
-    let line: alloc::string::String = free
-        .iter()
-        .map(|&free| if free > part / 2 { '.' } else { '#' })
-        .collect();
-    println!("  {:p} {:>12} [{line}]", heap.base, Bytes(heap.retained));
+}
+
+impl fmt::Display for Parts {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in &self.parts {
+            let used = self.part_size.saturating_sub(part.free);
+            f.write_char(if part.free > self.part_size / 2 {
+                '.'
+            } else if part.slabs > used / 2 {
+                's'
+            } else {
+                '#'
+            })?;
+        }
+        Ok(())
+    }
 }

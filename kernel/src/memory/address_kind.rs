@@ -4,6 +4,7 @@ use core::fmt;
 use core::ops::Range;
 
 use bootloader_api::BootInfo;
+use heap::slab::SlabInfo;
 use heap::vmem::SegmentKind;
 use spin::Once;
 use x86_64::VirtAddr;
@@ -12,6 +13,7 @@ use x86_64::structures::paging::{Page, Size4KiB};
 use super::recently_unmapped::{self, UnmappedRange};
 use super::stacks::InterruptStack;
 use super::{PAGE_SIZE, arenas, kernel_addresses, physical};
+use crate::heap::HEAP;
 
 /// The addresses of the boot stack.
 static BOOT_STACK: Once<Range<usize>> = Once::new();
@@ -51,6 +53,8 @@ pub enum HeapAddressKind {
         base: usize,
         /// The first address after the span.
         end: usize,
+        /// The slab that contains the address.
+        slab: Option<SlabInfo>,
     },
     /// The guard page of a span.
     Guard {
@@ -127,7 +131,8 @@ fn heap_kind_of(address: usize) -> HeapAddressKind {
         Some(Some(segment)) if segment.kind == SegmentKind::Allocated => {
             let (base, end) = (segment.base, segment.last + 1 - PAGE_SIZE);
             if address < end {
-                HeapAddressKind::Span { base, end }
+                let slab = HEAP.try_slab_of(address);
+                HeapAddressKind::Span { base, end, slab }
             } else {
                 HeapAddressKind::Guard { base, end }
             }
@@ -165,8 +170,9 @@ impl fmt::Display for AddressKind {
 impl fmt::Display for HeapAddressKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Span { base, end } => {
-                write!(f, "in the span of the heap from {base:#x} to {end:#x}")
+            Self::Span { base, end, slab } => {
+                write!(f, "in the span of the heap from {base:#x} to {end:#x}")?;
+                slab.map_or(Ok(()), |slab| write!(f, ", in {slab}"))
             }
             Self::Guard { base, end } => write!(
                 f,
