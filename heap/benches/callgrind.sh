@@ -63,7 +63,7 @@ table() {
     echo
 }
 
-peers=${*:-heap talc rlsf dlmalloc buddy}
+peers=${*:-slabs talc heap rlsf dlmalloc mimalloc buddy}
 recorded="cc git python sqlite json"
 table "thin LTO" "" "" "$recorded" $peers
 programs=$target/default-release
@@ -75,7 +75,7 @@ table pages "" "" "byte-at-page page-at-byte" $peers
 
 pairs=2000
 printf '%-12s%8s%8s%8s%8s\n' "a pair" align 1000 10000 100000
-for peer in ${*:-heap talc rlsf dlmalloc}; do
+for peer in ${*:-slabs heap talc rlsf dlmalloc}; do
     for align in 8 64; do
         printf '%-12s%8s' "$peer" "$align"
         for live in 1000 10000 100000; do

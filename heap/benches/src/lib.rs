@@ -12,6 +12,8 @@
 //! | `bin/instructions` | one workload, for callgrind to count (`callgrind.sh`) |
 //! | `bin/time` | net times |
 //! | `bin/fit` | the smallest arena in which a trace completes |
+//! | `bin/resident` | the pages that hold live bytes |
+//! | `bin/threads` | random actions by several threads at once |
 
 pub mod arena;
 pub mod live;

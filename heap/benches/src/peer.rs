@@ -12,6 +12,9 @@ pub trait Peer: Sized {
     /// The name in the tables.
     const NAME: &'static str;
 
+    /// Whether the allocator's memory is the range that it is given, and nothing else.
+    const STAYS_IN_RANGE: bool = true;
+
     /// Returns an allocator of `size` bytes from `base`, or `None` if they are too few.
     ///
     /// # Safety
@@ -344,6 +347,36 @@ impl Peer for LinkedList {
     }
 }
 
+/// The `mimalloc` crate: the C library of that name, which gets its memory from the system.
+pub struct Mimalloc(());
+
+impl Peer for Mimalloc {
+    const NAME: &'static str = "mimalloc";
+    const STAYS_IN_RANGE: bool = false;
+
+    unsafe fn new(_: *mut u8, _: usize) -> Option<Self> {
+        Some(Self(()))
+    }
+
+    #[inline(never)]
+    unsafe fn allocate(&mut self, layout: Layout) -> *mut u8 {
+        // SAFETY: the caller's duty.
+        unsafe { mimalloc::MiMalloc.alloc(layout) }
+    }
+
+    #[inline(never)]
+    unsafe fn deallocate(&mut self, ptr: *mut u8, layout: Layout) {
+        // SAFETY: the caller's duty.
+        unsafe { mimalloc::MiMalloc.dealloc(ptr, layout) }
+    }
+
+    #[inline(never)]
+    unsafe fn reallocate(&mut self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
+        // SAFETY: the caller's duty.
+        unsafe { mimalloc::MiMalloc.realloc(ptr, layout, new_size) }
+    }
+}
+
 /// Not an allocator: every block is the whole range. Its cost is that of the measurement.
 pub struct Null(*mut u8);
 
@@ -377,7 +410,7 @@ impl Peer for Null {
 macro_rules! with_peer {
     ($name:expr, $function:ident ( $($argument:expr),* )) => {
         $crate::with_peer!(@ $name, $function ( $($argument),* ),
-            Slabs Heap Talc Rlsf Dlmalloc Buddy LinkedList Null)
+            Slabs Heap Talc Rlsf Dlmalloc Mimalloc Buddy LinkedList Null)
     };
     (@ $name:expr, $function:ident $arguments:tt, $($peer:ident)*) => {
         match $name {
@@ -393,11 +426,12 @@ macro_rules! with_peer {
 }
 
 /// The peers that are measured by default. ([`LinkedList`] takes minutes for a trace.)
-pub const NAMES: [&str; 6] = [
+pub const NAMES: [&str; 7] = [
     Slabs::NAME,
     Heap::NAME,
     Talc::NAME,
     Rlsf::NAME,
     Dlmalloc::NAME,
+    Mimalloc::NAME,
     Buddy::NAME,
 ];

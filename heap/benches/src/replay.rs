@@ -13,6 +13,13 @@ pub struct Slot {
     layout: Layout,
 }
 
+impl Slot {
+    /// Returns the first address and the number of bytes of the block, if there is one.
+    pub fn block(&self) -> Option<(usize, usize)> {
+        (!self.ptr.is_null()).then(|| (self.ptr.addr(), self.layout.size()))
+    }
+}
+
 /// Returns empty slots for a trace.
 pub fn slots(trace: &Trace) -> Vec<Slot> {
     vec![

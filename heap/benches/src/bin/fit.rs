@@ -21,13 +21,17 @@ fn completes<P: Peer>(trace: &Trace, arena: &Arena, size: usize) -> bool {
     peer.is_some_and(|mut peer| replay(&mut peer, trace, &mut slots(trace)))
 }
 
-/// Returns the live bytes at the peak per byte of the smallest arena.
-fn fit<P: Peer>(trace: &Trace) -> f64 {
+/// Returns the live bytes at the peak per byte of the smallest arena. `None` if the peer uses other
+/// memory, or needs four times as much.
+fn fit<P: Peer>(trace: &Trace) -> Option<f64> {
+    if !P::STAYS_IN_RANGE {
+        return None;
+    }
     let peak = trace.peak_live_bytes as usize;
     let (mut fails, mut completes_at) = (peak / STEP, 4 * peak / STEP);
     let arena = Arena::new(completes_at * STEP);
     if !completes::<P>(trace, &arena, arena.size()) {
-        return 0.0;
+        return None;
     }
     while completes_at - fails > 1 {
         let middle = fails.midpoint(completes_at);
@@ -37,7 +41,7 @@ fn fit<P: Peer>(trace: &Trace) -> f64 {
             fails = middle;
         }
     }
-    peak as f64 / (completes_at * STEP) as f64
+    Some(peak as f64 / (completes_at * STEP) as f64)
 }
 
 fn main() {
@@ -54,8 +58,10 @@ fn main() {
         print!("{peer:<12}");
         for name in RECORDED {
             let trace = workload(name).expect("it exists");
-            let fit = with_peer!(*peer, fit(&trace)).expect("the name of a peer");
-            print!("{:>9.3}", fit * 100.0);
+            match with_peer!(*peer, fit(&trace)).expect("the name of a peer") {
+                Some(fit) => print!("{:>9.3}", fit * 100.0),
+                None => print!("{:>9}", "-"),
+            }
         }
         println!();
     }

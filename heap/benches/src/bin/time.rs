@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use heap_benches::arena::Arena;
 use heap_benches::parts::Parts;
-use heap_benches::peer::{Heap, NAMES, Null, Peer, Talc};
+use heap_benches::peer::{NAMES, Null, Peer, Slabs, Talc};
 use heap_benches::replay::{Slot, slots};
 use heap_benches::trace::Trace;
 use heap_benches::with_peer;
@@ -47,7 +47,7 @@ fn main() {
     }
     print!("{:<24}", "net ns an operation");
     NAMES.iter().for_each(|peer| print!("{peer:>10}"));
-    println!("{:>14}", "heap / talc");
+    println!("{:>14}", "slabs / talc");
     let mut product = 1.0;
     for name in &names {
         let trace = workload(name).expect("the name of a workload");
@@ -63,12 +63,12 @@ fn main() {
         };
         print!("{name:<24}");
         times.iter().for_each(|time| print!("{:>10.2}", net(time)));
-        let ratio = of(Heap::NAME) / of(Talc::NAME);
+        let ratio = of(Slabs::NAME) / of(Talc::NAME);
         println!("{ratio:>14.3}");
         product *= ratio;
     }
     println!(
-        "geometric mean of heap / talc {:.3}",
+        "geometric mean of slabs / talc {:.3}",
         product.powf(1.0 / names.len() as f64)
     );
 }
