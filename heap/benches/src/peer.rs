@@ -115,15 +115,15 @@ impl Peer for Heap {
 /// This project's `heap::slab` in front of `heap::talc`, for one thread.
 pub struct Slabs(heap::slab::SlabAllocator<OneTalc, heap::slab::OneThread, 1>);
 
-type OneTalc = heap::talc::TalcCell<heap::talc::source::Manual>;
+/// With another source than [`Heap`]'s, so that both are compiled as if they were alone.
+type OneTalc = heap::talc::TalcCell<heap::source::Claim>;
 
 impl Peer for Slabs {
     const NAME: &'static str = "slabs";
 
     unsafe fn new(base: *mut u8, size: usize) -> Option<Self> {
-        let talc = OneTalc::new(heap::talc::source::Manual);
         // SAFETY: the caller gives the range.
-        unsafe { talc.claim(base, size) }?;
+        let talc = OneTalc::new(unsafe { heap::source::Claim::new(base, size) });
         let threads = heap::slab::OneThread::new();
         Some(Self(heap::slab::SlabAllocator::new(talc, threads)))
     }

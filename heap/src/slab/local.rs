@@ -18,8 +18,8 @@ use super::shared::Shared;
 use super::size_class::{CLASSES, GRANULE, GRANULES, Granules, block_size, granules_of};
 use super::slab::{Block, Ownership, Slab};
 
-/// The number of slabs without a used block that a CPU keeps.
-pub(super) const MAX_IDLE: usize = 6;
+/// The number of slabs without a used block that a CPU keeps, for blocks that come and go.
+pub(super) const MAX_IDLE: usize = 2;
 
 /// The number of freed blocks that wait, on the CPU that has freed them, for another CPU's slab.
 pub(super) const BATCH: usize = 16;

@@ -185,7 +185,7 @@ impl Slab {
             owner: AtomicU16::new(owner),
             used: AtomicU16::new(0),
             fresh: Cell::new(0),
-            // There are 17 classes.
+            // There are 15 classes.
             class: Cell::new(class as u8),
             listed: Cell::new(false),
         };
