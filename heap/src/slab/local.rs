@@ -134,6 +134,8 @@ impl Local {
     /// Makes an exhausted current slab a full one. Returns a block, and keeps the slab, if other
     /// CPUs have freed some meanwhile.
     fn retire(&mut self, slab: Slab, context: Context<'_>) -> Option<Block> {
+        // Once the slab has no owner, another CPU may free all its blocks, and then its page is gone.
+        let class = slab.class();
         self.unset_idle(slab);
         while !slab.disown(Ownership::Full, context.alone) {
             slab.collect();
@@ -141,7 +143,7 @@ impl Local {
                 return Some(block);
             }
         }
-        self.set_current(slab.class(), Slab::none());
+        self.set_current(class, Slab::none());
         None
     }
 
