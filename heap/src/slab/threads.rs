@@ -127,9 +127,10 @@ impl<const N: usize> Threads<N> {
         }
         let owner = self.owners[number].load(Ordering::Relaxed);
         // Any other owner had the number before, and has ended.
+        // Release: who sees this owner sees that `THREADS` has its id.
         owner != RESERVED
             && self.owners[number]
-                .compare_exchange(owner, id, Ordering::Acquire, Ordering::Relaxed)
+                .compare_exchange(owner, id, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
     }
 }
@@ -162,7 +163,9 @@ unsafe impl<const N: usize> Cpus for Threads<N> {
     fn with_unused(&self, mut work: impl FnMut(usize)) {
         let own = ID.get();
         for (number, part) in self.owners.iter().enumerate().skip(1) {
-            let owner = part.load(Ordering::Relaxed);
+            // Acquire: `THREADS` has, or had, the owner's id. An older value would say that the owner
+            // has ended.
+            let owner = part.load(Ordering::Acquire);
             if owner == 0 || owner == RESERVED || owner == own {
                 continue;
             }
