@@ -245,3 +245,16 @@ fn a_failing_allocation_takes_back_what_ended_threads_hold() {
     all.free(heap);
     assert_all_is_back(heap);
 }
+
+#[test]
+#[cfg_attr(feature = "hardened", ignore = "slabs serve nothing")]
+fn a_visitor_that_panics_leaves_the_locks_free() {
+    // All threads use the part behind a lock.
+    let heap = heap::<1>(1 << 20);
+    let block = Block::new(&heap, layout(64, 1)).expect("there is room");
+    let visit = || heap.visit(|slab| panic!("{slab}"));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(visit));
+    assert!(result.is_err());
+    block.free(&heap);
+    assert_all_is_back(&heap);
+}
