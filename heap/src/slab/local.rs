@@ -125,7 +125,11 @@ impl Local {
                 slab.set_listed(false);
                 slab
             }
-            None => context.shared.take(class, context.index)?,
+            None => {
+                let slab = context.shared.take(class, context.index)?;
+                self.count(context);
+                slab
+            }
         };
         self.set_current(class, slab);
         take_more(slab)
@@ -149,13 +153,18 @@ impl Local {
 
     /// Makes a page the current slab. The class has none, and none is to be found.
     pub(super) fn install(&mut self, slab: Slab, context: Context<'_>) -> Option<Block> {
+        self.count(context);
+        context.shared.lock().register(slab);
+        self.set_current(slab.class(), slab);
+        take_more(slab)
+    }
+
+    /// Counts this part as one that has slabs.
+    fn count(&mut self, context: Context<'_>) {
         if !self.is_counted {
             self.is_counted = true;
             context.shared.count_part();
         }
-        context.shared.lock().register(slab);
-        self.set_current(slab.class(), slab);
-        take_more(slab)
     }
 
     /// Takes a block of a larger class, because no page is left.
@@ -243,6 +252,8 @@ impl Local {
 
     /// Lists a slab of which the first block was freed.
     fn list_partial(&mut self, slab: Slab, context: Context<'_>, released: &mut Released) {
+        // A part whose CPU only frees has slabs too.
+        self.count(context);
         let list = &mut self.partial[slab.class()];
         slab.set_listed(true);
         list.push(slab);

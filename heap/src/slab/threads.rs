@@ -163,7 +163,8 @@ impl<const N: usize> Default for Threads<N> {
 // SAFETY: `owners` gives each part from 1 up to one thread at a time: a number belongs to one thread,
 // and only that thread stores its id. Who reaps a part has replaced the id of a thread that has
 // ended. Part 0 is behind a lock. `work` calls no code of the user, so it cannot begin again in the
-// same thread before it ends. (That of `visit` does, and uses no part.) A thread's end is a release, and each that follows acquires it.
+// same thread before it ends. (That of `visit` does, and uses no part.) A thread's end is a release,
+// and each that follows acquires it.
 unsafe impl<const N: usize> Cpus for Threads<N> {
     const COUNT: usize = N;
 
