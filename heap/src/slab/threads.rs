@@ -217,7 +217,82 @@ impl<const N: usize> Threads<N> {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::vec;
+    use std::vec::Vec;
+
     use super::*;
+
+    /// Enough parts for all threads of the tests.
+    type Parts = Threads<MAX_THREADS>;
+
+    fn unused(parts: &Parts) -> Vec<usize> {
+        let mut unused = Vec::new();
+        parts.with_unused(|part| unused.push(part));
+        unused
+    }
+
+    fn part_of_new_thread(parts: &Parts) -> usize {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| parts.with(|part| part));
+            thread.join().expect("the thread ends")
+        })
+    }
+
+    #[test]
+    fn the_part_of_an_ended_thread_can_be_reaped_again_and_again() {
+        let parts = Parts::new();
+        let own = parts.with(|part| part);
+        let ended = part_of_new_thread(&parts);
+        assert!(own != 0 && ended != 0 && own != ended);
+        for _ in 0..3 {
+            // The common part is in use only while a thread uses it.
+            assert_eq!(unused(&parts), [ended, 0]);
+        }
+    }
+
+    #[test]
+    fn the_part_of_a_running_thread_is_not_reaped() {
+        let parts = Parts::new();
+        let parts = &parts;
+        thread::scope(|scope| {
+            let (begun, begin) = mpsc::channel();
+            let (end, ended) = mpsc::channel::<()>();
+            scope.spawn(move || {
+                let part = parts.with(|part| part);
+                begun.send(part).expect("the test waits");
+                let _ = ended.recv();
+            });
+            let part = begin.recv().expect("the thread runs");
+            assert_ne!(part, 0);
+            assert!(!unused(parts).contains(&part));
+            drop(end);
+        });
+    }
+
+    #[test]
+    fn more_threads_than_numbers_may_follow_each_other() {
+        let parts = Parts::new();
+        for _ in 0..if cfg!(miri) { 10 } else { 2 * MAX_THREADS } {
+            assert_ne!(part_of_new_thread(&parts), 0);
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_being_reaped_is_not_reaped_by_another() {
+        let parts = Parts::new();
+        parts.with(|part| assert_ne!(part, 0));
+        let ended = part_of_new_thread(&parts);
+        let mut reaped = vec![];
+        parts.with_unused(|part| {
+            reaped.push(part);
+            if part == ended {
+                assert_eq!(unused(&parts), [0]);
+            }
+        });
+        assert_eq!(reaped, [ended, 0]);
+    }
 
     #[test]
     fn no_id_is_used_again_after_the_last() {
