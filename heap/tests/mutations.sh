@@ -2,7 +2,7 @@
 # Do the tests notice when a rule of the heap is broken? Each entry of the lists in `mutations/`
 # breaks one, in a copy of the sources, and tests run until one fails.
 #
-#     heap/tests/mutations.sh [LAYER…]    talc, hardened, vmem, source, bump; without a name, all
+#     heap/tests/mutations.sh [LAYER…]    talc, hardened, slab, vmem, source, bump; all
 #
 # An entry of a list:
 #
@@ -81,7 +81,7 @@ run_tests() {
 }
 
 cd "$copy"
-lists=${*:-talc hardened vmem source bump}
+lists=${*:-talc hardened slab vmem source bump}
 passed=0 failed=0
 
 fail() {

@@ -71,6 +71,9 @@ unsafe impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> GlobalAlloc
             unsafe { ptr::copy_nonoverlapping(block, other, kept) };
             // SAFETY: the block is in use with this layout, and is not used after this.
             unsafe { self.deallocate(block, layout) };
+        } else if STAYS && new_size < layout.size() && Granules::of(layout).is_some() {
+            // Slabs serve both sizes, and free a block by its slab: its size may be any larger one.
+            return block;
         }
         other
     }

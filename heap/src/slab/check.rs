@@ -5,7 +5,7 @@ use core::ptr::NonNull;
 
 use super::local::Local;
 use super::size_class::{GRANULES, block_size, capacity};
-use super::slab::{BLOCKS_END, Ownership, Slab};
+use super::slab::{Ownership, Slab};
 use super::{Cpus, SLAB_SIZE, SlabAllocator};
 use crate::source::StableGlobalAlloc;
 
@@ -119,7 +119,7 @@ fn check_slab(slab: Slab) -> Result<(), SlabCorruption> {
     let mut free = 0;
     while let Some(block) = NonNull::new(next) {
         let offset = block.addr().get().wrapping_sub(slab.page().addr().get());
-        if offset >= BLOCKS_END || offset % size != 0 {
+        if offset / size >= usize::from(capacity(slab.class())) || offset % size != 0 {
             return Err(corruption(slab, SlabRule::FreeBlockInSlab));
         }
         free += 1;

@@ -57,9 +57,11 @@ pub unsafe trait Cpus {
     /// Runs `work` with the number of the part that belongs to the code that runs.
     ///
     /// `work` is short: a bounded number of instructions, apart from [`reap`]. It neither allocates
-    /// nor waits, except for a spin lock that other CPUs hold for as short a time.
+    /// nor waits, except for a spin lock that other CPUs hold for as short a time. That of [`visit`]
+    /// is different: it calls code of the user, which may even run `with` again. It uses no part.
     ///
     /// [`reap`]: super::SlabAllocator::reap
+    /// [`visit`]: super::SlabAllocator::visit
     fn with<R>(&self, work: impl FnOnce(usize) -> R) -> R;
 
     /// Runs `work` with the number of each part that no CPU or thread uses at the moment, so that
@@ -102,7 +104,7 @@ impl OneThread {
 unsafe impl Send for OneThread {}
 
 // SAFETY: the value is not `Sync`, so one thread at a time uses it. `work` calls no code of the
-// user, so it cannot begin again before it ends.
+// user, so it cannot begin again before it ends. (That of `visit` does, and uses no part.)
 unsafe impl Cpus for OneThread {
     const COUNT: usize = 1;
 

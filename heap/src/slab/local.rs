@@ -125,7 +125,11 @@ impl Local {
                 slab.set_listed(false);
                 slab
             }
-            None => context.shared.take(class, context.index)?,
+            None => {
+                let slab = context.shared.take(class, context.index)?;
+                self.count(context);
+                slab
+            }
         };
         self.set_current(class, slab);
         take_more(slab)
@@ -134,6 +138,8 @@ impl Local {
     /// Makes an exhausted current slab a full one. Returns a block, and keeps the slab, if other
     /// CPUs have freed some meanwhile.
     fn retire(&mut self, slab: Slab, context: Context<'_>) -> Option<Block> {
+        // Once the slab has no owner, another CPU may free all its blocks, and then its page is gone.
+        let class = slab.class();
         self.unset_idle(slab);
         while !slab.disown(Ownership::Full, context.alone) {
             slab.collect();
@@ -141,19 +147,24 @@ impl Local {
                 return Some(block);
             }
         }
-        self.set_current(slab.class(), Slab::none());
+        self.set_current(class, Slab::none());
         None
     }
 
     /// Makes a page the current slab. The class has none, and none is to be found.
     pub(super) fn install(&mut self, slab: Slab, context: Context<'_>) -> Option<Block> {
+        self.count(context);
+        context.shared.lock().register(slab);
+        self.set_current(slab.class(), slab);
+        take_more(slab)
+    }
+
+    /// Counts this part as one that has slabs.
+    fn count(&mut self, context: Context<'_>) {
         if !self.is_counted {
             self.is_counted = true;
             context.shared.count_part();
         }
-        context.shared.lock().register(slab);
-        self.set_current(slab.class(), slab);
-        take_more(slab)
     }
 
     /// Takes a block of a larger class, because no page is left.
@@ -241,6 +252,8 @@ impl Local {
 
     /// Lists a slab of which the first block was freed.
     fn list_partial(&mut self, slab: Slab, context: Context<'_>, released: &mut Released) {
+        // A part whose CPU only frees has slabs too.
+        self.count(context);
         let list = &mut self.partial[slab.class()];
         slab.set_listed(true);
         list.push(slab);

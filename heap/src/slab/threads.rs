@@ -32,8 +32,27 @@ const MAX_THREADS: usize = 1024;
 /// The id of the thread that has each number, or 0. Number 0 belongs to nobody.
 static THREADS: [AtomicUsize; MAX_THREADS] = [const { AtomicUsize::new(0) }; MAX_THREADS];
 
+/// Releases the lock of part 0 when it is dropped.
+struct Unlock<'a>(&'a AtomicBool);
+
+impl Drop for Unlock<'_> {
+    fn drop(&mut self) {
+        self.0.store(false, Ordering::Release);
+    }
+}
+
 /// A multiple of [`MAX_THREADS`] that no id has been made of.
 static NEXT: AtomicUsize = AtomicUsize::new(MAX_THREADS);
+
+/// Takes a multiple of [`MAX_THREADS`] from `next`, or returns `None` if all are taken: with 32 bits
+/// after four million threads. Further threads have no number, since an id that is used again could
+/// be taken for that of a thread that has ended.
+fn take_generation(next: &AtomicUsize) -> Option<usize> {
+    next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |generation| {
+        generation.checked_add(MAX_THREADS)
+    })
+    .ok()
+}
 
 /// In place of an id: the part is being reaped.
 const RESERVED: usize = 1;
@@ -72,8 +91,8 @@ impl Drop for AtExit {
 fn register() -> usize {
     // Registering the destructor may allocate, which then uses the common part.
     ID.set(0);
-    if AT_EXIT.try_with(|_| ()).is_ok() {
-        let generation = NEXT.fetch_add(MAX_THREADS, Ordering::Relaxed);
+    let is_alive = AT_EXIT.try_with(|_| ()).is_ok();
+    if let Some(generation) = is_alive.then(|| take_generation(&NEXT)).flatten() {
         let take = |&number: &usize| {
             let id = generation | number;
             THREADS[number]
@@ -107,9 +126,9 @@ impl<const N: usize> Threads<N> {
         {
             std::thread::yield_now();
         }
-        let result = work(0);
-        self.common.store(false, Ordering::Release);
-        result
+        // A visitor of `SlabAllocator::visit` may panic.
+        let _unlock = Unlock(&self.common);
+        work(0)
     }
 
     /// Makes the part with this thread's number belong to this thread, unless the part is being
@@ -127,9 +146,10 @@ impl<const N: usize> Threads<N> {
         }
         let owner = self.owners[number].load(Ordering::Relaxed);
         // Any other owner had the number before, and has ended.
+        // Release: who sees this owner sees that `THREADS` has its id.
         owner != RESERVED
             && self.owners[number]
-                .compare_exchange(owner, id, Ordering::Acquire, Ordering::Relaxed)
+                .compare_exchange(owner, id, Ordering::AcqRel, Ordering::Relaxed)
                 .is_ok()
     }
 }
@@ -143,7 +163,8 @@ impl<const N: usize> Default for Threads<N> {
 // SAFETY: `owners` gives each part from 1 up to one thread at a time: a number belongs to one thread,
 // and only that thread stores its id. Who reaps a part has replaced the id of a thread that has
 // ended. Part 0 is behind a lock. `work` calls no code of the user, so it cannot begin again in the
-// same thread before it ends. A thread's end is a release, and each that follows acquires it.
+// same thread before it ends. (That of `visit` does, and uses no part.) A thread's end is a release,
+// and each that follows acquires it.
 unsafe impl<const N: usize> Cpus for Threads<N> {
     const COUNT: usize = N;
 
@@ -162,7 +183,9 @@ unsafe impl<const N: usize> Cpus for Threads<N> {
     fn with_unused(&self, mut work: impl FnMut(usize)) {
         let own = ID.get();
         for (number, part) in self.owners.iter().enumerate().skip(1) {
-            let owner = part.load(Ordering::Relaxed);
+            // Acquire: `THREADS` has, or had, the owner's id. An older value would say that the owner
+            // has ended.
+            let owner = part.load(Ordering::Acquire);
             if owner == 0 || owner == RESERVED || owner == own {
                 continue;
             }
@@ -189,5 +212,95 @@ impl<const N: usize> Threads<N> {
         let number = number_of(ID.get());
         let owner = self.owners.get(number);
         number != 0 && owner.is_some_and(|owner| owner.load(Ordering::Relaxed) == ID.get())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc;
+    use std::thread;
+    use std::vec;
+    use std::vec::Vec;
+
+    use super::*;
+
+    /// Enough parts for all threads of the tests.
+    type Parts = Threads<MAX_THREADS>;
+
+    fn unused(parts: &Parts) -> Vec<usize> {
+        let mut unused = Vec::new();
+        parts.with_unused(|part| unused.push(part));
+        unused
+    }
+
+    fn part_of_new_thread(parts: &Parts) -> usize {
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| parts.with(|part| part));
+            thread.join().expect("the thread ends")
+        })
+    }
+
+    #[test]
+    fn the_part_of_an_ended_thread_can_be_reaped_again_and_again() {
+        let parts = Parts::new();
+        let own = parts.with(|part| part);
+        let ended = part_of_new_thread(&parts);
+        assert!(own != 0 && ended != 0 && own != ended);
+        for _ in 0..3 {
+            // The common part is in use only while a thread uses it.
+            assert_eq!(unused(&parts), [ended, 0]);
+        }
+    }
+
+    #[test]
+    fn the_part_of_a_running_thread_is_not_reaped() {
+        let parts = Parts::new();
+        let parts = &parts;
+        thread::scope(|scope| {
+            let (begun, begin) = mpsc::channel();
+            let (end, ended) = mpsc::channel::<()>();
+            scope.spawn(move || {
+                let part = parts.with(|part| part);
+                begun.send(part).expect("the test waits");
+                let _ = ended.recv();
+            });
+            let part = begin.recv().expect("the thread runs");
+            assert_ne!(part, 0);
+            assert!(!unused(parts).contains(&part));
+            drop(end);
+        });
+    }
+
+    #[test]
+    fn more_threads_than_numbers_may_follow_each_other() {
+        let parts = Parts::new();
+        for _ in 0..if cfg!(miri) { 10 } else { 2 * MAX_THREADS } {
+            assert_ne!(part_of_new_thread(&parts), 0);
+        }
+    }
+
+    #[test]
+    fn a_part_that_is_being_reaped_is_not_reaped_by_another() {
+        let parts = Parts::new();
+        parts.with(|part| assert_ne!(part, 0));
+        let ended = part_of_new_thread(&parts);
+        let mut reaped = vec![];
+        parts.with_unused(|part| {
+            reaped.push(part);
+            if part == ended {
+                assert_eq!(unused(&parts), [0]);
+            }
+        });
+        assert_eq!(reaped, [ended, 0]);
+    }
+
+    #[test]
+    fn no_id_is_used_again_after_the_last() {
+        let next = AtomicUsize::new(usize::MAX - 2 * MAX_THREADS + 1);
+        let last = take_generation(&next).expect("one is left");
+        // `UNKNOWN` is no id.
+        assert!(last + MAX_THREADS - 1 < UNKNOWN);
+        assert_eq!(take_generation(&next), None);
+        assert_eq!(take_generation(&next), None);
     }
 }

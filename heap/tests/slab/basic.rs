@@ -4,7 +4,7 @@ use std::alloc::GlobalAlloc;
 
 use allocator_api2::alloc::Allocator;
 use allocator_api2::vec::Vec as VecIn;
-use heap::slab::{MAX_BLOCK_SIZE, MAX_HELD_BACK, OneThread, SLAB_SIZE, SlabAllocator};
+use heap::slab::{MAX_BLOCK_SIZE, MAX_HELD_BACK, OneThread, SLAB_SIZE, SlabAllocator, SlabRule};
 use heap::source::GlobalAllocSource;
 use heap::talc::TalcCell;
 
@@ -255,4 +255,33 @@ fn slabs_can_be_the_source_of_another_allocator() {
     let mut numbers = VecIn::new_in(&outer);
     numbers.extend(0..10_000_u32);
     assert!(numbers.iter().copied().eq(0..10_000));
+}
+
+#[test]
+#[cfg_attr(feature = "hardened", ignore = "slabs serve nothing")]
+fn a_damaged_list_of_free_blocks_is_found() {
+    let heap = slabs(1 << 20);
+    let kept = Block::new(&heap, layout(496, 8)).expect("there is room");
+    let freed = Block::new(&heap, layout(496, 8)).expect("there is room");
+    let slab = freed.ptr.wrapping_sub(freed.ptr.addr() % SLAB_SIZE);
+    let link = freed.ptr.cast::<*mut u8>();
+    freed.free(&heap);
+    let rule = |next: *mut u8| {
+        // SAFETY: the freed block begins with the address of the next.
+        let saved = unsafe { link.replace(next) };
+        let corruption = heap.check().expect_err("the list is damaged");
+        // SAFETY: as before.
+        unsafe { link.write(saved) };
+        heap.check().expect("the list is intact again");
+        assert_eq!(corruption.slab, slab.addr());
+        corruption.rule
+    };
+    // The slab has eight blocks.
+    assert_eq!(rule(slab.wrapping_add(8 * 496)), SlabRule::FreeBlockInSlab);
+    assert_eq!(rule(slab.wrapping_add(8)), SlabRule::FreeBlockInSlab);
+    assert_eq!(rule(slab.wrapping_sub(496)), SlabRule::FreeBlockInSlab);
+    assert_eq!(rule(std::ptr::null_mut()), SlabRule::BlocksAddUp);
+    assert_eq!(rule(link.cast()), SlabRule::BlocksAddUp);
+    kept.free(&heap);
+    assert_all_is_back(&heap);
 }

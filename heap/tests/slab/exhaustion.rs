@@ -95,3 +95,27 @@ fn a_full_heap_can_be_filled_again_with_another_size() {
     }
     assert_all_is_back(&heap);
 }
+
+#[test]
+#[cfg_attr(
+    any(feature = "hardened", feature = "disable-realloc-in-place"),
+    ignore = "blocks move"
+)]
+fn without_memory_a_block_of_a_slab_still_shrinks() {
+    let heap = slabs(64 << 10);
+    let mut block = Block::new(&heap, layout(496, 32)).expect("there is room");
+    let mut block_of_slab = Block::new(&heap, layout(256, 32)).expect("there is room");
+    let others: Vec<_> = (1..=MAX_BLOCK_SIZE).rev().collect();
+    let others: Vec<_> = others
+        .iter()
+        .flat_map(|&size| exhaust(&heap, size))
+        .collect();
+    let ptr = block_of_slab.ptr;
+    assert!(block_of_slab.resize(&heap, 24));
+    assert_eq!(block_of_slab.ptr, ptr);
+    assert!(!block.resize(&heap, 24), "Talc's block would have to move");
+    block_of_slab.free(&heap);
+    block.free(&heap);
+    others.into_iter().for_each(|block| block.free(&heap));
+    assert_all_is_back(&heap);
+}

@@ -245,3 +245,62 @@ fn a_failing_allocation_takes_back_what_ended_threads_hold() {
     all.free(heap);
     assert_all_is_back(heap);
 }
+
+#[test]
+#[cfg_attr(feature = "hardened", ignore = "slabs serve nothing")]
+fn a_visitor_that_panics_leaves_the_locks_free() {
+    // All threads use the part behind a lock.
+    let heap = heap::<1>(1 << 20);
+    let block = Block::new(&heap, layout(64, 1)).expect("there is room");
+    let visit = || heap.visit(|slab| panic!("{slab}"));
+    let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(visit));
+    assert!(result.is_err());
+    block.free(&heap);
+    assert_all_is_back(&heap);
+}
+
+#[test]
+#[cfg_attr(feature = "hardened", ignore = "slabs serve nothing")]
+fn slabs_of_a_thread_that_only_frees_serve_another() {
+    let heap = heap::<16>(16 << 20);
+    let heap = &heap;
+    let slabs = 100;
+    let (sender, receiver) = mpsc::channel();
+    let (freed, done) = (Barrier::new(2), Barrier::new(2));
+    let (freed, done) = (&freed, &done);
+    thread::scope(|scope| {
+        let consumer = scope.spawn(move || {
+            // The slabs are full, so the first free makes each this thread's. One block stays.
+            let blocks: Vec<Block> = receiver.into_iter().collect();
+            let mut kept = Vec::new();
+            for (n, block) in blocks.into_iter().enumerate() {
+                if n % 63 == 0 {
+                    kept.push(block);
+                } else {
+                    block.free(heap);
+                }
+            }
+            freed.wait();
+            // This thread sleeps while the other needs memory.
+            done.wait();
+            kept.into_iter().for_each(|block| block.free(heap));
+        });
+        let producer = scope.spawn(move || {
+            let blocks =
+                (0..slabs * 63).map(|_| Block::new(heap, layout(64, 1)).expect("there is room"));
+            blocks.for_each(|block| sender.send(block).expect("the consumer runs"));
+            drop(sender);
+            freed.wait();
+            let before = heap.backing().blocks();
+            let blocks: Vec<_> = (0..(slabs - 10) * 62)
+                .map(|_| Block::new(heap, layout(64, 1)).expect("there is room"))
+                .collect();
+            let after = heap.backing().blocks();
+            done.wait();
+            blocks.into_iter().for_each(|block| block.free(heap));
+            assert!(after <= before + 2, "{before} and {after} pages");
+        });
+        join_all([consumer, producer]);
+    });
+    assert_all_is_back(heap);
+}

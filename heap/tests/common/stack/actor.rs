@@ -1,6 +1,6 @@
 //! An actor: one thread that uses the heap and the arena, and records its blocks and pages.
 
-use std::alloc::{GlobalAlloc, Layout};
+use std::alloc::Layout;
 use std::cell::{Cell, RefCell};
 use std::sync::atomic::Ordering::Relaxed;
 
@@ -242,7 +242,7 @@ impl<'s, 'a> Actor<'s, 'a> {
     }
 
     fn attempt(&self, layout: Layout, zeroed: bool) -> *mut u8 {
-        let heap = self.stack.heap;
+        let heap = self.stack.allocator();
         let before = self.snapshot();
         // SAFETY: the size is not zero.
         let block = self.during(Doing::Allocating, || unsafe {
@@ -281,7 +281,7 @@ impl<'s, 'a> Actor<'s, 'a> {
         let before = self.snapshot();
         // SAFETY: the block is live.
         self.during(Doing::Freeing, || unsafe {
-            self.stack.heap.dealloc(block.ptr, block.layout)
+            self.stack.allocator().dealloc(block.ptr, block.layout)
         });
         self.note_free(before, block.ptr.addr());
     }
@@ -298,7 +298,9 @@ impl<'s, 'a> Actor<'s, 'a> {
         let before = self.snapshot();
         // SAFETY: the block is live, and the size neither zero nor large.
         let moved = self.during(Doing::Reallocating, || unsafe {
-            self.stack.heap.realloc(block.ptr, block.layout, new_size)
+            self.stack
+                .allocator()
+                .realloc(block.ptr, block.layout, new_size)
         });
         let mut shadow = self.shadow.borrow_mut();
         if moved.is_null() {
@@ -313,7 +315,12 @@ impl<'s, 'a> Actor<'s, 'a> {
     pub(crate) fn trim(&self) {
         tell(format_args!("trim"));
         let before = self.snapshot();
-        self.during(Doing::Trimming, || self.stack.heap.lock().trim());
+        self.during(Doing::Trimming, || {
+            if let Some(slabs) = &self.stack.slabs {
+                slabs.reap();
+            }
+            self.stack.heap.lock().trim();
+        });
         self.note_trim(before);
     }
 

@@ -1,9 +1,9 @@
 //! The whole stack over real memory, for random programs of all its operations.
 //!
 //! ```text
-//!     Actor ── blocks ────────> TalcLock<ArenaSource> ┐
-//!       │                                             ├──> Arena ──> Window: pages that are mapped
-//!       ├── Tenant: pages ────────────────────────────┘       └────> Supply   while they are lent
+//!     Actor ─ blocks ─> slabs? ─> TalcLock<ArenaSource> ┐
+//!       │                                               ├──> Arena ──> Window: pages that are mapped
+//!       ├── Tenant: pages ──────────────────────────────┘       └────> Supply   while they are lent
 //!       └── interrupts the calls of window and supply, which are refused at random: Injection
 //! ```
 //!
@@ -19,12 +19,14 @@ mod interrupt;
 mod observe;
 mod page_faults;
 mod situations;
+mod slabs;
 mod supply;
 mod tenant;
 mod verify;
 mod window;
 mod yielding;
 
+use std::alloc::GlobalAlloc;
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -34,6 +36,7 @@ use heap::vmem::{Arena, LockApi};
 
 pub(crate) use self::actor::Actor;
 pub(crate) use self::situations::Situations;
+use self::slabs::Slabs;
 use self::supply::Supply;
 use self::window::{PAGE, Properties, Window};
 use self::yielding::YieldingMutex;
@@ -54,10 +57,22 @@ pub(crate) struct Stack<'s, 'a> {
     window: &'s Window,
     arena: &'s PageArena<'a>,
     heap: &'s Heap<'a>,
+    /// What blocks come from, in one of three programs.
+    slabs: Option<Slabs<'s, 'a>>,
     /// Whether only one thread uses the stack, so that the effect of one operation can be observed.
     alone: bool,
     /// Sizes that are requested often, so that many holes nearly fit.
     usual: [usize; 3],
+}
+
+impl Stack<'_, '_> {
+    /// Returns what blocks come from.
+    fn allocator(&self) -> &dyn GlobalAlloc {
+        match &self.slabs {
+            Some(slabs) => slabs,
+            None => self.heap,
+        }
+    }
 }
 
 /// Runs a program of one thread, whose steps `steps` makes.
@@ -138,6 +153,8 @@ fn with_stack<C: Choices>(
         window: &window,
         arena: &arena,
         heap: &heap,
+        // Without a choice of its own, so that a fuzzer's inputs still mean the same.
+        slabs: (usual[0] % 3 == 0).then(|| slabs::slabs(&heap)),
         alone,
         usual,
     };

@@ -8,6 +8,7 @@ use heap::talc::base::CHUNK_UNIT;
 use heap::vmem::SegmentKind;
 
 use super::actor::{Actor, is_pages};
+use super::slabs::reap_all;
 use super::{PAGE, Stack};
 use crate::common::random::Choices;
 
@@ -16,6 +17,9 @@ pub(crate) fn verify(actor: &Actor<'_, '_>) {
     let stack = actor.stack;
     stack.window.assert_no_fault();
     let heaps = check_heaps(stack);
+    if let Some(slabs) = &stack.slabs {
+        slabs.check().unwrap();
+    }
     stack.arena.check().unwrap();
     if !stack.alone {
         return;
@@ -107,6 +111,10 @@ pub(crate) fn finish(
     }
     stack.window.assert_no_fault();
     let last = &actors[0];
+    if let Some(slabs) = stack.slabs.as_ref().filter(|_| !in_use) {
+        reap_all(slabs);
+        assert_eq!(slabs.stats().slabs(), 0, "{}", slabs.stats());
+    }
     last.drain();
     assert_settled(last);
     if in_use {
