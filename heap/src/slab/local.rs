@@ -19,7 +19,7 @@ use super::size_class::{CLASSES, GRANULE, GRANULES, Granules, block_size, granul
 use super::slab::{Block, Ownership, Slab};
 
 /// The number of slabs without a used block that a CPU keeps, for blocks that come and go.
-pub(super) const MAX_IDLE: usize = 2;
+pub(super) const MAX_IDLE: usize = 3;
 
 /// The number of freed blocks that wait, on the CPU that has freed them, for another CPU's slab.
 pub(super) const BATCH: usize = 16;
@@ -185,28 +185,33 @@ impl Local {
             self.partial[slab.class()].remove(slab);
             context.release(slab, released);
         } else {
-            if self.idle == MAX_IDLE {
-                self.release_idle(context, released);
-            }
             slab.set_idle(true);
             self.idle += 1;
+            if self.idle > MAX_IDLE {
+                self.release_idle(context, released);
+            }
         }
     }
 
-    /// Makes room for one more idle slab: releases one without used blocks, or else stops counting
-    /// those that are in use again.
+    /// Stops counting idle slabs that are in use again. If too many are left, releases the one with
+    /// the highest address: what is high in a heap keeps the memory below it from going back.
     fn release_idle(&mut self, context: Context<'_>, released: &mut Released) {
+        let mut highest: Option<Slab> = None;
         for class in 0..CLASSES {
             let slab = self.current_of(class);
             if slab.is_none() || !slab.is_idle() {
                 continue;
             }
-            self.unset_idle(slab);
-            if slab.used() == 0 {
-                self.set_current(class, Slab::none());
-                context.release(slab, released);
-                return;
+            if slab.used() > 0 {
+                self.unset_idle(slab);
+            } else if highest.is_none_or(|highest| highest.page() < slab.page()) {
+                highest = Some(slab);
             }
+        }
+        if let Some(slab) = highest.filter(|_| self.idle > MAX_IDLE) {
+            self.unset_idle(slab);
+            self.set_current(slab.class(), Slab::none());
+            context.release(slab, released);
         }
     }
 

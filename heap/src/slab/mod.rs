@@ -73,7 +73,7 @@ pub use self::stats::{ClassStats, SlabInfo, Stats};
 pub use self::threads::Threads;
 
 /// The largest number of bytes that one CPU holds back: free memory that neither another CPU nor
-/// the allocator behind the slabs can use until [`SlabAllocator::reap`] is called. 16,128 bytes.
+/// the allocator behind the slabs can use until [`SlabAllocator::reap`] is called. 20,224 bytes.
 ///
 /// They are slabs without a used block, of which a CPU keeps some, and freed blocks that wait to be
 /// brought to another CPU's slab. A slab with a block in use is not held back, but fragmented: its
