@@ -12,7 +12,7 @@ set -u
 cd "$(dirname "$0")"
 seconds=${1:-60}
 [ $# -gt 0 ] && shift
-targets=${*:-arena bump full_stack layers talc}
+targets=${*:-arena bump full_stack layers slab talc}
 output=../../target/fuzz
 host=$(rustc +nightly -vV 2>/dev/null | sed -n 's/^host: //p')
 

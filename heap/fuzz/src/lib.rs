@@ -14,4 +14,5 @@ pub mod bump;
 pub mod full_stack;
 pub mod input;
 pub mod layers;
+pub mod slab;
 pub mod talc;

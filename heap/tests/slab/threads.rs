@@ -1,6 +1,7 @@
 //! Several threads, each with a part of its own.
 
 use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::thread::{self, ScopedJoinHandle};
 
@@ -302,5 +303,41 @@ fn slabs_of_a_thread_that_only_frees_serve_another() {
         });
         join_all([consumer, producer]);
     });
+    assert_all_is_back(heap);
+}
+
+#[test]
+#[cfg_attr(feature = "hardened", ignore = "slabs serve nothing")]
+fn threads_that_free_into_a_full_slab_at_once_agree_who_owns_it() {
+    let (rounds, slabs) = if cfg!(miri) { (2, 3) } else { (100, 30) };
+    let heap = heap::<16>(1 << 20);
+    let heap = &heap;
+    for _ in 0..rounds {
+        // A slab has eight blocks.
+        let mut first = Vec::new();
+        let mut second = Vec::new();
+        for _ in 0..slabs {
+            first.extend((0..4).map(|_| Block::new(heap, layout(496, 1)).expect("room")));
+            second.extend((0..4).map(|_| Block::new(heap, layout(496, 1)).expect("room")));
+        }
+        // Both threads begin with each slab at the same time.
+        let turn = &AtomicUsize::new(0);
+        thread::scope(|scope| {
+            join_all([first, second].map(|blocks| {
+                scope.spawn(move || {
+                    for (index, block) in blocks.into_iter().enumerate() {
+                        if index % 4 == 0 {
+                            turn.fetch_add(1, Ordering::Relaxed);
+                            while turn.load(Ordering::Relaxed) < index / 2 + 2 {
+                                thread::yield_now();
+                            }
+                        }
+                        block.free(heap);
+                    }
+                })
+            }));
+        });
+        heap.check().expect("the slabs are intact");
+    }
     assert_all_is_back(heap);
 }
