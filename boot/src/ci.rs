@@ -88,9 +88,16 @@ fn steps(long: bool) -> Vec<Step> {
     }
     let fuzz_seconds = if long { 300 } else { 60 };
     steps.extend([
-        boot("test --i686"),
+        Step::Boot {
+            arguments: "test --i686".into(),
+            programs: if long { None } else { Some("1000") },
+        },
         Step::Script("heap/tests/features.sh".into()),
-        Step::Script("heap/tests/msrv.sh".into()),
+        Step::Script(if long {
+            "heap/tests/msrv.sh".into()
+        } else {
+            "heap/tests/msrv.sh --build".into()
+        }),
         Step::InstallPrograms,
         Step::Script("heap/tests/sanitizers.sh".into()),
         Step::CargoTest("heap/loom"),
