@@ -29,6 +29,8 @@
 //! ```text
 //!            GlobalAlloc, Allocator
 //!     ┌───────────────┴─────────────────┐
+//!     │ slab: SlabAllocator             │   small blocks, in pages of one size
+//!     ├─────────────────────────────────┤
 //!     │ talc: TalcLock, TalcCell, Talc  │   blocks, in heaps
 //!     ├─ source: ArenaSource ───────────┤   growth and shrinking of heaps
 //!     │ vmem: Arena                     │   ranges of addresses, in spans
@@ -40,6 +42,7 @@
 //!
 //! | to | use |
 //! |---|---|
+//! | serve small blocks quickly, on many CPUs, in front of any other | [`slab::SlabAllocator`] |
 //! | share a heap between threads, or make it the `#[global_allocator]` | [`talc::TalcLock`] |
 //! | use a heap from one thread, without a lock | [`talc::TalcCell`] |
 //! | build another wrapper, or claim heaps by hand | [`talc::base::Talc`] |

@@ -326,10 +326,21 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
         let block = unsafe { self.backing.alloc(layout) };
         if block.is_null() {
             // SAFETY: the size is not zero.
-            self.retry(|| unsafe { self.backing.alloc(layout) })
-        } else {
-            block
+            return unsafe { self.retry_large(layout) };
         }
+        block
+    }
+
+    /// Allocates from the allocator behind after reaping, or returns null.
+    ///
+    /// # Safety
+    /// The size is not zero.
+    #[cold]
+    #[inline(never)]
+    unsafe fn retry_large(&self, layout: Layout) -> *mut u8 {
+        self.reap();
+        // SAFETY: the size is not zero.
+        unsafe { self.backing.alloc(layout) }
     }
 
     /// Frees a block of the allocator behind the slabs. (Its code would need a stack frame, which the
