@@ -2,7 +2,10 @@
 
 use std::{net::TcpListener, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::{
     failure::{Failure, STATUS_HELP},
@@ -37,6 +40,20 @@ impl Cli {
         Self::try_parse().map_err(|error| {
             if !error.use_stderr() {
                 error.exit();
+            }
+            if let (
+                ErrorKind::ArgumentConflict,
+                Some(ContextValue::String(command)),
+                Some(options),
+            ) = (
+                error.kind(),
+                error.get(ContextKind::InvalidSubcommand),
+                error.get(ContextKind::PriorArg),
+            ) {
+                let options = options.to_string().replace(", ", " ");
+                return Failure::Input(format!(
+                    "options follow the command: ./run-qemu.sh {command} {options}"
+                ));
             }
             // clap's message begins with the error. Usage follows after an empty line.
             let text = error.to_string();
@@ -94,7 +111,12 @@ pub(crate) struct RunOptions {
     #[command(flatten)]
     pub machine: MachineOptions,
     /// The trace that the demonstration replays: a name in tests/traces, or a file.
-    #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_TRACE)]
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        default_value = DEFAULT_TRACE,
+        value_parser = parse_trace
+    )]
     pub trace: String,
 }
 
@@ -117,7 +139,7 @@ pub(crate) struct TestOptions {
     #[arg(long, conflicts_with_all = ["kernel_only", "all", "soak", "hardened"])]
     pub i686: bool,
     /// The same as `ci --long`: both firmwares, small and large memory, 32 bits, sanitizers,
-    /// fuzzing, mutations, lints (about an hour).
+    /// fuzzing, mutations, lints (about an hour and a quarter).
     #[arg(long, exclusive = true)]
     pub all: bool,
     /// Run the in-kernel tests on a heap that detects misuse, and the tests of that detection.
@@ -166,7 +188,7 @@ impl SoakOptions {
 /// The options of `ci`.
 #[derive(Debug, Args)]
 pub(crate) struct CiOptions {
-    /// Run the longer forms of all steps, and more of them (about an hour).
+    /// Run the longer forms of all steps, and more of them (about an hour and a quarter).
     #[arg(long)]
     pub long: bool,
 }
@@ -180,7 +202,12 @@ pub(crate) struct ImageOptions {
     #[command(flatten)]
     pub build: BuildOptions,
     /// The trace that the demonstration replays: a name in tests/traces, or a file.
-    #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_TRACE)]
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        default_value = DEFAULT_TRACE,
+        value_parser = parse_trace
+    )]
     pub trace: String,
 }
 
@@ -272,11 +299,19 @@ fn parse_filter(text: &str) -> Result<String, &'static str> {
     Ok(text.into())
 }
 
+/// Checks the name of a trace.
+fn parse_trace(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        return Err("neither a name in tests/traces nor a file");
+    }
+    Ok(text.into())
+}
+
 /// Checks the name of a CPU. It becomes a word of QEMU's command line, where `help` has a meaning.
 fn parse_cpu(text: &str) -> Result<String, &'static str> {
     let is_word = text.chars().all(|c| c.is_ascii_graphic());
     if text.is_empty() || text == "help" || text == "?" || text.starts_with('-') || !is_word {
-        return Err("not the name of a CPU");
+        return Err("not the name of a CPU; `qemu-system-x86_64 -cpu help` lists them");
     }
     Ok(text.into())
 }
