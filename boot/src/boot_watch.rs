@@ -210,7 +210,7 @@ impl BootWatch {
                         false => ("sign of life from the kernel", BOOT_LIMIT),
                         true => ("next test", IDLE_LIMIT),
                     };
-                    return Err(Failure::TimedOut { what, limit });
+                    return Err(Failure::timed_out(what, limit));
                 }
             }
         }

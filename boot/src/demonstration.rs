@@ -48,7 +48,8 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
         let ramdisk = ramdisk::archive(&config, &traces)?;
         let image = builder.make(&kernel, &ramdisk, &options.machine.build, project.target())?;
         let machine = qemu.start(&options.machine, &kernel, image.path())?;
-        let (exit, request) = watch(machine, &options.machine, console.as_ref())?;
+        let (exit, request) = watch(machine, &options.machine, console.as_ref())
+            .map_err(|failure| options.machine.explain(failure))?;
         if let Some(failure) = exit.failure() {
             return Err(failure);
         }
@@ -111,7 +112,7 @@ fn watch(
         };
         if let Some(limit) = limit.filter(|&limit| !options.gdb && machine.clock() > limit) {
             terminal::show(splitter.before_ready().as_bytes());
-            return Err(Failure::TimedOut { what, limit });
+            return Err(Failure::timed_out(what, limit));
         }
         if let Some(console) = console.filter(|_| splitter.is_ready()) {
             for line in console.lines() {
@@ -136,6 +137,10 @@ fn watch(
                     }
                     Ok(())
                 })?;
+                if let Some(panic) = splitter.bootloader_panic() {
+                    terminal::show(splitter.before_ready().as_bytes());
+                    return Err(panic);
+                }
             }
             SerialEvent::End => {
                 let exit = machine.end();

@@ -119,7 +119,8 @@ impl Small<'_> {
             .builder
             .make(&kernel, &ramdisk, options, self.project.target())?;
         let machine = self.qemu.start(self.machine, &kernel, image.path())?;
-        match watch(machine)?.failure() {
+        let exit = watch(machine).map_err(|failure| self.machine.explain(failure))?;
+        match exit.failure() {
             None => Ok(()),
             Some(failure) => Err(failure),
         }
@@ -135,10 +136,7 @@ fn watch(mut machine: Machine) -> Result<Exit, Failure> {
             return Err(Failure::Interrupted);
         }
         if machine.clock() > LIMIT {
-            return Err(Failure::TimedOut {
-                what: "end of a small kernel",
-                limit: LIMIT,
-            });
+            return Err(Failure::timed_out("end of a small kernel", LIMIT));
         }
         match machine.listen(process::POLL) {
             SerialEvent::Nothing => {}
@@ -149,6 +147,10 @@ fn watch(mut machine: Machine) -> Result<Exit, Failure> {
                     }
                     Ok::<(), Failure>(())
                 })?;
+                if let Some(panic) = splitter.bootloader_panic() {
+                    eprint!("{}", splitter.before_ready());
+                    return Err(panic);
+                }
             }
             SerialEvent::End => {
                 let exit = machine.end();
