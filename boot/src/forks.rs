@@ -1,6 +1,6 @@
 //! `./run-qemu.sh test --forks`: builds and boots other kernels than this project's own. Twenty
 //! small ones differ in the sizes of their parts, because the layout of the linker depends on them.
-//! The last is a fork, made by the steps in README.md.
+//! Then come a fork, made by the steps in README.md, and the demonstration's monitor.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     cli::MachineOptions,
-    elf,
+    demonstration, elf,
     failure::Failure,
     image::Builder,
     kernel::{Kernel, Padding},
@@ -79,6 +79,10 @@ pub(crate) fn run(
         keep(&name, small.try_kernel(padding, boots))?;
     }
     keep("forks::readme", fork_of_the_readme(project))?;
+    keep(
+        "forks::monitor",
+        demonstration::try_monitor(project, toolchain, qemu, &small.builder, machine),
+    )?;
     Ok(results)
 }
 

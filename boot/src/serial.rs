@@ -72,12 +72,6 @@ impl Splitter {
         take(record.map_or(Piece::Text(&line), Piece::Record))
     }
 
-    /// Notes that a line was sent to the kernel. The terminal has echoed it with its line break, so
-    /// the kernel's next output starts a line, although the kernel does not echo.
-    pub(crate) fn answered(&mut self) {
-        self.is_mid_line = false;
-    }
-
     /// Returns whether the kernel has sent `@ready`.
     pub(crate) fn is_ready(&self) -> bool {
         self.is_ready
@@ -201,8 +195,10 @@ mod tests {
             split(&mut splitter, &[b"@tests 3\nheap> "]),
             [text("@tests 3\nheap> ")]
         );
-        splitter.answered();
-        assert_eq!(split(&mut splitter, &[b"@tests 3\n"]), [record("@tests 3")]);
+        assert_eq!(
+            split(&mut splitter, &[b"\n@tests 3\n"]),
+            [text("\n"), record("@tests 3")]
+        );
     }
 
     #[test]
