@@ -21,9 +21,10 @@ if ! command -v cc >/dev/null 2>&1; then
     printf 'run-qemu.sh: installing gcc and libc6-dev with apt-get\n' >&2
     [ "$(id -u)" -eq 0 ] && sudo='' || sudo=sudo
     { $sudo apt-get -qq update || true; } >/dev/null 2>&1
-    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-install-recommends \
-        gcc libc6-dev >/dev/null 2>&1 ||
-        fail 'there is no C linker (cc), and apt-get cannot install gcc'
+    # Without --no-remove, apt-get might remove packages that the user needs.
+    $sudo env DEBIAN_FRONTEND=noninteractive apt-get -qq install --yes --no-remove \
+        --no-install-recommends gcc libc6-dev >/dev/null 2>&1 ||
+        fail 'there is no C linker (cc), and apt-get cannot install one: run apt-get install gcc'
 fi
 
 target=${CARGO_TARGET_DIR:-$root/target}

@@ -2,7 +2,10 @@
 
 use std::{net::TcpListener, path::PathBuf, time::Duration};
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{
+    Args, Parser, Subcommand, ValueEnum,
+    error::{ContextKind, ContextValue, ErrorKind},
+};
 
 use crate::{
     failure::{Failure, STATUS_HELP},
@@ -37,6 +40,20 @@ impl Cli {
         Self::try_parse().map_err(|error| {
             if !error.use_stderr() {
                 error.exit();
+            }
+            if let (
+                ErrorKind::ArgumentConflict,
+                Some(ContextValue::String(command)),
+                Some(options),
+            ) = (
+                error.kind(),
+                error.get(ContextKind::InvalidSubcommand),
+                error.get(ContextKind::PriorArg),
+            ) {
+                let options = options.to_string().replace(", ", " ");
+                return Failure::Input(format!(
+                    "options follow the command: ./run-qemu.sh {command} {options}"
+                ));
             }
             // clap's message begins with the error. Usage follows after an empty line.
             let text = error.to_string();
@@ -94,7 +111,12 @@ pub(crate) struct RunOptions {
     #[command(flatten)]
     pub machine: MachineOptions,
     /// The trace that the demonstration replays: a name in tests/traces, or a file.
-    #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_TRACE)]
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        default_value = DEFAULT_TRACE,
+        value_parser = parse_trace
+    )]
     pub trace: String,
 }
 
@@ -117,13 +139,14 @@ pub(crate) struct TestOptions {
     #[arg(long, conflicts_with_all = ["kernel_only", "all", "soak", "hardened"])]
     pub i686: bool,
     /// The same as `ci --long`: both firmwares, small and large memory, 32 bits, sanitizers,
-    /// fuzzing, mutations, lints (about an hour).
+    /// fuzzing, mutations, lints (about an hour and a quarter).
     #[arg(long, exclusive = true)]
     pub all: bool,
     /// Run the in-kernel tests on a heap that detects misuse, and the tests of that detection.
     #[arg(long)]
     pub hardened: bool,
-    /// Build and boot kernels of twenty sizes, and the fork of README.md, instead of the tests.
+    /// Build and boot kernels of twenty sizes, the fork of README.md, and the monitor, instead of
+    /// the tests.
     #[arg(long, conflicts_with_all = ["filter", "kernel_only", "i686", "all", "soak", "hardened"])]
     pub forks: bool,
     /// The soak test.
@@ -166,7 +189,7 @@ impl SoakOptions {
 /// The options of `ci`.
 #[derive(Debug, Args)]
 pub(crate) struct CiOptions {
-    /// Run the longer forms of all steps, and more of them (about an hour).
+    /// Run the longer forms of all steps, and more of them (about an hour and a quarter).
     #[arg(long)]
     pub long: bool,
 }
@@ -180,7 +203,12 @@ pub(crate) struct ImageOptions {
     #[command(flatten)]
     pub build: BuildOptions,
     /// The trace that the demonstration replays: a name in tests/traces, or a file.
-    #[arg(long, value_name = "NAME|FILE", default_value = DEFAULT_TRACE)]
+    #[arg(
+        long,
+        value_name = "NAME|FILE",
+        default_value = DEFAULT_TRACE,
+        value_parser = parse_trace
+    )]
     pub trace: String,
 }
 
@@ -262,6 +290,50 @@ impl MachineOptions {
         }
         Ok(())
     }
+
+    /// Checks that the machine has room for the kernel: for an image of `image` bytes, and for
+    /// `zeroed` bytes of variables that the image does not contain.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] if the bootloader would run out of memory.
+    pub(crate) fn check_room(&self, image: u64, zeroed: u64) -> Result<(), Failure> {
+        let firmware = self.build.firmware();
+        let kernel = mib_of(image.saturating_add(zeroed));
+        let least = firmware.memory_beside_kernel() + kernel;
+        if self.memory < least {
+            return Err(Failure::Input(format!(
+                "{} of memory is too little: image and variables of this kernel take {kernel}; \
+                 under {}, give it --memory {}M or more",
+                self.memory,
+                firmware.name(),
+                least.kib / 1024
+            )));
+        }
+        Ok(())
+    }
+
+    /// Adds to `failure` what the user can try on this machine.
+    pub(crate) fn explain(&self, failure: Failure) -> Failure {
+        match (failure, self.accel) {
+            (Failure::TimedOut { what, limit, .. }, Accelerator::Kvm) => Failure::TimedOut {
+                what,
+                limit,
+                hint: Some("try --accel tcg"),
+            },
+            (Failure::Qemu { status, message }, _) if message.contains("CPU model") => {
+                Failure::Qemu {
+                    status,
+                    message: format!("{message}; `qemu-system-x86_64 -cpu help` lists all models"),
+                }
+            }
+            (other, _) => other,
+        }
+    }
+}
+
+/// Returns `bytes` as an amount in MiB, rounded up.
+fn mib_of(bytes: u64) -> Memory {
+    Memory::mib(bytes.div_ceil(1 << 20))
 }
 
 /// Checks a filter. It becomes a line of the kernel's configuration.
@@ -272,11 +344,19 @@ fn parse_filter(text: &str) -> Result<String, &'static str> {
     Ok(text.into())
 }
 
+/// Checks the name of a trace.
+fn parse_trace(text: &str) -> Result<String, &'static str> {
+    if text.is_empty() {
+        return Err("neither a name in tests/traces nor a file");
+    }
+    Ok(text.into())
+}
+
 /// Checks the name of a CPU. It becomes a word of QEMU's command line, where `help` has a meaning.
 fn parse_cpu(text: &str) -> Result<String, &'static str> {
     let is_word = text.chars().all(|c| c.is_ascii_graphic());
     if text.is_empty() || text == "help" || text == "?" || text.starts_with('-') || !is_word {
-        return Err("not the name of a CPU");
+        return Err("not the name of a CPU; `qemu-system-x86_64 -cpu help` lists them");
     }
     Ok(text.into())
 }
@@ -307,6 +387,16 @@ impl Firmware {
             Self::Uefi => Memory::mib(64),
         }
     }
+
+    /// Returns the memory that it and the bootloader need beside the image and the kernel's zeroed
+    /// variables. Measured with kernels of 5 and 55 MiB, of which none starts with 7 MiB less.
+    fn memory_beside_kernel(self) -> Memory {
+        match self {
+            // The bootloader puts the kernel at 16 MiB.
+            Self::Bios => Memory::mib(20),
+            Self::Uefi => Memory::mib(46),
+        }
+    }
 }
 
 /// What executes the machine's instructions.
@@ -333,6 +423,16 @@ impl Memory {
     /// Returns the amount in KiB.
     pub(crate) fn kib(self) -> u64 {
         self.kib
+    }
+}
+
+impl std::ops::Add for Memory {
+    type Output = Self;
+
+    fn add(self, other: Self) -> Self {
+        Self {
+            kib: self.kib.saturating_add(other.kib),
+        }
     }
 }
 
@@ -417,6 +517,54 @@ mod tests {
         );
         assert!(why(&["--uefi", "--memory", "63"]).contains("give it 64 MiB or more"));
         assert!(why(&["--memory", "0"]).starts_with("0 MiB of memory"));
+    }
+
+    fn machine(arguments: &[&str]) -> MachineOptions {
+        let cli = Cli::try_parse_from([&["run-qemu.sh"], arguments].concat()).unwrap();
+        cli.run.machine
+    }
+
+    #[test]
+    fn a_kernel_that_does_not_fit_into_memory_is_refused() {
+        let check = |arguments: &[&str], image, zeroed| {
+            machine(arguments)
+                .check_room(image << 20, zeroed << 20)
+                .map_err(|failure| (failure.status(), failure.to_string()))
+        };
+        assert_eq!(check(&["--memory", "48M"], 5, 1), Ok(()));
+        assert_eq!(check(&["--uefi", "--memory", "64M"], 5, 1), Ok(()));
+        assert_eq!(check(&["--memory", "75M"], 16, 39), Ok(()));
+        let (status, line) = check(&["--memory", "64M"], 16, 39).unwrap_err();
+        assert_eq!(status, 2);
+        assert_eq!(
+            line,
+            "64 MiB of memory is too little: image and variables of this kernel take 55 MiB; \
+             under BIOS, give it --memory 75M or more"
+        );
+        let (_, line) = check(&["--uefi"], 16, 300).unwrap_err();
+        assert!(line.contains("under UEFI, give it --memory 362M"), "{line}");
+        assert!(check(&[], u64::MAX >> 20, u64::MAX >> 20).is_err());
+    }
+
+    #[test]
+    fn failures_say_what_to_try_on_the_machine() {
+        let timed_out = || Failure::timed_out("sign of life", Duration::from_secs(60));
+        let kvm = machine(&["--accel", "kvm"]).explain(timed_out());
+        assert_eq!(
+            kvm.to_string(),
+            "timed out: no sign of life within 60 s; try --accel tcg"
+        );
+        let tcg = machine(&[]).explain(timed_out()).to_string();
+        assert!(tcg.ends_with("within 60 s"), "{tcg}");
+        let qemu = Failure::Qemu {
+            status: Default::default(),
+            message: "unable to find CPU model 'nope'".into(),
+        };
+        let line = machine(&["--cpu", "nope"]).explain(qemu).to_string();
+        assert!(
+            line.ends_with("'nope'; `qemu-system-x86_64 -cpu help` lists all models"),
+            "{line}"
+        );
     }
 
     #[test]

@@ -48,7 +48,15 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
         let ramdisk = ramdisk::archive(&config, &traces)?;
         let image = builder.make(&kernel, &ramdisk, &options.machine.build, project.target())?;
         let machine = qemu.start(&options.machine, &kernel, image.path())?;
-        let (exit, request) = watch(machine, &options.machine, console.as_ref())?;
+        let limit = console.is_none().then_some(WHOLE_LIMIT);
+        let (exit, request) = watch(
+            machine,
+            console.as_ref(),
+            limit,
+            &options.machine,
+            terminal::show,
+        )
+        .map_err(|failure| options.machine.explain(failure))?;
         if let Some(failure) = exit.failure() {
             return Err(failure);
         }
@@ -69,6 +77,36 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
     }
 }
 
+/// Boots the monitor, and types a command before the prompt. Succeeds if the monitor then asks for
+/// the tests.
+pub(crate) fn try_monitor(
+    project: &Project,
+    toolchain: &Toolchain,
+    qemu: &Qemu,
+    builder: &Builder<'_>,
+    options: &MachineOptions,
+) -> Result<(), Failure> {
+    let kernel = Kernel::Demonstration.build(project, toolchain, &options.build)?;
+    let config = Config {
+        jobs: false,
+        monitor: true,
+        ..Config::default()
+    };
+    let ramdisk = ramdisk::archive(&config, &[])?;
+    let image = builder.make(&kernel, &ramdisk, &options.build, project.target())?;
+    let machine = qemu.start(options, &kernel, image.path())?;
+    let console = Console::with_lines(["trim now\n", "test grow::\n", "exit\n"]);
+    let (exit, request) = watch(machine, Some(&console), Some(WHOLE_LIMIT), options, |_| {})
+        .map_err(|failure| options.explain(failure))?;
+    match (exit.failure(), request) {
+        (Some(failure), _) => Err(failure),
+        (None, Some(request)) if request.filter.as_deref() == Some("grow::") => Ok(()),
+        (None, request) => Err(Failure::Protocol(format!(
+            "the monitor was asked for the tests `grow::`, and asks for {request:?}"
+        ))),
+    }
+}
+
 /// Returns the traces for the RAM disk: `chosen`, and all others of the repository for the
 /// monitor's commands. Without a monitor the others stay out, because BIOS reads the RAM disk
 /// slowly.
@@ -85,38 +123,47 @@ fn traces_for(project: &Project, chosen: &Trace, monitor: bool) -> Result<Vec<Tr
 }
 
 /// A request of the monitor's user to run the tests.
+#[derive(Debug)]
 struct TestRequest {
     /// Only tests whose names contain this.
     filter: Option<String>,
 }
 
-/// Shows the output of the machine, and sends it the user's lines, until it ends.
+/// Returns whether a line that the user typed is the monitor's command `test`.
+fn asks_for_tests(line: &[u8]) -> bool {
+    let command = line.trim_ascii().split(|&byte| byte == b' ').next();
+    command == Some(b"test")
+}
+
+/// Passes the output of the machine to `show`, and sends it the user's lines, until it ends.
+/// `whole_limit` is the time limit from the kernel's start to its end.
 fn watch(
     mut machine: Machine,
-    options: &MachineOptions,
     console: Option<&Console>,
+    whole_limit: Option<Duration>,
+    options: &MachineOptions,
+    show: fn(&[u8]),
 ) -> Result<(Exit, Option<TestRequest>), Failure> {
     let mut splitter = Splitter::default();
     let mut request = None;
+    let mut is_test_typed = false;
     loop {
         if process::interrupted() {
             return Err(Failure::Interrupted);
         }
         let (what, limit) = match splitter.is_ready() {
             false => ("sign of life from the kernel", Some(BOOT_LIMIT)),
-            true => (
-                "end of the demonstration",
-                console.is_none().then_some(WHOLE_LIMIT),
-            ),
+            true => ("end of the demonstration", whole_limit),
         };
         if let Some(limit) = limit.filter(|&limit| !options.gdb && machine.clock() > limit) {
             terminal::show(splitter.before_ready().as_bytes());
-            return Err(Failure::TimedOut { what, limit });
+            return Err(Failure::timed_out(what, limit));
         }
         if let Some(console) = console.filter(|_| splitter.is_ready()) {
-            for line in console.lines() {
+            // The tests end this machine. Later lines are for the next one.
+            while !is_test_typed && let Some(line) = console.line() {
                 machine.send(&line);
-                splitter.answered();
+                is_test_typed = asks_for_tests(&line);
             }
         }
         match machine.listen(process::POLL) {
@@ -124,7 +171,7 @@ fn watch(
             SerialEvent::Bytes(bytes) => {
                 splitter.push(&bytes, |piece| {
                     match piece {
-                        Piece::Text(text) => terminal::show(text),
+                        Piece::Text(text) => show(text),
                         Piece::Record(Record::Ready) => {}
                         Piece::Record(Record::RunTests { filter }) => {
                             let filter = filter.map(str::to_owned);
@@ -136,6 +183,10 @@ fn watch(
                     }
                     Ok(())
                 })?;
+                if let Some(panic) = splitter.bootloader_panic() {
+                    terminal::show(splitter.before_ready().as_bytes());
+                    return Err(panic);
+                }
             }
             SerialEvent::End => {
                 let exit = machine.end();
@@ -144,6 +195,21 @@ fn watch(
                 }
                 return Ok((exit?, request));
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_for_the_tests_is_told_from_all_others() {
+        for line in ["test\n", " test grow::\r\n", "test a b\n", "test"] {
+            assert!(asks_for_tests(line.as_bytes()), "{line:?}");
+        }
+        for line in ["\n", "tests\n", "trace test\n", "\u{4}", ""] {
+            assert!(!asks_for_tests(line.as_bytes()), "{line:?}");
         }
     }
 }

@@ -48,22 +48,56 @@ pub(crate) fn check(kernel: &Path) -> Result<(), Failure> {
     })
 }
 
-/// Checks the bytes of an ELF file. The error is the reason.
-fn check_bytes(bytes: &[u8]) -> Result<(), String> {
+/// Returns how many bytes of memory the bootloader adds to `kernel`: variables that begin as zero,
+/// which the file does not contain.
+///
+/// # Errors
+/// [`Failure::Unbootable`] if the file is no 64-bit ELF file.
+pub(crate) fn zeroed(kernel: &Path) -> Result<u64, Failure> {
+    let bytes = fs::read(kernel).map_err(Failure::io("cannot read", kernel))?;
+    zeroed_bytes(&bytes).map_err(|why| Failure::Unbootable {
+        kernel: kernel.to_owned(),
+        why,
+    })
+}
+
+/// Returns the sum, over all segments, of what memory has more than the file.
+fn zeroed_bytes(bytes: &[u8]) -> Result<u64, String> {
+    let (endian, headers) = program_headers(bytes)?;
+    let more = headers
+        .iter()
+        .filter(|header| header.p_type(endian) == PT_LOAD)
+        .map(|header| {
+            let in_memory: u64 = header.p_memsz(endian);
+            in_memory.saturating_sub(header.p_filesz(endian))
+        });
+    Ok(more.fold(0, u64::saturating_add))
+}
+
+/// A program header of a 64-bit ELF file.
+type ProgramHeader64 = <FileHeader64<Endianness> as FileHeader>::ProgramHeader;
+
+/// Returns the program headers of an ELF file. The error is the reason.
+fn program_headers(bytes: &[u8]) -> Result<(Endianness, &[ProgramHeader64]), String> {
     let unreadable = |error| format!("not an ELF file that can be read: {error}");
     let header = FileHeader64::<Endianness>::parse(bytes).map_err(unreadable)?;
     let endian = header.endian().map_err(unreadable)?;
     let headers = header.program_headers(endian, bytes).map_err(unreadable)?;
-    let segment =
-        |name: String, header: &<FileHeader64<Endianness> as FileHeader>::ProgramHeader| {
-            let range = |start: u64, size: u64| Some(start..start.checked_add(size)?);
-            let file = range(header.p_offset(endian), header.p_filesz(endian));
-            let memory = range(header.p_vaddr(endian), header.p_memsz(endian));
-            match (file, memory) {
-                (Some(file), Some(memory)) => Ok(Segment { name, file, memory }),
-                _ => Err(format!("{name} ends beyond the last address")),
-            }
-        };
+    Ok((endian, headers))
+}
+
+/// Checks the bytes of an ELF file. The error is the reason.
+fn check_bytes(bytes: &[u8]) -> Result<(), String> {
+    let (endian, headers) = program_headers(bytes)?;
+    let segment = |name: String, header: &ProgramHeader64| {
+        let range = |start: u64, size: u64| Some(start..start.checked_add(size)?);
+        let file = range(header.p_offset(endian), header.p_filesz(endian));
+        let memory = range(header.p_vaddr(endian), header.p_memsz(endian));
+        match (file, memory) {
+            (Some(file), Some(memory)) => Ok(Segment { name, file, memory }),
+            _ => Err(format!("{name} ends beyond the last address")),
+        }
+    };
     let mut loads = Vec::new();
     let mut relros = Vec::new();
     for (index, header) in headers.iter().enumerate() {
@@ -200,6 +234,19 @@ mod tests {
             (LOAD, 0x4000, 0xa000, 0, 0x1000),
         ];
         assert_eq!(check_bytes(&elf(&headers)), Ok(()));
+    }
+
+    #[test]
+    fn memory_that_the_file_does_not_contain_is_counted() {
+        let headers = [
+            (6, 64, 64, 0, 0x1c0),
+            (LOAD, 0, 0, 0xd52d, 0xd52d),
+            (LOAD, 0x60000, 0x60000, 0x2818, 0x2818 + 100),
+            (RELRO, 0x5c000, 0x5c000, 0x3820, 0x4000),
+            (LOAD, 0x70000, 0x90000, 0, 23),
+        ];
+        assert_eq!(zeroed_bytes(&elf(&headers)), Ok(123));
+        assert!(zeroed_bytes(b"#!/bin/sh\n").is_err());
     }
 
     #[test]

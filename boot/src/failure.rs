@@ -16,6 +16,11 @@ pub(crate) enum Failure {
     Input(String),
     /// The kernel panicked.
     Panicked,
+    /// The bootloader panicked, before the kernel's start.
+    BootloaderPanicked {
+        /// The message and the location of the panic, in one line.
+        reason: String,
+    },
     /// A CPU exception ended the kernel.
     Faulted,
     /// The kernel reported failure.
@@ -30,6 +35,8 @@ pub(crate) enum Failure {
         what: &'static str,
         /// The time limit.
         limit: Duration,
+        /// What the user can try.
+        hint: Option<&'static str>,
     },
     /// The kernel's records contradict each other.
     Protocol(String),
@@ -93,13 +100,22 @@ impl Failure {
         move |error| Self::Io { what, error }
     }
 
+    /// Returns the failure that `what` did not happen within `limit`.
+    pub(crate) fn timed_out(what: &'static str, limit: Duration) -> Self {
+        Self::TimedOut {
+            what,
+            limit,
+            hint: None,
+        }
+    }
+
     /// Returns the exit status. `boot --help` lists all.
     pub(crate) fn status(&self) -> u8 {
         match self {
             Self::AlreadyReported(status) => *status,
             Self::KernelFailed => 1,
             Self::Input(_) => 2,
-            Self::Panicked => 3,
+            Self::Panicked | Self::BootloaderPanicked { .. } => 3,
             Self::Faulted => 4,
             Self::TimedOut { .. } => 5,
             Self::Refused => 6,
@@ -132,8 +148,16 @@ impl std::fmt::Display for Failure {
                 f.write_str("the kernel refused its RAM disk, configuration or boot information")
             }
             Self::Reset => f.write_str("the machine reset itself (a triple fault?)"),
-            Self::TimedOut { what, limit } => {
-                write!(f, "timed out: no {what} within {} s", limit.as_secs_f64())
+            Self::BootloaderPanicked { reason } => write!(
+                f,
+                "the bootloader panicked: {reason}; it may lack memory: try a larger --memory"
+            ),
+            Self::TimedOut { what, limit, hint } => {
+                write!(f, "timed out: no {what} within {} s", limit.as_secs_f64())?;
+                match hint {
+                    Some(hint) => write!(f, "; {hint}"),
+                    None => Ok(()),
+                }
             }
             Self::Protocol(what) => write!(f, "the kernel's records contradict each other: {what}"),
             Self::Unbootable { kernel, why } => {
@@ -158,5 +182,5 @@ Exit status:
   0 success              5 timed out                   10 no toolchain for the kernel
   1 a test failed        6 the kernel refused          11 no QEMU, or too old
   2 bad input            7 the machine reset           12 no UEFI firmware
-  3 the kernel panicked  8 contradictory records       13 QEMU failed
+  3 a panic              8 contradictory records       13 QEMU failed
   4 the kernel faulted   9 a build failed              14 a file or a process failed";

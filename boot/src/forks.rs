@@ -1,6 +1,6 @@
 //! `./run-qemu.sh test --forks`: builds and boots other kernels than this project's own. Twenty
 //! small ones differ in the sizes of their parts, because the layout of the linker depends on them.
-//! The last is a fork, made by the steps in README.md.
+//! Then come a fork, made by the steps in README.md, and the demonstration's monitor.
 
 use std::{
     fs,
@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     cli::MachineOptions,
-    elf,
+    demonstration, elf,
     failure::Failure,
     image::Builder,
     kernel::{Kernel, Padding},
@@ -79,6 +79,10 @@ pub(crate) fn run(
         keep(&name, small.try_kernel(padding, boots))?;
     }
     keep("forks::readme", fork_of_the_readme(project))?;
+    keep(
+        "forks::monitor",
+        demonstration::try_monitor(project, toolchain, qemu, &small.builder, machine),
+    )?;
     Ok(results)
 }
 
@@ -119,7 +123,8 @@ impl Small<'_> {
             .builder
             .make(&kernel, &ramdisk, options, self.project.target())?;
         let machine = self.qemu.start(self.machine, &kernel, image.path())?;
-        match watch(machine)?.failure() {
+        let exit = watch(machine).map_err(|failure| self.machine.explain(failure))?;
+        match exit.failure() {
             None => Ok(()),
             Some(failure) => Err(failure),
         }
@@ -135,10 +140,7 @@ fn watch(mut machine: Machine) -> Result<Exit, Failure> {
             return Err(Failure::Interrupted);
         }
         if machine.clock() > LIMIT {
-            return Err(Failure::TimedOut {
-                what: "end of a small kernel",
-                limit: LIMIT,
-            });
+            return Err(Failure::timed_out("end of a small kernel", LIMIT));
         }
         match machine.listen(process::POLL) {
             SerialEvent::Nothing => {}
@@ -149,6 +151,10 @@ fn watch(mut machine: Machine) -> Result<Exit, Failure> {
                     }
                     Ok::<(), Failure>(())
                 })?;
+                if let Some(panic) = splitter.bootloader_panic() {
+                    eprint!("{}", splitter.before_ready());
+                    return Err(panic);
+                }
             }
             SerialEvent::End => {
                 let exit = machine.end();

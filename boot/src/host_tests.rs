@@ -107,15 +107,67 @@ pub(crate) fn collect(mut cargo: Command) -> Result<Vec<TestResult>, Failure> {
     Ok(results)
 }
 
-/// Shows each line of `output`, and returns the results among the lines.
+/// Shows each line of `output`, but not the blocks of programs without a test, and returns the
+/// results among the lines.
 fn read(output: PipeReader) -> Vec<TestResult> {
     let mut results = Vec::new();
+    let mut blocks = Blocks::default();
     for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line);
-        terminal::show_line(&line);
+        blocks.push(&line, terminal::show_line);
         results.extend(parse(&line));
     }
+    blocks.end(terminal::show_line);
     results
+}
+
+/// Leaves out the blocks of test programs that run no test. With a filter, most programs run none.
+///
+/// ```text
+///      Running tests/soak.rs (target/debug/deps/soak-…)       cargo begins a block
+///
+/// running 0 tests                                             the block is left out
+///
+/// test result: ok. 0 passed; …
+///
+/// ```
+#[derive(Debug, Default)]
+struct Blocks {
+    /// The first lines of a block, until it is known whether it has tests.
+    held: Vec<String>,
+    /// Whether the rest of the block is left out.
+    is_empty: bool,
+}
+
+impl Blocks {
+    /// Takes the next line of the output, and calls `show` with the lines that are not left out.
+    fn push(&mut self, line: &str, mut show: impl FnMut(&str)) {
+        let begins = line.starts_with("     Running ") || line.starts_with("   Doc-tests ");
+        if begins || (!self.held.is_empty() && line.is_empty()) {
+            if begins {
+                self.end(&mut show);
+            }
+            self.held.push(line.into());
+        } else if !self.held.is_empty() && line == "running 0 tests" {
+            self.held.clear();
+            self.is_empty = true;
+        } else if !(self.is_empty && is_rest_of_empty_block(line)) {
+            self.end(&mut show);
+            show(line);
+        }
+    }
+
+    /// Shows the lines that are held.
+    fn end(&mut self, show: impl FnMut(&str)) {
+        self.is_empty = false;
+        let held = std::mem::take(&mut self.held);
+        held.iter().map(String::as_str).for_each(show);
+    }
+}
+
+/// Returns whether `line` can follow `running 0 tests` in the block of a program without a test.
+fn is_rest_of_empty_block(line: &str) -> bool {
+    line.is_empty() || line.starts_with("test result: ok. 0 passed; 0 failed; 0 ignored")
 }
 
 /// Reads a result such as `test module::name ... ok`. `None` for other lines.
@@ -141,6 +193,28 @@ fn parse(line: &str) -> Option<TestResult> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn programs_that_run_no_test_are_not_shown() {
+        let empty = "\nrunning 0 tests\n\ntest result: ok. 0 passed; 0 failed; 0 ignored; 0 \
+                     measured; 9 filtered out; finished in 0.00s\n\n";
+        let full = "     Running tests/b.rs (target/b)\n\nrunning 1 test\ntest b ... ok\n\n\
+                    test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured\n\n";
+        let last = "   Doc-tests heap\n";
+        let output = format!(
+            "    Finished\n     Running tests/a.rs (target/a)\n{empty}{full}     Running \
+             unittests src/lib.rs (target/c)\n{empty}error: test failed\n{last}"
+        );
+        let mut shown = String::new();
+        let mut blocks = Blocks::default();
+        let mut show = |line: &str| shown += &format!("{line}\n");
+        output.lines().for_each(|line| blocks.push(line, &mut show));
+        blocks.end(&mut show);
+        assert_eq!(
+            shown,
+            format!("    Finished\n{full}error: test failed\n{last}")
+        );
+    }
 
     #[test]
     fn results_are_found_in_the_output_of_cargo() {

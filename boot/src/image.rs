@@ -24,10 +24,17 @@ const MAKER: &str = "disk-image";
 /// Runs `./run-qemu.sh image`: writes an image that runs the demonstration and then the monitor.
 pub(crate) fn run(project: &Project, options: &ImageOptions) -> Result<(), Failure> {
     let folder = folder_of(&options.file);
-    if !folder.is_dir() || options.file.is_dir() {
+    let reason = if options.file.is_dir() {
+        Some("it is a folder".to_owned())
+    } else if !folder.is_dir() {
+        Some(format!("there is no folder {}", folder.display()))
+    } else {
+        None
+    };
+    if let Some(reason) = reason {
+        let file = options.file.display();
         return Err(Failure::Input(format!(
-            "cannot write an image to {}",
-            options.file.display()
+            "cannot write an image to {file}: {reason}"
         )));
     }
     let trace = trace::load(project, &options.trace)?;

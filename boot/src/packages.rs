@@ -7,6 +7,9 @@ use std::{
 
 use crate::{host::find_program, process};
 
+/// A part of the message of `apt-get --no-remove` if it would have to remove a package.
+const REMOVE_IS_DISABLED: &str = "remove is disabled";
+
 /// The program `apt-get`.
 #[derive(Debug)]
 pub(crate) struct AptGet {
@@ -36,10 +39,11 @@ impl AptGet {
         }
     }
 
-    /// Installs `packages`.
+    /// Installs `packages`. Removes no package: the user may need it.
     ///
     /// # Errors
-    /// The line of `apt-get` that says most about the failure.
+    /// The line of `apt-get` that says most about the failure. If packages would have to be removed,
+    /// the command that the user can run instead.
     pub(crate) fn install(&mut self, packages: &[&str]) -> Result<(), String> {
         eprintln!(
             "run-qemu.sh: installing {} with apt-get",
@@ -50,9 +54,19 @@ impl AptGet {
             let _ = self.call(&["update"]);
             self.is_updated = true;
         }
-        let mut arguments = vec!["install", "--yes", "--no-install-recommends"];
+        let mut arguments = vec!["install", "--yes", "--no-remove", "--no-install-recommends"];
         arguments.extend(packages);
-        self.call(&arguments)
+        self.call(&arguments).map_err(|why| {
+            if !why.contains(REMOVE_IS_DISABLED) {
+                return why;
+            }
+            let packages = packages.join(" ");
+            let sudo = if self.needs_sudo { "sudo " } else { "" };
+            format!(
+                "installing {packages} would remove other packages, so nothing was installed; to \
+                 see them and decide, run `{sudo}apt-get install --no-install-recommends {packages}`"
+            )
+        })
     }
 
     fn call(&self, arguments: &[&str]) -> Result<(), String> {
@@ -67,7 +81,9 @@ impl AptGet {
         command
             .arg("-qq")
             .args(arguments)
-            .env("DEBIAN_FRONTEND", "noninteractive");
+            .env("DEBIAN_FRONTEND", "noninteractive")
+            // The messages are read.
+            .env("LC_ALL", "C");
         match process::run_quietly(&mut command) {
             Ok((status, _)) if status.success() => Ok(()),
             Ok((status, output)) => Err(error_line(&output).unwrap_or_else(|| status.to_string())),
@@ -146,6 +162,24 @@ mod tests {
         let calls = calls(&program);
         let updates = calls.iter().filter(|call| call.ends_with("update")).count();
         assert_eq!((updates, calls.len()), (1, 3), "{calls:?}");
+    }
+
+    #[test]
+    fn no_package_is_removed_and_the_message_says_what_to_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("apt-get");
+        let error = "E: Packages need to be removed but remove is disabled.";
+        // Like apt-get, it removes packages if no option forbids it.
+        script(
+            &program,
+            &format!("case \"$*\" in *--no-remove*) echo '{error}'; exit 100 ;; esac"),
+        );
+        let why = AptGet::at(program).install(&["one", "two"]).unwrap_err();
+        assert!(
+            why.starts_with("installing one two would remove other packages")
+                && why.ends_with("run `apt-get install --no-install-recommends one two`"),
+            "{why}"
+        );
     }
 
     #[test]

@@ -36,6 +36,15 @@ impl Project {
         Ok(Self { root, target })
     }
 
+    /// Returns a repository in `root`.
+    #[cfg(test)]
+    pub(crate) fn at(root: &Path) -> Self {
+        Self {
+            root: root.to_owned(),
+            target: root.join("target"),
+        }
+    }
+
     /// Returns the folder with the workspace's manifest.
     pub(crate) fn root(&self) -> &Path {
         &self.root

@@ -2,6 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    fs,
     num::NonZero,
     os::unix::ffi::OsStrExt,
     path::{Path, PathBuf},
@@ -12,6 +13,7 @@ use kernel_protocol::{address::KERNEL_BASE, exit::PORT};
 
 use crate::{
     cli::{Accelerator, Firmware, MachineOptions},
+    elf,
     failure::Failure,
     firmware::Ovmf,
     host::find_program,
@@ -82,12 +84,17 @@ impl Qemu {
     }
 
     /// Starts the machine of `options` with the disk `image`. gdb reads the symbols of `kernel`.
+    ///
+    /// # Errors
+    /// [`Failure::Input`] if the machine has too little memory for the kernel.
     pub(crate) fn start(
         &self,
         options: &MachineOptions,
         kernel: &Path,
         image: &Path,
     ) -> Result<Machine, Failure> {
+        let size = fs::metadata(image).map_err(Failure::io("cannot read", image))?;
+        options.check_room(size.len(), elf::zeroed(kernel)?)?;
         let mut command = Command::new(&self.program);
         command.args(self.arguments(options, image));
         let machine = Machine::start(command)?;

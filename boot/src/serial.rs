@@ -2,6 +2,8 @@
 
 use kernel_protocol::record::Record;
 
+use crate::failure::Failure;
+
 /// What the kernel sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Piece<'a> {
@@ -70,12 +72,6 @@ impl Splitter {
         take(record.map_or(Piece::Text(&line), Piece::Record))
     }
 
-    /// Notes that a line was sent to the kernel. The terminal has echoed it with its line break, so
-    /// the kernel's next output starts a line, although the kernel does not echo.
-    pub(crate) fn answered(&mut self) {
-        self.is_mid_line = false;
-    }
-
     /// Returns whether the kernel has sent `@ready`.
     pub(crate) fn is_ready(&self) -> bool {
         self.is_ready
@@ -88,6 +84,21 @@ impl Splitter {
         } else {
             String::from_utf8_lossy(&self.held).into_owned()
         }
+    }
+
+    /// Returns the panic of the bootloader, once all of its message has come. The bootloader then
+    /// halts for ever.
+    pub(crate) fn bootloader_panic(&self) -> Option<Failure> {
+        let text = self.before_ready();
+        // `panicked at FILE:LINE:COLUMN:`, and the message on the next line.
+        let (_, panic) = text.split_once("panicked at ")?;
+        let (location, rest) = panic.split_once('\n')?;
+        let (message, _) = rest.split_once('\n')?;
+        let location = location.trim().trim_end_matches(':');
+        let file = location.rsplit('/').next().unwrap_or(location);
+        Some(Failure::BootloaderPanicked {
+            reason: format!("{}, at {file}", message.trim()),
+        })
     }
 }
 
@@ -153,6 +164,28 @@ mod tests {
     }
 
     #[test]
+    fn a_panic_of_the_bootloader_is_found_once_it_is_complete() {
+        let panic = "\x1b[2JERROR: panicked at /src/bootloader/load_kernel.rs:285:63:\r\n\
+                     called `Option::unwrap()` on a `None` value\r\n";
+        let mut splitter = Splitter::default();
+        for (index, byte) in panic.bytes().enumerate() {
+            let found = splitter.bootloader_panic();
+            assert!(found.is_none(), "{found:?} after {index} bytes");
+            split(&mut splitter, &[&[byte]]);
+        }
+        let line = splitter.bootloader_panic().unwrap().to_string();
+        assert_eq!(
+            line,
+            "the bootloader panicked: called `Option::unwrap()` on a `None` value, at \
+             load_kernel.rs:285:63; it may lack memory: try a larger --memory"
+        );
+        // After the record `@ready`, a panic is the kernel's.
+        let mut ready = Splitter::default();
+        split(&mut ready, &[b"@ready\n", panic.as_bytes()]);
+        assert!(ready.bootloader_panic().is_none());
+    }
+
+    #[test]
     fn a_prompt_is_passed_on_without_its_line_break() {
         let mut splitter = Splitter::default();
         split(&mut splitter, &[b"@ready\n"]);
@@ -162,8 +195,10 @@ mod tests {
             split(&mut splitter, &[b"@tests 3\nheap> "]),
             [text("@tests 3\nheap> ")]
         );
-        splitter.answered();
-        assert_eq!(split(&mut splitter, &[b"@tests 3\n"]), [record("@tests 3")]);
+        assert_eq!(
+            split(&mut splitter, &[b"\n@tests 3\n"]),
+            [text("\n"), record("@tests 3")]
+        );
     }
 
     #[test]

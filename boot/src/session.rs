@@ -95,6 +95,11 @@ impl<'a> Session<'a> {
         Some(limit * self.scale.deadline?)
     }
 
+    /// Adds to `failure` what the user can try.
+    pub(crate) fn explain(&self, failure: Failure) -> Failure {
+        self.machine.explain(failure)
+    }
+
     /// Boots once and runs the tests after `after`, until the last test or the first that ends the
     /// boot. Adds the time that it takes to `spent`.
     fn boot(
@@ -113,17 +118,14 @@ impl<'a> Session<'a> {
         let mut splitter = Splitter::default();
         let mut watch = BootWatch::new(self.scale, TestResult::print);
         let before = *spent;
-        let booted = loop {
+        let mut booted = loop {
             if process::interrupted() {
                 return Err(Failure::Interrupted);
             }
             let now = machine.clock();
             *spent = before + now;
             if let Some(limit) = whole_limit.filter(|&limit| *spent > limit) {
-                break watch.give_up(Failure::TimedOut {
-                    what: "end of the tests",
-                    limit,
-                });
+                break watch.give_up(Failure::timed_out("end of the tests", limit));
             }
             if watch.due().is_some_and(|due| due < now) {
                 machine.kill();
@@ -135,6 +137,9 @@ impl<'a> Session<'a> {
                     if let Err(failure) = splitter.push(&bytes, |piece| watch.take(piece, now)) {
                         break watch.give_up(failure);
                     }
+                    if let Some(panic) = splitter.bootloader_panic() {
+                        break watch.give_up(panic);
+                    }
                 }
                 SerialEvent::End => {
                     break match machine.end() {
@@ -145,6 +150,7 @@ impl<'a> Session<'a> {
                 }
             }
         };
+        booted.left = booted.left.map_err(|failure| self.explain(failure));
         if booted.left.is_err() {
             eprint!("{}{}", splitter.before_ready(), booted.text);
         }

@@ -90,15 +90,19 @@ fn watch(session: &Session, length: Duration, seed: u64, soak: &mut Soak) -> Res
             .is_some_and(|limit| now > soak.program_began + limit)
         {
             machine.kill();
-            return Err(Failure::TimedOut { what, limit });
+            return Err(session.explain(Failure::timed_out(what, limit)));
         }
         match machine.listen(process::POLL) {
             SerialEvent::Nothing => {}
             SerialEvent::Bytes(bytes) => {
                 splitter.push(&bytes, |piece| soak.take(piece, now))?;
+                if let Some(panic) = splitter.bootloader_panic() {
+                    return Err(panic);
+                }
             }
             SerialEvent::End => {
-                return match machine.end()?.failure() {
+                let exit = machine.end().map_err(|failure| session.explain(failure))?;
+                return match exit.failure() {
                     None => soak.end(),
                     Some(failure) => Err(failure),
                 };

@@ -48,8 +48,18 @@ impl Console {
         Some(Self { lines })
     }
 
-    /// Returns the lines that the user typed since the last call.
-    pub(crate) fn lines(&self) -> impl Iterator<Item = Vec<u8>> {
-        self.lines.try_iter()
+    /// Returns a terminal on which a user has typed `lines`.
+    pub(crate) fn with_lines<const N: usize>(lines: [&str; N]) -> Self {
+        let (sender, receiver) = mpsc::channel();
+        for line in lines {
+            // The receiver exists, so sending succeeds.
+            let _ = sender.send(line.into());
+        }
+        Self { lines: receiver }
+    }
+
+    /// Returns the next line that the user typed. `None` if there is none yet.
+    pub(crate) fn line(&self) -> Option<Vec<u8>> {
+        self.lines.try_recv().ok()
     }
 }

@@ -51,9 +51,12 @@ pub(crate) fn load(project: &Project, chosen: &str) -> Result<Trace, Failure> {
         Path::new(chosen)
     };
     let bytes = fs::read(file).map_err(|error| {
-        let known = names(project).unwrap_or_default().join(", ");
+        let known = match &names(project).unwrap_or_default()[..] {
+            [] => "tests/traces has none: get it back, or name a file".into(),
+            names => format!("the repository has {}", names.join(", ")),
+        };
         Failure::Input(format!(
-            "cannot read the trace {}: {error} (the repository has {known})",
+            "cannot read the trace {}: {error} ({known})",
             file.display()
         ))
     })?;

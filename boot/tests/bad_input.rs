@@ -56,7 +56,20 @@ fn unknown_or_contradictory_options_are_refused() {
         (&["test", "--soak", "1", "--seed", "1x"], "--seed"),
         (&["test", "--seed", "1"], "--soak"),
         (&["image"], "<FILE>"),
-        (&["image", "/nonexistent/heap.img"], "/nonexistent/heap.img"),
+        (
+            &["image", "/nonexistent/heap.img"],
+            "/nonexistent/heap.img: there is no folder /nonexistent",
+        ),
+        (&["image", "/usr"], "/usr: it is a folder"),
+        (
+            &["--trace", ""],
+            "neither a name in tests/traces nor a file",
+        ),
+        (&["--cpu", "help"], "-cpu help"),
+        (
+            &["--uefi", "--memory", "1G", "test"],
+            "options follow the command: ./run-qemu.sh test --uefi --memory <SIZE>",
+        ),
     ];
     for (arguments, part) in cases {
         let line = refusal(boot(arguments, &[]), 2);

@@ -36,9 +36,7 @@ kernel_test! {
             assert_eq!(Snapshot::take(), before, "{size} bytes");
         }
     }
-}
 
-kernel_test! {
     /// Scenario 22: the frames run out, without fault injection, in the middle of growth by 40
     /// pages.
     fn growth_that_runs_out_of_frames_is_rolled_back() {
@@ -79,9 +77,7 @@ kernel_test! {
         assert_eq!(Snapshot::take(), before);
         drop(filled(1, 40 * PAGE_SIZE));
     }
-}
 
-kernel_test! {
     /// Scenario 23: mapping works while the heap is locked, so it does not allocate from the heap.
     /// Allocating a frame works while the page tables are locked.
     fn mapping_needs_no_heap_and_frames_no_page_tables() {
@@ -99,9 +95,7 @@ kernel_test! {
         for_each_mapping(|_| frame = frame.take().or_else(OwnedFrame::take));
         assert!(frame.is_some(), "memory is free");
     }
-}
 
-kernel_test! {
     /// Scenario 24.
     fn all_blocks_can_be_freed_after_exhaustion() {
         let before = Snapshot::take();

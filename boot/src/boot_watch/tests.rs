@@ -298,16 +298,18 @@ fn costs_are_instructions_for_each_step_of_the_counter() {
 }
 
 #[test]
-fn a_change_in_frames_is_a_part_of_the_cost() {
-    let booted = Boot::new()
-        .writes(&[
-            "@tests 1",
-            BEGIN_A,
-            "@end m::a failed instructions=1 frames=5..7 reason=leaked",
-        ])
-        .exits(Exit::Kernel(ExitCode::Panicked));
+fn a_change_in_frames_is_shown_only_if_the_test_failed() {
+    let cost = |end: &str| {
+        let booted = Boot::new()
+            .writes(&["@tests 1", BEGIN_A, end])
+            .exits(Exit::Kernel(ExitCode::Panicked));
+        booted.results[0].cost.clone().unwrap()
+    };
     assert_eq!(
-        booted.results[0].cost.as_deref(),
-        Some("1 instructions, 5 frames before and 7 after")
+        cost("@end m::a failed instructions=2 frames=5..7 reason=leaked"),
+        "2 instructions, 5 frames before and 7 after"
     );
+    // The kernel has allowed the difference.
+    let passed = cost("@end m::a passed instructions=2 frames=5..7");
+    assert_eq!(passed, "2 instructions");
 }

@@ -163,7 +163,7 @@ fn debians_packages_are_installed_only_once() {
     );
     assert_eq!(world.search().pick().unwrap(), world.debian());
     let packages = Debian::PACKAGES.join(" ");
-    let install = format!("-qq install --yes --no-install-recommends {packages}");
+    let install = format!("-qq install --yes --no-remove --no-install-recommends {packages}");
     assert_eq!(calls(&world.at("apt-get")), ["-qq update", &install]);
     // The second time, nothing is installed and nothing is written.
     let written = fs::metadata(world.at("assembled/bin/rustc"))

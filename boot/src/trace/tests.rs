@@ -74,6 +74,23 @@ fn the_traces_of_the_repository_are_well_formed() {
 }
 
 #[test]
+fn a_repository_without_traces_is_told_apart() {
+    let folder = tempfile::tempdir().unwrap();
+    let why = |project: &Project| load(project, "cc").unwrap_err().to_string();
+    let project = Project::at(folder.path());
+    let line = why(&project);
+    assert!(
+        line.ends_with("(tests/traces has none: get it back, or name a file)"),
+        "{line}"
+    );
+    fs::create_dir_all(project.traces()).unwrap();
+    assert_eq!(why(&project), line);
+    fs::write(project.traces().join("git.trace"), "").unwrap();
+    let line = why(&project);
+    assert!(line.ends_with("(the repository has git)"), "{line}");
+}
+
+#[test]
 fn a_header_that_claims_four_billion_slots_costs_no_memory() {
     let bytes = header(u32::MAX);
     let (result, requested) = requested_by(|| check(&bytes));

@@ -27,6 +27,11 @@ const HELP: &str = "\
   trim           give back all free slabs, and unmap all free memory at the tops of heaps
   exit           switch the machine off (so does the end of input)";
 
+/// The commands that take no argument.
+const WITHOUT_ARGUMENT: [&str; 8] = [
+    "help", "stats", "arenas", "frames", "map", "compare", "trim", "exit",
+];
+
 /// Reads commands from the serial port until `exit` or the end of input.
 pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
     println!();
@@ -41,6 +46,9 @@ pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
         let (command, argument) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
         match (command, argument.trim()) {
             ("", _) => {}
+            (known, extra) if !extra.is_empty() && WITHOUT_ARGUMENT.contains(&known) => {
+                println!("`{known}` stands alone, without `{extra}`; nothing was done");
+            }
             ("help", _) => println!("{HELP}"),
             ("stats", _) => stats(),
             ("slabs", _) => println!("{}", HEAP.slabs()),
@@ -62,7 +70,9 @@ pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
             }
             ("test", filter) => {
                 let filter = Some(filter).filter(|filter| !filter.is_empty());
-                println!("{}", Record::RunTests { filter });
+                // A record is a line of its own. The prompt's line has ended on the terminal, but
+                // not here, because nothing echoes the command.
+                println!("\n{}", Record::RunTests { filter });
                 return;
             }
             ("exit", _) => return,
@@ -129,8 +139,9 @@ fn show_frames() {
         ("other", usage.other),
     ] {
         println!(
-            "  {title:<18} {:>12} frames {:>12}",
+            "  {title:<18} {:>12} {:<6} {:>12}",
             Count(frames as u64),
+            if frames == 1 { "frame" } else { "frames" },
             Bytes(frames * kernel::memory::PAGE_SIZE)
         );
     }

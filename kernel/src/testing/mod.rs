@@ -265,28 +265,31 @@ impl fmt::Display for Failure {
                 after,
             } => write!(
                 f,
-                "{before} frames were in use for {what} before the first test, and {after} are now"
+                "frames in use for {what}: {before} before the first test, {after} now"
             ),
         }
     }
 }
 
-/// Defines a test that runs inside the kernel.
+/// Defines tests that run inside the kernel: one function or more.
 ///
 /// ```text
 /// kernel_test! {
 ///     /// Describes the behaviour.
 ///     fn name_of_the_behaviour(should_fault = "guard page", deadline = 10) { … }
+///
+///     /// Describes another behaviour.
+///     fn name_of_the_other_behaviour() { … }
 /// }
 /// ```
 ///
 /// The settings in the parentheses are methods of [`Test`] with their arguments.
 #[macro_export]
 macro_rules! kernel_test {
-    (
+    ($(
         $(#[$attribute:meta])*
         fn $name:ident($($setting:ident = $value:expr),* $(,)?) $body:block
-    ) => {
+    )+) => {$(
         $(#[$attribute])*
         fn $name() {
             #[$crate::linkme::distributed_slice($crate::testing::TESTS)]
@@ -299,5 +302,5 @@ macro_rules! kernel_test {
 
             $body
         }
-    };
+    )+};
 }
