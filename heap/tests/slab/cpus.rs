@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use heap::slab::{Cpus, MAX_HELD_BACK, SlabAllocator};
+use heap::slab::{Cpus, MAX_HELD_BACK, SLAB_SIZE, SlabAllocator};
 
 use crate::support::{Block, Counted, layout};
 
@@ -185,4 +185,28 @@ fn after_reaping_another_cpu_uses_the_free_blocks() {
     on(1, || std::mem::forget(blocks(&heap, 3)));
     assert_eq!(heap.backing().blocks(), 3, "no new slab");
     on(1, || heap.check()).expect("the slabs are intact");
+}
+
+#[test]
+fn a_cpu_shares_the_oldest_of_its_partial_slabs() {
+    let heap = heap();
+    let other = on(1, || blocks(&heap, 8));
+    let mut all = on(0, || blocks(&heap, 8 * 5)).into_iter();
+    let page = |block: &Block| block.ptr.addr() / SLAB_SIZE;
+    let (mut rest, mut pages) = (Vec::new(), Vec::new());
+    on(0, || {
+        // The first free of each full slab.
+        for _ in 0..4 {
+            let first = all.next().expect("a block of the next slab");
+            pages.push(page(&first));
+            first.free(&heap);
+            rest.extend(all.by_ref().take(7));
+        }
+    });
+    let taken = on(1, || blocks(&heap, 2));
+    // The one that was shared last comes first.
+    assert!(taken.iter().rev().map(page).eq(pages[..2].iter().copied()));
+    on(0, || free(&heap, rest.into_iter().chain(all)));
+    on(1, || free(&heap, other.into_iter().chain(taken)));
+    assert_all_is_back(&heap);
 }
