@@ -4,6 +4,7 @@
 mod random;
 
 mod basic;
+mod cpus;
 mod exhaustion;
 mod interrupts;
 mod model;

@@ -309,7 +309,7 @@ fn slabs_of_a_thread_that_only_frees_serve_another() {
 #[test]
 #[cfg_attr(feature = "hardened", ignore = "slabs serve nothing")]
 fn threads_that_free_into_a_full_slab_at_once_agree_who_owns_it() {
-    let (rounds, slabs) = if cfg!(miri) { (2, 3) } else { (100, 30) };
+    let (rounds, slabs) = if cfg!(miri) { (2, 3) } else { (500, 30) };
     let heap = heap::<16>(1 << 20);
     let heap = &heap;
     for _ in 0..rounds {
