@@ -42,8 +42,8 @@ impl AptGet {
     /// Installs `packages`. Removes no package: the user may need it.
     ///
     /// # Errors
-    /// The line of `apt-get` that says most about the failure. If packages would have to be removed,
-    /// the command that the user can run instead.
+    /// The line of `apt-get` that says most about the failure. If packages would have to be
+    /// removed, the command that the user can run instead.
     pub(crate) fn install(&mut self, packages: &[&str]) -> Result<(), String> {
         eprintln!(
             "run-qemu.sh: installing {} with apt-get",

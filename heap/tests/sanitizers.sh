@@ -47,7 +47,8 @@ asan() {
         return
     fi
     for part in '--lib' '--test vmem_arena' '--test arena_source' '--test bump_slices' \
-        '--test model' '--test talc_allocate' '--test talc_extent' '--test talc_lock'; do
+        '--test model' '--test slab' '--test talc_allocate' '--test talc_extent' \
+        '--test talc_lock'; do
         # shellcheck disable=SC2086 # two words
         check "AddressSanitizer, ${part#--test }" env RUSTFLAGS=-Zsanitizer=address \
             ASAN_OPTIONS=detect_leaks=0 CARGO_TARGET_DIR=$target \
@@ -78,6 +79,7 @@ memcheck() {
     memcheck_one 'threads that share a heap' '' --test talc_lock
     memcheck_one 'heaps made of an arena' '' --test arena_source
     memcheck_one 'bump' bump --lib
+    memcheck_one 'slabs of two CPUs' cpus:: --test slab
 }
 
 # Aliasing and provenance.

@@ -3,7 +3,6 @@
 use alloc::boxed::Box;
 use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
-use core::hint::black_box;
 
 use heap::slab::{MAX_BLOCK_SIZE, MAX_HELD_BACK, SLAB_SIZE};
 use kernel::heap::HEAP;
@@ -106,7 +105,7 @@ kernel_test! {
 #[cfg(not(feature = "hardened"))]
 kernel_test! {
     fn a_fault_in_a_slab_names_the_slab(should_fault = " of 252 blocks of 16 bytes, ") {
-        let code = black_box(Box::new([0xc3_u8; 16]));
+        let code = core::hint::black_box(Box::new([0xc3_u8; 16]));
         // SAFETY: jumping there is undefined on purpose: the heap is not executable.
         let code: extern "C" fn() = unsafe { core::mem::transmute(code.as_ptr()) };
         code();

@@ -14,7 +14,7 @@ use core::marker::PhantomData;
 /// |---|---|
 /// | [`OneThread`] | an allocator that one thread uses |
 /// | [`OneCpu`] | a kernel with one CPU whose interrupt handlers do not allocate |
-/// | [`Threads`](super::Threads) | programs with `std` |
+/// | `Threads` | programs with `std`, and the feature of that name |
 /// | your own | a kernel: mask interrupts, and return the number of the CPU |
 ///
 /// ```
@@ -57,8 +57,9 @@ pub unsafe trait Cpus {
     /// Runs `work` with the number of the part that belongs to the code that runs.
     ///
     /// `work` is short: a bounded number of instructions, apart from [`reap`]. It neither allocates
-    /// nor waits, except for a spin lock that other CPUs hold for as short a time. That of [`visit`]
-    /// is different: it calls code of the user, which may even run `with` again. It uses no part.
+    /// nor waits, except for a spin lock that other CPUs hold for as short a time. That of
+    /// [`visit`] is different: it calls code of the user, which may even run `with` again. It uses
+    /// no part.
     ///
     /// [`reap`]: super::SlabAllocator::reap
     /// [`visit`]: super::SlabAllocator::visit

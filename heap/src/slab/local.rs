@@ -138,7 +138,8 @@ impl Local {
     /// Makes an exhausted current slab a full one. Returns a block, and keeps the slab, if other
     /// CPUs have freed some meanwhile.
     fn retire(&mut self, slab: Slab, context: Context<'_>) -> Option<Block> {
-        // Once the slab has no owner, another CPU may free all its blocks, and then its page is gone.
+        // Once the slab has no owner, another CPU may free all its blocks, and then its page is
+        // gone.
         let class = slab.class();
         self.unset_idle(slab);
         while !slab.disown(Ownership::Full, context.alone) {
@@ -222,7 +223,7 @@ impl Local {
         }
     }
 
-    /// Frees a block, whoever owns its slab.
+    /// Frees a block of a slab that any CPU may own.
     ///
     /// # Safety
     /// The block is one of a slab of this allocator, and nothing uses it.
@@ -299,7 +300,7 @@ impl Local {
         }
     }
 
-    /// Brings linked blocks to their slab, whoever owns it.
+    /// Brings linked blocks to their slab, which any CPU may own.
     ///
     /// # Safety
     /// `first` to `last` are blocks of the slab, linked, that nothing uses.
@@ -418,8 +419,8 @@ fn take_more(slab: Slab) -> Option<Block> {
 /// is not counted as idle.
 ///
 /// # Safety
-/// `first` to `last` are blocks of the slab, linked, that nothing uses. The caller owns the slab, or
-/// has the lock under which it is shared.
+/// `first` to `last` are blocks of the slab, linked, that nothing uses. The caller owns the slab,
+/// or has the lock under which it is shared.
 unsafe fn put_all(slab: Slab, first: Block, last: Block) -> bool {
     let mut block = first;
     loop {
@@ -435,8 +436,8 @@ unsafe fn put_all(slab: Slab, first: Block, last: Block) -> bool {
     }
 }
 
-/// Makes a slab that this CPU owns available to others: shares it, or leaves it as full, or releases
-/// it.
+/// Makes a slab that this CPU owns available to others: shares it, or leaves it as full, or
+/// releases it.
 fn share(slab: Slab, context: Context<'_>, released: &mut Released) {
     loop {
         slab.collect();

@@ -119,8 +119,8 @@ const PAGE: Layout = match Layout::from_size_align(REQUEST_SIZE, SLAB_SIZE) {
 /// | up to [`MAX_BLOCK_ALIGN`] bytes, aligned to 32, 64, 128 or 256 | a slab |
 /// | any other | the allocator behind |
 ///
-/// When the allocator behind has no more memory, the slabs are [reaped](Self::reap) before a request
-/// fails, and a small request may get a block of a larger size.
+/// When the allocator behind has no more memory, the slabs are [reaped](Self::reap) before a
+/// request fails, and a small request may get a block of a larger size.
 ///
 /// With the feature `hardened` every request goes to the allocator behind, so that each block has a
 /// redzone and is checked as the documentation of that feature says.
@@ -291,8 +291,8 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
     fn release(&self, released: Released) {
         for slab in released {
             let page = slab.page();
-            // SAFETY: the page came from this allocator, with this layout. No block of it is in use,
-            // and no list contains the slab.
+            // SAFETY: the page came from this allocator, with this layout. No block of it is in
+            // use, and no list contains the slab.
             unsafe { self.backing.dealloc(page.as_ptr(), PAGE) };
         }
     }
@@ -343,8 +343,8 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
         unsafe { self.backing.alloc(layout) }
     }
 
-    /// Frees a block of the allocator behind the slabs. (Its code would need a stack frame, which the
-    /// fast path does without.)
+    /// Frees a block of the allocator behind the slabs. (Its code would need a stack frame, which
+    /// the fast path does without.)
     ///
     /// # Safety
     /// The block came from the allocator behind the slabs, with this layout.

@@ -21,7 +21,7 @@ pub(super) struct Shared {
 struct Lists {
     /// Partial slabs that any CPU may take.
     partial: [SlabList; CLASSES],
-    /// All slabs, whoever owns them.
+    /// All slabs, with and without an owner.
     all: SlabList<ALL>,
 }
 
@@ -100,7 +100,7 @@ impl SharedGuard<'_> {
         &self.lists().partial
     }
 
-    /// Returns all slabs, whoever owns them.
+    /// Returns all slabs, with and without an owner.
     pub(super) fn all(&mut self) -> &SlabList<ALL> {
         &self.lists().all
     }

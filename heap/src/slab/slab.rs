@@ -20,8 +20,8 @@
 //! | ownership | who uses the fields | how it ends |
 //! |---|---|---|
 //! | [`OWNED`](Ownership::Owned) | the CPU-local part that `owner` names | that part stores another |
-//! | [`FULL`](Ownership::Full) | nobody: no block is free, and the slab is in no list | the first free: its CPU becomes the owner |
-//! | [`SHARED`](Ownership::Shared) | whoever holds the lock of the shared lists | under that lock |
+//! | [`FULL`](Ownership::Full) | no CPU: no block is free, and the slab is in no list | the first free: its CPU becomes the owner |
+//! | [`SHARED`](Ownership::Shared) | the holder of the lock of the shared lists | under that lock |
 //!
 //! The other bits of `remote` lead to a list of blocks that other CPUs have freed while the slab
 //! was owned. A CPU that frees the block of another reads the word, and replaces it by one

@@ -143,8 +143,11 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
         });
     }
 
-    /// Returns the slab that contains an address, or `None` if there is none or the list of slabs is
-    /// locked. Waits for no lock, so that a report of a fault can use it. O(slabs).
+    /// Returns the slab that contains an address, or `None` if there is none or the list of slabs
+    /// is locked. Waits for no lock, so that a report of a fault can use it. O(slabs).
+    ///
+    /// The list is locked meanwhile, outside [`Cpus::with`]: mask interrupts whose handlers
+    /// allocate, since they would wait for this CPU.
     pub fn try_slab_of(&self, addr: usize) -> Option<SlabInfo> {
         let mut guard = self.shared.try_lock()?;
         let mut slabs = guard.all().iter().map(SlabInfo::of);

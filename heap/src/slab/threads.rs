@@ -29,7 +29,7 @@ pub struct Threads<const N: usize> {
 /// The numbers below this belong to threads. All allocators number threads alike.
 const MAX_THREADS: usize = 1024;
 
-/// The id of the thread that has each number, or 0. Number 0 belongs to nobody.
+/// The id of the thread that has each number, or 0. No thread has number 0.
 static THREADS: [AtomicUsize; MAX_THREADS] = [const { AtomicUsize::new(0) }; MAX_THREADS];
 
 /// Releases the lock of part 0 when it is dropped.
@@ -44,9 +44,9 @@ impl Drop for Unlock<'_> {
 /// A multiple of [`MAX_THREADS`] that no id has been made of.
 static NEXT: AtomicUsize = AtomicUsize::new(MAX_THREADS);
 
-/// Takes a multiple of [`MAX_THREADS`] from `next`, or returns `None` if all are taken: with 32 bits
-/// after four million threads. Further threads have no number, since an id that is used again could
-/// be taken for that of a thread that has ended.
+/// Takes a multiple of [`MAX_THREADS`] from `next`, or returns `None` if all are taken: with 32
+/// bits after four million threads. Further threads have no number, since an id that is used again
+/// could be taken for that of a thread that has ended.
 fn take_generation(next: &AtomicUsize) -> Option<usize> {
     next.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |generation| {
         generation.checked_add(MAX_THREADS)
@@ -160,11 +160,11 @@ impl<const N: usize> Default for Threads<N> {
     }
 }
 
-// SAFETY: `owners` gives each part from 1 up to one thread at a time: a number belongs to one thread,
-// and only that thread stores its id. Who reaps a part has replaced the id of a thread that has
-// ended. Part 0 is behind a lock. `work` calls no code of the user, so it cannot begin again in the
-// same thread before it ends. (That of `visit` does, and uses no part.) A thread's end is a release,
-// and each that follows acquires it.
+// SAFETY: `owners` gives each part from 1 up to one thread at a time: a number belongs to one
+// thread, and only that thread stores its id. Who reaps a part has replaced the id of a thread that
+// has ended. Part 0 is behind a lock. `work` calls no code of the user, so it cannot begin again in
+// the same thread before it ends. (That of `visit` does, and uses no part.) A thread's end is a
+// release, and each that follows acquires it.
 unsafe impl<const N: usize> Cpus for Threads<N> {
     const COUNT: usize = N;
 
@@ -183,8 +183,8 @@ unsafe impl<const N: usize> Cpus for Threads<N> {
     fn with_unused(&self, mut work: impl FnMut(usize)) {
         let own = ID.get();
         for (number, part) in self.owners.iter().enumerate().skip(1) {
-            // Acquire: `THREADS` has, or had, the owner's id. An older value would say that the owner
-            // has ended.
+            // Acquire: `THREADS` has, or had, the owner's id. An older value would say that the
+            // owner has ended.
             let owner = part.load(Ordering::Acquire);
             if owner == 0 || owner == RESERVED || owner == own {
                 continue;

@@ -153,7 +153,7 @@ fn blocks_that_another_cpu_frees_serve_their_owner_again() {
 }
 
 #[test]
-fn all_memory_is_back_whatever_cpu_frees_it() {
+fn all_memory_is_back_whichever_cpu_frees_it() {
     for step in [1, 3, 5, 7] {
         let heap = heap();
         let mut all = Vec::new();

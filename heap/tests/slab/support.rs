@@ -110,7 +110,7 @@ pub(crate) struct Block {
     pattern: u8,
 }
 
-// SAFETY: whoever has the value has the block.
+// SAFETY: the owner of the value has the block.
 unsafe impl Send for Block {}
 
 impl Block {

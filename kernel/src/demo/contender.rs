@@ -66,8 +66,8 @@ pub(crate) struct Nothing {
     block: UnsafeCell<u128>,
 }
 
-// SAFETY: blocks overlap, which `GlobalAlloc` forbids. The value is private to the comparison, whose
-// replayer writes one byte of each block and reads none.
+// SAFETY: blocks overlap, which `GlobalAlloc` forbids. The value is private to the comparison,
+// whose replayer writes one byte of each block and reads none.
 unsafe impl GlobalAlloc for Nothing {
     #[inline(never)]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

@@ -1,5 +1,6 @@
-//! Pages that hold at least one live byte, in relation to the live bytes: what a heap could not give
-//! back even if it gave back single pages. The mean of 40 points of a replay, without its ends.
+//! Pages that hold at least one live byte, in relation to the live bytes: what a heap could not
+//! give back even if it gave back single pages. The mean of 40 points of a replay, without its
+//! ends.
 //!
 //! `resident [PEER…]`
 
