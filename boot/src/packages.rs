@@ -64,7 +64,8 @@ impl AptGet {
             let sudo = if self.needs_sudo { "sudo " } else { "" };
             format!(
                 "installing {packages} would remove other packages, so nothing was installed; to \
-                 see them and decide, run `{sudo}apt-get install --no-install-recommends {packages}`"
+                 see them and decide, run `{sudo}apt-get install --no-install-recommends \
+                 {packages}`"
             )
         })
     }

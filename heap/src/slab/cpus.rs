@@ -27,7 +27,7 @@ use core::marker::PhantomData;
 /// # fn disable_interrupts() {}
 /// # fn enable_interrupts() {}
 /// # fn this_cpu() -> usize { 0 }
-/// // SAFETY: while interrupts are masked, no other code runs on this CPU, and the code stays on it.
+/// // SAFETY: while interrupts are masked, no other code runs on this CPU, and this code stays.
 /// unsafe impl Cpus for Masked {
 ///     const COUNT: usize = 4;
 ///
