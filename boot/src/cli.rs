@@ -87,7 +87,8 @@ Examples:
 const ENVIRONMENT: &str = "\
 Environment:
   KERNEL_TOOLCHAIN   the toolchain that builds the kernel: a name of rustup, or a folder
-  CARGO_TARGET_DIR   the folder for everything that is built; default: target/ in the repository";
+  CARGO_TARGET_DIR   the folder for everything that is built; default: target/ in the repository.
+                     Clones must not share one: cargo may take one's kernel for another's";
 
 /// A command.
 #[derive(Debug, Subcommand)]

@@ -170,24 +170,29 @@ fn watch(mut machine: Machine) -> Result<Exit, Failure> {
 
 /// Makes the fork of README.md in a copy of the repository, and boots it with the script of the
 /// copy. The fork shares the target folder, so that little is built again.
+///
+/// The copy is not below the target folder. If it were, cargo would note paths of its files that
+/// are relative to the target folder. Later builds of this repository would then look for changes
+/// in the copy.
 fn fork_of_the_readme(project: &Project) -> Result<(), Failure> {
     let readme = project.root().join("README.md");
     let text = fs::read_to_string(&readme).map_err(Failure::io("cannot read", &readme))?;
     let recipe = Recipe::read(&text).ok_or_else(|| {
         Failure::Input("README.md has no section `Fork it` in the expected form".into())
     })?;
-    let fork = project.target().join("fork");
-    let copied = match fs::remove_dir_all(&fork) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
-        _ => copy(project.root(), &fork),
-    };
-    copied.map_err(Failure::io("cannot copy the repository to", &fork))?;
+    let folder = tempfile::Builder::new()
+        .prefix("fork-of-readme-")
+        .tempdir()
+        .map_err(Failure::because("cannot make a folder for a fork"))?;
+    let fork = folder.path();
+    copy(project.root(), fork).map_err(Failure::io("cannot copy the repository to", fork))?;
     recipe
-        .apply(&fork)
-        .map_err(Failure::io("cannot make a fork in", &fork))?;
-    let mut script = Command::new(fork.join("run-qemu.sh"));
+        .apply(fork)
+        .map_err(Failure::io("cannot make a fork in", fork))?;
+    let mut script = Command::new("sh");
     // The variable names the package of this program, but the script builds the copy.
     script
+        .arg(fork.join("run-qemu.sh"))
         .env("CARGO_TARGET_DIR", project.target())
         .env_remove("CARGO_MANIFEST_DIR");
     let (status, output) = process::run_quietly(&mut script)?;
@@ -196,7 +201,7 @@ fn fork_of_the_readme(project: &Project) -> Result<(), Failure> {
     }
     eprint!("{output}");
     Err(Failure::Build {
-        what: format!("the fork in {}", fork.display()),
+        what: format!("the fork in {}", folder.keep().display()),
         status,
     })
 }

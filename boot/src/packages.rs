@@ -42,8 +42,8 @@ impl AptGet {
     /// Installs `packages`. Removes no package: the user may need it.
     ///
     /// # Errors
-    /// The line of `apt-get` that says most about the failure. If packages would have to be
-    /// removed, the command that the user can run instead.
+    /// The line of `apt-get` that says most about the failure. If packages would be removed, the
+    /// command that the user can run instead.
     pub(crate) fn install(&mut self, packages: &[&str]) -> Result<(), String> {
         eprintln!(
             "run-qemu.sh: installing {} with apt-get",
@@ -64,8 +64,7 @@ impl AptGet {
             let sudo = if self.needs_sudo { "sudo " } else { "" };
             format!(
                 "installing {packages} would remove other packages, so nothing was installed; to \
-                 see them and decide, run `{sudo}apt-get install --no-install-recommends \
-                 {packages}`"
+                 see and decide, run `{sudo}apt-get install --no-install-recommends {packages}`"
             )
         })
     }
