@@ -26,7 +26,7 @@ pub(super) const BATCH: usize = 16;
 
 /// The number of partial slabs of a class that a CPU keeps for itself, beside the current one, when
 /// other CPUs have slabs too.
-const MAX_PARTIAL: u32 = 2;
+const MAX_PARTIAL: u32 = 8;
 
 /// The number of slabs that a CPU shares at once, so that this takes bounded time.
 const MAX_SHARED_AT_ONCE: usize = 4;
