@@ -24,8 +24,8 @@ pub(super) const MAX_IDLE: usize = 3;
 /// The number of freed blocks that wait, on the CPU that has freed them, for another CPU's slab.
 pub(super) const BATCH: usize = 16;
 
-/// The number of partial slabs of a class that a CPU keeps for itself, beside the current one, when
-/// other CPUs have slabs too.
+/// The number of partial slabs of a class that a CPU keeps for itself, beside the current one, if it
+/// is not the only CPU.
 const MAX_PARTIAL: u32 = 8;
 
 /// The number of slabs that a CPU shares at once, so that this takes bounded time.
@@ -76,8 +76,6 @@ pub(super) struct Local {
     batch_len: usize,
     /// The number of current slabs that are [idle](super::slab::Header::is_idle).
     idle: usize,
-    /// Whether the part ever had a slab.
-    is_counted: bool,
 }
 
 impl Local {
@@ -88,7 +86,6 @@ impl Local {
             batch: [None; BATCH],
             batch_len: 0,
             idle: 0,
-            is_counted: false,
         }
     }
 
@@ -125,11 +122,7 @@ impl Local {
                 slab.set_listed(false);
                 slab
             }
-            None => {
-                let slab = context.shared.take(class, context.index)?;
-                self.count(context);
-                slab
-            }
+            None => context.shared.take(class, context.index)?,
         };
         self.set_current(class, slab);
         take_more(slab)
@@ -154,18 +147,9 @@ impl Local {
 
     /// Makes a page the current slab. The class has none, and none is to be found.
     pub(super) fn install(&mut self, slab: Slab, context: Context<'_>) -> Option<Block> {
-        self.count(context);
         context.shared.lock().register(slab);
         self.set_current(slab.class(), slab);
         take_more(slab)
-    }
-
-    /// Counts this part as one that has slabs.
-    fn count(&mut self, context: Context<'_>) {
-        if !self.is_counted {
-            self.is_counted = true;
-            context.shared.count_part();
-        }
     }
 
     /// Takes a block of a larger class, because no page is left.
@@ -258,12 +242,10 @@ impl Local {
 
     /// Lists a slab of which the first block was freed.
     fn list_partial(&mut self, slab: Slab, context: Context<'_>, released: &mut Released) {
-        // A part whose CPU only frees has slabs too.
-        self.count(context);
         let list = &mut self.partial[slab.class()];
         slab.set_listed(true);
         list.push(slab);
-        if context.alone || list.len() <= MAX_PARTIAL || !context.shared.is_shared() {
+        if context.alone || list.len() <= MAX_PARTIAL {
             return;
         }
         for _ in 0..MAX_SHARED_AT_ONCE {

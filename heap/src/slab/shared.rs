@@ -14,8 +14,6 @@ pub(super) struct Shared {
     lists: UnsafeCell<Lists>,
     /// The length of each partial list, so that an empty one costs no lock.
     lengths: [AtomicUsize; CLASSES],
-    /// The number of CPU-local parts that have had a slab.
-    active: AtomicUsize,
 }
 
 struct Lists {
@@ -39,7 +37,6 @@ impl Shared {
                 all: SlabList::new(),
             }),
             lengths: [const { AtomicUsize::new(0) }; CLASSES],
-            active: AtomicUsize::new(0),
         }
     }
 
@@ -71,16 +68,6 @@ impl Shared {
         guard.update_length(class);
         slab.unshare(index);
         Some(slab)
-    }
-
-    /// Counts one more part that has slabs.
-    pub(super) fn count_part(&self) {
-        self.active.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Returns whether more than one part has had a slab.
-    pub(super) fn is_shared(&self) -> bool {
-        self.active.load(Ordering::Relaxed) > 1
     }
 }
 
