@@ -217,6 +217,25 @@ fn free_slabs_are_held_back_up_to_the_stated_bound() {
 
 #[test]
 #[cfg_attr(feature = "hardened", ignore = "slabs serve nothing")]
+fn the_lowest_free_slabs_are_kept() {
+    let heap = slabs(1 << 20);
+    let sizes = [496, 16, 256, 64, 128, 32];
+    let blocks = sizes.map(|size| Block::new(&heap, layout(size, 1)).expect("there is room"));
+    let mut pages = blocks.each_ref().map(|block| block.ptr.addr() / SLAB_SIZE);
+    let mut blocks = blocks.map(Some);
+    for index in [3, 0, 5, 1, 4, 2] {
+        blocks[index].take().expect("it was not freed").free(&heap);
+    }
+    let mut kept = Vec::new();
+    heap.visit(|slab| kept.push(slab.base / SLAB_SIZE));
+    kept.sort_unstable();
+    pages.sort_unstable();
+    assert_eq!(kept, pages[..3]);
+    assert_all_is_back(&heap);
+}
+
+#[test]
+#[cfg_attr(feature = "hardened", ignore = "slabs serve nothing")]
 fn a_block_that_comes_and_goes_keeps_its_slab() {
     let heap = slabs(1 << 20);
     Block::new(&heap, layout(64, 1))
