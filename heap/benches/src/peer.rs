@@ -7,6 +7,8 @@ use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
 use std::ptr::{self, NonNull};
 
+use lock_api::{GuardNoSend, RawMutex};
+
 /// An allocator that manages one range of memory.
 pub trait Peer: Sized {
     /// The name in the tables.
@@ -115,8 +117,28 @@ impl Peer for Heap {
 /// This project's `heap::slab` in front of `heap::talc`, for one thread.
 pub struct Slabs(heap::slab::SlabAllocator<OneTalc, heap::slab::OneThread, 1>);
 
-/// With another source than [`Heap`]'s, so that both are compiled as if they were alone.
-type OneTalc = heap::talc::TalcCell<heap::source::Claim>;
+/// Talc without a lock, as in [`Heap`]. Its source is another, so that both are compiled as if they
+/// were alone.
+type OneTalc = heap::talc::TalcLock<NoLock, heap::source::Claim>;
+
+/// A lock that does nothing.
+pub struct NoLock;
+
+// SAFETY: the guards of this lock are not `Send`, and a peer is used by one thread at a time, whose
+// calls follow each other.
+unsafe impl RawMutex for NoLock {
+    const INIT: Self = NoLock;
+
+    type GuardMarker = GuardNoSend;
+
+    fn lock(&self) {}
+
+    fn try_lock(&self) -> bool {
+        true
+    }
+
+    unsafe fn unlock(&self) {}
+}
 
 impl Peer for Slabs {
     const NAME: &'static str = "slabs";
