@@ -220,7 +220,7 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
             // SAFETY: the slab has a block in use, this one, and so exists.
             let slab = unsafe { Slab::of(block) };
             // There are fewer parts than `NO_OWNER`.
-            if !slab.is_owned_by(cpu as u16) || slab.has_one_used() {
+            if !slab.can_put_simply(cpu as u16) {
                 return false;
             }
             // SAFETY: the block is not used again.

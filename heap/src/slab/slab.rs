@@ -7,8 +7,8 @@
 //!     └───────┴───────┴───────┴───────┴──────────────────┴──────┴──────────────┴──────────┘
 //!     0       size    2·size  3·size  └ fresh                   └ BLOCKS_END     of Talc
 //!
-//!     Header   free │ links │ remote │ owner │ used │ fresh │ class │ listed
-//!     bytes      8  │   32  │   8    │   2   │  2   │   2   │   1   │   1        64-bit
+//!     Header   free │ links │ remote │ owner and used │ fresh │ class │ listed
+//!     bytes      8  │   32  │   8    │   2        2   │   2   │   1   │   1       64-bit
 //! ```
 //!
 //! The address of a block, rounded down to a multiple of [`SLAB_SIZE`], is that of its slab. A free
@@ -30,7 +30,7 @@
 use core::cell::Cell;
 use core::ops::Deref;
 use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicU16, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
 
 use super::size_class::{block_size, capacity};
 use crate::talc::base::CHUNK_OVERHEAD;
@@ -52,6 +52,11 @@ pub(super) const NO_OWNER: u16 = u16::MAX;
 /// The flag in `used` of a slab that is counted as idle: see [`Header::is_idle`].
 const IDLE: u16 = 1 << 15;
 
+/// Returns the word of an owner and a number of used blocks.
+const fn word(owner: u16, used: u16) -> u32 {
+    (owner as u32) << 16 | used as u32
+}
+
 /// A free block.
 pub(super) type Block = NonNull<u8>;
 
@@ -65,14 +70,16 @@ pub(super) struct Header {
     links: [Links; 2],
     /// The blocks that other CPUs have freed, and the ownership.
     remote: AtomicPtr<u8>,
-    /// The index of the CPU-local part that owns the slab, or [`NO_OWNER`]. Only the part itself
-    /// stores its index here and removes it, so that a part knows its own slabs by one load.
-    owner: AtomicU16,
-    /// The number of blocks that are in use, or on their way back through `remote` or a batch. With
-    /// the flag [`IDLE`].
+    /// In the upper half, the index of the CPU-local part that owns the slab, or [`NO_OWNER`]. Only
+    /// the part itself stores its index here and removes it, so that a part knows its own slabs by
+    /// one load.
     ///
-    /// Any CPU may read it, for statistics. Only those write it who may use the slab.
-    used: AtomicU16,
+    /// In the lower half, the number of blocks that are in use, or on their way back through `remote`
+    /// or a batch. With the flag [`IDLE`].
+    ///
+    /// Any CPU may read it, for the owner and for statistics. Only those write it who may use the
+    /// slab.
+    owner_and_used: AtomicU32,
     /// The offset of the first block that was never used.
     fresh: Cell<u16>,
     class: Cell<u8>,
@@ -150,8 +157,7 @@ static NO_SLAB: NoSlab = NoSlab(Header {
     free: Cell::new(ptr::null_mut()),
     links: [const { Links::new() }; 2],
     remote: AtomicPtr::new(ptr::null_mut()),
-    owner: AtomicU16::new(NO_OWNER),
-    used: AtomicU16::new(0),
+    owner_and_used: AtomicU32::new(word(NO_OWNER, 0)),
     fresh: Cell::new(0),
     class: Cell::new(0),
     listed: Cell::new(false),
@@ -176,14 +182,15 @@ impl Slab {
     /// The page is a multiple of [`SLAB_SIZE`]. Its first [`REQUEST_SIZE`] bytes are memory that
     /// nothing else uses as long as the slab exists.
     pub(super) unsafe fn new(page: NonNull<u8>, class: usize, owner: u16) -> Self {
+        // `of` finds the page by its address alone.
+        let _ = page.as_ptr().expose_provenance();
         // SAFETY: the header lies in the page.
         let header = unsafe { page.byte_add(BLOCKS_END) }.cast::<Header>();
         let contents = Header {
             free: Cell::new(ptr::null_mut()),
             links: [const { Links::new() }; 2],
             remote: AtomicPtr::new(ptr::null_mut()),
-            owner: AtomicU16::new(owner),
-            used: AtomicU16::new(0),
+            owner_and_used: AtomicU32::new(word(owner, 0)),
             fresh: Cell::new(0),
             // There are 15 classes.
             class: Cell::new(class as u8),
@@ -200,10 +207,13 @@ impl Slab {
     /// The block belongs to a slab, which exists as long as the result is used.
     #[inline]
     pub(super) unsafe fn of(block: Block) -> Self {
-        let offset = block.addr().get() % SLAB_SIZE;
-        let header = block.as_ptr().wrapping_sub(offset).wrapping_add(BLOCKS_END);
+        let page = block.addr().get() & !(SLAB_SIZE - 1);
+        // The block's own pointer may be one that permits access to the block only: that of a `Box`,
+        // for instance.
+        let page = ptr::with_exposed_provenance_mut::<u8>(page);
+        let header = page.wrapping_add(BLOCKS_END).cast();
         // SAFETY: the header lies above the beginning of a page, so its address is not zero.
-        Self(unsafe { NonNull::new_unchecked(header) }.cast())
+        Self(unsafe { NonNull::new_unchecked(header) })
     }
 
     /// Returns the beginning of the slab.
@@ -256,7 +266,7 @@ impl Header {
     /// Returns whether the part `index` owns the slab.
     #[inline]
     pub(super) fn is_owned_by(&self, index: u16) -> bool {
-        self.owner.load(Ordering::Relaxed) == index
+        self.owner() == index
     }
 
     /// Takes a free block, or returns `None` if none is in the list.
@@ -265,7 +275,7 @@ impl Header {
         let block = NonNull::new(self.free.get())?;
         // SAFETY: a free block begins with the address of the next.
         self.free.set(unsafe { block.cast::<*mut u8>().read() });
-        self.set_used(self.flagged_used().wrapping_add(1));
+        self.set_word(self.word().wrapping_add(1));
         Some(block)
     }
 
@@ -279,9 +289,9 @@ impl Header {
         // SAFETY: nothing uses the block, which is aligned and has room for a pointer.
         unsafe { block.cast::<*mut u8>().write(self.free.get()) };
         self.free.set(block.as_ptr());
-        let used = self.flagged_used().wrapping_sub(1);
-        self.set_used(used);
-        used == 0
+        let word = self.word().wrapping_sub(1);
+        self.set_word(word);
+        word as u16 == 0
     }
 
     /// Returns the number of blocks in use.
@@ -291,19 +301,34 @@ impl Header {
     }
 
     #[inline]
+    fn word(&self) -> u32 {
+        self.owner_and_used.load(Ordering::Relaxed)
+    }
+
+    #[inline]
+    fn set_word(&self, word: u32) {
+        self.owner_and_used.store(word, Ordering::Relaxed);
+    }
+
+    fn owner(&self) -> u16 {
+        (self.word() >> 16) as u16
+    }
+
+    fn set_owner(&self, owner: u16) {
+        self.set_word(word(owner, self.flagged_used()));
+    }
+
     fn flagged_used(&self) -> u16 {
-        self.used.load(Ordering::Relaxed)
+        self.word() as u16
     }
 
+    /// Returns whether the part `index` owns the slab, and can free a block without looking at the
+    /// slab afterwards: other blocks are in use, or the slab is counted as idle.
     #[inline]
-    fn set_used(&self, used: u16) {
-        self.used.store(used, Ordering::Relaxed);
-    }
-
-    /// Returns whether only one block is in use, and the slab is not counted as idle.
-    #[inline]
-    pub(super) fn has_one_used(&self) -> bool {
-        self.flagged_used() == 1
+    pub(super) fn can_put_simply(&self, index: u16) -> bool {
+        // With another owner, the upper half is not zero.
+        let used = self.word() ^ word(index, 0);
+        used.wrapping_sub(2) <= u32::from(u16::MAX) - 2
     }
 
     /// Returns whether the slab is counted as idle: a current slab without a used block, which its
@@ -313,7 +338,8 @@ impl Header {
     }
 
     pub(super) fn set_idle(&self, idle: bool) {
-        self.set_used(self.used() | if idle { IDLE } else { 0 });
+        let used = self.used() | if idle { IDLE } else { 0 };
+        self.set_word(word(self.owner(), used));
     }
 
     pub(super) fn is_listed(&self) -> bool {
@@ -366,15 +392,15 @@ impl Header {
                 return false;
             }
         }
-        self.owner.store(index, Ordering::Relaxed);
+        self.set_owner(index);
         true
     }
 
     /// Ends the ownership of this CPU-local part. Returns `false`, and changes nothing, if other
     /// CPUs have freed blocks meanwhile.
     pub(super) fn disown(&self, ownership: Ownership, alone: bool) -> bool {
-        let index = self.owner.load(Ordering::Relaxed);
-        self.owner.store(NO_OWNER, Ordering::Relaxed);
+        let index = self.owner();
+        self.set_owner(NO_OWNER);
         let disowned = ptr::without_provenance_mut(ownership.bits());
         if alone {
             self.remote.store(disowned, Ordering::Relaxed);
@@ -388,7 +414,7 @@ impl Header {
             Ordering::Relaxed,
         );
         if swapped.is_err() {
-            self.owner.store(index, Ordering::Relaxed);
+            self.set_owner(index);
         }
         swapped.is_ok()
     }
@@ -397,7 +423,7 @@ impl Header {
     /// lists.
     pub(super) fn unshare(&self, index: u16) {
         self.remote.store(ptr::null_mut(), Ordering::Relaxed);
-        self.owner.store(index, Ordering::Relaxed);
+        self.set_owner(index);
     }
 
     /// Puts blocks that other CPUs have freed into the list of free blocks. Returns their number.
