@@ -24,8 +24,8 @@ pub(super) const MAX_IDLE: usize = 3;
 /// The number of freed blocks that wait, on the CPU that has freed them, for another CPU's slab.
 pub(super) const BATCH: usize = 16;
 
-/// The number of partial slabs of a class that a CPU keeps for itself, beside the current one, if it
-/// is not the only CPU.
+/// The number of partial slabs of a class that a CPU keeps for itself, beside the current one, if
+/// it is not the only CPU.
 const MAX_PARTIAL: u32 = 8;
 
 /// The number of slabs that a CPU shares at once, so that this takes bounded time.

@@ -77,8 +77,8 @@ pub use self::threads::Threads;
 ///
 /// They are slabs without a used block, of which a CPU keeps some, and freed blocks that wait to be
 /// brought to another CPU's slab. A slab with a block in use is not held back, but fragmented: its
-/// free blocks serve requests of their size on the CPU that owns it. With several CPUs, each owns at
-/// most one current slab and eight partial ones of each size.
+/// free blocks serve requests of their size on the CPU that owns it. With several CPUs, each owns
+/// at most one current slab and eight partial ones of each size.
 pub const MAX_HELD_BACK: usize = MAX_IDLE * SLAB_SIZE + BATCH * MAX_BLOCK_SIZE;
 
 /// The layout of a slab.

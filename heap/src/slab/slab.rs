@@ -74,8 +74,8 @@ pub(super) struct Header {
     /// the part itself stores its index here and removes it, so that a part knows its own slabs by
     /// one load.
     ///
-    /// In the lower half, the number of blocks that are in use, or on their way back through `remote`
-    /// or a batch. With the flag [`IDLE`].
+    /// In the lower half, the number of blocks that are in use, or on their way back through
+    /// `remote` or a batch. With the flag [`IDLE`].
     ///
     /// Any CPU may read it, for the owner and for statistics. Only those write it who may use the
     /// slab.
@@ -208,8 +208,8 @@ impl Slab {
     #[inline]
     pub(super) unsafe fn of(block: Block) -> Self {
         let page = block.addr().get() & !(SLAB_SIZE - 1);
-        // The block's own pointer may be one that permits access to the block only: that of a `Box`,
-        // for instance.
+        // The block's own pointer may be one that permits access to the block only: that of a
+        // `Box`, for instance.
         let page = ptr::with_exposed_provenance_mut::<u8>(page);
         let header = page.wrapping_add(BLOCKS_END).cast();
         // SAFETY: the header lies above the beginning of a page, so its address is not zero.

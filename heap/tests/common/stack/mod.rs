@@ -2,8 +2,8 @@
 //!
 //! ```text
 //!     Actor ─ blocks ─> slabs? ─> TalcLock<ArenaSource> ┐
-//!       │                                               ├─> Arena ──> Window: pages that are mapped
-//!       ├── Tenant: pages ──────────────────────────────┘      └────> Supply   while they are lent
+//!       │                                               ├─> Arena ─> Window: pages that are mapped
+//!       ├── Tenant: pages ──────────────────────────────┘      └───> Supply   while they are lent
 //!       └── interrupts the calls of window and supply, which are refused at random: Injection
 //! ```
 //!
