@@ -86,7 +86,7 @@ fn steps(long: bool) -> Vec<Step> {
             boot("test --forks"),
         ]);
     }
-    let fuzz_seconds = if long { 300 } else { 60 };
+    let fuzz_seconds = if long { 300 } else { 30 };
     steps.extend([
         Step::Boot {
             arguments: "test --i686".into(),
