@@ -1,5 +1,7 @@
 //! What happens when the allocator behind the slabs has no more memory.
 
+use std::alloc::GlobalAlloc;
+
 use heap::slab::{MAX_BLOCK_SIZE, SLAB_SIZE};
 
 use crate::support::{Block, Slabs, assert_all_is_back, layout, slabs};
@@ -30,20 +32,46 @@ fn each_refusal_of_a_page_leaves_the_state_as_before() {
 #[test]
 fn a_large_request_gets_the_memory_of_free_slabs() {
     let heap = slabs(64 << 10);
-    for size in [16, 64, 128, 256, 400, 496] {
-        exhaust(&heap, size)
-            .into_iter()
-            .for_each(|block| block.free(&heap));
-    }
+    let small = [16, 64, 128].map(|size| Block::new(&heap, layout(size, 1)));
+    small
+        .into_iter()
+        .flatten()
+        .for_each(|block| block.free(&heap));
     let large = Block::new(&heap, layout(56 << 10, 1)).expect("slabs are reaped first");
     large.free(&heap);
     assert_all_is_back(&heap);
 }
 
 #[test]
+fn a_zeroed_and_a_resized_block_get_the_memory_of_free_slabs() {
+    let fill = |heap: &Slabs| {
+        // As many as are kept when they are free.
+        let small = [16, 64, 128].map(|size| Block::new(heap, layout(size, 1)));
+        small
+            .into_iter()
+            .flatten()
+            .for_each(|block| block.free(heap));
+    };
+    let heap = slabs(64 << 10);
+    fill(&heap);
+    let large = layout(56 << 10, 1);
+    // SAFETY: the size is not zero.
+    let block = unsafe { heap.alloc_zeroed(large) };
+    assert!(!block.is_null(), "slabs are reaped first");
+    // SAFETY: the block is in use with this layout.
+    unsafe { heap.dealloc(block, large) };
+    fill(&heap);
+    let mut block = Block::new(&heap, layout(1000, 1)).expect("there is room");
+    assert!(block.resize(&heap, 54 << 10), "slabs are reaped first");
+    block.free(&heap);
+    assert_all_is_back(&heap);
+}
+
+#[test]
 fn a_small_request_gets_the_memory_of_free_slabs() {
     let heap = slabs(64 << 10);
-    let small: Vec<_> = [16, 64, 128, 256, 400]
+    // As many as are kept when they are free.
+    let small: Vec<_> = [16, 64, 128]
         .iter()
         .map(|&size| Block::new(&heap, layout(size, 1)).expect("there is room"))
         .collect();
