@@ -39,11 +39,12 @@ impl AptGet {
         }
     }
 
-    /// Installs `packages`. Removes no package: the user may need it.
+    /// Installs `packages`. Removes no package: the user may need it. One that stands in the way
+    /// is replaced by the version that the package lists have of it, if that one does not.
     ///
     /// # Errors
-    /// The line of `apt-get` that says most about the failure. If packages would be removed, the
-    /// command that the user can run instead.
+    /// The line of `apt-get` that says most about the failure. If packages would be removed all
+    /// the same, the command that the user can run instead.
     pub(crate) fn install(&mut self, packages: &[&str]) -> Result<(), String> {
         eprintln!(
             "run-qemu.sh: installing {} with apt-get",
@@ -56,10 +57,19 @@ impl AptGet {
         }
         let mut arguments = vec!["install", "--yes", "--no-remove", "--no-install-recommends"];
         arguments.extend(packages);
-        self.call(&arguments).map_err(|why| {
-            if !why.contains(REMOVE_IS_DISABLED) {
-                return why;
-            }
+        match self.call(&arguments) {
+            Err(why) if why.contains(REMOVE_IS_DISABLED) => {}
+            result => return result.map(drop),
+        }
+        let replaced = self.replacements(packages).and_then(|replacements| {
+            let replacements: Vec<&str> = replacements.iter().map(String::as_str).collect();
+            eprintln!(
+                "run-qemu.sh: installing {} too, because the installed version conflicts",
+                replacements.join(" ")
+            );
+            self.call(&[&arguments[..], &["--allow-downgrades"], &replacements].concat())
+        });
+        replaced.map(drop).map_err(|_| {
             let packages = packages.join(" ");
             let sudo = if self.needs_sudo { "sudo " } else { "" };
             format!(
@@ -69,7 +79,32 @@ impl AptGet {
         })
     }
 
-    fn call(&self, arguments: &[&str]) -> Result<(), String> {
+    /// Returns `NAME=VERSION` of each package that `apt-get` would remove for `packages`, with the
+    /// newest version that the package lists have.
+    fn replacements(&self, packages: &[&str]) -> Result<Vec<String>, String> {
+        let mut arguments = vec!["install", "--simulate", "--no-install-recommends"];
+        arguments.extend(packages);
+        let plan = self.call(&arguments)?;
+        let removed = plan.lines().filter_map(|line| line.strip_prefix("Remv "));
+        removed
+            .filter_map(|rest| rest.split_whitespace().next())
+            .map(|name| {
+                let mut command = Command::new(self.program.with_file_name("apt-cache"));
+                command.args(["madison", name]).env("LC_ALL", "C");
+                let (_, versions) =
+                    process::run_quietly(&mut command).map_err(|why| why.to_string())?;
+                // A row is `name | version | address`, and the newest version comes first.
+                let version = versions.split('|').nth(1);
+                version.map_or_else(
+                    || Err(format!("no package list has {name}")),
+                    |version| Ok(format!("{name}={}", version.trim())),
+                )
+            })
+            .collect()
+    }
+
+    /// Returns what `apt-get` prints.
+    fn call(&self, arguments: &[&str]) -> Result<String, String> {
         let mut command = Command::new(if self.needs_sudo {
             Path::new("sudo")
         } else {
@@ -85,7 +120,7 @@ impl AptGet {
             // The messages are read.
             .env("LC_ALL", "C");
         match process::run_quietly(&mut command) {
-            Ok((status, _)) if status.success() => Ok(()),
+            Ok((status, output)) if status.success() => Ok(output),
             Ok((status, output)) => Err(error_line(&output).unwrap_or_else(|| status.to_string())),
             Err(failure) => Err(failure.to_string()),
         }
@@ -162,6 +197,31 @@ mod tests {
         let calls = calls(&program);
         let updates = calls.iter().filter(|call| call.ends_with("update")).count();
         assert_eq!((updates, calls.len()), (1, 3), "{calls:?}");
+    }
+
+    #[test]
+    fn a_package_that_conflicts_is_replaced_by_the_version_of_the_lists() {
+        let folder = tempfile::tempdir().unwrap();
+        let program = folder.path().join("apt-get");
+        script(
+            &program,
+            "case \"$*\" in
+            *--simulate*) echo 'Remv utils [10.0] (7.2 Debian)' ;;
+            *--allow-downgrades*utils=7.2*) ;;
+            *--no-remove*) echo 'E: Packages need to be removed but remove is disabled.'; exit 100 ;;
+            esac",
+        );
+        script(
+            &folder.path().join("apt-cache"),
+            "printf ' utils | 7.2 | list\\n utils | 7.1 | list\\n'",
+        );
+        AptGet::at(program.clone()).install(&["emulator"]).unwrap();
+        let calls = calls(&program);
+        let last = calls.last().unwrap();
+        assert!(
+            last.contains("--no-remove") && last.ends_with("emulator --allow-downgrades utils=7.2"),
+            "{last}"
+        );
     }
 
     #[test]
