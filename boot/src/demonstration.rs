@@ -169,7 +169,7 @@ fn watch(
         match machine.listen(process::POLL) {
             SerialEvent::Nothing => {}
             SerialEvent::Bytes(bytes) => {
-                splitter.push(&bytes, |piece| {
+                let taken = splitter.push(&bytes, |piece| {
                     match piece {
                         Piece::Text(text) => show(text),
                         Piece::Record(Record::Ready) => {}
@@ -182,11 +182,8 @@ fn watch(
                         }
                     }
                     Ok(())
-                })?;
-                if let Some(panic) = splitter.bootloader_panic() {
-                    terminal::show(splitter.before_ready().as_bytes());
-                    return Err(panic);
-                }
+                });
+                taken.inspect_err(|_| terminal::show(splitter.before_ready().as_bytes()))?;
             }
             SerialEvent::End => {
                 let exit = machine.end();

@@ -145,16 +145,13 @@ fn watch(mut machine: Machine) -> Result<Exit, Failure> {
         match machine.listen(process::POLL) {
             SerialEvent::Nothing => {}
             SerialEvent::Bytes(bytes) => {
-                splitter.push(&bytes, |piece| {
+                let taken = splitter.push(&bytes, |piece| {
                     if let Piece::Text(piece) = piece {
                         text.extend(piece);
                     }
-                    Ok::<(), Failure>(())
-                })?;
-                if let Some(panic) = splitter.bootloader_panic() {
-                    eprint!("{}", splitter.before_ready());
-                    return Err(panic);
-                }
+                    Ok(())
+                });
+                taken.inspect_err(|_| eprint!("{}", splitter.before_ready()))?;
             }
             SerialEvent::End => {
                 let exit = machine.end();

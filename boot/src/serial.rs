@@ -29,22 +29,27 @@ pub(crate) struct Splitter {
 impl Splitter {
     /// Takes the next `bytes`, and calls `take` with each piece that they complete. Stops at the
     /// first error of `take` and returns it.
-    pub(crate) fn push<E>(
+    ///
+    /// # Errors
+    /// An error of `take`, or the panic of the bootloader, once all of its message has come. The
+    /// bootloader then halts for ever.
+    pub(crate) fn push(
         &mut self,
         bytes: &[u8],
-        mut take: impl FnMut(Piece<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+        mut take: impl FnMut(Piece<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         bytes
             .split_inclusive(|&byte| byte == b'\n')
-            .try_for_each(|part| self.push_part(part, &mut take))
+            .try_for_each(|part| self.push_part(part, &mut take))?;
+        self.bootloader_panic().map_or(Ok(()), Err)
     }
 
     /// Takes a line or a part of one.
-    fn push_part<E>(
+    fn push_part(
         &mut self,
         part: &[u8],
-        take: &mut impl FnMut(Piece<'_>) -> Result<(), E>,
-    ) -> Result<(), E> {
+        take: &mut impl FnMut(Piece<'_>) -> Result<(), Failure>,
+    ) -> Result<(), Failure> {
         let ends_line = part.ends_with(b"\n");
         if !self.is_ready {
             self.held.extend(part);
@@ -86,9 +91,8 @@ impl Splitter {
         }
     }
 
-    /// Returns the panic of the bootloader, once all of its message has come. The bootloader then
-    /// halts for ever.
-    pub(crate) fn bootloader_panic(&self) -> Option<Failure> {
+    /// Returns the panic of the bootloader, once all of its message has come.
+    fn bootloader_panic(&self) -> Option<Failure> {
         let text = self.before_ready();
         // `panicked at FILE:LINE:COLUMN:`, and the message on the next line.
         let (_, panic) = text.split_once("panicked at ")?;
@@ -104,8 +108,6 @@ impl Splitter {
 
 #[cfg(test)]
 mod tests {
-    use std::convert::Infallible;
-
     use super::*;
 
     /// Pieces that own their text, with adjacent text joined.
@@ -134,7 +136,7 @@ mod tests {
             }
         };
         for part in parts {
-            let result: Result<(), Infallible> = splitter.push(part, |piece| {
+            let result = splitter.push(part, |piece| {
                 match piece {
                     Piece::Text(part) => bytes.extend(part),
                     Piece::Record(record) => {
@@ -168,12 +170,13 @@ mod tests {
         let panic = "\x1b[2JERROR: panicked at /src/bootloader/load_kernel.rs:285:63:\r\n\
                      called `Option::unwrap()` on a `None` value\r\n";
         let mut splitter = Splitter::default();
-        for (index, byte) in panic.bytes().enumerate() {
-            let found = splitter.bootloader_panic();
-            assert!(found.is_none(), "{found:?} after {index} bytes");
-            split(&mut splitter, &[&[byte]]);
+        let (last, first) = panic.as_bytes().split_last().unwrap();
+        for (index, &byte) in first.iter().enumerate() {
+            let found = splitter.push(&[byte], |_| Ok(()));
+            assert!(found.is_ok(), "{found:?} after {index} bytes");
         }
-        let line = splitter.bootloader_panic().unwrap().to_string();
+        let found = splitter.push(&[*last], |_| Ok(()));
+        let line = found.unwrap_err().to_string();
         assert_eq!(
             line,
             "the bootloader panicked: called `Option::unwrap()` on a `None` value, at \
@@ -182,7 +185,7 @@ mod tests {
         // After the record `@ready`, a panic is the kernel's.
         let mut ready = Splitter::default();
         split(&mut ready, &[b"@ready\n", panic.as_bytes()]);
-        assert!(ready.bootloader_panic().is_none());
+        assert!(ready.push(b"\n", |_| Ok(())).is_ok());
     }
 
     #[test]
@@ -227,9 +230,10 @@ mod tests {
             seen += 1;
             match piece {
                 Piece::Record(_) => Ok(()),
-                Piece::Text(_) => Err("full"),
+                Piece::Text(_) => Err(Failure::Interrupted),
             }
         });
-        assert_eq!((result, seen), (Err("full"), 2));
+        assert!(matches!(result, Err(Failure::Interrupted)));
+        assert_eq!(seen, 2);
     }
 }

@@ -137,9 +137,6 @@ impl<'a> Session<'a> {
                     if let Err(failure) = splitter.push(&bytes, |piece| watch.take(piece, now)) {
                         break watch.give_up(failure);
                     }
-                    if let Some(panic) = splitter.bootloader_panic() {
-                        break watch.give_up(panic);
-                    }
                 }
                 SerialEvent::End => {
                     break match machine.end() {
