@@ -3,6 +3,7 @@
 
 use alloc::boxed::Box;
 use alloc::vec::Vec;
+use core::arch::global_asm;
 use core::hint::black_box;
 use core::ops::Range;
 
@@ -24,9 +25,24 @@ const HIGHER_HALF: VirtAddr = VirtAddr::new(0xffff_8000_0000_0000);
 /// The machine code of `ret`.
 const RETURN: u8 = 0xc3;
 
-/// Returns an address in the kernel's code.
+global_asm!(
+    ".pushsection .text.own_page, \"ax\", @progbits",
+    ".balign {page}",
+    "own_page_of_code:",
+    "ret",
+    ".balign {page}",
+    ".popsection",
+    page = const PAGE_SIZE,
+);
+
+unsafe extern "C" {
+    fn own_page_of_code();
+}
+
+/// Returns an address in the kernel's code. Its page has no other code, so that it can be made not
+/// executable while a test runs.
 fn code() -> *mut u8 {
-    black_box(code as fn() -> *mut u8) as *mut u8
+    black_box(own_page_of_code as unsafe extern "C" fn()) as *mut u8
 }
 
 static CONSTANT: [u8; 64] = [7; 64];
@@ -177,8 +193,8 @@ kernel_test! {
             protect(pointer, good);
             assert_eq!(found, Err(mismatch));
         }
-        for image in [code(), constant()] {
-            // Writable at its alias.
+        for (image, good) in [(code(), EXECUTE), (constant(), READ)] {
+            // Writable at its alias, and at its own address.
             let frame = mapping_at(page(image)).expect("it is mapped").physical;
             protect(alias(image), WRITE);
             let by_alias = protection::check();
@@ -190,14 +206,17 @@ kernel_test! {
                     frame
                 })
             );
+            protect(image, WRITE);
+            let by_itself = protection::check();
+            protect(image, good);
+            assert_eq!(
+                by_itself,
+                Err(Mismatch::WritableAlias {
+                    address: page(image),
+                    frame
+                })
+            );
         }
-        // Writable at its own address. (Not the code: this test may run on the same page.)
-        let address = page(constant());
-        let frame = mapping_at(address).expect("it is mapped").physical;
-        protect(constant(), WRITE);
-        let by_itself = protection::check();
-        protect(constant(), READ);
-        assert_eq!(by_itself, Err(Mismatch::WritableAlias { address, frame }));
         assert_eq!(protection::check(), Ok(()));
     }
 }
