@@ -99,7 +99,7 @@ impl KernelHeap {
         &self.slabs.backing().talc
     }
 
-    /// Returns the counts of slabs and of their blocks. O(slabs that are not full).
+    /// Returns the counts of slabs and of their blocks. O(slabs).
     pub fn slabs(&self) -> slab::Stats {
         self.slabs.stats()
     }
@@ -166,6 +166,10 @@ impl KernelHeap {
 }
 
 impl PageHeap {
+    /// Unmaps the spans of the release queue. Returns the number of bytes that were unmapped.
+    ///
+    /// # Panics
+    /// If the arena refuses a span as one that it did not allocate.
     fn drain(&self) -> usize {
         match self.talc.drain() {
             Ok(bytes) => bytes,

@@ -28,8 +28,8 @@ const HELP: &str = "\
   exit           switch the machine off (so does the end of input)";
 
 /// The commands that take no argument.
-const WITHOUT_ARGUMENT: [&str; 8] = [
-    "help", "stats", "arenas", "frames", "map", "compare", "trim", "exit",
+const WITHOUT_ARGUMENT: [&str; 9] = [
+    "help", "stats", "slabs", "arenas", "frames", "map", "compare", "trim", "exit",
 ];
 
 /// Reads commands from the serial port until `exit` or the end of input.
