@@ -78,6 +78,38 @@ fn or_null(block: Option<NonNull<u8>>) -> *mut u8 {
     block.map_or(ptr::null_mut(), NonNull::as_ptr)
 }
 
+/// Defines the operations of a [`Peer`] as those of a `GlobalAlloc`.
+#[macro_export]
+macro_rules! forward_to_global {
+    ($self:ident => $global:expr) => {
+        #[inline(never)]
+        unsafe fn allocate(&mut $self, layout: Layout) -> *mut u8 {
+            let global = &$global;
+            // SAFETY: the caller's duty.
+            unsafe { global.alloc(layout) }
+        }
+
+        #[inline(never)]
+        unsafe fn deallocate(&mut $self, ptr: *mut u8, layout: Layout) {
+            let global = &$global;
+            // SAFETY: the caller's duty.
+            unsafe { global.dealloc(ptr, layout) }
+        }
+
+        #[inline(never)]
+        unsafe fn reallocate(
+            &mut $self,
+            ptr: *mut u8,
+            layout: Layout,
+            new_size: usize,
+        ) -> *mut u8 {
+            let global = &$global;
+            // SAFETY: the caller's duty.
+            unsafe { global.realloc(ptr, layout, new_size) }
+        }
+    };
+}
+
 /// This project's `heap::talc`.
 pub struct Heap(heap::talc::base::Talc<heap::talc::source::Manual, heap::talc::DefaultBinning>);
 
@@ -150,23 +182,7 @@ impl Peer for Slabs {
         Some(Self(heap::slab::SlabAllocator::new(talc, threads)))
     }
 
-    #[inline(never)]
-    unsafe fn allocate(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's duty.
-        unsafe { self.0.alloc(layout) }
-    }
-
-    #[inline(never)]
-    unsafe fn deallocate(&mut self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's duty.
-        unsafe { self.0.dealloc(ptr, layout) }
-    }
-
-    #[inline(never)]
-    unsafe fn reallocate(&mut self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller's duty.
-        unsafe { self.0.realloc(ptr, layout, new_size) }
-    }
+    forward_to_global!(self => self.0);
 }
 
 /// The `talc` crate.
@@ -380,23 +396,7 @@ impl Peer for Mimalloc {
         Some(Self(()))
     }
 
-    #[inline(never)]
-    unsafe fn allocate(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's duty.
-        unsafe { mimalloc::MiMalloc.alloc(layout) }
-    }
-
-    #[inline(never)]
-    unsafe fn deallocate(&mut self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's duty.
-        unsafe { mimalloc::MiMalloc.dealloc(ptr, layout) }
-    }
-
-    #[inline(never)]
-    unsafe fn reallocate(&mut self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller's duty.
-        unsafe { mimalloc::MiMalloc.realloc(ptr, layout, new_size) }
-    }
+    forward_to_global!(self => mimalloc::MiMalloc);
 }
 
 /// Not an allocator: every block is the whole range. Its cost is that of the measurement.

@@ -17,6 +17,7 @@ use heap::slab::{SlabAllocator, Threads};
 use heap::source::Claim;
 use heap::talc::TalcLock;
 use heap_benches::arena::Arena;
+use heap_benches::forward_to_global;
 use heap_benches::peer::Peer;
 use heap_benches::replay::{replay, slots};
 use heap_benches::trace::Trace;
@@ -38,23 +39,7 @@ impl<G: GlobalAlloc> Peer for Shared<'_, G> {
         None
     }
 
-    #[inline(never)]
-    unsafe fn allocate(&mut self, layout: Layout) -> *mut u8 {
-        // SAFETY: the caller's duty.
-        unsafe { self.0.alloc(layout) }
-    }
-
-    #[inline(never)]
-    unsafe fn deallocate(&mut self, ptr: *mut u8, layout: Layout) {
-        // SAFETY: the caller's duty.
-        unsafe { self.0.dealloc(ptr, layout) }
-    }
-
-    #[inline(never)]
-    unsafe fn reallocate(&mut self, ptr: *mut u8, layout: Layout, new_size: usize) -> *mut u8 {
-        // SAFETY: the caller's duty.
-        unsafe { self.0.realloc(ptr, layout, new_size) }
-    }
+    forward_to_global!(self => self.0);
 }
 
 /// No allocator: the cost of the replay.
@@ -77,7 +62,7 @@ unsafe impl GlobalAlloc for Nothing {
     }
 }
 
-/// Returns nanoseconds for an operation when so many threads run at once.
+/// Returns nanoseconds for an operation when `threads` threads run at once.
 fn time<G: GlobalAlloc + Sync>(heap: &G, trace: &Trace, threads: usize) -> f64 {
     let barrier = Barrier::new(threads);
     let run = || {
