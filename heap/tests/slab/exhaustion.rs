@@ -68,6 +68,7 @@ fn a_zeroed_and_a_resized_block_get_the_memory_of_free_slabs() {
 }
 
 #[test]
+#[cfg_attr(feature = "hardened", ignore = "slabs serve nothing")]
 fn a_small_request_gets_the_memory_of_free_slabs() {
     let heap = slabs(64 << 10);
     // As many as are kept when they are free.

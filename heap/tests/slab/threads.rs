@@ -8,7 +8,7 @@ use std::thread::{self, ScopedJoinHandle};
 use heap::slab::{MAX_HELD_BACK, SLAB_SIZE, SlabAllocator, Threads};
 
 use crate::random::{Choices, Random};
-use crate::support::{Block, Counted, layout};
+use crate::support::{Block, Counted, assert_all_is_back, layout};
 
 type Heap<const N: usize> = SlabAllocator<Counted, Threads<N>, N>;
 
@@ -24,17 +24,6 @@ fn join_all<'scope>(threads: impl IntoIterator<Item = ScopedJoinHandle<'scope, (
     for thread in threads {
         thread.join().expect("the thread ends");
     }
-}
-
-/// Checks that all is back when no other thread runs.
-fn assert_all_is_back<const N: usize>(heap: &Heap<N>) {
-    heap.check().expect("the slabs are intact");
-    heap.reap();
-    // What one part shared may have been delivered by another.
-    heap.reap();
-    assert_eq!(heap.stats().slabs(), 0, "{}", heap.stats());
-    assert_eq!(heap.backing().blocks(), 0);
-    heap.backing().check();
 }
 
 /// Allocates and frees blocks of this thread and of others, which come and go through channels.
