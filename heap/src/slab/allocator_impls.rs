@@ -29,13 +29,7 @@ unsafe impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> GlobalAlloc
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         if Granules::of(layout).is_none() {
             // SAFETY: the caller guarantees that the size is not zero.
-            let allocate = || unsafe { self.backing.alloc_zeroed(layout) };
-            let block = allocate();
-            return if block.is_null() {
-                self.retry(allocate)
-            } else {
-                block
-            };
+            return self.or_retry(|| unsafe { self.backing.alloc_zeroed(layout) });
         }
         // SAFETY: the caller guarantees that the size is not zero.
         let block = unsafe { self.allocate(layout) };
@@ -53,29 +47,19 @@ unsafe impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> GlobalAlloc
             (Some(old), Some(new)) if old.class() == new.class() && STAYS => return block,
             (None, None) => {
                 // SAFETY: the block came from the allocator behind, with this layout.
-                let resize = || unsafe { self.backing.realloc(block, layout, new_size) };
-                let other = resize();
-                return if other.is_null() {
-                    self.retry(resize)
-                } else {
-                    other
-                };
+                return self.or_retry(|| unsafe { self.backing.realloc(block, layout, new_size) });
             }
             _ => {}
         }
-        // SAFETY: the caller guarantees that the new size is not zero.
-        let other = unsafe { self.allocate(new) };
-        if !other.is_null() {
-            let kept = layout.size().min(new_size);
-            // SAFETY: both blocks have this many bytes, and the other is new.
-            unsafe { ptr::copy_nonoverlapping(block, other, kept) };
-            // SAFETY: the block is in use with this layout, and is not used after this.
-            unsafe { self.deallocate(block, layout) };
-        } else if STAYS && new_size < layout.size() && Granules::of(layout).is_some() {
+        // SAFETY: a block is not null.
+        let old = unsafe { NonNull::new_unchecked(block) };
+        // SAFETY: the block is in use with this layout.
+        match unsafe { self.move_block(old, layout, new) } {
+            Some(other) => other.as_ptr(),
             // Slabs serve both sizes, and free a block by its slab: its size may be any larger one.
-            return block;
+            None if STAYS && new_size < layout.size() && Granules::of(layout).is_some() => block,
+            None => ptr::null_mut(),
         }
-        other
     }
 }
 
@@ -130,10 +114,26 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
             // SAFETY: the block is in use with this layout, and the new size is one of a layout.
             return NonNull::new(unsafe { self.realloc(block.as_ptr(), old, new.size()) });
         }
+        // SAFETY: the block is in use with this layout.
+        unsafe { self.move_block(block, old, new) }
+    }
+
+    /// Allocates another block, copies the bytes that both have, and frees the first. Returns
+    /// `None`, and changes nothing, if no other can be allocated.
+    ///
+    /// # Safety
+    /// The block is in use, and has the layout `old`.
+    #[inline]
+    unsafe fn move_block(
+        &self,
+        block: NonNull<u8>,
+        old: Layout,
+        new: Layout,
+    ) -> Option<NonNull<u8>> {
         let other = self.allocate_block(new)?;
         let kept = old.size().min(new.size());
         // SAFETY: both blocks have this many bytes, and the other is new.
-        unsafe { ptr::copy_nonoverlapping(block.as_ptr(), other.as_ptr(), kept) };
+        unsafe { block.copy_to_nonoverlapping(other, kept) };
         // SAFETY: the block is in use with this layout, and is not used after this.
         unsafe { self.deallocate_block(block, old) };
         Some(other)

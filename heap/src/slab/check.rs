@@ -3,8 +3,7 @@
 use core::fmt;
 use core::ptr::NonNull;
 
-use super::local::Local;
-use super::size_class::{GRANULES, block_size, capacity};
+use super::size_class::{block_size, capacity};
 use super::slab::{Ownership, Slab};
 use super::{Cpus, SLAB_SIZE, SlabAllocator};
 use crate::source::StableGlobalAlloc;
@@ -83,7 +82,7 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
 
     fn check_part(&self, cpu: usize) -> Result<(), SlabCorruption> {
         // SAFETY: `Cpus` guarantees that nothing else uses the part meanwhile.
-        let local: &Local = unsafe { &*self.cell(cpu).local.get() };
+        let local = unsafe { self.local(cpu) };
         for slab in local.slabs() {
             check_slab(slab)?;
             // There are fewer parts than owners.
@@ -136,6 +135,3 @@ fn check_slab(slab: Slab) -> Result<(), SlabCorruption> {
     }
     Ok(())
 }
-
-// A block's size in granules indexes the current slabs.
-const _: () = assert!(GRANULES <= SLAB_SIZE / 16);

@@ -29,10 +29,6 @@ impl<const LINKS: usize> SlabList<LINKS> {
         self.len
     }
 
-    pub(super) fn first(&self) -> Option<Slab> {
-        self.first
-    }
-
     /// Adds a slab, which is in no list.
     pub(super) fn push(&mut self, slab: Slab) {
         slab.links(LINKS).prev.set(None);

@@ -323,24 +323,7 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
     #[inline(never)]
     unsafe fn allocate_large(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the size is not zero.
-        let block = unsafe { self.backing.alloc(layout) };
-        if block.is_null() {
-            // SAFETY: the size is not zero.
-            return unsafe { self.retry_large(layout) };
-        }
-        block
-    }
-
-    /// Allocates from the allocator behind after reaping, or returns null.
-    ///
-    /// # Safety
-    /// The size is not zero.
-    #[cold]
-    #[inline(never)]
-    unsafe fn retry_large(&self, layout: Layout) -> *mut u8 {
-        self.reap();
-        // SAFETY: the size is not zero.
-        unsafe { self.backing.alloc(layout) }
+        self.or_retry(|| unsafe { self.backing.alloc(layout) })
     }
 
     /// Frees a block of the allocator behind the slabs. (Its code would need a stack frame, which
@@ -390,9 +373,21 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
         }
     }
 
+    /// Runs `allocate`, which returns a block of the allocator behind the slabs, or null. If it
+    /// returns null, runs it again after reaping.
+    #[inline]
+    fn or_retry(&self, allocate: impl Fn() -> *mut u8) -> *mut u8 {
+        let block = allocate();
+        if block.is_null() {
+            return self.retry(allocate);
+        }
+        block
+    }
+
     /// Runs `allocate` after reaping.
     #[cold]
-    fn retry(&self, allocate: impl FnOnce() -> *mut u8) -> *mut u8 {
+    #[inline(never)]
+    fn retry(&self, allocate: impl Fn() -> *mut u8) -> *mut u8 {
         self.reap();
         allocate()
     }
@@ -430,16 +425,12 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
     fn refill(&self, granules: Granules) -> Option<Block> {
         let mut released = Released::default();
         let block = self.cpus.with(|cpu| {
+            if self.cell(cpu).reap_requested.load(Ordering::Relaxed) {
+                self.reap_part(cpu, &mut released);
+            }
             // SAFETY: `Cpus` guarantees that nothing else uses the part meanwhile.
             let local = unsafe { self.local(cpu) };
-            let context = self.context(cpu);
-            let cell = self.cell(cpu);
-            if cell.reap_requested.load(Ordering::Relaxed) {
-                cell.reap_requested.store(false, Ordering::Relaxed);
-                // SAFETY: the batch has only blocks that were freed.
-                unsafe { local.reap(context, &mut released) };
-            }
-            local.refill(granules, context)
+            local.refill(granules, self.context(cpu))
         });
         self.release(released);
         block
@@ -463,8 +454,6 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
         }
         let mut released = Released::default();
         self.cpus.with(|cpu| self.reap_part(cpu, &mut released));
-        self.release(released);
-        let mut released = Released::default();
         self.cpus
             .with_unused(|cpu| self.reap_part(cpu, &mut released));
         self.release(released);

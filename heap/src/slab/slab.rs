@@ -7,8 +7,8 @@
 //!     └───────┴───────┴───────┴───────┴──────────────────┴──────┴──────────────┴──────────┘
 //!     0       size    2·size  3·size  └ fresh                   └ BLOCKS_END     of Talc
 //!
-//!     Header   free │ links │ remote │ owner and used │ fresh │ class │ listed
-//!     bytes      8  │   32  │   8    │   2        2   │   2   │   1   │   1       64-bit
+//!     Header   free │ links │ remote │ owner and used │ fresh │ class
+//!     bytes      8  │   32  │   8    │   2        2   │   2   │   1       64-bit
 //! ```
 //!
 //! The address of a block, rounded down to a multiple of [`SLAB_SIZE`], is that of its slab. A free
@@ -83,8 +83,6 @@ pub(super) struct Header {
     /// The offset of the first block that was never used.
     fresh: Cell<u16>,
     class: Cell<u8>,
-    /// Whether the slab is in a list of partial slabs.
-    listed: Cell<bool>,
 }
 
 /// The neighbours of a slab in a list.
@@ -160,7 +158,6 @@ static NO_SLAB: NoSlab = NoSlab(Header {
     owner_and_used: AtomicU32::new(word(NO_OWNER, 0)),
     fresh: Cell::new(0),
     class: Cell::new(0),
-    listed: Cell::new(false),
 });
 
 impl Slab {
@@ -192,9 +189,8 @@ impl Slab {
             remote: AtomicPtr::new(ptr::null_mut()),
             owner_and_used: AtomicU32::new(word(owner, 0)),
             fresh: Cell::new(0),
-            // There are 15 classes.
+            // There are 17 classes.
             class: Cell::new(class as u8),
-            listed: Cell::new(false),
         };
         // SAFETY: the header is aligned, and nothing else uses the page.
         unsafe { header.write(contents) };
@@ -340,14 +336,6 @@ impl Header {
     pub(super) fn set_idle(&self, idle: bool) {
         let used = self.used() | if idle { IDLE } else { 0 };
         self.set_word(word(self.owner(), used));
-    }
-
-    pub(super) fn is_listed(&self) -> bool {
-        self.listed.get()
-    }
-
-    pub(super) fn set_listed(&self, listed: bool) {
-        self.listed.set(listed);
     }
 
     /// Returns the number of blocks that can be allocated.

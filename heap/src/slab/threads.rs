@@ -131,26 +131,36 @@ impl<const N: usize> Threads<N> {
         work(0)
     }
 
-    /// Makes the part with this thread's number belong to this thread, unless the part is being
-    /// reaped. Returns whether it does.
+    /// Returns the part that belongs to this thread.
+    #[inline]
+    fn own_part(&self) -> Option<usize> {
+        let id = ID.get();
+        let number = number_of(id);
+        let owner = self.owners.get(number)?.load(Ordering::Relaxed);
+        (owner == id && id != 0).then_some(number)
+    }
+
+    /// Makes the part with this thread's number belong to this thread, and returns it, unless the
+    /// part is being reaped.
     #[cold]
     #[inline(never)]
-    fn attach(&self) -> bool {
+    fn attach(&self) -> Option<usize> {
         let mut id = ID.get();
         if id == UNKNOWN {
             id = register();
         }
         let number = number_of(id);
         if number == 0 || number >= N {
-            return false;
+            return None;
         }
         let owner = self.owners[number].load(Ordering::Relaxed);
         // Any other owner had the number before, and has ended.
         // Release: who sees this owner sees that `THREADS` has its id.
-        owner != RESERVED
+        let is_own = owner != RESERVED
             && self.owners[number]
                 .compare_exchange(owner, id, Ordering::AcqRel, Ordering::Relaxed)
-                .is_ok()
+                .is_ok();
+        is_own.then_some(number)
     }
 }
 
@@ -170,14 +180,10 @@ unsafe impl<const N: usize> Cpus for Threads<N> {
 
     #[inline]
     fn with<R>(&self, work: impl FnOnce(usize) -> R) -> R {
-        let id = ID.get();
-        let number = number_of(id);
-        let owner = self.owners.get(number);
-        let is_own = owner.is_some_and(|owner| owner.load(Ordering::Relaxed) == id);
-        if (is_own && id != 0) || self.attach() {
-            return work(number_of(ID.get()));
+        match self.own_part().or_else(|| self.attach()) {
+            Some(part) => work(part),
+            None => self.with_common(work),
         }
-        self.with_common(work)
     }
 
     fn with_unused(&self, mut work: impl FnMut(usize)) {
@@ -200,18 +206,9 @@ unsafe impl<const N: usize> Cpus for Threads<N> {
                 part.store(owner, Ordering::Release);
             }
         }
-        if self.uses_own_part() {
+        if self.own_part().is_some() {
             self.with_common(work);
         }
-    }
-}
-
-impl<const N: usize> Threads<N> {
-    /// Returns whether [`with`](Cpus::with) does not run with the common part.
-    fn uses_own_part(&self) -> bool {
-        let number = number_of(ID.get());
-        let owner = self.owners.get(number);
-        number != 0 && owner.is_some_and(|owner| owner.load(Ordering::Relaxed) == ID.get())
     }
 }
 
