@@ -4,7 +4,7 @@ use super::boundary_tag::TagRef;
 use super::free_lists::{FreeLists, members};
 use super::request::{Request, round_up};
 use super::state::State;
-use super::{AllocPolicy, Arena, Error, Layout, Lock, Result, Source, TagSupply};
+use super::{AllocPolicy, Arena, Error, Layout, Lock, Locked, Result, Source, TagSupply};
 
 /// The number of segments that an instant fit probes, none of which is sure to fit, before the
 /// arena imports a span.
@@ -38,7 +38,8 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// # Errors
     /// [`Error::AllocZeroSize`], [`Error::SizeOverflow`], [`Error::AllocatorError`]. If no segment
     /// fits: [`Error::Empty`] without a source, otherwise the source's error or
-    /// [`Error::LimitReached`].
+    /// [`Error::LimitReached`]. If the segment that fits had [discarded](Self::discard) memory that
+    /// the source cannot restore: the source's error.
     #[doc(alias("vmem_alloc", "malloc"))]
     #[inline]
     pub fn alloc(&self, size: usize, policy: AllocPolicy) -> Result<usize> {
@@ -49,7 +50,8 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         }
     }
 
-    /// Allocates on the fast path: a segment is found, and the tags to divide it are cached.
+    /// Allocates on the fast path: a segment is found of which nothing is discarded, and the tags
+    /// to divide it are cached.
     fn alloc_fast(
         &self,
         policy: AllocPolicy,
@@ -60,16 +62,19 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         let mut state = self.lock();
         if state.is_ready() {
             if let Some((list, segment)) = find(&state.free_lists, space) {
-                let base = segment.start.get();
-                state.carve_front(segment, list, space);
-                return Ok(base);
+                if !segment.discarded.get() {
+                    let base = segment.start.get();
+                    state.carve_front(segment, list, space);
+                    return Ok(base);
+                }
             }
         }
         drop(state);
         self.alloc_slow(policy, size)
     }
 
-    /// Allocates on the slow path: may refill tags, import a span and call the reclaim hook.
+    /// Allocates on the slow path: may refill tags, restore discarded memory, import a span and
+    /// call the reclaim hook.
     #[inline(never)]
     fn alloc_slow(&self, policy: AllocPolicy, size: usize) -> Result<usize> {
         self.allocate(&Request::plain(size, self.quantum)?, policy)
@@ -150,7 +155,11 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
             .segment_containing(base)
             .filter(|segment| segment.is_free() && segment.contains(last))
             .ok_or(Error::Occupied { base, size: space })?;
-        state.carve(segment, base, space);
+        if segment.discarded.get() {
+            state = self.carve_restored(state, segment, base, space)?.0;
+        } else {
+            state.carve(segment, base, space);
+        }
         self.finish(state);
         Ok(())
     }
@@ -187,6 +196,9 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
             None => usize::MAX,
         };
         if let Some((segment, base)) = state.search(request, policy, probes) {
+            if segment.discarded.get() {
+                return self.allocate_restored(state, segment, base, request, policy);
+            }
             state.allocate(segment, base, request, policy);
             return Ok(base);
         }
@@ -217,7 +229,26 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         };
         let mut state = self.lock_with_tags()?;
         let (segment, base) = state.search(request, policy, usize::MAX).ok_or(error)?;
+        if segment.discarded.get() {
+            return self.allocate_restored(state, segment, base, request, policy);
+        }
         state.allocate(segment, base, request, policy);
+        self.finish(state);
+        Ok(base)
+    }
+
+    /// Allocates from a free segment whose memory may be discarded. Ends the operation.
+    #[cold]
+    fn allocate_restored<'a>(
+        &'a self,
+        state: Locked<'a, L>,
+        segment: TagRef,
+        base: usize,
+        request: &Request,
+        policy: AllocPolicy,
+    ) -> Result<usize> {
+        let (mut state, tag) = self.carve_restored(state, segment, base, request.rounded_size)?;
+        state.advance_cursor(tag, request, policy);
         self.finish(state);
         Ok(base)
     }
@@ -226,7 +257,14 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
 impl State {
     fn allocate(&mut self, segment: TagRef, base: usize, request: &Request, policy: AllocPolicy) {
         let tag = self.carve(segment, base, request.rounded_size);
+        self.advance_cursor(tag, request, policy);
+    }
+
+    /// Moves the cursor of `NextFit` to the end of the segment that `request` got.
+    #[inline]
+    fn advance_cursor(&mut self, tag: TagRef, request: &Request, policy: AllocPolicy) {
         if policy == AllocPolicy::NextFit {
+            let base = tag.start.get();
             // It wraps to 0 after the last address.
             self.cursor.address = base.wrapping_add(request.rounded_size);
             self.cursor.near = Some(tag);

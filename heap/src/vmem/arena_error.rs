@@ -97,6 +97,27 @@ pub enum Error {
         /// The arena's quantum.
         quantum: usize,
     },
+    /// The base or the size of a part of a segment is not a multiple of the quantum.
+    UnalignedPart {
+        /// The base of the part.
+        base: usize,
+        /// Its size.
+        size: usize,
+        /// The coarser of the quanta of the arena and its source.
+        quantum: usize,
+    },
+    /// No allocated segment contains all of this range.
+    NoSuchPart {
+        /// The base of the range.
+        base: usize,
+        /// Its size.
+        size: usize,
+    },
+    /// The span that contains this address was not imported from a source.
+    NotImported {
+        /// The address that was passed.
+        base: usize,
+    },
     /// The requested size is zero.
     AllocZeroSize,
     /// A computation with the size overflows: the size rounded up to the quantum, the end of the
@@ -127,7 +148,8 @@ pub enum Error {
         /// The total size of all spans after the operation, with imports and releases in progress.
         total: usize,
     },
-    /// Another operation on this segment, or at the end of its span, is in progress.
+    /// Another operation on this segment, on a part of it, or at the end of its span, is in
+    /// progress.
     Busy {
         /// The base of the segment.
         base: usize,
@@ -173,6 +195,22 @@ impl fmt::Display for Error {
                 f,
                 "the address {base:#x} is not a multiple of the quantum {quantum:#x}"
             ),
+            Self::UnalignedPart {
+                base,
+                size,
+                quantum,
+            } => write!(
+                f,
+                "a part at {base:#x} of size {size:#x} is not in multiples of the quantum \
+                 {quantum:#x}"
+            ),
+            Self::NoSuchPart { base, size } => write!(
+                f,
+                "no allocation contains all of the part at {base:#x} of size {size:#x}"
+            ),
+            Self::NotImported { base } => {
+                write!(f, "the span with {base:#x} was not imported")
+            }
             Self::AllocZeroSize => f.write_str("a size of zero"),
             Self::SizeOverflow { size } => {
                 write!(f, "the size {size:#x} is more than the address space")

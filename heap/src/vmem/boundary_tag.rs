@@ -20,12 +20,12 @@ use core::ptr::NonNull;
 /// fields belong to the arena. On 64-bit machines a tag has 64 bytes, one cache line:
 ///
 /// ```text
-///  0       8       16      24      32      40      48      56     57     58      64
-///  ┌───────┬───────┬───────┬───────┬───────┬───────┬───────┬──────┬──────┬───────┐
-///  │ start │ last  │ prev  │ next  │ left  │ right │ idle  │ kind │ busy │       │
-///  └───────┴───────┴───────┴───────┴───────┴───────┴───────┴──────┴──────┴───────┘
-///   inclusive       address order   list or tree    queue   span, free   unused
-///                                                           or allocated
+///  0       8       16      24      32      40      48      56                60    64
+///  ┌───────┬───────┬───────┬───────┬───────┬───────┬───────┬───┬───┬───┬───┬─────┐
+///  │ start │ last  │ prev  │ next  │ left  │ right │ idle  │ k │ d │ b │ r │     │
+///  └───────┴───────┴───────┴───────┴───────┴───────┴───────┴───┴───┴───┴───┴─────┘
+///   inclusive       address order   list or tree    queue   kind, discarded, unused
+///                                                           busy, resizing
 /// ```
 ///
 /// ```
@@ -53,9 +53,14 @@ pub struct BoundaryTag {
     /// A link in the queue of idle spans: see `idle_spans.rs`.
     pub(super) idle: Cell<Option<TagRef>>,
     pub(super) kind: Cell<Kind>,
-    /// Whether a call to the source about the end of this span is in progress. Also set on the
-    /// segment that such a call extends.
+    /// Whether memory of this segment may be discarded: see `discard.rs`. False for a span.
+    pub(super) discarded: Cell<bool>,
+    /// Of a span: whether a call to the source about its end is in progress. Of an allocated
+    /// segment: whether a call about any part of it is in progress, so that it cannot be freed.
     pub(super) busy: Cell<bool>,
+    /// Whether this segment is being allocated or resized, so that it cannot be resized. It is
+    /// then busy too.
+    pub(super) resizing: Cell<bool>,
 }
 
 const _: () = assert!(size_of::<BoundaryTag>() <= 64);
@@ -69,6 +74,8 @@ pub(super) enum Kind {
     },
     Free,
     Allocated,
+    /// A part of an allocated segment: see `parts.rs`.
+    Part,
 }
 
 /// A reference to a boundary tag that belongs to an arena.
@@ -95,7 +102,9 @@ impl TagRef {
             right: Cell::new(None),
             idle: Cell::new(None),
             kind: Cell::new(Kind::Free),
+            discarded: Cell::new(false),
             busy: Cell::new(false),
+            resizing: Cell::new(false),
         };
         // SAFETY: a tag supply returns memory that is valid for writes and aligned, and the caller
         // passes it on unshared.
@@ -108,12 +117,14 @@ impl TagRef {
         self.0
     }
 
-    /// Makes the tag describe the range from `start` to `last`, inclusive.
+    /// Makes the tag describe the range from `start` to `last`, inclusive, of which nothing is
+    /// discarded.
     pub(super) fn set(self, kind: Kind, start: usize, last: usize) {
         debug_assert!(start <= last);
         self.start.set(start);
         self.last.set(last);
         self.kind.set(kind);
+        self.discarded.set(false);
         self.busy.set(false);
     }
 
@@ -136,6 +147,12 @@ impl TagRef {
 
     pub(super) fn contains(self, address: usize) -> bool {
         self.start.get() <= address && address <= self.last.get()
+    }
+
+    /// Notes that memory of this segment may be discarded, if `discarded`.
+    #[inline]
+    pub(super) fn add_discarded(self, discarded: bool) {
+        self.discarded.set(self.discarded.get() | discarded);
     }
 
     pub(super) fn is_span(self) -> bool {

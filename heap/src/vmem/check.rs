@@ -26,6 +26,7 @@ pub struct Corruption {
 ///  FreeLists, FreeBitmap                          in a list                in a list
 ///  Index                                                  in a bucket
 ///  IdleSpans                     queue of the imported spans that are entirely free
+///  Discarded, Parts              marks of segments; calls to the source in progress
 ///  Counters, Cursor              total, allocated, borrowed; position of NextFit
 /// ```
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,11 @@ pub enum Rule {
     Index,
     /// The queue of idle spans contains exactly the imported spans that are entirely free.
     IdleSpans,
+    /// Only segments of imported spans are marked as discarded.
+    Discarded,
+    /// Parts about which a call is in progress lie in allocated segments. These segments, and those
+    /// that are allocated or resized, are busy.
+    Parts,
     /// The counters agree with the segments.
     Counters,
     /// The cursor of `NextFit` refers to a segment of the arena.
@@ -69,6 +75,8 @@ impl fmt::Display for Corruption {
             Rule::FreeBitmap => "the bitmap of the free lists is wrong",
             Rule::Index => "the hash table of allocated segments is wrong",
             Rule::IdleSpans => "the queue of idle spans is wrong",
+            Rule::Discarded => "a segment that is not imported is marked as discarded",
+            Rule::Parts => "a call about a part of a segment is recorded wrongly",
             Rule::Counters => "a counter is wrong",
             Rule::Cursor => "the cursor refers to no segment",
         };
@@ -141,6 +149,7 @@ impl State {
         }
         self.check_free_lists(&totals)?;
         self.check_index(&totals)?;
+        self.check_parts()?;
         let mut idle_spans = 0;
         for span in self.idle.iter() {
             idle_spans += 1;
@@ -176,6 +185,9 @@ impl State {
             let merged = !(segment.is_free() && below.is_free());
             require(merged, Rule::Coalesced, start)?;
 
+            let discarded = segment.discarded.get() && !span.is_borrowed_span();
+            require(!discarded, Rule::Discarded, start)?;
+
             totals.cursor_found |= self.cursor.near == Some(segment);
             if segment.is_free() {
                 totals.free_segments += 1;
@@ -185,6 +197,8 @@ impl State {
                 totals.allocated += segment.size();
                 let found = self.index.find(start) == Some(segment);
                 require(found, Rule::Index, start)?;
+                let busy = segment.busy.get() == self.is_in_use_by_calls(segment);
+                require(busy, Rule::Parts, start)?;
             }
             expected = last.checked_add(1);
             below = segment;
@@ -214,6 +228,23 @@ impl State {
             }
         }
         require(count == totals.free_segments, Rule::FreeLists, 0)
+    }
+
+    fn check_parts(&self) -> Checked {
+        for part in self.parts.iter() {
+            let (start, last) = (part.start.get(), part.last.get());
+            let inside = self
+                .segment_containing(start)
+                .is_some_and(|segment| segment.is_allocated() && segment.contains(last));
+            // Itself, and no other.
+            let overlaps = self
+                .parts
+                .iter()
+                .filter(|other| other.start.get() <= last && start <= other.last.get())
+                .count();
+            require(inside && overlaps == 1, Rule::Parts, start)?;
+        }
+        Ok(())
     }
 
     fn check_index(&self, totals: &Totals) -> Checked {
@@ -363,6 +394,48 @@ mod tests {
             let last = at(state, 0x10ff);
             span.last.set(0x8fff);
             last.last.set(0x8fff);
+        });
+    }
+
+    #[test]
+    fn a_mark_outside_imported_spans_is_reported() {
+        assert_reports(Rule::Discarded, |state| {
+            at(state, 0x1040).discarded.set(true);
+        });
+        assert_reports(Rule::Discarded, |state| {
+            at(state, 0x1000).discarded.set(true);
+        });
+    }
+
+    #[test]
+    fn a_wrong_part_is_reported() {
+        // The segment is not busy.
+        assert_reports(Rule::Parts, |state| {
+            let segment = at(state, 0x1040);
+            state.begin_part(segment, 0x1050, 0x105f);
+            segment.busy.set(false);
+        });
+        // No call is in progress.
+        assert_reports(Rule::Parts, |state| at(state, 0x1040).busy.set(true));
+        // The part is free, or ends in another segment.
+        for (start, last) in [(0x1000, 0x1fff), (0x1050, 0x106f)] {
+            assert_reports(Rule::Parts, |state| {
+                let segment = at(state, 0x1040);
+                let part = state.begin_part(segment, 0x1050, 0x105f);
+                part.start.set(start);
+                part.last.set(last);
+                segment.busy.set(state.parts.overlap(0x1040, 0x105f));
+                let above = at(state, 0x1060);
+                above.busy.set(state.parts.overlap(0x1060, 0x10ff));
+                at(state, 0x1010).busy.set(start == 0x1000);
+            });
+        }
+        // Two parts overlap.
+        assert_reports(Rule::Parts, |state| {
+            let segment = at(state, 0x1040);
+            state.begin_part(segment, 0x1040, 0x104f);
+            let part = state.begin_part(segment, 0x1050, 0x105f);
+            part.start.set(0x1040);
         });
     }
 

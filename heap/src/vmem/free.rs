@@ -3,7 +3,7 @@
 use super::boundary_tag::TagRef;
 use super::request::round_up;
 use super::state::{State, is_idle};
-use super::{Arena, Error, Lock, Result, TagSupply};
+use super::{Arena, Error, Lock, Locked, Result, TagSupply};
 
 impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     /// Frees the segment that was allocated at `base`. Expected O(1), apart from calls to the
@@ -39,7 +39,7 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     ///
     /// # Errors
     /// [`Error::NoSuchAllocation`] unless an allocated segment starts at `base`, [`Error::Busy`] if
-    /// a resize of it is in progress.
+    /// a resize, discard or restore of it is in progress.
     #[doc(alias("vmem_free", "vmem_xfree"))]
     pub fn free(&self, base: usize) -> Result<()> {
         self.free_if(base, |_| Ok(()))
@@ -90,6 +90,13 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
             check(segment)
         })?;
         let merged = state.free_and_coalesce(segment);
+        self.finish_free(state, merged);
+        Ok(())
+    }
+
+    /// Ends an operation that freed memory, now a part of the free segment `merged`.
+    #[inline]
+    pub(super) fn finish_free<'a>(&'a self, mut state: Locked<'a, L>, merged: TagRef) {
         let above = merged.above();
         if above.is_borrowed_span() {
             if is_idle(merged) {
@@ -99,7 +106,6 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
         } else {
             self.finish(state);
         }
-        Ok(())
     }
 }
 
@@ -113,7 +119,7 @@ impl State {
             .index
             .find(base)
             .ok_or(Error::NoSuchAllocation { base })?;
-        if segment.busy.get() {
+        if segment.resizing.get() {
             return Err(Error::Busy { base });
         }
         Ok(segment)

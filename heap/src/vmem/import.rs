@@ -237,6 +237,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
                 break;
             };
             let (base, last, size) = (span.start.get(), span.last.get(), span.size());
+            let discarded = span.above().discarded.get();
             // The span leaves the arena first: as soon as the source has it, another thread may
             // import it again.
             state.remove_span(span);
@@ -252,7 +253,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
             if released.is_err() {
                 // A caller may have added the refused range as a span meanwhile.
                 if state.spans.overlapping(base, last).is_none() {
-                    state.add_span(base, last, true);
+                    state.add_span(base, last, true).discarded.set(discarded);
                 }
                 break;
             }
@@ -278,6 +279,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
             && !state.source_cannot_shrink
         {
             let (base, size) = (span.start.get(), span.size());
+            let discarded = span.below().discarded.get();
             let Some(last) = state.cut_tail(span, self.import_quantum) else {
                 break;
             };
@@ -299,7 +301,7 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
                 // stays busy and lent, since the source has lent more than the arena knows.
                 if state.spans.overlapping(base + new_size, last).is_none() {
                     span.busy.set(false);
-                    state.restore_tail(span, last);
+                    state.restore_tail(span, last, discarded);
                 }
                 break;
             }
@@ -329,5 +331,22 @@ impl<A: TagSupply + Sync, L: Lock + Sync> Source for Arena<'_, '_, A, L> {
 
     unsafe fn shrink(&self, base: usize, _size: usize, new_size: usize) -> Result<()> {
         self.resize(base, new_size)
+    }
+
+    /// Passes on to the arena's own source. If that has a coarser quantum, borrowers may share a
+    /// quantum of it, so this is [`Error::NotSupported`].
+    unsafe fn discard(&self, base: usize, size: usize) -> Result<()> {
+        if self.import_quantum != self.quantum {
+            return Err(Error::NotSupported);
+        }
+        self.discard(base, size)
+    }
+
+    /// Passes on to the arena's own source, as [`discard`](Source::discard) does.
+    unsafe fn restore(&self, base: usize, size: usize) -> Result<()> {
+        if self.import_quantum != self.quantum {
+            return Err(Error::NotSupported);
+        }
+        self.restore(base, size)
     }
 }

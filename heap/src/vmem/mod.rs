@@ -67,12 +67,14 @@ mod compat;
 mod constraints;
 #[cfg(test)]
 mod cost_tests;
+mod discard;
 mod free;
 mod free_lists;
 mod idle_spans;
 mod import;
 mod index;
 mod inspect;
+mod parts;
 mod policy;
 mod request;
 mod resize;

@@ -4,6 +4,7 @@ use core::cmp::Ordering;
 
 use super::boundary_tag::TagRef;
 use super::request::round_up;
+use super::tag_cache::TagCache;
 use super::tag_refill::SHRINK_RESERVE;
 use super::{Arena, Error, Lock, Locked, Result, TagSupply};
 
@@ -52,7 +53,10 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     ///
     /// # Errors
     /// * [`Error::NoSuchAllocation`], [`Error::AllocZeroSize`], [`Error::SizeOverflow`].
-    /// * [`Error::Busy`] if a resize of the segment, or of the end of its span, is in progress.
+    /// * [`Error::Busy`] if a resize of the segment, or of the end of its span, is in progress; also
+    ///   if a [discard](Self::discard) or restore of the part that is to become free is.
+    /// * The source's error, if it cannot [restore](Self::restore) discarded memory: of the free
+    ///   space that a segment grows into, or of a quantum of the source that is to be divided.
     /// * When growing: [`Error::Occupied`] if the range above is allocated or in another span,
     ///   [`Error::Empty`] at the end of a span that is not imported. Both carry the missing size.
     ///   [`Error::LimitReached`], and the source's error.
@@ -82,6 +86,13 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     }
 
     fn shrink<'a>(&'a self, mut state: Locked<'a, L>, segment: TagRef, last: usize) -> Result<()> {
+        if segment.discarded.get() && (last + 1) % self.import_quantum != 0 {
+            state = self.restore_divided_quantum(state, segment, last)?;
+        }
+        if state.parts.overlap(last + 1, segment.last.get()) {
+            let base = segment.start.get();
+            return Err(Error::Busy { base });
+        }
         if state.tag_cache.len() == 0 && !segment.above().is_free() {
             return Err(Error::AllocatorError);
         }
@@ -103,6 +114,9 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
             (segment.last.get(), above)
         };
         if last <= free_last {
+            if above.discarded.get() {
+                return self.grow_restored(state, segment, last);
+            }
             state.grow(segment, last);
             self.finish(state);
             return Ok(());
@@ -160,19 +174,35 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
         state.reserve(more, self.limit)?;
 
         // Take the free space above before the lock is released. Set a tag aside: to undo this
-        // after a failure, or for the rest of an extension by a coarser quantum.
+        // after a failure, or for the rest of an extension by a coarser quantum. Until then, the
+        // tag keeps the space above from being discarded.
         let before = segment.last.get();
+        let mut tags = TagCache::new();
+        let mut added = None;
+        let mut discarded = false;
         if before != end {
+            discarded = segment.above().discarded.get();
             state.grow(segment, end);
+            added = Some(state.begin_part(segment, before + 1, end));
+        } else {
+            tags = state.tag_cache.split(1);
         }
-        let tags = state.tag_cache.split(1);
         segment.busy.set(true);
+        segment.resizing.set(true);
         span.busy.set(true);
         drop(state);
 
-        // SAFETY: the source lent this span, it has exactly this size, and the busy mark prevents
-        // other calls about this span.
-        let mut extended = unsafe { source.extend(span_base, size, size + more) };
+        let mut extended = Ok(());
+        if discarded {
+            // SAFETY: this part of the segment is not in use yet, it lies in an imported span, and
+            // `begin_part` excludes other calls about it.
+            extended = unsafe { self.restore_whole_quanta(source, before + 1, end) };
+        }
+        if extended.is_ok() {
+            // SAFETY: the source lent this span, it has exactly this size, and the busy mark
+            // prevents other calls about the end of this span.
+            extended = unsafe { source.extend(span_base, size, size + more) };
+        }
         let mut state = self.lock();
         let mut undone = Ok(());
         if extended.is_ok() && state.spans.overlapping(end + 1, new_last).is_some() {
@@ -186,7 +216,8 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
 
         state.tag_cache.append(tags);
         state.end_reservation(more);
-        segment.busy.set(false);
+        segment.resizing.set(false);
+        state.end_part(segment, added);
         // If the source refuses to take back the part that overlaps another span, this span stays
         // busy and lent, since the source has lent more than the arena knows.
         span.busy.set(undone.is_err());
@@ -197,7 +228,10 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
                     state.shrink(segment, last);
                 }
             }
-            Err(_) if before != end => state.shrink(segment, before),
+            Err(_) if before != end => {
+                state.shrink(segment, before);
+                segment.above().add_discarded(discarded);
+            }
             Err(_) => {}
         }
         self.finish(state);

@@ -22,6 +22,10 @@ use super::{Error, Layout, Result};
 ///  release(base, 0x1000)            nothing lent
 /// ```
 ///
+/// A source of memory may also let go of the memory in the middle of what it has lent:
+/// [`discard`](Self::discard) and [`restore`](Self::restore), of which it implements both or
+/// neither.
+///
 /// An arena is a source itself:
 ///
 /// ```
@@ -123,6 +127,54 @@ pub trait Source: Sync {
     /// * No other call about this range is in progress.
     unsafe fn shrink(&self, base: usize, size: usize, new_size: usize) -> Result<()> {
         let _ = (base, size, new_size);
+        Err(Error::NotSupported)
+    }
+
+    /// Takes back the memory behind a part of a lent range. The numbers stay lent.
+    ///
+    /// Parts of the part may be discarded already. [`release`](Self::release) and
+    /// [`shrink`](Self::shrink) of a range with discarded parts are permitted; they take back the
+    /// memory that is left. A part is discarded until it is restored or no longer lent.
+    ///
+    /// ```text
+    ///                                    base        + 0x1000    + 0x2000    + 0x3000    + 0x4000
+    ///  import(size 0x4000)               │ memory                                        │
+    ///  discard(base + 0x1000, 0x1000)    │ memory    │ nothing   │ memory                │
+    ///  discard(base + 0x1000, 0x2000)    │ memory    │ nothing               │ memory    │
+    ///  restore(base, 0x2000)             │ memory    │ zeros     │ nothing   │ memory    │
+    ///  shrink(base, 0x4000, 0x2000)      │ memory    │ zeros     │
+    /// ```
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] by default. Any error leaves the range unchanged.
+    ///
+    /// # Safety
+    /// * The range `[base, base + size)` is a part of one range that this source has lent. Both are
+    ///   multiples of the quantum, and `size` is not zero.
+    /// * The memory of the part is no longer in use.
+    /// * No other call about any of the part is in progress. Calls about other parts of the lent
+    ///   range may be, and calls that extend it or shrink it to an end above the part.
+    unsafe fn discard(&self, base: usize, size: usize) -> Result<()> {
+        let _ = (base, size);
+        Err(Error::NotSupported)
+    }
+
+    /// Makes all of a part of a lent range memory again, or nothing.
+    ///
+    /// If the source lends zeroed memory, what was discarded is zero afterwards. The rest keeps its
+    /// contents. The picture is at [`discard`](Self::discard).
+    ///
+    /// # Errors
+    /// [`Error::NotSupported`] by default. Any error leaves the range unchanged: what was discarded
+    /// still is.
+    ///
+    /// # Safety
+    /// * The range `[base, base + size)` is a part of one range that this source has lent. Both are
+    ///   multiples of the quantum, and `size` is not zero.
+    /// * No other call about any of the part is in progress. Calls about other parts of the lent
+    ///   range may be, and calls that extend it or shrink it to an end above the part.
+    unsafe fn restore(&self, base: usize, size: usize) -> Result<()> {
+        let _ = (base, size);
         Err(Error::NotSupported)
     }
 }

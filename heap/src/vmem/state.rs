@@ -7,6 +7,7 @@ use super::boundary_tag::{Kind, TagRef};
 use super::free_lists::FreeLists;
 use super::idle_spans::IdleSpans;
 use super::index::Index;
+use super::parts::Parts;
 use super::request::round_up;
 use super::span_tree::SpanTree;
 use super::tag_cache::TagCache;
@@ -30,6 +31,8 @@ pub(super) struct State {
     reserved: usize,
     /// The imported spans that are entirely free.
     pub(super) idle: IdleSpans,
+    /// The parts of allocated segments about which a call to the source is in progress.
+    pub(super) parts: Parts,
     /// Whether the source has answered `shrink` with `NotSupported`.
     pub(super) source_cannot_shrink: bool,
     /// Increases whenever a tag leaves the address order. A remembered tag is still there if the
@@ -59,6 +62,7 @@ impl State {
             borrowed: 0,
             reserved: 0,
             idle: IdleSpans::default(),
+            parts: Parts::default(),
             source_cannot_shrink: false,
             generation: 0,
         }
@@ -126,11 +130,15 @@ impl State {
     }
 
     /// Allocates `size` at `base` in a free segment, and returns the allocated segment. Takes up
-    /// to two tags.
+    /// to two tags. All parts are marked as discarded if the free segment is.
     pub(super) fn carve(&mut self, free: TagRef, base: usize, size: usize) -> TagRef {
         let (start, last) = (free.start.get(), free.last.get());
+        let discarded = free.discarded.get();
         if base == start {
-            return self.carve_front(free, self.free_lists.list_of(free.size()), size);
+            let list = self.free_lists.list_of(free.size());
+            let allocated = self.carve_front(free, list, size);
+            allocated.discarded.set(discarded);
+            return allocated;
         }
         self.leave_idle_queue(free);
         let end = base + (size - 1);
@@ -142,6 +150,7 @@ impl State {
             link(front, allocated);
             link(allocated, free);
             front.set(Kind::Free, start, base - 1);
+            front.discarded.set(discarded);
             self.free_lists.insert(front);
             free.start.set(end + 1);
             self.free_lists.relist(free, last - start + 1);
@@ -153,14 +162,17 @@ impl State {
                 let rest = self.tag_cache.take();
                 insert_above(allocated, rest);
                 rest.set(Kind::Free, end + 1, last);
+                rest.discarded.set(discarded);
                 self.free_lists.insert(rest);
             }
         }
-        self.register_allocated(allocated, base, size)
+        self.register_allocated(allocated, base, size);
+        allocated.discarded.set(discarded);
+        allocated
     }
 
     /// Allocates the first `size` of a free segment, which is in `list`, and returns the allocated
-    /// segment. Takes up to one tag.
+    /// segment, not marked as discarded. Takes up to one tag.
     #[inline(always)]
     pub(super) fn carve_front(&mut self, free: TagRef, list: usize, size: usize) -> TagRef {
         self.leave_idle_queue(free);
@@ -213,11 +225,13 @@ impl State {
                 tag
             }
             (true, false) => {
+                below.add_discarded(tag.discarded.get());
                 self.remove_tag(tag, Some(below));
                 self.set_bounds(below, below.start.get(), last);
                 below
             }
             (false, true) => {
+                above.add_discarded(tag.discarded.get());
                 self.remove_tag(tag, Some(above));
                 self.set_bounds(above, start, above.last.get());
                 above
@@ -230,6 +244,7 @@ impl State {
                 } else {
                     (below, above)
                 };
+                survivor.add_discarded(tag.discarded.get() | absorbed.discarded.get());
                 self.free_lists.remove(absorbed);
                 self.remove_tag(tag, Some(survivor));
                 self.remove_tag(absorbed, Some(survivor));
@@ -240,7 +255,8 @@ impl State {
     }
 
     /// Moves the end of an allocated segment up to `last`, an address of the free segment above.
-    /// Returns up to one tag to the cache.
+    /// Returns up to one tag to the cache. The caller restores the added part if it may be
+    /// discarded: the mark of the allocated segment does not change.
     pub(super) fn grow(&mut self, tag: TagRef, last: usize) {
         let above = tag.above();
         debug_assert!(tag.is_allocated() && above.is_free() && above.contains(last));
@@ -262,10 +278,12 @@ impl State {
         self.allocated -= end - last;
         tag.last.set(last);
         if above.is_free() {
+            above.add_discarded(tag.discarded.get());
             self.set_bounds(above, last + 1, above.last.get());
         } else {
             let rest = self.tag_cache.take();
             rest.set(Kind::Free, last + 1, end);
+            rest.discarded.set(tag.discarded.get());
             insert_above(tag, rest);
             self.free_lists.insert(rest);
         }
@@ -307,14 +325,17 @@ impl State {
         Some(last)
     }
 
-    /// Adds a free tail up to `last` to an imported span. Takes up to one tag.
-    pub(super) fn restore_tail(&mut self, span: TagRef, last: usize) {
+    /// Adds a free tail up to `last` to an imported span, of which memory may be `discarded`. Takes
+    /// up to one tag.
+    pub(super) fn restore_tail(&mut self, span: TagRef, last: usize, discarded: bool) {
         let (below, end) = (span.below(), span.last.get());
         if below.is_free() {
+            below.add_discarded(discarded);
             self.set_bounds(below, below.start.get(), last);
         } else {
             let tail = self.tag_cache.take();
             tail.set(Kind::Free, end + 1, last);
+            tail.discarded.set(discarded);
             insert_above(below, tail);
             self.free_lists.insert(tail);
         }

@@ -5,11 +5,14 @@ mod attack;
 mod basic;
 mod constraints;
 mod defects;
+mod discard;
+mod discard_model;
 mod disputes;
 mod model;
 #[cfg(feature = "nightly")]
 mod nightly;
 mod oracle;
+mod paged;
 mod program;
 mod quanta;
 mod resize;

@@ -205,7 +205,7 @@ impl CheckedSource {
     }
 
     /// Counts a call, which fails if the budget is spent.
-    fn spend(&self) -> Result<()> {
+    pub(crate) fn spend(&self) -> Result<()> {
         self.calls.fetch_add(1, SeqCst);
         self.budget
             .fetch_update(SeqCst, SeqCst, |budget| budget.checked_sub(1))
