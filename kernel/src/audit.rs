@@ -7,6 +7,7 @@ use heap::talc::Corruption;
 use heap::vmem;
 
 use crate::heap::HEAP;
+use crate::memory::page_table::Below;
 use crate::memory::{
     HeapArenaView, PAGE_SIZE, arenas, frames, heap_pages, kernel_addresses, mapped_pages,
     page_table, protection, tags::TAGS,
@@ -84,12 +85,12 @@ pub fn check() -> Result<(), Mismatch> {
     check_arena(addresses)?;
     frames::check().map_err(Mismatch::Frames)?;
 
-    let mapped = mapped_pages::mapped();
+    let (mapped, discarded) = (mapped_pages::mapped(), mapped_pages::discarded());
     let usage = frames::usage();
     let tags = TAGS.counts();
-    let (leading_guard, tables, empty) = arenas::window().map_or((0, 0, false), |window| {
-        let (tables, empty) = page_table::tables_below(window.level_4_entry());
-        (window.leading_guard().len(), tables, empty)
+    let (leading_guard, below) = arenas::window().map_or((0, Below::default()), |window| {
+        let below = page_table::tables_below(window.level_4_entry());
+        (window.leading_guard().len(), below)
     });
     for (what, upper, lower) in [
         (
@@ -105,14 +106,19 @@ pub fn check() -> Result<(), Mismatch> {
         (
             "bytes of heap pages",
             pages.total_space(),
-            mapped * PAGE_SIZE,
+            (mapped + discarded) * PAGE_SIZE,
         ),
         (
-            "mapped pages, guard pages and the leading guard",
-            (mapped + mapped_pages::ranges()) * PAGE_SIZE + leading_guard,
+            "mapped pages, holes, guard pages and the leading guard",
+            (mapped + discarded + mapped_pages::ranges()) * PAGE_SIZE + leading_guard,
             addresses.allocated_space(),
         ),
         ("mapped pages and frames", mapped, usage.heap),
+        (
+            "mapped pages and page table entries",
+            mapped,
+            below.mappings,
+        ),
         (
             "pages of boundary tags",
             tags.tag_pages + tags.index_pages,
@@ -120,7 +126,7 @@ pub fn check() -> Result<(), Mismatch> {
         ),
         (
             "page tables",
-            tables + protection::tables(),
+            below.tables + protection::tables(),
             usage.page_tables,
         ),
     ] {
@@ -128,7 +134,7 @@ pub fn check() -> Result<(), Mismatch> {
             return Err(Mismatch::Differ { what, upper, lower });
         }
     }
-    if empty {
+    if below.empty {
         return Err(Mismatch::EmptyPageTable);
     }
     Ok(())

@@ -11,6 +11,7 @@ mod faults;
 mod grow;
 #[cfg(feature = "hardened")]
 mod hardened;
+mod holes;
 mod interrupts;
 mod mapping;
 mod programs;

@@ -12,7 +12,7 @@ use kernel::memory::{PAGE_SIZE, heap_pages, kernel_addresses, mapped_pages, phys
 use crate::support::heap_pages_arena;
 
 /// The pages that one page table maps.
-const TABLE_PAGES: usize = 512;
+pub(crate) const TABLE_PAGES: usize = 512;
 
 /// Returns the counts that a failed operation must not change.
 fn counts() -> (Usage, usize, usize, usize) {
@@ -26,24 +26,24 @@ fn counts() -> (Usage, usize, usize, usize) {
 }
 
 /// Pages of the heap, which are freed on drop.
-struct Pages {
-    base: usize,
+pub(crate) struct Pages {
+    pub(crate) base: usize,
 }
 
 impl Pages {
-    fn new(count: usize) -> Self {
+    pub(crate) fn new(count: usize) -> Self {
         let base = heap_pages_arena().alloc(count * PAGE_SIZE, AllocPolicy::InstantFit);
         Self {
             base: base.expect("memory is free"),
         }
     }
 
-    fn resize(&self, count: usize) -> heap::vmem::Result<()> {
+    pub(crate) fn resize(&self, count: usize) -> heap::vmem::Result<()> {
         heap_pages_arena().resize(self.base, count * PAGE_SIZE)
     }
 
     /// Writes a different number to each page.
-    fn write(&self, pages: Range<usize>) {
+    pub(crate) fn write(&self, pages: Range<usize>) {
         for page in pages {
             // SAFETY: the page is mapped, and the test owns it.
             unsafe { self.at(page).write_volatile(!page) };
@@ -51,7 +51,7 @@ impl Pages {
     }
 
     /// Checks the numbers that [`write`](Self::write) has written.
-    fn verify(&self, pages: Range<usize>) {
+    pub(crate) fn verify(&self, pages: Range<usize>) {
         for page in pages {
             // SAFETY: the page is mapped.
             let found = unsafe { self.at(page).read_volatile() };
@@ -59,7 +59,7 @@ impl Pages {
         }
     }
 
-    fn at(&self, page: usize) -> *mut usize {
+    pub(crate) fn at(&self, page: usize) -> *mut usize {
         ptr::with_exposed_provenance_mut(self.base + page * PAGE_SIZE)
     }
 }

@@ -12,7 +12,7 @@ use x86_64::structures::paging::{Page, Size4KiB};
 
 use super::recently_unmapped::{self, UnmappedRange};
 use super::stacks::InterruptStack;
-use super::{PAGE_SIZE, arenas, kernel_addresses, physical};
+use super::{PAGE_SIZE, arenas, kernel_addresses, page_table, physical};
 use crate::heap::HEAP;
 
 /// The addresses of the boot stack.
@@ -35,7 +35,8 @@ pub enum AddressKind {
     Heap {
         /// The present use of the address.
         now: HeapAddressKind,
-        /// The range that was unmapped there recently, if the address is not in a span now.
+        /// The range that was unmapped there recently, if the address is not in a mapped page of a
+        /// span now.
         before: Option<UnmappedRange>,
     },
     /// The mapping of physical memory.
@@ -55,6 +56,13 @@ pub enum HeapAddressKind {
         end: usize,
         /// The slab that contains the address.
         slab: Option<SlabInfo>,
+    },
+    /// A page of a span that the heap has given back, so that it is not mapped.
+    Hole {
+        /// The first address of the span.
+        base: usize,
+        /// The first address after the span.
+        end: usize,
     },
     /// The guard page of a span.
     Guard {
@@ -130,7 +138,10 @@ fn heap_kind_of(address: usize) -> HeapAddressKind {
         None => HeapAddressKind::Locked,
         Some(Some(segment)) if segment.kind == SegmentKind::Allocated => {
             let (base, end) = (segment.base, segment.last + 1 - PAGE_SIZE);
-            if address < end {
+            let at = VirtAddr::new(address as u64);
+            if address < end && page_table::try_is_mapped(at) == Some(false) {
+                HeapAddressKind::Hole { base, end }
+            } else if address < end {
                 let slab = HEAP.try_slab_of(address);
                 HeapAddressKind::Span { base, end, slab }
             } else {
@@ -174,6 +185,10 @@ impl fmt::Display for HeapAddressKind {
                 write!(f, "in the span of the heap from {base:#x} to {end:#x}")?;
                 slab.map_or(Ok(()), |slab| write!(f, ", in {slab}"))
             }
+            Self::Hole { base, end } => write!(
+                f,
+                "in a page that was given back, in the span of the heap from {base:#x} to {end:#x}"
+            ),
             Self::Guard { base, end } => write!(
                 f,
                 "in the guard page of the span of the heap from {base:#x} to {end:#x}"

@@ -9,24 +9,31 @@
 //! The guard page is allocated and never mapped. Below `base` lies the guard page of another range,
 //! or the [leading guard](super::randomisation::Window::leading_guard) of the window. So no range
 //! touches another.
+//!
+//! Pages of a range can be *holes*: the heap has discarded them. They are not mapped and have no
+//! frame, and their addresses stay allocated. The page tables alone say which pages are holes.
 
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use heap::vmem::{AllocPolicy, Error, Layout, Result, Source};
 use x86_64::VirtAddr;
-use x86_64::structures::paging::{Page, PageTableFlags};
+use x86_64::structures::paging::{Page, PageTableFlags, PhysFrame};
 
 use super::frame_list::FrameList;
 use super::frames::{self, Purpose};
+use super::page_set::PageSet;
 use super::page_table::{self, BATCH, MapError};
 use super::recently_unmapped::{self, UnmappedRange};
-use super::{HeapArena, PAGE_SIZE, kernel_addresses_arena, physical};
+use super::restored_pages::RestoredPages;
+use super::{HeapArena, PAGE_SIZE, kernel_addresses, kernel_addresses_arena, physical};
 
 /// The source of the arena "heap pages".
 pub(super) static MAPPED_PAGES: MappedPages = MappedPages {
     ranges: AtomicUsize::new(0),
     pages: AtomicUsize::new(0),
     ever: AtomicUsize::new(0),
+    discarded: AtomicUsize::new(0),
+    ever_restored: AtomicUsize::new(0),
 };
 
 /// The flags of pages of the heap: writable, and not executable.
@@ -40,7 +47,7 @@ const OUT_OF_FRAMES: Error = Error::Other("out of page frames");
 ///
 /// Every operation succeeds as a whole or changes nothing: if no frame is free, for a page or a
 /// page table, the source undoes the steps so far. Released pages are unmapped, flushed and
-/// cleared. Neither the page tables nor the frames stay locked for longer than [`BATCH`] pages
+/// cleared, and so are discarded ones. Neither the page tables nor the frames stay locked for longer than [`BATCH`] pages
 /// take.
 pub(super) struct MappedPages {
     /// The number of ranges in use. Each has a guard page.
@@ -49,6 +56,10 @@ pub(super) struct MappedPages {
     pages: AtomicUsize,
     /// The number of pages that were ever mapped: a page counts each time it is mapped.
     ever: AtomicUsize,
+    /// The number of pages of ranges that are holes.
+    discarded: AtomicUsize,
+    /// The number of holes that were ever mapped again.
+    ever_restored: AtomicUsize,
 }
 
 /// Returns the number of pages that are mapped for the heap.
@@ -60,6 +71,17 @@ pub fn mapped() -> usize {
 /// unmapped again.
 pub fn ever_mapped() -> usize {
     MAPPED_PAGES.ever.load(Ordering::Relaxed)
+}
+
+/// Returns the number of pages in ranges of the heap that are holes now: discarded, and neither
+/// restored nor released since.
+pub fn discarded() -> usize {
+    MAPPED_PAGES.discarded.load(Ordering::Relaxed)
+}
+
+/// Returns the number of holes that were ever mapped again. [`ever_mapped`] counts them too.
+pub fn ever_restored() -> usize {
+    MAPPED_PAGES.ever_restored.load(Ordering::Relaxed)
 }
 
 /// Returns the number of ranges that are mapped for the heap. A guard page follows each range.
@@ -86,7 +108,8 @@ impl Source for MappedPages {
         recently_unmapped::record(UnmappedRange::new(base, size, base));
         // SAFETY: `import` and `extend` have mapped the range, and the caller guarantees that no
         // code uses it any more.
-        unsafe { self.unmap(base, size) };
+        let unmapped = unsafe { self.unmap(base, size) };
+        self.forget_holes(size / PAGE_SIZE - unmapped);
         self.ranges.fetch_sub(1, Ordering::Relaxed);
         ignore_failure(addresses().free(base));
         Ok(())
@@ -106,13 +129,68 @@ impl Source for MappedPages {
         recently_unmapped::record(UnmappedRange::new(tail, tail_size, base));
         // SAFETY: `import` and `extend` have mapped the tail, and the caller guarantees that no
         // code uses it any more.
-        unsafe { self.unmap(tail, tail_size) };
+        let unmapped = unsafe { self.unmap(tail, tail_size) };
+        self.forget_holes(tail_size / PAGE_SIZE - unmapped);
         ignore_failure(addresses().resize(base, guarded(new_size)?));
+        Ok(())
+    }
+
+    unsafe fn discard(&self, base: usize, size: usize) -> Result<()> {
+        let span = kernel_addresses().segment_of(base);
+        let span = span.map_or(base, |segment| segment.base);
+        recently_unmapped::record(UnmappedRange::new(base, size, span));
+        // SAFETY: `import` and `extend` have mapped the pages that are not holes, and the caller
+        // guarantees that no code uses them any more.
+        let unmapped = unsafe { self.unmap(base, size) };
+        self.discarded.fetch_add(unmapped, Ordering::Relaxed);
+        Ok(())
+    }
+
+    unsafe fn restore(&self, base: usize, size: usize) -> Result<()> {
+        // A request that cannot succeed must not first map and unmap all free frames.
+        let free = frames::usage().free;
+        let missing = |(first, count)| page_table::not_mapped(first, count).len();
+        if size / PAGE_SIZE > free && batches(base, size).map(missing).sum::<usize>() > free {
+            return Err(OUT_OF_FRAMES);
+        }
+        let mut restored = RestoredPages::new();
+        for (first, count) in batches(base, size) {
+            let holes = page_table::not_mapped(first, count);
+            if holes.len() == 0 {
+                continue;
+            }
+            // Free frames are zero, except for those that the firmware left. Restored pages must be.
+            // SAFETY: `map_batch` has just allocated the frame.
+            let clear = |frame| unsafe { physical::clear(frame) };
+            match self.map_batch(holes, clear) {
+                // SAFETY: the frame is zero, and has just been mapped at the first hole. The caller of
+                // `restore` does not use holes before it returns.
+                Ok(frame) => unsafe { restored.push(holes, frame) },
+                Err(error) => {
+                    while let Some(pages) = restored.pop() {
+                        // SAFETY: a batch before this one has mapped these pages, and no code uses
+                        // them yet.
+                        unsafe { self.unmap_batch(pages) };
+                    }
+                    return Err(error);
+                }
+            }
+        }
+        while let Some(pages) = restored.pop() {
+            self.forget_holes(pages.len());
+            self.ever_restored.fetch_add(pages.len(), Ordering::Relaxed);
+        }
         Ok(())
     }
 }
 
 impl MappedPages {
+    /// Counts `pages` fewer holes: they are mapped, or no longer in a range.
+    fn forget_holes(&self, pages: usize) {
+        let before = self.discarded.fetch_sub(pages, Ordering::Relaxed);
+        debug_assert!(pages <= before, "a page was missing that is no hole");
+    }
+
     /// Maps frames at `[base, base + size)`, addresses that are allocated and not mapped.
     fn map(&self, base: usize, size: usize) -> Result<()> {
         let pages = size / PAGE_SIZE;
@@ -120,9 +198,9 @@ impl MappedPages {
         if pages > frames::usage().free {
             return Err(OUT_OF_FRAMES);
         }
-        for done in (0..pages).step_by(BATCH) {
-            let count = BATCH.min(pages - done);
-            if let Err(error) = self.map_batch(page(base) + done as u64, count) {
+        for (first, count) in batches(base, size) {
+            if let Err(error) = self.map_batch(PageSet::all(first, count), |_| ()) {
+                let done = (first - page(base)) as usize;
                 // SAFETY: the batches before this one have mapped these pages, and no code uses
                 // them yet.
                 unsafe { self.unmap(base, done * PAGE_SIZE) };
@@ -132,12 +210,15 @@ impl MappedPages {
         Ok(())
     }
 
-    /// Maps frames at `count` pages from `first` on.
-    fn map_batch(&self, first: Page, count: usize) -> Result<()> {
+    /// Maps frames at `pages`, of which there is at least one, after a call of `prepare` for each
+    /// frame. Returns the frame at the first page.
+    fn map_batch(&self, pages: PageSet, prepare: impl Fn(PhysFrame)) -> Result<PhysFrame> {
+        let count = pages.len();
         let mut batch = FrameList::<BATCH>::new();
         while batch.as_slice().len() < count
             && let Some(frame) = frames::allocate(Purpose::Heap)
         {
+            prepare(frame);
             batch.push(frame);
         }
         let mapped = if batch.as_slice().len() < count {
@@ -145,7 +226,7 @@ impl MappedPages {
         } else {
             // SAFETY: the addresses are allocated for these pages, and the frames are freshly
             // allocated: no other code uses either.
-            unsafe { page_table::map(first, batch.as_slice(), FLAGS) }
+            unsafe { page_table::map(pages, batch.as_slice(), FLAGS) }
         };
         if let Err(error) = mapped {
             for &frame in batch.as_slice() {
@@ -160,31 +241,49 @@ impl MappedPages {
         }
         self.pages.fetch_add(count, Ordering::Relaxed);
         self.ever.fetch_add(count, Ordering::Relaxed);
-        Ok(())
+        Ok(batch.as_slice()[0])
     }
 
-    /// Unmaps `[base, base + size)`, then clears and frees the frames.
+    /// Unmaps `[base, base + size)` except for holes, then clears and frees the frames. Returns the
+    /// number of pages that were mapped.
     ///
     /// # Safety
-    /// [`map`](Self::map) has mapped the range, and no code uses it any more.
-    unsafe fn unmap(&self, base: usize, size: usize) {
-        let pages = size / PAGE_SIZE;
-        for done in (0..pages).step_by(BATCH) {
-            let count = BATCH.min(pages - done);
+    /// [`map_batch`](Self::map_batch) has mapped the pages, and no code uses them any more.
+    unsafe fn unmap(&self, base: usize, size: usize) -> usize {
+        batches(base, size)
             // SAFETY: the caller guarantees that no code uses the range.
-            let flushed = unsafe { page_table::unmap(page(base) + done as u64, count) }.flush();
-            for &frame in flushed.frames() {
-                // SAFETY: the frame was mapped at a page of the range only, which is flushed now.
-                unsafe { physical::clear(frame) };
-                // SAFETY: `map` has allocated the frame for the heap, and no TLB translates its
-                // page any more.
-                unsafe { frames::free_or_panic(frame, Purpose::Heap) };
-            }
-            flushed.free_tables();
-            self.pages
-                .fetch_sub(flushed.frames().len(), Ordering::Relaxed);
-        }
+            .map(|(first, count)| unsafe { self.unmap_batch(PageSet::all(first, count)) })
+            .sum()
     }
+
+    /// Unmaps `pages` except for holes, then clears and frees the frames. Returns the number of
+    /// pages that were mapped.
+    ///
+    /// # Safety
+    /// The same as for [`unmap`](Self::unmap).
+    unsafe fn unmap_batch(&self, pages: PageSet) -> usize {
+        // SAFETY: the caller guarantees that no code uses the pages.
+        let flushed = unsafe { page_table::unmap(pages) }.flush();
+        for &frame in flushed.frames() {
+            // SAFETY: the frame was mapped at one of the pages only, which is flushed now.
+            unsafe { physical::clear(frame) };
+            // SAFETY: `map_batch` has allocated the frame for the heap, and no TLB translates its
+            // page any more.
+            unsafe { frames::free_or_panic(frame, Purpose::Heap) };
+        }
+        flushed.free_tables();
+        let unmapped = flushed.frames().len();
+        self.pages.fetch_sub(unmapped, Ordering::Relaxed);
+        unmapped
+    }
+}
+
+/// Returns the pages of `[base, base + size)` in batches: the first page of each and their number.
+fn batches(base: usize, size: usize) -> impl Iterator<Item = (Page, usize)> {
+    let pages = size / PAGE_SIZE;
+    (0..pages)
+        .step_by(BATCH)
+        .map(move |done| (page(base) + done as u64, BATCH.min(pages - done)))
 }
 
 /// Returns the arena that the ranges are allocated from.

@@ -26,6 +26,7 @@ use x86_64::structures::paging::{
 
 use super::frame_list::FrameList;
 use super::frames::{self, Purpose};
+use super::page_set::PageSet;
 use super::walk::{self, Mapping};
 use super::{fault_injection, physical};
 use crate::sync::InterruptMutex;
@@ -77,24 +78,46 @@ pub fn is_level_4_entry_unused(index: PageTableIndex) -> bool {
     page_tables().lock().level_4_table()[index].is_unused()
 }
 
-/// Counts the tables below a level 4 entry, and returns whether one of them is empty. Holds the
-/// lock while it reads all of them: for audits only.
-pub(crate) fn tables_below(index: PageTableIndex) -> (usize, bool) {
-    fn count(entry: &PageTableEntry, level: PageTableLevel) -> (usize, bool) {
-        let huge = entry.flags().contains(PageTableFlags::HUGE_PAGE);
-        let Some(level) = level.next_lower_level() else {
-            return (0, false);
-        };
-        if entry.is_unused() || huge {
-            return (0, false);
+/// What lies below an entry of a page table.
+#[derive(Debug, Default)]
+pub(crate) struct Below {
+    /// The number of tables.
+    pub(crate) tables: usize,
+    /// The number of entries that map a page, of any size.
+    pub(crate) mappings: usize,
+    /// Whether a table is empty.
+    pub(crate) empty: bool,
+}
+
+/// Counts the tables and mappings below a level 4 entry. Holds the lock while it reads all tables:
+/// for audits only.
+pub(crate) fn tables_below(index: PageTableIndex) -> Below {
+    fn count(entry: &PageTableEntry, level: PageTableLevel) -> Below {
+        if entry.is_unused() {
+            return Below::default();
         }
+        let huge = entry.flags().contains(PageTableFlags::HUGE_PAGE);
+        let Some(level) = level.next_lower_level().filter(|_| !huge) else {
+            return Below {
+                mappings: 1,
+                ..Below::default()
+            };
+        };
         // SAFETY: the entry leads to a table, and the lock that is held excludes changes.
         let table: &PageTable = unsafe { physical::pointer(entry.addr()).as_ref() };
-        let empty = table.iter().all(PageTableEntry::is_unused);
+        let start = Below {
+            tables: 1,
+            mappings: 0,
+            empty: table.iter().all(PageTableEntry::is_unused),
+        };
         table
             .iter()
             .map(|entry| count(entry, level))
-            .fold((1, empty), |sum, below| (sum.0 + below.0, sum.1 || below.1))
+            .fold(start, |sum, below| Below {
+                tables: sum.tables + below.tables,
+                mappings: sum.mappings + below.mappings,
+                empty: sum.empty || below.empty,
+            })
     }
     let tables = page_tables().lock();
     count(&tables.level_4_table()[index], PageTableLevel::Four)
@@ -115,27 +138,45 @@ pub fn mapping_at(address: VirtAddr) -> Option<Mapping> {
     walk::mapping_at(page_tables().lock().level_4_table(), address)
 }
 
-/// Maps `frames` at `first` and the pages that follow. At most six frames are required for tables.
+/// Returns whether a page of 4 KiB is mapped at `address`, without waiting. Returns `None` if the
+/// page tables are locked.
+pub(super) fn try_is_mapped(address: VirtAddr) -> Option<bool> {
+    let tables = PAGE_TABLES.get()?.try_lock()?;
+    Some(walk::mapping_at(tables.level_4_table(), address).is_some())
+}
+
+/// Returns those of `pages` that are not mapped.
+pub(super) fn not_mapped(first: Page, count: usize) -> PageSet {
+    let tables = page_tables().lock();
+    let mut missing = PageSet::none(first);
+    for page in PageSet::all(first, count).iter() {
+        if tables.translate_page(page).is_err() {
+            missing.insert(page);
+        }
+    }
+    missing
+}
+
+/// Maps `frames` at `pages`. At most six frames are required for tables.
 ///
 /// # Errors
 /// Returns an error if no frame is free for a table, or a page is mapped already. Then no page is
 /// mapped.
 ///
 /// # Panics
-/// Panics if `frames` has more than [`BATCH`] frames.
+/// Panics unless `frames` has as many frames as `pages` has pages.
 ///
 /// # Safety
 /// The caller owns the addresses of the pages. No use of the frames conflicts with `flags`.
 pub(super) unsafe fn map(
-    first: Page,
+    pages: PageSet,
     frames: &[PhysFrame],
     flags: PageTableFlags,
 ) -> Result<(), MapError> {
-    assert!(frames.len() <= BATCH);
+    assert!(frames.len() == pages.len());
     let parent_flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
     let mut tables = page_tables().lock();
-    for (index, &frame) in frames.iter().enumerate() {
-        let page = first + index as u64;
+    for (page, &frame) in pages.iter().zip(frames) {
         let mapped = if fault_injection::MAPPINGS.fails() {
             Err(MapToError::FrameAllocationFailed)
         } else {
@@ -148,7 +189,12 @@ pub(super) unsafe fn map(
             // The TLB holds no translation of a page that was not mapped.
             Ok(flush) => flush.ignore(),
             Err(error) => {
-                let undone = unmap_locked(&mut tables, first, index, page);
+                // Tables may have been created for this page, which itself is left as it is.
+                let range = PageRangeInclusive {
+                    end: page,
+                    ..pages.range()
+                };
+                let undone = unmap_locked(&mut tables, pages.below(page), range);
                 drop(tables);
                 undone.flush().free_tables();
                 return Err(match error {
@@ -163,37 +209,27 @@ pub(super) unsafe fn map(
     Ok(())
 }
 
-/// Unmaps `count` pages from `first` on, and skips pages that are not mapped. Unlinks tables that
-/// become empty.
-///
-/// # Panics
-/// Panics if `count` is 0 or more than [`BATCH`].
+/// Unmaps `pages`, and skips those that are not mapped. Unlinks tables that become empty.
 ///
 /// # Safety
 /// No code uses the pages.
-pub(super) unsafe fn unmap(first: Page, count: usize) -> Unmapped {
-    assert!(0 < count && count <= BATCH);
+pub(super) unsafe fn unmap(pages: PageSet) -> Unmapped {
     let mut tables = page_tables().lock();
-    unmap_locked(&mut tables, first, count, first + (count as u64 - 1))
+    unmap_locked(&mut tables, pages, pages.range())
 }
 
-/// Unmaps `count` pages from `first` on, and unlinks tables for pages up to `last` that are empty.
+/// Unmaps `pages`, and unlinks empty tables for the pages of `range`, which contains all of them.
 fn unmap_locked(
     tables: &mut OffsetPageTable<'static>,
-    first: Page,
-    count: usize,
-    last: Page,
+    pages: PageSet,
+    range: PageRangeInclusive,
 ) -> Unmapped {
-    let range = PageRangeInclusive {
-        start: first,
-        end: last,
-    };
     let mut unmapped = Unmapped {
         range,
         frames: FrameList::new(),
         tables: FrameList::new(),
     };
-    for page in Page::range(first, first + count as u64) {
+    for page in pages.iter() {
         if let Ok((frame, flush)) = tables.unmap(page) {
             flush.ignore();
             unmapped.frames.push(frame);

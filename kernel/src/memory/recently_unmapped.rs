@@ -1,5 +1,5 @@
-//! The pages of the heap that were unmapped most recently. The report of a fault there says that
-//! the access came after the release of the page.
+//! The pages of the heap that were unmapped most recently: released with the end of a span, or
+//! discarded in the middle. The report of a fault there says that the access came after that.
 
 use crate::sync::InterruptMutex;
 
@@ -13,7 +13,7 @@ pub struct UnmappedRange {
     pub base: usize,
     /// The size in bytes.
     pub size: usize,
-    /// The first address of the span that the pages were the end of, or all of.
+    /// The first address of the span that the pages were a part of, or all of.
     pub span: usize,
 }
 
