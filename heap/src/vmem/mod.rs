@@ -48,6 +48,10 @@
 //!
 //! A freed segment coalesces with free neighbours in its span. Spans never coalesce.
 //!
+//! # Memory in the middle
+//! If the numbers stand for memory, an allocated segment can give some of it back and keep the
+//! numbers: [`Arena::discard`] and [`Arena::restore`]. The arena never hands out discarded memory.
+//!
 //! # Locks
 //! An arena holds its lock for a short time, and never while it calls its source, its tag supply, a
 //! hook or a formatter. The locks of two arenas are therefore never held at once. A source may use

@@ -106,8 +106,7 @@ impl PagedSource {
     #[track_caller]
     fn assert_lent(&self, base: usize, size: usize) {
         assert!(size > 0 && (base | size) % self.lender.quantum == 0);
-        let inside =
-            |&(lent, len): &(usize, usize)| lent <= base && base + size - 1 <= lent + len - 1;
+        let inside = |&(lent, len): &(usize, usize)| lent <= base && base + size <= lent + len;
         let lent = self.lender.lent();
         assert!(lent.iter().any(inside), "{base:#x} is not lent");
     }
