@@ -138,7 +138,8 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     /// # Errors
     /// [`Error::Occupied`] unless all of the range is free in this arena,
     /// [`Error::UnalignedBase`], [`Error::AllocZeroSize`], [`Error::SizeOverflow`],
-    /// [`Error::AllocatorError`].
+    /// [`Error::AllocatorError`]. The source's error if it cannot restore
+    /// [discarded](Self::discard) memory.
     pub fn xalloc_at(&self, base: usize, size: usize) -> Result<()> {
         let space = round_up(size, self.quantum)?;
         if base % self.quantum != 0 {

@@ -36,7 +36,7 @@ pub fn kernel_addresses() -> HeapArenaView {
 }
 
 /// Returns a view of the pages for the heap. Pages that the arena allocates are mapped, writable
-/// and not executable. The arena retains no free pages.
+/// and not executable, until they are discarded. The arena retains no free pages.
 ///
 /// # Panics
 /// Panics before the memory is initialised.
@@ -71,8 +71,8 @@ pub unsafe fn kernel_addresses_arena() -> &'static HeapArena {
 ///
 /// # Safety
 /// For this reference and its copies, the caller guarantees:
-/// * Code frees and resizes only segments that it has allocated through this reference, and whose
-///   freed pages it does not use any more. The heaps of the global allocator are segments of this
+/// * Code frees, resizes and discards only segments that it has allocated through this reference,
+///   and whose freed or discarded pages it does not use any more. The heaps of the global allocator are segments of this
 ///   arena too: freeing one unmaps every block in it.
 /// * No span is added: callers rely on all pages of this arena being mapped.
 pub unsafe fn heap_pages_arena() -> &'static HeapArena {
