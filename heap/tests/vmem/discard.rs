@@ -616,6 +616,7 @@ fn memory_that_is_being_restored_is_not_handed_out_nor_discarded() {
         let busy = Err(Error::Busy { base: BASE });
         assert_eq!(arena.discard(BASE, PAGE), busy);
         assert_eq!(arena.resize(BASE, UNIT), busy);
+        assert_eq!(arena.resize(BASE, 3 * PAGE), busy);
         assert_eq!(arena.free(BASE), busy);
     };
     meanwhile(1, calls, |arena, source, enabled| {
@@ -635,6 +636,7 @@ fn memory_that_a_growing_segment_takes_is_not_discarded() {
         let busy = Err(Error::Busy { base: BASE });
         assert_eq!(arena.discard(BASE + PAGE, PAGE), busy);
         assert_eq!(arena.resize(BASE, PAGE), busy);
+        assert_eq!(arena.resize(BASE, 6 * PAGE), busy);
         assert_eq!(arena.free(BASE), busy);
     };
     // Within the span, and beyond its end.
