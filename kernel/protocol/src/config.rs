@@ -52,8 +52,7 @@ pub struct Config<'a> {
     pub filter: Option<&'a str>,
     /// `after=TESTNAME`: runs only tests whose names sort after it.
     pub after: Option<&'a str>,
-    /// `trace=NAME`: the trace that the demonstration replays. The default is
-    /// [`DEFAULT_TRACE`].
+    /// `trace=NAME`: the trace that the demonstration replays. The default is [`DEFAULT_TRACE`].
     pub trace: &'a str,
     /// `monitor=yes|no`: whether a user can type commands. The default is `no`.
     pub monitor: bool,

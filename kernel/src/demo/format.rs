@@ -50,8 +50,8 @@ impl fmt::Write for Text {
     }
 }
 
-/// A quotient, displayed with two decimals, from 1,000 on with none. A quotient by zero is less than
-/// all others, and displayed as `-`.
+/// A quotient, displayed with two decimals, from 1,000 on with none. A quotient by zero is less
+/// than all others, and displayed as `-`.
 #[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Ratio {
     hundredths: Option<usize>,

@@ -27,8 +27,8 @@ impl PageCounter {
         })
     }
 
-    /// Returns the number of pages that `blocks` touch. No block is empty. Sorts the blocks by address:
-    /// O(blocks · log blocks). Allocates nothing.
+    /// Returns the number of pages that `blocks` touch. No block is empty. Sorts the blocks by
+    /// address: O(blocks · log blocks). Allocates nothing.
     ///
     /// # Panics
     /// Panics if there are more blocks than the counter was created for.

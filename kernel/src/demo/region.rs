@@ -12,8 +12,10 @@
 //! So the heaps in the lower half grow as if there were no regions.
 
 use core::marker::PhantomData;
+use core::mem::MaybeUninit;
 use core::ops::{Deref, DerefMut};
 use core::ptr::{self, NonNull};
+use core::slice;
 
 use heap::vmem::{AllocPolicy, Layout};
 use kernel::memory::{HeapArena, PAGE_SIZE, arenas, heap_pages_arena, randomisation};
@@ -72,12 +74,11 @@ impl<T: Copy> Table<T> {
     pub(crate) fn new(len: usize, value: T) -> Option<Self> {
         const { assert!(align_of::<T>() <= PAGE_SIZE) };
         let region = Region::new(len.checked_mul(size_of::<T>())?)?;
-        let base = region.base().cast::<T>();
-        for index in 0..len {
-            // SAFETY: the region is aligned to pages, has room for `len` values, and is used by
-            // this table only.
-            unsafe { base.add(index).write(value) };
-        }
+        let base = region.base().cast::<MaybeUninit<T>>();
+        // SAFETY: the region is aligned to pages, has room for `len` values, and is used by this
+        // table only.
+        let values = unsafe { slice::from_raw_parts_mut(base.as_ptr(), len) };
+        values.fill(MaybeUninit::new(value));
         Some(Table {
             region,
             len,
@@ -92,7 +93,7 @@ impl<T> Deref for Table<T> {
     fn deref(&self) -> &[T] {
         // SAFETY: `new` has written `len` values at the base of the region, and the borrow of the
         // table excludes changes.
-        unsafe { core::slice::from_raw_parts(self.region.base().cast().as_ptr(), self.len) }
+        unsafe { slice::from_raw_parts(self.region.base().cast().as_ptr(), self.len) }
     }
 }
 
@@ -100,6 +101,6 @@ impl<T> DerefMut for Table<T> {
     fn deref_mut(&mut self) -> &mut [T] {
         // SAFETY: `new` has written `len` values at the base of the region, and the exclusive
         // borrow of the table excludes other uses.
-        unsafe { core::slice::from_raw_parts_mut(self.region.base().cast().as_ptr(), self.len) }
+        unsafe { slice::from_raw_parts_mut(self.region.base().cast().as_ptr(), self.len) }
     }
 }
