@@ -148,8 +148,8 @@ pub(crate) struct TestOptions {
     /// Run the in-kernel tests on a heap that detects misuse, and the tests of that detection.
     #[arg(long)]
     pub hardened: bool,
-    /// Build and boot kernels of twenty sizes, the fork of README.md, and the monitor, instead of
-    /// the tests.
+    /// Build and boot kernels of twenty sizes, the fork of README.md, and the demonstration,
+    /// instead of the tests.
     #[arg(long, conflicts_with_all = ["filter", "kernel_only", "i686", "all", "soak", "hardened"])]
     pub forks: bool,
     /// The soak test.
