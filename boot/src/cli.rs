@@ -7,6 +7,8 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
+use kernel_protocol::config::DEFAULT_TRACE;
+
 use crate::{
     failure::{Failure, STATUS_HELP},
     qemu::GDB_ADDRESS,
@@ -146,8 +148,8 @@ pub(crate) struct TestOptions {
     /// Run the in-kernel tests on a heap that detects misuse, and the tests of that detection.
     #[arg(long)]
     pub hardened: bool,
-    /// Build and boot kernels of twenty sizes, the fork of README.md, and the monitor, instead of
-    /// the tests.
+    /// Build and boot kernels of twenty sizes, the fork of README.md, and the demonstration,
+    /// instead of the tests.
     #[arg(long, conflicts_with_all = ["filter", "kernel_only", "i686", "all", "soak", "hardened"])]
     pub forks: bool,
     /// The soak test.
@@ -212,9 +214,6 @@ pub(crate) struct ImageOptions {
     )]
     pub trace: String,
 }
-
-/// The trace that the demonstration replays by default.
-const DEFAULT_TRACE: &str = "cc";
 
 /// How an image is built.
 #[derive(Debug, Clone, Args)]
@@ -518,6 +517,13 @@ mod tests {
         );
         assert!(why(&["--uefi", "--memory", "63"]).contains("give it 64 MiB or more"));
         assert!(why(&["--memory", "0"]).starts_with("0 MiB of memory"));
+    }
+
+    #[test]
+    fn the_default_trace_is_in_the_repository() {
+        let project = crate::project::Project::find().unwrap();
+        let names = crate::trace::names(&project).unwrap();
+        assert!(names.iter().any(|name| name == DEFAULT_TRACE), "{names:?}");
     }
 
     fn machine(arguments: &[&str]) -> MachineOptions {

@@ -1,6 +1,6 @@
 //! `./run-qemu.sh run`: runs the kernel's demonstration, and on a terminal its monitor.
 
-use std::time::Duration;
+use std::{slice, time::Duration};
 
 use kernel_protocol::{config::Config, record::Record};
 
@@ -75,6 +75,28 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
         terminal::show_line(&report.totals().to_string());
         jobs = false;
     }
+}
+
+/// Boots the demonstration with its default trace. Succeeds if the demonstration does.
+pub(crate) fn try_demonstration(
+    project: &Project,
+    toolchain: &Toolchain,
+    qemu: &Qemu,
+    builder: &Builder<'_>,
+    options: &MachineOptions,
+) -> Result<(), Failure> {
+    let kernel = Kernel::Demonstration.build(project, toolchain, &options.build)?;
+    let config = Config {
+        ticks_per_instruction: qemu::ticks_per_instruction(options),
+        ..Config::default()
+    };
+    let trace = trace::load(project, config.trace)?;
+    let ramdisk = ramdisk::archive(&config, slice::from_ref(&trace))?;
+    let image = builder.make(&kernel, &ramdisk, &options.build, project.target())?;
+    let machine = qemu.start(options, &kernel, image.path())?;
+    let (exit, _) = watch(machine, None, Some(WHOLE_LIMIT), options, |_| {})
+        .map_err(|failure| options.explain(failure))?;
+    exit.failure().map_or(Ok(()), Err)
 }
 
 /// Boots the monitor, and types a command before the prompt. Succeeds if the monitor then asks for

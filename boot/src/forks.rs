@@ -1,6 +1,6 @@
 //! `./run-qemu.sh test --forks`: builds and boots other kernels than this project's own. Twenty
 //! small ones differ in the sizes of their parts, because the layout of the linker depends on them.
-//! Then come a fork, made by the steps in README.md, and the demonstration's monitor.
+//! Then come a fork, made by the steps in README.md, the demonstration, and its monitor.
 
 use std::{
     fs,
@@ -79,6 +79,10 @@ pub(crate) fn run(
         keep(&name, small.try_kernel(padding, boots))?;
     }
     keep("forks::readme", fork_of_the_readme(project))?;
+    keep(
+        "forks::demonstration",
+        demonstration::try_demonstration(project, toolchain, qemu, &small.builder, machine),
+    )?;
     keep(
         "forks::monitor",
         demonstration::try_monitor(project, toolchain, qemu, &small.builder, machine),

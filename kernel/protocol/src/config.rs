@@ -7,6 +7,10 @@
 use core::fmt;
 use core::num::NonZero;
 
+/// The trace that the demonstration replays by default. Its program has phases: it loads documents,
+/// and lets go of most of each.
+pub const DEFAULT_TRACE: &str = "json";
+
 /// What the kernel does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Mode {
@@ -48,7 +52,7 @@ pub struct Config<'a> {
     pub filter: Option<&'a str>,
     /// `after=TESTNAME`: runs only tests whose names sort after it.
     pub after: Option<&'a str>,
-    /// `trace=NAME`: the trace that the demonstration replays. The default is `cc`.
+    /// `trace=NAME`: the trace that the demonstration replays. The default is [`DEFAULT_TRACE`].
     pub trace: &'a str,
     /// `monitor=yes|no`: whether a user can type commands. The default is `no`.
     pub monitor: bool,
@@ -70,7 +74,7 @@ impl Default for Config<'_> {
             mode: Mode::default(),
             filter: None,
             after: None,
-            trace: "cc",
+            trace: DEFAULT_TRACE,
             monitor: false,
             jobs: true,
             ticks_per_instruction: None,

@@ -1,14 +1,17 @@
 //! The comparison: the same operations on this heap and on other allocators. Counts instructions,
 //! failures and memory. What an allocator that does nothing would cost is subtracted.
 
+use alloc::format;
+use alloc::string::{String, ToString};
 use core::arch::x86_64::_rdtsc;
 
 use kernel::config::Config;
 use kernel::println;
 use kernel::trace::Trace;
 
-use super::contender::{Contender, KernelHeap, Nothing, Region, linked_list, talc};
-use super::format::{Bytes, Count};
+use super::contender::{Contender, KernelHeap, Nothing, linked_list, talc};
+use super::format::{Bytes, Count, Ratio};
+use super::region::Region;
 use super::replayer::Replayer;
 use super::workload::{RandomMix, Workload};
 
@@ -48,8 +51,35 @@ struct Measured {
     failed: usize,
     /// The largest footprint in bytes.
     peak: usize,
+    /// The memory after all operations.
+    end: Memory,
+    /// The memory when [`FREED`] percent of the bytes that were live at the end are freed.
+    late: Memory,
     /// The footprint in bytes after all blocks are freed.
-    end: usize,
+    empty: usize,
+}
+
+/// The percentage of the live bytes that is freed before the memory is measured again.
+const FREED: usize = 98;
+
+/// The memory of one allocator at one time, in bytes.
+#[derive(Clone, Copy, Default)]
+struct Memory {
+    /// The number of live bytes.
+    live: usize,
+    /// The footprint.
+    mapped: usize,
+}
+
+impl Memory {
+    /// Lets `contender` settle, and returns its memory.
+    fn of<C: Contender>(contender: &C, replayer: &Replayer<'_, C, false>) -> Self {
+        contender.settle();
+        Memory {
+            live: replayer.live,
+            mapped: contender.footprint(),
+        }
+    }
 }
 
 impl Measured {
@@ -100,10 +130,11 @@ fn measure<C: Contender>(contender: &C, workload: &Workload<'_>) -> Option<Measu
         }
     }
     measured.failed = replayer.failed;
-    for slot in 0..replayer.slots() {
-        replayer.free(slot);
-    }
-    measured.end = contender.footprint();
+    measured.end = Memory::of(contender, &replayer);
+    replayer.free_down_to(measured.end.live * (100 - FREED) / 100);
+    measured.late = Memory::of(contender, &replayer);
+    replayer.free_down_to(0);
+    measured.empty = Memory::of(contender, &replayer).mapped;
     Some(measured)
 }
 
@@ -133,7 +164,9 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &Unit) 
         "The same {} operations on other allocators: {title}.",
         Count(operations)
     );
-    println!("The others start with 64 KiB and get 64 KiB more each time they run out.");
+    println!(
+        "The others start with 64 KiB, get 64 KiB more each time they run out, and give none back."
+    );
     println!();
     let measured = || {
         let nothing = measure(&Nothing::default(), workload)?;
@@ -152,35 +185,43 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &Unit) 
         );
         return false;
     };
-    let row = |title: &str, value: &dyn Fn(&Measured) -> u64, bytes: bool| {
-        let show = |measured| match bytes {
-            true => alloc::format!("{}", Bytes(value(measured) as usize)),
-            false => alloc::format!("{}", Count(value(measured))),
-        };
+    let row = |title: &str, value: &dyn Fn(&Measured) -> String| {
         println!(
             "  {title:<34} {:>12} {:>23} {:>12}",
-            show(&this),
-            show(&list),
-            show(&talc)
+            value(&this),
+            value(&list),
+            value(&talc)
         );
+    };
+    let count = |title: &str, value: &dyn Fn(&Measured) -> u64| {
+        row(title, &|measured| Count(value(measured)).to_string());
+    };
+    let bytes = |title: &str, value: &dyn Fn(&Measured) -> usize| {
+        row(title, &|measured| Bytes(value(measured)).to_string());
+    };
+    let memory = |title: &str, value: &dyn Fn(&Measured) -> Memory| {
+        bytes(title, &|measured| value(measured).live);
+        bytes("  mapped", &|measured| value(measured).mapped);
+        row("  mapped/live", &|measured| {
+            let Memory { live, mapped } = value(measured);
+            Ratio::of(mapped, live).to_string()
+        });
     };
     println!(
         "  {:<34} {:>12} {:>23} {:>12}",
         "", "this heap", "linked_list_allocator", "talc 5.1.1"
     );
-    row(unit.title, &|m| m.all / unit.ticks / operations, false);
-    row(
-        "  in the first tenth",
-        &|m| m.first * 10 / unit.ticks / operations,
-        false,
-    );
-    row(
-        "  in the last tenth",
-        &|m| m.last * 10 / unit.ticks / operations,
-        false,
-    );
-    row("failed allocations", &|m| m.failed as u64, false);
-    row("footprint at the peak", &|m| m.peak as u64, true);
-    row("footprint when all is freed", &|m| m.end as u64, true);
+    count(unit.title, &|m| m.all / unit.ticks / operations);
+    count("  in the first tenth", &|m| {
+        m.first * 10 / unit.ticks / operations
+    });
+    count("  in the last tenth", &|m| {
+        m.last * 10 / unit.ticks / operations
+    });
+    count("failed allocations", &|m| m.failed as u64);
+    bytes("mapped at the peak", &|m| m.peak);
+    memory("live at the end", &|m| m.end);
+    memory(&format!("live when {FREED} % is freed"), &|m| m.late);
+    bytes("mapped when all is freed", &|m| m.empty);
     this.failed == 0
 }

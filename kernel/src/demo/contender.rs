@@ -7,14 +7,17 @@ use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use kernel::heap::HEAP;
-use kernel::memory::{HeapArena, heap_pages_arena};
 use kernel::sync::InterruptLock;
 use lock_api::Mutex;
+
+use super::region::Region;
 
 /// An allocator in the comparison.
 pub(crate) trait Contender: GlobalAlloc {
     /// Prepares for a workload.
     fn start(&self) {}
+    /// Does what the passing of time does to the memory that the allocator holds.
+    fn settle(&self) {}
     /// Returns the number of bytes that the allocator holds for the workload, free or not.
     fn footprint(&self) -> usize;
 }
@@ -51,6 +54,10 @@ impl Contender for KernelHeap {
     fn start(&self) {
         HEAP.reap();
         self.before.store(HEAP.stats().mapped, Ordering::Relaxed);
+    }
+
+    fn settle(&self) {
+        HEAP.settle();
     }
 
     fn footprint(&self) -> usize {
@@ -95,45 +102,6 @@ impl Contender for Nothing {
 
 /// The number of bytes that an allocator without a source gets each time it runs out of memory.
 const STEP: usize = 64 << 10;
-
-/// Pages of the kernel's arena for one allocator, all mapped at the beginning.
-pub(crate) struct Region {
-    base: usize,
-    size: usize,
-}
-
-impl Region {
-    /// Returns the arena of the heap's pages.
-    fn arena() -> &'static HeapArena {
-        // SAFETY: a region frees only its own pages, once, when it is dropped. It adds no span.
-        unsafe { heap_pages_arena() }
-    }
-
-    /// Allocates at least `size` bytes. Returns `None` if not enough memory is free.
-    pub(crate) fn new(size: usize) -> Option<Self> {
-        let size = size.checked_next_multiple_of(STEP)?;
-        let base = Self::arena()
-            .alloc(size, heap::vmem::AllocPolicy::InstantFit)
-            .ok()?;
-        Some(Region { base, size })
-    }
-
-    /// Returns a pointer to the byte at `offset`.
-    fn at(&self, offset: usize) -> NonNull<u8> {
-        let base = NonNull::new(ptr::with_exposed_provenance_mut(self.base))
-            .expect("no page is at address zero");
-        // SAFETY: all callers pass offsets within the region.
-        unsafe { base.byte_add(offset) }
-    }
-}
-
-impl Drop for Region {
-    fn drop(&mut self) {
-        Self::arena()
-            .free_sized(self.base, self.size)
-            .expect("the region was allocated from this arena");
-    }
-}
 
 /// An allocator whose heap can be extended: the common interface of `linked_list_allocator` and
 /// `talc`.
@@ -189,7 +157,7 @@ unsafe impl<E: Extend> GlobalAlloc for Growing<'_, E> {
         loop {
             // SAFETY: the caller of `alloc` guarantees that the size is not zero.
             let base = unsafe { heap.take(layout) };
-            if !base.is_null() || *used + STEP > self.region.size {
+            if !base.is_null() || *used + STEP > self.region.size() {
                 return base;
             }
             // SAFETY: the next bytes of the region are free, as `used` says.
@@ -235,7 +203,7 @@ unsafe impl Extend for linked_list_allocator::Heap {
 pub(crate) fn linked_list(region: &mut Region) -> Growing<'_, linked_list_allocator::Heap> {
     let mut heap = linked_list_allocator::Heap::empty();
     // SAFETY: the exclusive borrow of the region excludes other uses of its memory.
-    unsafe { heap.init(region.at(0).as_ptr(), STEP) };
+    unsafe { heap.init(region.base().as_ptr(), STEP) };
     // SAFETY: the heap was just created in the first `STEP` bytes of the region.
     unsafe { Growing::new(heap, region) }
 }
@@ -272,7 +240,7 @@ unsafe impl Extend for Talc {
 pub(crate) fn talc(region: &mut Region) -> Growing<'_, Talc> {
     let mut talc = talc::base::Talc::new(talc::source::Manual);
     // SAFETY: the exclusive borrow of the region excludes other uses of its memory.
-    let end = unsafe { talc.claim(region.at(0).as_ptr(), STEP) }
+    let end = unsafe { talc.claim(region.base().as_ptr(), STEP) }
         .expect("64 KiB are enough for the first heap");
     // SAFETY: the heap was just created in the first `STEP` bytes of the region.
     unsafe { Growing::new(Talc { talc, end }, region) }

@@ -1,4 +1,4 @@
-//! Numbers and bars for tables.
+//! Numbers, quotients and bars for tables.
 
 use core::fmt;
 
@@ -24,7 +24,7 @@ impl fmt::Display for Bytes {
     }
 }
 
-/// A buffer for the text of [`Bytes`].
+/// A buffer for the text of a number.
 #[derive(Default)]
 struct Text {
     bytes: [u8; 32],
@@ -50,13 +50,40 @@ impl fmt::Write for Text {
     }
 }
 
-/// A bar of `width` characters for the range 0 to `scale`: `#` up to `inner`, then `-` up to
-/// `outer`.
+/// A quotient, displayed with two decimals, from 1,000 on with none. A quotient by zero is less
+/// than all others, and displayed as `-`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Ratio {
+    hundredths: Option<usize>,
+}
+
+impl Ratio {
+    /// Returns `dividend` divided by `divisor`, rounded to the nearest hundredth.
+    pub(crate) fn of(dividend: usize, divisor: usize) -> Self {
+        Ratio {
+            hundredths: (dividend * 100 + divisor / 2).checked_div(divisor),
+        }
+    }
+}
+
+impl fmt::Display for Ratio {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        use fmt::Write;
+        let mut text = Text::default();
+        match self.hundredths {
+            Some(value) if value >= 100_000 => write!(text, "{}", Count((value / 100) as u64))?,
+            Some(value) => write!(text, "{}.{:02}", value / 100, value % 100)?,
+            None => text.write_str("-")?,
+        }
+        f.pad(text.as_str())
+    }
+}
+
+/// A bar of `width` characters for the range 0 to `scale`. Each symbol fills the bar from the value
+/// before to its own.
 pub(crate) struct Bar {
-    /// The value at the end of the part with `#`.
-    pub inner: usize,
-    /// The value at the end of the part with `-`.
-    pub outer: usize,
+    /// The symbols and their values, in ascending order of the values.
+    pub parts: [(char, usize); 3],
     /// The value at the end of the bar.
     pub scale: usize,
     /// The number of characters.
@@ -65,18 +92,11 @@ pub(crate) struct Bar {
 
 impl fmt::Display for Bar {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let position = |value: usize| {
-            (value * self.width)
-                .div_ceil(self.scale.max(1))
-                .min(self.width)
-        };
-        let (inner, outer) = (position(self.inner), position(self.outer));
+        use fmt::Write;
+        let position = |value: usize| (value * self.width).div_ceil(self.scale.max(1));
         for index in 0..self.width {
-            f.write_str(match index {
-                _ if index < inner => "#",
-                _ if index < outer => "-",
-                _ => " ",
-            })?;
+            let part = self.parts.iter().find(|part| index < position(part.1));
+            f.write_char(part.map_or(' ', |part| part.0))?;
         }
         Ok(())
     }

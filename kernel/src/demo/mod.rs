@@ -5,6 +5,8 @@ mod compare;
 mod contender;
 mod format;
 mod monitor;
+mod pages;
+mod region;
 mod replay;
 mod replayer;
 mod trace;

@@ -1,10 +1,12 @@
 //! Replays a workload, operation by operation, on any allocator.
 
-use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
 
+use heap::Span;
 use kernel::trace::Operation;
+
+use super::region::Table;
 
 /// The blocks of a running workload.
 ///
@@ -12,7 +14,7 @@ use kernel::trace::Operation;
 /// or reallocated. Otherwise only the first byte of a block is written.
 pub(crate) struct Replayer<'h, H: GlobalAlloc, const VERIFY: bool> {
     heap: &'h H,
-    slots: Vec<Block>,
+    slots: Table<Block>,
     /// The number of bytes in live blocks.
     pub live: usize,
     /// The largest number of live bytes so far.
@@ -37,14 +39,11 @@ const EMPTY: Block = Block {
 
 impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
     /// Creates a replayer with `slots` empty slots. Returns `None` if no memory is left for their
-    /// table.
+    /// table, which does not lie on the heap.
     pub(crate) fn new(heap: &'h H, slots: usize) -> Option<Self> {
-        let mut table = Vec::new();
-        table.try_reserve_exact(slots).ok()?;
-        table.resize(slots, EMPTY);
         Some(Replayer {
             heap,
-            slots: table,
+            slots: Table::new(slots, EMPTY)?,
             live: 0,
             peak: 0,
             failed: 0,
@@ -57,12 +56,12 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
         self.slots.len()
     }
 
-    /// Puts the occupied slots into `order`, by descending addresses of their blocks. Allocates
-    /// nothing if `order` has the capacity for all slots.
-    pub(crate) fn highest_first(&self, order: &mut Vec<usize>) {
-        order.clear();
-        order.extend((0..self.slots.len()).filter(|&slot| self.holds(slot)));
-        order.sort_unstable_by_key(|&slot| core::cmp::Reverse(self.slots[slot].base));
+    /// Returns the addresses of the live blocks, in slot order. O(slots).
+    pub(crate) fn blocks(&self) -> impl Iterator<Item = Span> {
+        self.slots
+            .iter()
+            .filter(|block| !block.base.is_null())
+            .filter_map(|block| Span::from_base_size(block.base, block.layout.size()))
     }
 
     /// Returns whether `slot` has a block.
@@ -71,6 +70,10 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
     }
 
     /// Replays one operation. Skips operations on a block whose allocation failed.
+    ///
+    /// What is inlined is the same for all allocators, or else their instructions could not be
+    /// compared.
+    #[inline(never)]
     pub(crate) fn replay(&mut self, operation: Operation) {
         match operation {
             Operation::Allocate { slot, layout } => {
@@ -116,6 +119,7 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
     }
 
     /// Frees the block in `slot`, if the slot has one.
+    #[inline(always)]
     pub(crate) fn free(&mut self, slot: usize) {
         let Block { base, layout } = self.slots[slot];
         if base.is_null() {
@@ -126,6 +130,16 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
         self.live -= layout.size();
         // SAFETY: the slot had a live block with this layout.
         unsafe { self.heap.dealloc(base, layout) };
+    }
+
+    /// Frees blocks in slot order, until at most `live` bytes are live. O(slots).
+    pub(crate) fn free_down_to(&mut self, live: usize) {
+        for slot in 0..self.slots.len() {
+            if self.live <= live {
+                break;
+            }
+            self.free(slot);
+        }
     }
 
     /// Puts a new or resized block into `slot`, and writes to the block.
@@ -154,9 +168,7 @@ impl<'h, H: GlobalAlloc, const VERIFY: bool> Replayer<'h, H, VERIFY> {
 
 impl<H: GlobalAlloc, const VERIFY: bool> Drop for Replayer<'_, H, VERIFY> {
     fn drop(&mut self) {
-        for slot in 0..self.slots.len() {
-            self.free(slot);
-        }
+        self.free_down_to(0);
     }
 }
 
