@@ -405,7 +405,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// A chunk ends at `base + size`, and nothing in the range is in use. A chunk, a gap or a
     /// heap's base tag ends at `base`.
     #[inline]
-    unsafe fn coalesce(&mut self, base: NonNull<u8>, size: usize) -> Gap {
+    pub(super) unsafe fn coalesce(&mut self, base: NonNull<u8>, size: usize) -> Gap {
         // SAFETY: the heap has `size` bytes above `base`.
         let end = unsafe { base.byte_add(size) };
         // SAFETY: a chunk ends at `end`.
@@ -451,6 +451,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// The range is free, ends its heap at `end`, and is in no list.
     #[inline(never)]
     unsafe fn offer_top(&mut self, base: NonNull<u8>, end: NonNull<u8>, freed_end: NonNull<u8>) {
+        self.used_top.note_freed(freed_end, end);
         if grants_zeroed::<S>() {
             self.known_zero.note_freed(freed_end, end);
         }

@@ -55,6 +55,9 @@ mod enabled {
         pub available_bytes: usize,
         /// The number of gaps, slivers excepted.
         pub fragment_count: usize,
+        /// Bytes in holes: free memory inside the heaps that the source has taken back. They are not
+        /// in gaps.
+        pub hole_bytes: usize,
         /// The number of heaps.
         pub heap_count: usize,
         /// The number of heaps ever claimed.
@@ -75,6 +78,7 @@ mod enabled {
                 total_allocated_bytes: 0,
                 available_bytes: 0,
                 fragment_count: 0,
+                hole_bytes: 0,
                 heap_count: 0,
                 total_heap_count: 0,
                 claimed_bytes: 0,
@@ -82,16 +86,16 @@ mod enabled {
             }
         }
 
-        /// Returns the claimed bytes that are not in gaps: allocations and
+        /// Returns the claimed bytes that are not in gaps: allocations, holes and
         /// [overhead](Self::overhead_bytes).
         pub const fn unavailable_bytes(&self) -> usize {
             self.claimed_bytes - self.available_bytes
         }
 
-        /// Returns the claimed bytes that are neither in gaps nor requested: padding, tags (with
-        /// `hardened`, also redzones and records), slivers and list heads.
+        /// Returns the claimed bytes that are neither in gaps nor in holes nor requested: padding,
+        /// tags (with `hardened`, also redzones and records), slivers and list heads.
         pub const fn overhead_bytes(&self) -> usize {
-            self.unavailable_bytes() - self.allocated_bytes
+            self.unavailable_bytes() - self.hole_bytes - self.allocated_bytes
         }
 
         /// Returns the bytes of all allocations that were freed.
@@ -143,6 +147,14 @@ mod enabled {
             self.available_bytes -= size;
         }
 
+        pub(crate) fn count_hole(&mut self, size: usize) {
+            self.hole_bytes += size;
+        }
+
+        pub(crate) fn uncount_hole(&mut self, size: usize) {
+            self.hole_bytes -= size;
+        }
+
         pub(crate) fn count_heap(&mut self, size: usize) {
             self.heap_count += 1;
             self.total_heap_count = self.total_heap_count.wrapping_add(1);
@@ -181,6 +193,7 @@ mod enabled {
             line("claimed", self.claimed_bytes, self.total_claimed_bytes)?;
             writeln!(f, "{:<11} {:>12}", "gaps", self.fragment_count)?;
             writeln!(f, "{:<11} {:>12}", "available", self.available_bytes)?;
+            writeln!(f, "{:<11} {:>12}", "holes", self.hole_bytes)?;
             write!(f, "{:<11} {:>12}", "overhead", self.overhead_bytes())
         }
     }
@@ -211,6 +224,8 @@ mod disabled {
         count_shrinkage(size);
         count_gap(size);
         uncount_gap(size);
+        count_hole(size);
+        uncount_hole(size);
         count_heap(size);
         count_deleted_heap(remainder);
         count_end_moved(from, to);

@@ -329,6 +329,24 @@ impl<B: Binning> FreeLists<B> {
             .flat_map(move |bin| self.iter_bin(bin, follow))
     }
 
+    /// Returns the gaps from list `bin` up, without the first `passed` gaps of that list. With each
+    /// comes its list, and how many gaps of the list have been returned or passed.
+    pub(super) fn numbered_from(
+        &self,
+        bin: u32,
+        passed: usize,
+    ) -> impl Iterator<Item = (Gap, u32, usize)> {
+        // SAFETY: each link that is followed is a list head, or in a gap that was found before it.
+        let follow = |link| unsafe { Findings::new().follow_link(self, link) };
+        self.bins_from(bin).flat_map(move |list| {
+            let passed = if list == bin { passed } else { 0 };
+            self.iter_bin(list, follow)
+                .enumerate()
+                .skip(passed)
+                .map(move |(index, gap)| (gap, list, index + 1))
+        })
+    }
+
     /// Empties a list without changing its gaps, which are then in no list. The heads must be
     /// established.
     #[cfg(feature = "hardened")]

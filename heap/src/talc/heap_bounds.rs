@@ -339,6 +339,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         new_end: usize,
     ) -> Option<NonNull<u8>> {
         self.count_end_moved(old_end.addr().get(), new_end);
+        self.used_top.note_end(old_end, new_end);
         if grants_zeroed::<S>() {
             self.known_zero.note_end(old_end, new_end);
         }

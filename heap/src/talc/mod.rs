@@ -14,6 +14,7 @@
 //! | `requirement` | what an allocation takes of a heap |
 //! | `free_lists`, `binning`, `bitfield` | the free lists and their bins |
 //! | `allocate`, `reallocate`, `heap_bounds` | the operations on chunks and on heaps |
+//! | `carve` | chunks at chosen addresses: what holes are made of |
 //! | `zeroed` | memory that is known to be zero and need not be cleared |
 //! | `check`, `walk`, `counters` | inspection of a heap |
 //! | `lock` | an allocator for several threads, and a `#[global_allocator]` |
@@ -29,6 +30,7 @@ use core::ptr::NonNull;
 use core::sync::atomic::AtomicBool;
 
 use self::binning::Binning;
+use self::carve::UsedTop;
 use self::chunk::{HEAP_OVERHEAD, chunk_size};
 use self::counters::Counting;
 use self::free_lists::FreeLists;
@@ -42,6 +44,7 @@ mod allocate;
 mod allocator_impls;
 pub mod binning;
 pub mod bitfield;
+pub(crate) mod carve;
 pub mod cell;
 mod check;
 mod chunk;
@@ -161,6 +164,7 @@ pub struct Talc<S: Source, B: Binning> {
     /// Bytes in all heaps, each counted from its first chunk or gap to its end.
     heap_bytes: usize,
     known_zero: KnownZero,
+    used_top: UsedTop,
     #[cfg_attr(not(feature = "hardened"), expect(dead_code))]
     reporting: Reporting,
 }
@@ -181,6 +185,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
             counters: Counting::new(),
             heap_bytes: 0,
             known_zero: KnownZero::new(),
+            used_top: UsedTop::new(),
             reporting: Reporting::new(),
         }
     }

@@ -126,7 +126,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 }
 
-fn gap_span(gap: Gap) -> Span {
+pub(super) fn gap_span(gap: Gap) -> Span {
     Span::new(gap.base.as_ptr(), gap.end().as_ptr())
 }
 

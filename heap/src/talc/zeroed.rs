@@ -13,7 +13,8 @@
 //! to which address memory had been in use. The cost is limited to that case, and to sources that
 //! may [grant zeroed memory](Source::GRANTS_ZEROED).
 //!
-//! One heap is remembered: the one that was granted such memory last.
+//! One heap is remembered: the one that was granted such memory last. So is the memory that a source
+//! has restored in a hole for the allocation that is under way.
 
 use core::alloc::Layout;
 use core::ops::Range;
@@ -35,11 +36,18 @@ pub(super) struct KnownZero {
     from: usize,
     /// The end of that heap; zero if no heap is known.
     end: usize,
+    /// Memory that was restored as zeros for the allocation that is under way. A gap's header or
+    /// last word may lie in it.
+    restored: (usize, usize),
 }
 
 impl KnownZero {
     pub(super) const fn new() -> Self {
-        Self { from: 0, end: 0 }
+        Self {
+            from: 0,
+            end: 0,
+            restored: (0, 0),
+        }
     }
 
     /// Notes that a chunk which ended at `end` was freed into the top gap of the heap that ends at
@@ -68,15 +76,30 @@ impl KnownZero {
         }
     }
 
+    /// Notes that memory was restored as zeros for the allocation that is under way.
+    pub(super) fn note_restored(&mut self, base: usize, size: usize) {
+        self.restored = (base, base + size);
+    }
+
+    /// Forgets memory that was restored for another allocation.
+    pub(super) fn begin_allocation(&mut self) {
+        self.restored = (0, 0);
+    }
+
     /// Returns the addresses in a gap that are known to be zero.
     fn part_of(&self, gap: Gap) -> Range<usize> {
+        let base = gap.base.addr().get() + size_of::<GapHeader>();
+        let end = gap.end().addr().get() - size_of::<usize>();
+        let restored = self.restored.0.max(base)..self.restored.1.min(end);
         if gap.end().addr().get() != self.end {
-            return 0..0;
+            return restored;
         }
-        let from = self
-            .from
-            .max(gap.base.addr().get() + size_of::<GapHeader>());
-        from..self.end - size_of::<usize>()
+        let at_top = self.from.max(base)..end;
+        if at_top.len() >= restored.len() {
+            at_top
+        } else {
+            restored
+        }
     }
 }
 
@@ -175,6 +198,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let size = layout.size();
         if grants_zeroed::<S>() && size >= MIN_SIZE {
             let request = Request::new(layout);
+            self.known_zero.begin_allocation();
             let gap = self.find_or_acquire(&request, layout)?;
             let zeroed = self.known_zero.part_of(gap);
             // SAFETY: the gap was found in its list, and the request fits in it.
@@ -236,10 +260,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
         let end = unsafe { self.claim(base, size) }?;
         if grants_zeroed::<S>() {
             // The words that `claim` wrote are outside the gap, or in its header.
-            self.known_zero = KnownZero {
-                from: base.addr(),
-                end: end.addr().get(),
-            };
+            self.known_zero.from = base.addr();
+            self.known_zero.end = end.addr().get();
         }
         Some(end)
     }
@@ -286,10 +308,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
                 // SAFETY: the word is in the gap, above its header, and describes nothing any more.
                 unsafe { last_word.write(0) };
             }
-            self.known_zero = KnownZero {
-                from,
-                end: end.addr().get(),
-            };
+            self.known_zero.from = from;
+            self.known_zero.end = end.addr().get();
         }
         end
     }

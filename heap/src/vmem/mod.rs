@@ -106,6 +106,7 @@ pub use inspect::{Segment, SegmentKind, Segments, SpanExtent};
 pub use policy::AllocPolicy;
 pub use settings::{LeakHook, Reclaim};
 pub use source::Source;
+pub(crate) use span_tree::priority_of;
 pub use tag_pool::{NoPages, TagCounts, TagPool};
 pub use tag_supply::{PAGE_SIZE, Page, PageSupply, TagSupply};
 pub use view::ArenaView;

@@ -158,9 +158,15 @@ fn join(low: Option<TagRef>, high: Option<TagRef>) -> Option<TagRef> {
     }
 }
 
-/// Returns the priority of a span: a hash of its base (the finaliser of `SplitMix64`).
+/// Returns the priority of a span: a hash of its base.
 pub(super) fn priority(span: TagRef) -> u64 {
-    let mut bits = span.start.get() as u64;
+    priority_of(span.start.get())
+}
+
+/// Returns the priority of the node of a treap at an address: a hash (the finaliser of
+/// `SplitMix64`).
+pub(crate) fn priority_of(address: usize) -> u64 {
+    let mut bits = address as u64;
     bits = (bits ^ (bits >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     bits = (bits ^ (bits >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
     bits ^ (bits >> 31)

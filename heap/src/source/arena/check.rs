@@ -39,6 +39,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             ensure(at, record.owner == source.owner, "its owner")?;
             check_sizes(at, record, arena)
         })?;
+        self.check_holes(arena)?;
         if retained == source.claimed {
             return Ok(());
         }
@@ -46,6 +47,45 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             address: (&raw const source.claimed).addr(),
             rule: Rule::Record("the sum of what all heaps retain"),
         })
+    }
+
+    /// Checks that the holes are ordered, do not overlap, consist of pages, lie in one segment
+    /// each, and that a chunk ends above each. Then checks the sum of their bytes.
+    fn check_holes(&self, arena: &Arena<'_, '_, A, L>) -> Result<(), Corruption> {
+        let holes = &self.source.holes;
+        let broken = |at: NonNull<u8>, what| {
+            Err(Corruption {
+                address: at.addr().get(),
+                rule: Rule::Record(what),
+            })
+        };
+        if let Some(hole) = holes.first_misplaced() {
+            return broken(hole.record(), "a hole's place in the tree");
+        }
+        let (mut bytes, mut below) = (0, 0);
+        for hole in holes.iter() {
+            let (base, record) = (hole.base().addr().get(), hole.record().addr().get());
+            let quantum = arena.quantum();
+            if base % quantum != 0 || record % quantum != 0 || base >= record {
+                return broken(hole.record(), "the pages of a hole");
+            }
+            let segment = arena.segment_of(base).filter(is_allocated);
+            let is_inside = segment.is_some_and(|it| it.base <= base && record < it.last);
+            if base < below || !is_inside {
+                return broken(hole.record(), "where a hole lies");
+            }
+            // SAFETY: the record of a hole lies in its chunk, which ends above the record.
+            if !unsafe { self.ends_chunk(hole.end()) } {
+                return broken(hole.record(), "the chunk of a hole");
+            }
+            bytes += record - base;
+            below = hole.end().addr().get();
+        }
+        if bytes != holes.bytes() {
+            let address = NonNull::from(holes).cast();
+            return broken(address, "the sum of the bytes in holes");
+        }
+        Ok(())
     }
 }
 

@@ -29,6 +29,11 @@ pub(super) struct GrowthPolicy {
     bounces: u32,
     /// Whether the last change gave pages back.
     released_last: bool,
+    /// What the heap that grows is expected to use above its top in one interval, if intervals are
+    /// counted. It grows by no more at once, unless more is required.
+    expected: Option<usize>,
+    /// The top of the heap that grows, at the end of the last interval.
+    last_top: usize,
 }
 
 impl GrowthPolicy {
@@ -36,12 +41,16 @@ impl GrowthPolicy {
         GrowthPolicy {
             bounces: 0,
             released_last: false,
+            expected: None,
+            last_top: 0,
         }
     }
 
     /// Returns how many bytes to grow by while the heaps have `claimed` bytes.
     pub(super) fn growth(&self, claimed: usize) -> usize {
-        (claimed / 8).clamp(MIN_GROWTH, MAX_GROWTH)
+        (claimed / 8)
+            .min(self.expected.unwrap_or(MAX_GROWTH))
+            .clamp(MIN_GROWTH, MAX_GROWTH)
     }
 
     /// Returns how many free bytes to leave at the top of a heap that gives pages back.
@@ -61,6 +70,26 @@ impl GrowthPolicy {
             self.bounces = (self.bounces + 1).min(MAX_BOUNCES);
         }
         self.released_last = false;
+    }
+
+    /// Begins another interval: see [`decay`](crate::talc::TalcLock::decay).
+    ///
+    /// The free top of the heap that grows begins at `top`, and in the interval that ends it has
+    /// begun as high as `used`. Returns how many bytes above `top` the next interval is expected to
+    /// use: as much as the last added or had in use, but at least half of what was expected of the
+    /// last.
+    pub(super) fn begin_interval(&mut self, top: usize, used: usize) -> usize {
+        let before = core::mem::replace(&mut self.last_top, top);
+        let added = if before == 0 {
+            0
+        } else {
+            top.saturating_sub(before)
+        };
+        let expected = added
+            .max(used.saturating_sub(top))
+            .max(self.expected.unwrap_or(0) / 4 * 3);
+        self.expected = Some(expected);
+        expected
     }
 
     /// Records that pages were given back.

@@ -8,6 +8,7 @@ use lock_api::RawMutex;
 use super::growth::GrowthPolicy;
 use super::record::{RECORD_SIZE, ReleaseState, SegmentRecord};
 use super::{ArenaHeap, ArenaSource};
+use crate::span::Span;
 use crate::talc::MAX_GAP;
 use crate::talc::base::binning::Binning;
 use crate::talc::base::{CHUNK_UNIT, ChunkRequirement, Reserved, Talc};
@@ -16,6 +17,15 @@ use crate::vmem::{self, AllocPolicy, Arena, Lock, TagSupply};
 
 #[cfg(doc)]
 use crate::talc::TalcLock;
+
+/// How much of the free memory at the top of a heap stays when the heap is trimmed.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Keep {
+    /// None.
+    InUse,
+    /// In the heap that grows, what the next interval is expected to use.
+    ForInterval,
+}
 
 /// The result of an attempt to grow a heap in place.
 pub(super) enum GrowthResult {
@@ -69,9 +79,14 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         let growth = self.source.growth(arena);
         let preferred = old.retained.saturating_add(growth).max(required);
 
+        let has_holes = self.source.has_holes;
         let resized = |retained: usize| {
-            // Pages in the release queue are still mapped: taking them back needs no call.
-            retained <= old.size || arena.resize(old.base.addr().get(), retained).is_ok()
+            let base = old.base.addr().get();
+            // Pages in the release queue are still mapped, unless a hole was among them.
+            let queued = retained.min(old.size) - old.retained;
+            let is_memory =
+                !has_holes || queued == 0 || restore(arena, base + old.retained, queued);
+            is_memory && (retained <= old.size || arena.resize(base, retained).is_ok())
         };
         let grown = [preferred, required]
             .into_iter()
@@ -129,11 +144,13 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         };
         let growth = self.source.growth(arena);
 
+        let has_holes = self.source.has_holes;
         let reused = self.source.reuse_queued_heap(|base, size| {
-            requirement
+            let fits = requirement
                 .end_above(base + overhead)
                 .and_then(|end| end.checked_add(RECORD_SIZE))
-                .is_some_and(|end| end - base <= size)
+                .is_some_and(|end| end - base <= size);
+            fits && (!has_holes || restore(arena, base, size))
         });
         // A segment from the release queue was in use.
         let is_zeroed = self.source.is_zeroed && reused.is_none();
@@ -185,6 +202,14 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     /// The hysteresis of growth begins anew. O(heaps).
     #[doc(alias("malloc_trim"))]
     pub fn trim(&mut self) {
+        self.trim_to(Keep::InUse);
+        self.source.policy = GrowthPolicy::new();
+        self.source.update_claimed(0, 0);
+    }
+
+    /// Lowers the end of each heap to what `keep` says, up to a quantum, and deletes empty heaps.
+    /// Holes at the top of a heap are given up with it.
+    pub(super) fn trim_to(&mut self, keep: Keep) {
         let Some(arena) = self.source.arena else {
             return;
         };
@@ -192,28 +217,90 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             return;
         }
         let mut next = self.source.heaps.first();
+        let growing = next.filter(|_| keep == Keep::ForInterval);
         while let Some(record) = next {
             // SAFETY: `record` is in the list.
             next = unsafe { self.source.heaps.after(record) };
+            let kept = if growing == Some(record) {
+                let end = record.cast::<u8>();
+                // SAFETY: a heap ends where its record begins.
+                let top = unsafe { self.reserved(end) }.up_to.addr().get();
+                let (used_end, used) = self.take_used_top();
+                let used = if used_end == end.addr().get() {
+                    used
+                } else {
+                    0
+                };
+                top.saturating_add(self.source.policy.begin_interval(top, used))
+            } else {
+                0
+            };
+            // SAFETY: `record` is in the list.
+            if !unsafe { self.trim_heap(record, kept, arena.quantum()) } {
+                break;
+            }
+        }
+    }
+
+    /// Lowers the end of a heap to what is in use, or to `kept` if that is higher, up to a quantum.
+    /// Deletes the heap if it is empty. Returns whether its record is intact.
+    ///
+    /// # Safety
+    /// `record` is in the list of heaps.
+    unsafe fn trim_heap(
+        &mut self,
+        mut record: NonNull<SegmentRecord>,
+        kept: usize,
+        quantum: usize,
+    ) -> bool {
+        loop {
             // SAFETY: records in the list are live.
             let Some(old) = (unsafe { SegmentRecord::read(record) }) else {
                 self.note_damaged_record(record.addr().get());
-                break;
+                return false;
             };
             let end = record.cast::<u8>();
             // SAFETY: a heap ends where its record begins.
             let Reserved { up_to: top, any } = unsafe { self.reserved(end) };
-            let retained = (top.addr().get() - old.base.addr().get() + RECORD_SIZE)
-                .next_multiple_of(arena.quantum());
-            // SAFETY: `retained` covers the reserved part and a record, and is within the segment.
-            let new_end = unsafe { SegmentRecord::location(old.base, retained) };
-            if !any {
+            if !any && kept <= top.addr().get() {
                 // SAFETY: a heap ends at `end`. Nothing is reserved in it, so it can be deleted.
                 let deleted = unsafe { self.truncate(end, core::ptr::null_mut()) };
                 debug_assert_eq!(deleted, None);
                 // SAFETY: the record is in the list, and Talc has forgotten the heap.
                 unsafe { self.source.delete_heap(record) };
-            } else if retained < old.retained {
+                return true;
+            }
+            let retained_for = |used: usize| {
+                (used - old.base.addr().get() + RECORD_SIZE).next_multiple_of(quantum)
+            };
+            let hole = self.source.holes.ending_at(top).filter(|it| !it.is_busy());
+            if let Some(hole) = hole.filter(|_| kept <= top.addr().get()) {
+                // SAFETY: a carved chunk begins at the hole's base.
+                let free = unsafe { self.free_below(hole.base()) };
+                let retained = retained_for(free.addr().get());
+                // The new record must lie in the free memory below the hole.
+                if old.base.addr().get() + retained <= hole.base().addr().get() {
+                    self.source.holes.remove(hole);
+                    // SAFETY: `retained` leaves room for a record, within the segment.
+                    let new_end = unsafe { SegmentRecord::location(old.base, retained) };
+                    let (from, to) = (hole.base(), hole.end());
+                    let at = new_end.cast().as_ptr();
+                    // SAFETY: the hole is a carved chunk, above which lies at most a gap. The new
+                    // end lies in the free memory below the hole.
+                    let reached = unsafe { self.truncate_through(end, from, to, at) };
+                    debug_assert_eq!(reached, Some(new_end.cast()));
+                    let size = old.size;
+                    // SAFETY: `old` is a copy of the record, and Talc's heap ends at the new
+                    // location.
+                    record = unsafe { self.source.set_retained(old, retained, size) };
+                    continue;
+                }
+            }
+            let retained = retained_for(kept.max(top.addr().get()));
+            if retained < old.retained {
+                // SAFETY: `retained` covers the reserved part and a record, and is within the
+                // segment.
+                let new_end = unsafe { SegmentRecord::location(old.base, retained) };
                 // SAFETY: a heap ends at `end`, and the new end is above its reserved part.
                 let reached = unsafe { self.truncate(end, new_end.cast().as_ptr()) };
                 debug_assert_eq!(reached, Some(new_end.cast()));
@@ -221,9 +308,8 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 // SAFETY: `old` is a copy of the record, and Talc's heap ends at the new location.
                 unsafe { self.source.set_retained(old, retained, size) };
             }
+            return true;
         }
-        self.source.policy = GrowthPolicy::new();
-        self.source.update_claimed(0, 0);
     }
 
     /// Returns an iterator over the live heaps, up to a damaged record. The heap that grows first
@@ -246,12 +332,35 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     }
 }
 
+impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
+    /// Returns the holes of all heaps in the order of their addresses: pages that were given back
+    /// by [`TalcLock::punch`] or [`TalcLock::decay`]. Expected O(log holes) for each.
+    ///
+    /// A hole from which a call is giving pages back at this moment is listed as it will be. Its
+    /// pages may still be memory, and are not in use.
+    pub fn arena_holes(&self) -> impl Iterator<Item = Span> + '_ {
+        self.source
+            .holes
+            .iter()
+            .map(|hole| Span::new(hole.base().as_ptr(), hole.record().as_ptr()))
+    }
+}
+
 impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcGuard<'_, R, ArenaSource<'_, A, L>, B> {
     /// Enters all free memory at the tops of heaps in the release queue: see [`Talc::trim`].
     pub fn trim(&mut self) {
         // SAFETY: `trim` neither replaces nor drops the allocator or its source.
         unsafe { self.as_mut() }.trim();
     }
+}
+
+/// Makes a part of a segment memory again, as far as it is not. Returns whether all of it is.
+fn restore<A: TagSupply, L: Lock>(arena: &Arena<'_, '_, A, L>, base: usize, size: usize) -> bool {
+    // Holes are made in imported spans only.
+    matches!(
+        arena.restore(base, size),
+        Ok(()) | Err(vmem::Error::NotImported { .. })
+    )
 }
 
 /// Allocates a segment of `size` bytes for a block of alignment `align` that lies `first` bytes

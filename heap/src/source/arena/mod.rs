@@ -11,6 +11,8 @@
 //! | `record`, `list` | the record of each heap, and the lists of records |
 //! | `heaps` | heaps grow, are claimed, trimmed and listed |
 //! | `growth` | how much to grow by and to leave free |
+//! | `hole`, `idle` | the holes; which gaps have not changed for a while |
+//! | `punch`, `restore` | pages inside heaps go back, and come again |
 //! | `retain` | what a heap retains of its segment |
 //! | `drain` | pages go back to the arena |
 //! | `check` | records agree with heaps and segments |
@@ -19,8 +21,12 @@ mod check;
 mod drain;
 mod growth;
 mod heaps;
+mod hole;
+mod idle;
 mod list;
+mod punch;
 mod record;
+mod restore;
 mod retain;
 
 use core::alloc::Layout;
@@ -30,6 +36,8 @@ use core::ptr::NonNull;
 pub use self::drain::DrainError;
 use self::growth::GrowthPolicy;
 use self::heaps::GrowthResult;
+use self::hole::HoleTree;
+use self::idle::IdleGaps;
 use self::list::{HEAPS, RELEASE_QUEUE, RecordList};
 use crate::talc::Corruption;
 use crate::talc::base::Talc;
@@ -63,6 +71,11 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 /// * **Shrinking**: when the free top of a heap exceeds twice the *headroom*, which is at least one
 ///   growth, all but one headroom goes back. Empty heaps go back whole, except the first, which
 ///   holds Talc's metadata. [`Talc::trim`] gives back all that is free at the tops.
+/// * **Holes**: free pages inside a heap go back when [`TalcLock::punch`] or, at intervals,
+///   [`TalcLock::decay`] is called, if the source of the arena can
+///   [discard](crate::vmem::Source::discard) memory. Their addresses stay the heap's. When neither a
+///   gap nor a neighbour has room, an allocation first restores as much of a hole as it needs; then
+///   heaps grow.
 /// * **Hysteresis**: each time that growth directly follows giving back, the headroom is doubled,
 ///   up to 2 MiB, and empty heaps may stay. It is halved each time that pages go back twice without
 ///   growth between.
@@ -121,6 +134,10 @@ pub struct ArenaSource<'a, A: TagSupply, L: Lock> {
     heaps: RecordList<HEAPS>,
     release_queue: RecordList<RELEASE_QUEUE>,
     policy: GrowthPolicy,
+    holes: HoleTree,
+    idle: IdleGaps,
+    /// Whether there has ever been a hole, so that pages in the release queue may not be memory.
+    has_holes: bool,
     /// Whether memory is zero when the arena gives it.
     is_zeroed: bool,
     /// The sum of the bytes that the live heaps retain.
@@ -172,6 +189,9 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
             heaps: RecordList::new(),
             release_queue: RecordList::new(),
             policy: GrowthPolicy::new(),
+            holes: HoleTree::new(),
+            idle: IdleGaps::new(),
+            has_holes: false,
             is_zeroed: false,
             claimed: 0,
             trim_threshold: 2 * growth::MIN_GROWTH,
@@ -182,8 +202,8 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     ///
     /// # Safety
     /// * What `arena` allocates is memory, as the documentation of the type requires.
-    /// * Nothing else frees or resizes what the source allocates from `arena`, neither in the arena
-    ///   nor in what the arena imports from.
+    /// * Nothing else frees, resizes or discards what the source allocates from `arena`, neither in
+    ///   the arena nor in what the arena imports from.
     pub const unsafe fn new(arena: &'a Arena<'a, 'a, A, L>) -> Self {
         let mut source = Self::detached();
         source.arena = Some(arena);
@@ -194,8 +214,8 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     /// it.
     ///
     /// # Safety
-    /// All that the arena allocates, or extends an allocation by, is zero. This includes memory
-    /// that was given back to the arena before.
+    /// All that the arena allocates, extends an allocation by, or restores after it was discarded, is
+    /// zero. This includes memory that was given back to the arena before.
     pub const unsafe fn of_zeroed_memory(mut self) -> Self {
         self.is_zeroed = true;
         self
@@ -223,6 +243,12 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
         self.claimed
     }
 
+    /// Returns how many of the [`claimed`](Self::claimed) bytes are in holes: pages inside the heaps
+    /// that were given back by [`TalcLock::punch`] or [`TalcLock::decay`]. O(1).
+    pub fn hole_bytes(&self) -> usize {
+        self.holes.bytes()
+    }
+
     /// Returns whether pages wait for [`TalcLock::drain`] to give them back. O(1).
     #[inline]
     pub fn has_pending_releases(&self) -> bool {
@@ -241,6 +267,9 @@ unsafe impl<A: TagSupply, L: Lock> Source for ArenaSource<'_, A, L> {
         let arena = talc.source.arena.ok_or(())?;
         if !talc.source.owner.is_bound_to(&talc.owner_token) {
             return Err(());
+        }
+        if talc.restore_hole(arena, layout) {
+            return Ok(());
         }
         let has_grown = match talc.grow_in_place(arena, layout) {
             GrowthResult::Grown => true,

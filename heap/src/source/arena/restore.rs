@@ -1,0 +1,98 @@
+//! Holes become memory again.
+
+use core::alloc::Layout;
+use core::ptr::NonNull;
+
+use super::ArenaSource;
+use super::hole::HoleRef;
+use crate::talc::base::binning::Binning;
+use crate::talc::base::{ChunkRequirement, Talc};
+use crate::vmem::{Arena, Lock, TagSupply};
+
+/// The smallest part of a hole that is restored, in bytes, unless the hole is smaller.
+const MIN_RESTORED: usize = 16 << 10;
+
+/// The number of holes that may be large enough, with the free memory beside them, and are probed.
+const MAX_PROBES: usize = 8;
+
+/// A hole, and how many bytes from its base must become memory.
+struct Choice {
+    hole: HoleRef,
+    required: usize,
+}
+
+impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
+    /// Restores as much of a hole as `layout` needs. Returns whether it fits now.
+    ///
+    /// Restores at least [`MIN_RESTORED`] if the hole has as much: what is restored and not used is
+    /// given back later. If that is refused, restores only what is required.
+    pub(super) fn restore_hole(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
+        let Some(Choice { hole, required }) = self.choose_hole(layout, arena.quantum()) else {
+            return false;
+        };
+        let base = hole.base();
+        let preferred = required.max(MIN_RESTORED).min(hole.size());
+        let restored = [preferred, required]
+            .into_iter()
+            .find(|&size| arena.restore(base.addr().get(), size).is_ok());
+        let Some(size) = restored else {
+            return false;
+        };
+        if size == hole.size() {
+            let end = hole.end();
+            self.source.holes.remove(hole);
+            // SAFETY: the hole's chunk is a carved one, and memory again.
+            unsafe { self.uncarve(base, end) };
+        } else {
+            // SAFETY: `size` is less than the hole's.
+            let new_base = unsafe { base.byte_add(size) };
+            self.source.holes.update(hole, new_base, false);
+            // SAFETY: the hole's chunk is a carved one, and memory again below `new_base`.
+            unsafe { self.raise_carved(base, new_base) };
+        }
+        if self.source.is_zeroed {
+            self.note_restored(base, size);
+        }
+        true
+    }
+
+    /// Returns a hole in which `layout` fits, together with the free memory beside it: one of a few
+    /// that may be large enough, from the lowest up, or else the lowest that certainly is.
+    fn choose_hole(&self, layout: Layout, quantum: usize) -> Option<Choice> {
+        let requirement = ChunkRequirement::new(layout);
+        let holes = &self.source.holes;
+        let mut address = 0;
+        let nearly = requirement.chunk_size().saturating_sub(2 * quantum);
+        for _ in 0..MAX_PROBES {
+            let hole = holes.first_of(nearly.max(1), address)?;
+            if let Some(required) = self.required_of(hole, requirement, quantum) {
+                return Some(Choice { hole, required });
+            }
+            address = hole.record().addr().get();
+        }
+        let hole = holes.first_of(requirement.max_size().checked_next_multiple_of(quantum)?, 0)?;
+        let required = self.required_of(hole, requirement, quantum)?;
+        Some(Choice { hole, required })
+    }
+
+    /// Returns how many bytes from the base of a hole must become memory so that the chunk fits, or
+    /// `None` if it does not even if all do.
+    fn required_of(
+        &self,
+        hole: HoleRef,
+        requirement: ChunkRequirement,
+        quantum: usize,
+    ) -> Option<usize> {
+        let (base, record) = (hole.base().addr().get(), hole.record().addr().get());
+        // SAFETY: the hole's chunk begins at its base.
+        let free_base: NonNull<u8> = unsafe { self.free_below(hole.base()) };
+        let end = requirement.end_above(free_base.addr().get())?;
+        if end <= record {
+            let required = end.saturating_sub(base).next_multiple_of(quantum);
+            return Some(required.max(quantum));
+        }
+        // SAFETY: the hole's chunk ends at its end.
+        let free_end = unsafe { self.free_above(hole.end()) };
+        (end <= free_end.addr().get()).then(|| hole.size())
+    }
+}
