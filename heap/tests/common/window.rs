@@ -49,14 +49,25 @@ pub(crate) struct Window {
 pub(crate) struct State {
     /// For each page: whether it is lent, or a guard.
     pub taken: Vec<bool>,
+    /// For each page: whether it is lent, but was taken back.
+    pub holes: Vec<bool>,
+    /// Refuses to take back pages inside a range.
+    pub refuses_holes: bool,
     pub lent: usize,
     pub most_lent: usize,
-    /// The number of pages that were ever lent.
+    /// The number of pages that were ever lent or restored.
     pub total: usize,
-    /// The limit of lent pages.
+    /// The limit of pages that are lent, without holes.
     pub limit: usize,
     /// The number of calls until every call is refused.
     pub calls_left: usize,
+}
+
+impl State {
+    /// Returns the number of pages that are lent and not holes.
+    fn mapped(&self) -> usize {
+        self.lent - self.holes.iter().filter(|&&is_hole| is_hole).count()
+    }
 }
 
 // SAFETY: the memory is accessed only through lent ranges.
@@ -78,6 +89,7 @@ impl Window {
         unsafe { base.write_bytes(vacant, pages * PAGE) };
         let state = State {
             taken: vec![false; pages],
+            holes: vec![false; pages],
             limit: pages,
             calls_left: usize::MAX,
             ..State::default()
@@ -98,7 +110,7 @@ impl Window {
 
     /// Lends the pages `from..to`. Asserts that they were not written to while vacant.
     fn take(&self, state: &mut State, from: usize, to: usize) -> vmem::Result<()> {
-        if state.calls_left == 0 || state.lent + (to - from) > state.limit {
+        if state.calls_left == 0 || state.mapped() + (to - from) > state.limit {
             return Err(Error::Other("the window is exhausted"));
         }
         state.calls_left -= 1;
@@ -117,7 +129,14 @@ impl Window {
                 .byte_add(from * PAGE)
                 .write_bytes(self.vacant, (to - from) * PAGE)
         };
-        self.state.lock().unwrap().lent -= to - from;
+        let mut state = self.state.lock().unwrap();
+        state.holes[from..to].fill(false);
+        state.lent -= to - from;
+    }
+
+    /// Returns the bytes that are lent and not holes.
+    pub(crate) fn mapped(&self) -> usize {
+        self.state.lock().unwrap().mapped() * PAGE
     }
 
     pub(crate) fn lent(&self) -> usize {
@@ -132,7 +151,7 @@ impl Window {
     /// Asserts that vacant pages were not written to.
     pub(crate) fn assert_vacant_untouched(&self) {
         let state = self.state.lock().unwrap();
-        for page in (0..self.pages).filter(|&page| !state.taken[page]) {
+        for page in (0..self.pages).filter(|&page| !state.taken[page] || state.holes[page]) {
             self.assert_vacant(page, page + 1);
         }
     }
@@ -239,6 +258,37 @@ impl Source for Window {
         self.state.lock().unwrap().taken[from + 1..=to].fill(false);
         Ok(())
     }
+
+    unsafe fn discard(&self, base: usize, size: usize) -> vmem::Result<()> {
+        let (from, to) = (self.page(base), self.page(base + size));
+        if self.state.lock().unwrap().refuses_holes {
+            return Err(Error::Other("the window refuses"));
+        }
+        call(&self.interrupt);
+        // SAFETY: the pages lie in the window, and are no longer used.
+        unsafe {
+            self.base
+                .byte_add(from * PAGE)
+                .write_bytes(self.vacant, size)
+        };
+        self.state.lock().unwrap().holes[from..to].fill(true);
+        Ok(())
+    }
+
+    unsafe fn restore(&self, base: usize, size: usize) -> vmem::Result<()> {
+        let (from, to) = (self.page(base), self.page(base + size));
+        let mut state = self.state.lock().unwrap();
+        let missing: Vec<_> = (from..to).filter(|&page| state.holes[page]).collect();
+        if state.calls_left == 0 || state.mapped() + missing.len() > state.limit {
+            return Err(Error::Other("the window is exhausted"));
+        }
+        for &page in &missing {
+            self.assert_vacant(page, page + 1);
+            state.holes[page] = false;
+        }
+        state.total += missing.len();
+        Ok(())
+    }
 }
 
 pub(crate) fn arena(window: &Window) -> PageArena<'_> {
@@ -267,6 +317,7 @@ pub(crate) fn settled(window: &Window, arena: &PageArena<'_>, heap: &Heap<'_>) {
     assert_eq!(sum, talc.source.claimed());
     assert_eq!(sum, arena.allocated_space());
     assert_eq!(sum, window.lent());
+    assert_eq!(sum - talc.source.hole_bytes(), window.mapped());
     drop(talc);
     arena.check().unwrap();
 }

@@ -29,6 +29,8 @@ pub(crate) enum Doing {
     Reallocating,
     Trimming,
     Draining,
+    /// Giving back pages inside the heaps.
+    Punching,
     /// Using pages of the arena, as another user of it.
     Renting,
 }
@@ -121,7 +123,8 @@ impl<'s, 'a> Actor<'s, 'a> {
             12..19 => self.free(choices),
             19..23 => self.reallocate(choices),
             23 => self.trim(),
-            24..27 => self.drain(),
+            24..26 => self.drain(),
+            26 => self.punch(choices),
             27 => {
                 for _ in 0..choices.below(24) {
                     self.free(choices);
@@ -225,6 +228,7 @@ impl<'s, 'a> Actor<'s, 'a> {
         if self.block(layout, zeroed).is_none() && choices.chance(4) {
             // The kernel does the same.
             self.trim();
+            self.punch(choices);
             self.drain();
             let found = self.block(layout, zeroed).is_some();
             SITUATIONS.note_if(self.stack.alone && found, Situation::FoundAfterTrim);
@@ -322,6 +326,25 @@ impl<'s, 'a> Actor<'s, 'a> {
             self.stack.heap.lock().trim();
         });
         self.note_trim(before);
+    }
+
+    /// Gives back pages inside the heaps, all of them or those that have been free for a while.
+    pub(crate) fn punch(&self, choices: &mut impl Choices) {
+        let all = choices.chance(2);
+        tell(format_args!("{}", if all { "punch" } else { "decay" }));
+        let before = self.snapshot();
+        let interrupts = self.interrupts.get();
+        let bytes = self.during(Doing::Punching, || {
+            if all {
+                self.stack.heap.punch()
+            } else {
+                self.stack.heap.decay()
+            }
+        });
+        tell(format_args!("{bytes:#x} bytes went back"));
+        if self.stack.alone && interrupts == self.interrupts.get() {
+            self.note_punch(before, bytes, all);
+        }
     }
 
     pub(crate) fn drain(&self) {

@@ -11,6 +11,8 @@ pub enum Call {
     Extend,
     Shrink,
     Release,
+    Discard,
+    Restore,
     /// A boundary tag, or a page for an index.
     Tag,
     /// The release of a lock of the heap or the arena.

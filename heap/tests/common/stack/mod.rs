@@ -115,8 +115,11 @@ fn with_stack<C: Choices>(
 ) {
     let zeroed = set_up.chance(3);
     let short_of_tags = !zeroed && set_up.chance(4);
+    let pages = 24 + set_up.pick(&[100, 200, 400]) / 2 + set_up.below(200);
     let window = Window::new(Properties {
-        pages: 24 + set_up.pick(&[100, 200, 400]) / 2 + set_up.below(200),
+        pages,
+        // Without a choice of its own, so that a fuzzer's inputs still mean the same.
+        makes_holes: pages % 4 != 0,
         guarded: !set_up.chance(4),
         // A tail that the window does not take back stays in the arena, and is not zero.
         resizable: zeroed || !set_up.chance(8),
@@ -153,7 +156,7 @@ fn with_stack<C: Choices>(
         window: &window,
         arena: &arena,
         heap: &heap,
-        // Without a choice of its own, so that a fuzzer's inputs still mean the same.
+        // Without a choice of its own, too.
         slabs: (usual[0] % 3 == 0).then(|| slabs::slabs(&heap)),
         alone,
         usual,

@@ -2,6 +2,7 @@
 
 use std::alloc::Layout;
 
+use heap::Span;
 use heap::source::{ArenaHeap, DrainError};
 use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT};
 
@@ -15,6 +16,7 @@ use crate::common::shadow::Block;
 /// All state that an operation may change.
 pub(crate) struct Snapshot {
     heaps: Vec<ArenaHeap>,
+    holes: Vec<Span>,
     /// Where the free range at the top of the first heap begins.
     top: usize,
     allocated: usize,
@@ -25,6 +27,8 @@ pub(crate) struct Snapshot {
     refused_shrinks: usize,
     refused_releases: usize,
     refused_tags: usize,
+    refused_discards: usize,
+    refused_restores: usize,
     interrupts: u64,
 }
 
@@ -106,6 +110,7 @@ impl Actor<'_, '_> {
         Some(Snapshot {
             top: heaps.first().map_or(0, top),
             heaps,
+            holes: talc.arena_holes().collect(),
             allocated: self.stack.arena.allocated_space(),
             extended: injection.granted(Call::Extend),
             imported: injection.granted(Call::Import),
@@ -114,8 +119,58 @@ impl Actor<'_, '_> {
             refused_shrinks: self.refused(Call::Shrink),
             refused_releases: self.refused(Call::Release),
             refused_tags: self.refused(Call::Tag),
+            refused_discards: self.refused(Call::Discard),
+            refused_restores: self.refused(Call::Restore),
             interrupts: self.interrupts.get(),
         })
+    }
+
+    /// Returns whether the interrupted call is giving back pages in the range as a hole.
+    fn punches_in(&self, base: usize, size: usize) -> bool {
+        self.interrupted.get().is_some_and(|(doing, moment)| {
+            doing == Doing::Punching
+                && moment.call == Call::Discard
+                && (base..base + size).contains(&moment.base)
+        })
+    }
+
+    fn is_punched(&self, change: &Change) -> bool {
+        self.punches_in(change.base, change.retained().0)
+    }
+
+    /// Returns the heap whose pages the interrupted call is giving back as a hole.
+    fn punched_heap(&self, before: &Snapshot) -> Option<usize> {
+        let bases = before
+            .heaps
+            .iter()
+            .map(|heap| (heap.base.addr().get(), heap.size));
+        bases
+            .filter(|&(base, size)| self.punches_in(base, size))
+            .map(|(base, _)| base)
+            .next()
+    }
+
+    pub(crate) fn note_punch(&self, before: Option<Snapshot>, bytes: usize, all: bool) {
+        let (Some(before), Some(after)) = (before, self.snapshot()) else {
+            return;
+        };
+        note_if(
+            self.punched_heap(&before).is_some() && bytes > 0,
+            PunchedNested,
+        );
+        note_if(
+            before.refused_discards < after.refused_discards,
+            DiscardRefused,
+        );
+        note_if(!all && bytes > 0, HoleDecayed);
+        for hole in &after.holes {
+            let parts = before.holes.iter().filter(|it| hole.contains_span(**it));
+            match parts.clone().count() {
+                0 => SITUATIONS.note(HoleMade),
+                1 => note_if(parts.clone().all(|part| part != hole), HoleGrown),
+                _ => SITUATIONS.note(HolesJoined),
+            }
+        }
     }
 
     /// Returns the heap whose pages the interrupted drain is giving back.
@@ -156,6 +211,20 @@ impl Actor<'_, '_> {
         );
         note_if(block.is_null(), OutOfMemory);
         note_if(
+            before.refused_restores < after.refused_restores,
+            RestoreRefused,
+        );
+        for hole in before.holes.iter().filter(|_| !was_interrupted) {
+            let rest = after.holes.iter().find(|it| it.end() == hole.end());
+            note_if(rest.is_none(), HoleRestored);
+            note_if(rest.is_some_and(|rest| rest != hole), HoleRestoredInPart);
+        }
+        if let Some(base) = self.punched_heap(&before) {
+            let heap = before.find(base).expect("it is a heap");
+            let is_in = (base..base + heap.retained).contains(&block.addr());
+            note_if(is_in, PunchAllocated);
+        }
+        note_if(
             before.refused_extends < after.refused_extends,
             ExtendRefused,
         );
@@ -182,12 +251,23 @@ impl Actor<'_, '_> {
             let is_in = change.base <= block && block < change.base + change.retained().0;
             note_if(is_drained && is_in, DrainFreed);
             note_if(is_drained && change.is_lower(), DrainLowered);
+            note_if(self.is_punched(change) && is_in, PunchFreed);
         });
     }
 
     pub(crate) fn note_trim(&self, before: Option<Snapshot>) {
+        let after = self.snapshot();
+        if let (Some(before), Some(after)) = (&before, &after) {
+            for hole in before.holes.iter().filter(|it| !after.holes.contains(it)) {
+                let base = before.heaps.iter().map(|heap| heap.base.addr().get());
+                let heap = base.filter(|&base| base < hole.base().addr()).max();
+                let is_there = heap.and_then(|heap| after.find(heap)).is_some();
+                SITUATIONS.note(if is_there { HoleTrimmed } else { HoleDeleted });
+            }
+        }
         self.note_lowering(before, Trimmed, TrimDeleted, |change, is_drained| {
             note_if(is_drained && change.is_lower(), DrainTrimmed);
+            note_if(self.is_punched(change) && change.is_lower(), PunchTrimmed);
         });
     }
 

@@ -39,6 +39,20 @@ pub(crate) fn verify(actor: &Actor<'_, '_>) {
         stack.arena.borrowed_space() == stack.window.lent(),
         "the arena has not what the window has lent"
     );
+    let holes = stack.heap.lock().source.hole_bytes();
+    if actor.is_at_rest() && is_all_taken_back(stack) {
+        assert_eq!(
+            stack.window.lent() - stack.window.mapped(),
+            holes,
+            "pages of the window that are lent and not mapped, and holes"
+        );
+    }
+}
+
+/// Returns whether the arena has no free memory of its own, and nothing waits to be given back: all
+/// pages that are lent and not mapped are holes of the heap.
+fn is_all_taken_back(stack: &Stack<'_, '_>) -> bool {
+    stack.arena.free_space() == 0 && !stack.heap.lock().source.has_pending_releases()
 }
 
 /// Each record says where Talc's heap ends, and where the arena's segment does. Returns the heaps.

@@ -1,4 +1,4 @@
-//! A page source of real memory, in which free pages are unmapped.
+//! A page source of real memory, in which free pages and holes are unmapped.
 
 use std::collections::BTreeMap;
 use std::num::NonZero;
@@ -39,6 +39,8 @@ pub(crate) struct Window {
     guarded: bool,
     /// Whether a range can be extended and shrunk.
     resizable: bool,
+    /// Whether pages inside a range can be taken back.
+    makes_holes: bool,
     /// Whether new pages are zero.
     zeroed: bool,
     books: Mutex<Books>,
@@ -49,15 +51,23 @@ pub(crate) struct Window {
 /// The lent ranges, in pages from the base of the window.
 struct Books {
     taken: Vec<bool>,
+    /// Whether each page is lent but was taken back.
+    holes: Vec<bool>,
     /// The end of each lent range, by its base.
     lent: BTreeMap<usize, usize>,
-    /// The most pages that are lent.
+    /// The most pages that are mapped.
     limit: usize,
 }
 
 impl Books {
+    /// Returns the number of pages that are lent.
     fn count(&self) -> usize {
         self.lent.iter().map(|(from, to)| to - from).sum()
+    }
+
+    /// Returns the number of pages that are mapped.
+    fn mapped(&self) -> usize {
+        self.count() - self.holes.iter().filter(|&&is_hole| is_hole).count()
     }
 }
 
@@ -72,6 +82,7 @@ pub(crate) struct Properties {
     pub pages: usize,
     pub guarded: bool,
     pub resizable: bool,
+    pub makes_holes: bool,
     pub zeroed: bool,
     pub short_of_tags: bool,
 }
@@ -82,6 +93,7 @@ impl Window {
             pages,
             guarded,
             resizable,
+            makes_holes,
             zeroed,
             short_of_tags,
         } = properties;
@@ -103,9 +115,11 @@ impl Window {
             pages,
             guarded,
             resizable,
+            makes_holes,
             zeroed,
             books: Mutex::new(Books {
                 taken: vec![false; pages],
+                holes: vec![false; pages],
                 lent: BTreeMap::new(),
                 limit: pages,
             }),
@@ -119,7 +133,12 @@ impl Window {
         self.books.lock().unwrap().count() * PAGE
     }
 
-    /// Sets the most pages that are lent at a time.
+    /// Returns the bytes that are mapped.
+    pub(crate) fn mapped(&self) -> usize {
+        self.books.lock().unwrap().mapped() * PAGE
+    }
+
+    /// Sets the most pages that are mapped at a time.
     pub(crate) fn limit(&self, pages: usize) {
         self.books.lock().unwrap().limit = pages;
     }
@@ -209,6 +228,16 @@ impl Window {
         result
     }
 
+    /// Asserts that the pages lie in one range that is lent.
+    fn assert_lent(&self, from: usize, to: usize) {
+        let books = self.books.lock().unwrap();
+        let range = books.lent.range(..=from).next_back();
+        assert!(
+            range.is_some_and(|(_, &end)| to <= end),
+            "pages {from} to {to} are not lent"
+        );
+    }
+
     /// Returns the first free run of `count` pages, guard page included, that meets the constraints
     /// of the layout.
     fn find(&self, taken: &[bool], count: usize, layout: &Layout) -> Option<usize> {
@@ -245,7 +274,7 @@ impl Source for Window {
             let exhausted = Error::Empty {
                 size: layout.size(),
             };
-            if books.count() + pages > books.limit {
+            if books.mapped() + pages > books.limit {
                 return Err(exhausted);
             }
             let from = self.find(&books.taken, run, &layout).ok_or(exhausted)?;
@@ -264,6 +293,7 @@ impl Source for Window {
             interrupt(Call::Release, base);
             let mut books = self.books.lock().unwrap();
             assert_eq!(books.lent.remove(&from), Some(to), "another range was lent");
+            books.holes[from..to].fill(false);
             books.taken[from..to + usize::from(self.guarded)].fill(false);
             Ok(())
         })
@@ -280,7 +310,7 @@ impl Source for Window {
             assert_eq!(books.lent.get(&from), Some(&old), "another range was lent");
             let is_room = new + guard <= self.pages
                 && !books.taken[old + guard..new + guard].contains(&true)
-                && books.count() + (new - old) <= books.limit;
+                && books.mapped() + (new - old) <= books.limit;
             if !is_room {
                 return Err(Error::Empty { size: new_size });
             }
@@ -306,7 +336,40 @@ impl Source for Window {
                 Some(old),
                 "another range was lent"
             );
+            books.holes[new..old].fill(false);
             books.taken[new + guard..old + guard].fill(false);
+            Ok(())
+        })
+    }
+
+    unsafe fn discard(&self, base: usize, size: usize) -> vmem::Result<()> {
+        if !self.makes_holes {
+            return Err(Error::NotSupported);
+        }
+        let (from, to) = (self.page(base), self.page(base + size));
+        self.attempt(Call::Discard, base, || {
+            self.assert_lent(from, to);
+            self.unmap(from, to);
+            // An interrupt may come before the books are in order.
+            interrupt(Call::Discard, base);
+            self.books.lock().unwrap().holes[from..to].fill(true);
+            Ok(())
+        })
+    }
+
+    unsafe fn restore(&self, base: usize, size: usize) -> vmem::Result<()> {
+        let (from, to) = (self.page(base), self.page(base + size));
+        self.attempt(Call::Restore, base, || {
+            self.assert_lent(from, to);
+            let mut books = self.books.lock().unwrap();
+            let missing: Vec<_> = (from..to).filter(|&page| books.holes[page]).collect();
+            if books.mapped() + missing.len() > books.limit {
+                return Err(Error::Empty { size });
+            }
+            for page in missing {
+                self.map(page, page + 1);
+                books.holes[page] = false;
+            }
             Ok(())
         })
     }
