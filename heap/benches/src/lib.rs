@@ -17,6 +17,7 @@
 
 pub mod arena;
 pub mod live;
+pub mod pages;
 pub mod parts;
 pub mod peer;
 #[path = "../../tests/common/random.rs"]
