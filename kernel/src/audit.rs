@@ -75,10 +75,10 @@ pub fn quiesce() {
 /// Returns the first mismatch.
 pub fn check() -> Result<(), Mismatch> {
     HEAP.check_slabs().map_err(Mismatch::Slabs)?;
-    let claimed = {
+    let (claimed, holes) = {
         let talc = HEAP.core().lock();
         talc.check().map_err(Mismatch::Heap)?;
-        talc.source.claimed()
+        (talc.source.claimed(), talc.source.hole_bytes())
     };
     let (pages, addresses) = (heap_pages(), kernel_addresses());
     check_arena(pages)?;
@@ -98,6 +98,7 @@ pub fn check() -> Result<(), Mismatch> {
             claimed,
             pages.allocated_space(),
         ),
+        ("bytes of holes", holes, discarded * PAGE_SIZE),
         (
             "bytes of heap pages, allocated and in total",
             pages.allocated_space(),

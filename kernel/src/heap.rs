@@ -1,5 +1,6 @@
 //! The kernel heap: the global allocator of every program that links this library.
 
+pub mod decay;
 #[cfg(feature = "hardened")]
 pub mod misuse;
 
@@ -34,9 +35,13 @@ type PageSource = ArenaSource<'static, Tags, PageLock>;
 /// do each for a constant time, except for growth and for an allocation that is refused. Growth
 /// maps up to 2 MiB, or as much as the layout needs.
 ///
-/// Free pages go to a release queue. They are unmapped after unlocking, if interrupts are enabled
-/// then. Otherwise (in a handler, for instance) they wait for the next call that reaches Talc with
-/// interrupts enabled, or for [`drain`](Self::drain).
+/// Free pages at the top of a heap go to a release queue. They are unmapped after unlocking, if
+/// interrupts are enabled then. Otherwise (in a handler, for instance) they wait for the next call
+/// that frees memory of Talc with interrupts enabled, or for [`drain`](Self::drain).
+///
+/// Pages that stay free for an [interval](decay::Interval) are unmapped too, wherever they are:
+/// those inside a heap leave a *hole*, whose addresses stay the heap's. An allocation for which
+/// nothing else has room maps as much of a hole as it needs.
 pub struct KernelHeap {
     slabs: SlabAllocator<PageHeap, ThisCpu, { ThisCpu::COUNT }>,
 }
@@ -51,7 +56,9 @@ struct PageHeap {
 pub struct Stats {
     /// The bytes that all heaps retain.
     pub claimed: usize,
-    /// The bytes that are mapped: `claimed`, and the pages in the release queue.
+    /// The bytes of `claimed` that are in holes: pages inside the heaps that were unmapped.
+    pub holes: usize,
+    /// The bytes that are mapped: `claimed` without `holes`, and the pages in the release queue.
     pub mapped: usize,
     /// The free bytes inside the heaps.
     pub free: usize,
@@ -136,8 +143,22 @@ impl KernelHeap {
         self.slabs.backing().drain()
     }
 
-    /// Does what the passing of the decay time does: unmaps the pages in the release queue, even if
-    /// interrupts are masked. Returns the number of bytes that were unmapped.
+    /// Gives back free slabs. Then unmaps the pages that have been free since the last call: inside
+    /// the heaps, where they leave holes, and at their tops. Returns the number of bytes that were
+    /// unmapped.
+    ///
+    /// Apart from the slabs, this is done [at intervals](decay) anyway. Code that waits for work may
+    /// call it too.
+    ///
+    /// # Panics
+    /// Panics as [`drain`](Self::drain) does.
+    pub fn decay(&self) -> usize {
+        self.slabs.reap();
+        self.slabs.backing().decay()
+    }
+
+    /// Does what the passing of time does: [decays](Self::decay) as often as in a few seconds.
+    /// Returns the number of bytes that were unmapped.
     ///
     /// The demonstration calls this function before it measures, so that its figures do not depend
     /// on how fast the machine is.
@@ -145,11 +166,12 @@ impl KernelHeap {
     /// # Panics
     /// Panics as [`drain`](Self::drain) does.
     pub fn settle(&self) -> usize {
-        self.drain()
+        // What a heap is expected to need falls by a quarter in each idle interval.
+        (0..24).map(|_| self.decay()).sum()
     }
 
-    /// Gives back all free slabs. Then unmaps all free memory at the tops of heaps, and all empty
-    /// heaps except the first. Returns the number of bytes that were unmapped.
+    /// Gives back all free slabs. Then unmaps all free pages of the heaps, and all empty heaps except
+    /// the first. Returns the number of bytes that were unmapped.
     pub fn reap(&self) -> usize {
         self.slabs.reap();
         self.slabs.backing().reap()
@@ -162,11 +184,12 @@ impl KernelHeap {
         let (free, gaps) = talc
             .gaps()
             .fold((0, 0), |(free, gaps), gap| (free + gap.size(), gaps + 1));
-        let claimed = talc.source.claimed();
+        let (claimed, holes) = (talc.source.claimed(), talc.source.hole_bytes());
         drop(talc);
         let usage = frames::usage();
         Stats {
             claimed,
+            holes,
             mapped: mapped_pages::mapped() * PAGE_SIZE,
             free,
             gaps,
@@ -195,25 +218,38 @@ impl PageHeap {
         }
     }
 
-    /// Unmaps all free memory at the tops of heaps, and all empty heaps except the first. Returns
-    /// the number of bytes that were unmapped.
+    /// Unmaps all free pages of the heaps, and all empty heaps except the first. Returns the number
+    /// of bytes that were unmapped.
     fn reap(&self) -> usize {
         // SAFETY: trimming replaces neither the allocator nor its source.
         unsafe { self.talc.run_locked(|talc| talc.trim()) };
-        self.drain()
+        self.drain() + self.talc.punch()
+    }
+
+    /// Unmaps the pages that have been free since the last call. Returns the number of bytes that
+    /// were unmapped.
+    fn decay(&self) -> usize {
+        decay::begin_interval();
+        let holes = self.talc.decay();
+        holes + self.drain()
     }
 }
 
 impl ReclaimHooks<PageSource> for PageHeap {
     #[inline]
     fn is_due(source: &PageSource) -> bool {
-        source.has_pending_releases()
+        decay::count_free() || source.has_pending_releases()
     }
 
-    /// Drains the release queue, if interrupts are enabled.
+    /// Drains the release queue, and makes a pass if one is due, if interrupts are enabled.
     #[inline]
     fn release(&self) {
-        if interrupts::are_enabled() {
+        if !interrupts::are_enabled() {
+            return;
+        }
+        if decay::is_due() {
+            self.decay();
+        } else {
             self.drain();
         }
     }
@@ -224,7 +260,7 @@ impl ReclaimHooks<PageSource> for PageHeap {
 }
 
 // SAFETY: all operations are those of `TalcLock`. A block stays where it is until it is freed: only
-// memory above the last block of a heap is unmapped.
+// pages without a block are unmapped.
 unsafe impl GlobalAlloc for PageHeap {
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {

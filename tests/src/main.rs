@@ -11,6 +11,8 @@ mod faults;
 mod grow;
 #[cfg(feature = "hardened")]
 mod hardened;
+#[cfg(not(feature = "hardened"))]
+mod heap_holes;
 mod holes;
 mod interrupts;
 mod mapping;

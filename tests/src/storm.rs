@@ -55,6 +55,29 @@ pub(crate) fn allocate_at_a_tick() {
     TIME.fetch_add(now() - began, Ordering::Relaxed);
 }
 
+/// Starts the handler for `count` ticks, at a rate at which the program gets about half of the
+/// instructions. Returns the number of the last tick.
+pub(crate) fn start_for(count: u64) -> u64 {
+    let (handler, period) = measure();
+    let hertz = 1000 * period / (2 * handler).max(1);
+    let last = ticks() + count;
+    LAST.store(last, Ordering::Relaxed);
+    timer::start(u32::try_from(hertz).unwrap_or(u32::MAX));
+    last
+}
+
+/// Returns the number of calls of the handler.
+pub(crate) fn ticks() -> u64 {
+    TICKS.load(Ordering::Relaxed)
+}
+
+/// Stops the handler, and frees its blocks.
+pub(crate) fn stop() {
+    timer::stop();
+    timer::set_hook(None);
+    clear();
+}
+
 /// Frees the blocks of all ticks.
 pub(crate) fn clear() {
     let blocks = core::mem::take(&mut *BLOCKS.lock());

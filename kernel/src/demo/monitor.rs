@@ -92,9 +92,10 @@ fn stats() {
         Count(stats.gaps as u64)
     );
     println!("  mapped             {:>12}", Bytes(stats.mapped));
+    println!("  holes              {:>12}", Bytes(stats.holes));
     println!(
         "  release queue      {:>12}",
-        Bytes(stats.mapped - stats.claimed)
+        Bytes(stats.mapped + stats.holes - stats.claimed)
     );
     let slabs = HEAP.slabs();
     println!(
@@ -173,7 +174,10 @@ fn map() {
             Bytes(segment.last - segment.base + 1),
         );
     }
-    println!("  The heaps, # where most of a part is in use, s where most of that is slabs:");
+    println!(
+        "  The heaps, # where most of a part is in use, s where most of that is slabs, . where most"
+    );
+    println!("  is free, and a space where most was given back:");
     let talc = HEAP.core().lock();
     let heaps = talc.arena_heaps().count();
     drop(talc);
@@ -192,6 +196,9 @@ fn heap_line(index: usize) {
     for gap in talc.gaps() {
         parts.add(gap, |part| &mut part.free);
     }
+    for hole in talc.arena_holes() {
+        parts.add(hole, |part| &mut part.holes);
+    }
     drop(talc);
     HEAP.visit_slabs(|slab| {
         let base = core::ptr::without_provenance_mut(slab.base);
@@ -205,6 +212,7 @@ fn heap_line(index: usize) {
 #[derive(Clone, Copy, Default)]
 struct Part {
     free: usize,
+    holes: usize,
     slabs: usize,
 }
 
@@ -248,8 +256,11 @@ impl Parts {
 impl fmt::Display for Parts {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         for part in &self.parts {
-            let used = self.part_size.saturating_sub(part.free);
-            f.write_char(if part.free > self.part_size / 2 {
+            let free = part.free + part.holes;
+            let used = self.part_size.saturating_sub(free);
+            f.write_char(if part.holes > self.part_size / 2 {
+                ' '
+            } else if free > self.part_size / 2 {
                 '.'
             } else if part.slabs > used / 2 {
                 's'

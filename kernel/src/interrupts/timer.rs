@@ -81,6 +81,7 @@ pub fn set_hook(hook: Option<fn()>) -> Option<fn()> {
 #[cfg(target_os = "none")]
 pub(super) fn tick() {
     TICKS.fetch_add(1, Ordering::Relaxed);
+    crate::heap::decay::count_tick();
     // Copied out of the lock: the hook may set another hook.
     let hook = *HOOK.lock();
     if let Some(hook) = hook {
