@@ -48,6 +48,10 @@ enum Step {
 /// it has a target folder of its own and takes the longest.
 const MUTATIONS: &str = "heap/tests/mutations.sh";
 
+/// The number of parts that the mutations are divided into: all of them take too long for the
+/// shorter form.
+const MUTATION_PARTS: usize = 3;
+
 /// The programs that some steps need, and their packages.
 const PROGRAMS: [(&str, &str); 2] = [("valgrind", "valgrind"), ("c++", "g++")];
 
@@ -116,7 +120,7 @@ pub(crate) fn run(project: &Project, long: bool) -> Result<(), Failure> {
     let mut mutations = None;
     for step in steps(long) {
         match step {
-            Step::StartMutations => mutations = Some(Background::start(project)?),
+            Step::StartMutations => mutations = Some(Background::start(project, long)?),
             Step::InstallPrograms => install_programs(),
             step => totals += step.run(project)?,
         }
@@ -253,6 +257,17 @@ fn totals_of(last: &str, status: ExitStatus) -> Totals {
     totals
 }
 
+/// Returns the number of commits up to the one that is checked out; zero outside a repository.
+fn commits(project: &Project) -> usize {
+    let mut git = Command::new("git");
+    git.args(["rev-list", "--count", "HEAD"])
+        .current_dir(project.root());
+    match process::run_quietly(&mut git) {
+        Ok((status, count)) if status.success() => count.trim().parse().unwrap_or(0),
+        _ => 0,
+    }
+}
+
 /// The mutations, which run beside the other steps.
 struct Background {
     child: Child,
@@ -261,13 +276,20 @@ struct Background {
 }
 
 impl Background {
-    /// Starts the mutations with a low priority.
-    fn start(project: &Project) -> Result<Self, Failure> {
+    /// Starts the mutations with a low priority: all of them in the long form, and else a part that
+    /// changes with each commit.
+    fn start(project: &Project, long: bool) -> Result<Self, Failure> {
         let lost = |error| Failure::because("cannot keep a program's output")(error);
         let log = tempfile::tempfile_in(project.target()).map_err(lost)?;
         let mut command = Command::new("nice");
         command
             .arg(project.root().join(MUTATIONS))
+            .args(if long {
+                vec![]
+            } else {
+                let part = commits(project) % MUTATION_PARTS;
+                vec!["--part".into(), format!("{part}/{MUTATION_PARTS}")]
+            })
             .current_dir(project.root())
             .stdin(Stdio::null())
             .stdout(log.try_clone().map_err(lost)?)

@@ -2,7 +2,9 @@
 # Do the tests notice when a rule of the heap is broken? Each entry of the lists in `mutations/`
 # breaks one, in a copy of the sources, and tests run until one fails.
 #
-#     heap/tests/mutations.sh [LAYER…]    talc, hardened, slab, vmem, source, bump; all
+#     heap/tests/mutations.sh [--part K/N] [LAYER…]    talc, hardened, slab, vmem, source, bump; all
+#
+# With --part, every Nth entry of each list runs, from the Kth on (from 0).
 #
 # An entry of a list:
 #
@@ -15,6 +17,12 @@
 # A test that crashes, hangs or takes too much memory has noticed.
 set -eu
 cd "$(dirname "$0")/../.."
+
+part=0 parts=1
+if [ "${1:-}" = --part ]; then
+    part=${2%/*} parts=${2#*/}
+    shift 2
+fi
 
 seconds=60 # for one test program, which takes five at most with so few programs:
 export HEAP_PROGRAMS=500
@@ -101,7 +109,7 @@ for list in $lists; do
         fail "$list: without a mutation, $(cat "$entries/caught") fails"
         continue
     fi
-    for entry in $(seq "$(cat "$entries/count")"); do
+    for entry in $(seq $((part + 1)) "$parts" "$(cat "$entries/count")"); do
         entry=$entries/$entry
         name="$list: $(cat "$entry/name")"
         read -r file tests <"$entry/place"
