@@ -458,3 +458,36 @@ impl Header {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[repr(align(4096))]
+    struct Page([u8; SLAB_SIZE]);
+
+    /// A thread comes here only if it loses a race, so no test of the whole allocator is certain to.
+    #[test]
+    fn blocks_are_not_given_to_a_slab_without_an_owner() {
+        let mut page = Page([0; SLAB_SIZE]);
+        let base = NonNull::from(&mut page.0).cast::<u8>();
+        base.as_ptr().expose_provenance();
+        // SAFETY: the page is aligned, and nothing else uses it while the slab exists.
+        let slab = unsafe { Slab::new(base, 0, 3) };
+        assert!(slab.carve());
+        let [first, second] = [(); 2].map(|()| slab.take().expect("8 blocks are free"));
+        // SAFETY: nothing uses the block.
+        assert!(
+            unsafe { slab.give_remotely(first, first) },
+            "a part owns it"
+        );
+        assert_eq!(slab.collect(), 1);
+        for ownership in [Ownership::Full, Ownership::Shared] {
+            assert!(slab.disown(ownership, false));
+            // SAFETY: nothing uses the block.
+            assert!(!unsafe { slab.give_remotely(second, second) });
+            assert_eq!(slab.ownership(), ownership, "nothing has changed");
+            slab.unshare(3);
+        }
+    }
+}
