@@ -208,7 +208,9 @@ mod tests {
             "case \"$*\" in
             *--simulate*) echo 'Remv utils [10.0] (7.2 Debian)' ;;
             *--allow-downgrades*utils=7.2*) ;;
-            *--no-remove*) echo 'E: Packages need to be removed but remove is disabled.'; exit 100 ;;
+            *--no-remove*)
+                echo 'E: Packages need to be removed but remove is disabled.'
+                exit 100 ;;
             esac",
         );
         script(

@@ -147,8 +147,8 @@ impl KernelHeap {
     /// the heaps, where they leave holes, and at their tops. Returns the number of bytes that were
     /// unmapped.
     ///
-    /// Apart from the slabs, this is done [at intervals](decay) anyway. Code that waits for work may
-    /// call it too.
+    /// Apart from the slabs, this is done [at intervals](decay) anyway. Code that waits for work
+    /// may call it too.
     ///
     /// # Panics
     /// Panics as [`drain`](Self::drain) does.
@@ -170,8 +170,8 @@ impl KernelHeap {
         (0..24).map(|_| self.decay()).sum()
     }
 
-    /// Gives back all free slabs. Then unmaps all free pages of the heaps, and all empty heaps except
-    /// the first. Returns the number of bytes that were unmapped.
+    /// Gives back all free slabs. Then unmaps all free pages of the heaps, and all empty heaps
+    /// except the first. Returns the number of bytes that were unmapped.
     pub fn reap(&self) -> usize {
         self.slabs.reap();
         self.slabs.backing().reap()

@@ -3,7 +3,6 @@
 //! With `hardened` the heap makes no holes: its free memory is filled with a pattern.
 
 use alloc::vec::Vec;
-use core::sync::atomic::{AtomicUsize, Ordering};
 
 use kernel::heap::HEAP;
 use kernel::heap::decay::{self, Interval};
@@ -136,12 +135,11 @@ kernel_test! {
 
     /// The timer's handler allocates and frees while pages inside the heap are unmapped.
     fn handlers_allocate_while_pages_go_back(deadline = 240) {
-        static PASSES: AtomicUsize = AtomicUsize::new(0);
         const COUNT: u64 = 20_000;
         let mut random = Random::new(11);
         let mut blocks = Blocks::new();
-        let last = storm::start_for(COUNT);
-        let mut most = 0;
+        let (last, _) = storm::start_for(COUNT);
+        let (mut passes, mut most) = (0, 0);
         while storm::ticks() <= last {
             for _ in 0..10 {
                 if blocks.bytes() < 1 << 20 {
@@ -159,11 +157,11 @@ kernel_test! {
             if random.below(4) == 0 {
                 HEAP.reap();
             }
-            PASSES.fetch_add(1, Ordering::Relaxed);
+            passes += 1;
         }
         storm::stop();
         blocks.verify();
-        kernel::println!("{} passes, at most {most} bytes in holes", PASSES.load(Ordering::Relaxed));
-        assert!(most > 100_000 && PASSES.load(Ordering::Relaxed) > 10);
+        kernel::println!("{passes} passes, at most {most} bytes in holes");
+        assert!(most > 100_000 && passes > 10);
     }
 }

@@ -56,14 +56,15 @@ pub(crate) fn allocate_at_a_tick() {
 }
 
 /// Starts the handler for `count` ticks, at a rate at which the program gets about half of the
-/// instructions. Returns the number of the last tick.
-pub(crate) fn start_for(count: u64) -> u64 {
+/// instructions. Returns the number of the last tick, and the rate in hertz.
+pub(crate) fn start_for(count: u64) -> (u64, u32) {
     let (handler, period) = measure();
     let hertz = 1000 * period / (2 * handler).max(1);
     let last = ticks() + count;
     LAST.store(last, Ordering::Relaxed);
-    timer::start(u32::try_from(hertz).unwrap_or(u32::MAX));
-    last
+    let rate = timer::start(u32::try_from(hertz).unwrap_or(u32::MAX));
+    assert!(rate >= 2_000, "a tick takes {handler} of {period}");
+    (last, rate)
 }
 
 /// Returns the number of calls of the handler.
@@ -90,7 +91,6 @@ fn measure() -> (u64, u64) {
     LAST.store(u64::MAX, Ordering::Relaxed);
     timer::set_hook(Some(allocate_at_a_tick));
     timer::start(1000);
-    let ticks = || TICKS.load(Ordering::Relaxed);
     let wait_until = |end| {
         while ticks() < end {
             hlt();
@@ -106,15 +106,11 @@ kernel_test! {
     /// The timer runs at the rate at which the program gets about half of the instructions.
     fn handlers_allocate_during_growth_and_release(deadline = 240) {
         const COUNT: u64 = 20_000;
-        let (handler, period) = measure();
-        let hertz = 1000 * period / (2 * handler).max(1);
-        let last = TICKS.load(Ordering::Relaxed) + COUNT;
-        LAST.store(last, Ordering::Relaxed);
-        let rate = timer::start(u32::try_from(hertz).unwrap_or(u32::MAX));
+        let (last, rate) = start_for(COUNT);
         let mut random = Random::new(7);
         let mut blocks = Blocks::new();
         let mut operations = 0_u64;
-        while TICKS.load(Ordering::Relaxed) <= last {
+        while ticks() <= last {
             operations += 1;
             match random.below(16) {
                 0 => blocks.reallocate(&mut random),
@@ -130,16 +126,13 @@ kernel_test! {
                 _ => blocks.free_any(&mut random),
             }
         }
-        timer::stop();
-        timer::set_hook(None);
+        stop();
         blocks.verify();
-        clear();
         kernel::println!("{COUNT} ticks at {rate} Hz, {operations} operations");
         assert!(
             operations > COUNT / 10,
             "the program did little: {operations} operations at {rate} Hz"
         );
-        assert!(rate >= 2_000, "a tick takes {handler} of {period}");
     }
 }
 
@@ -162,8 +155,6 @@ kernel_test! {
             assert_ne!(timer::ticks(), seen, "it came as soon as the heap was unlocked");
             drop(filled(1, 100));
         }
-        timer::stop();
-        timer::set_hook(None);
-        clear();
+        stop();
     }
 }

@@ -12,8 +12,8 @@ use x86_64::structures::paging::PhysFrame;
 
 /// Returns the arena of the heap's pages, for tests that allocate from it.
 pub(crate) fn heap_pages_arena() -> &'static HeapArena {
-    // SAFETY: each test frees, resizes and discards only segments that it has allocated, and adds no
-    // span.
+    // SAFETY: each test frees, resizes and discards only segments that it has allocated, and adds
+    // no span.
     unsafe { memory::heap_pages_arena() }
 }
 

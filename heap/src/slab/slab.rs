@@ -466,7 +466,8 @@ mod tests {
     #[repr(align(4096))]
     struct Page([u8; SLAB_SIZE]);
 
-    /// A thread comes here only if it loses a race, so no test of the whole allocator is certain to.
+    /// A thread comes here only if it loses a race, so no test of the whole allocator is certain
+    /// to.
     #[test]
     fn blocks_are_not_given_to_a_slab_without_an_owner() {
         let mut page = Page([0; SLAB_SIZE]);
@@ -477,10 +478,8 @@ mod tests {
         assert!(slab.carve());
         let [first, second] = [(); 2].map(|()| slab.take().expect("8 blocks are free"));
         // SAFETY: nothing uses the block.
-        assert!(
-            unsafe { slab.give_remotely(first, first) },
-            "a part owns it"
-        );
+        let is_given = unsafe { slab.give_remotely(first, first) };
+        assert!(is_given, "a part owns it");
         assert_eq!(slab.collect(), 1);
         for ownership in [Ownership::Full, Ownership::Shared] {
             assert!(slab.disown(ownership, false));

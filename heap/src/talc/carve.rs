@@ -42,8 +42,8 @@ pub(crate) struct GapCursor {
 }
 
 impl GapCursor {
-    /// Returns the cursor, or one at the next list if this has passed many gaps of its list: each step
-    /// of a walk follows the list from its head.
+    /// Returns the cursor, or one at the next list if this has passed many gaps of its list: each
+    /// step of a walk follows the list from its head.
     pub(crate) fn bounded(self) -> Self {
         if self.passed < MAX_PASSED {
             return self;
@@ -184,8 +184,8 @@ impl<S: Source, B: Binning> Talc<S, B> {
         self.counters.uncount_hole(size);
         // SAFETY: the chunk ends at `end`, and nothing uses it.
         let gap = unsafe { self.coalesce(base, size) };
-        // If the gap ends its heap, a chunk above this one was freed there. So it is known already that
-        // all of this one was in use.
+        // If the gap ends its heap, a chunk above this one was freed there. So it is known already
+        // that all of this one was in use.
         // SAFETY: the gap is free, at least two units, and in no list. A heap has list heads.
         unsafe { self.insert_gap(gap) };
     }

@@ -55,8 +55,8 @@ mod enabled {
         pub available_bytes: usize,
         /// The number of gaps, slivers excepted.
         pub fragment_count: usize,
-        /// Bytes in holes: free memory inside the heaps that the source has taken back. They are not
-        /// in gaps.
+        /// Bytes in holes: free memory inside the heaps that the source has taken back. They are
+        /// not in gaps.
         pub hole_bytes: usize,
         /// The number of heaps.
         pub heap_count: usize,

@@ -13,8 +13,8 @@
 //! to which address memory had been in use. The cost is limited to that case, and to sources that
 //! may [grant zeroed memory](Source::GRANTS_ZEROED).
 //!
-//! One heap is remembered: the one that was granted such memory last. So is the memory that a source
-//! has restored in a hole for the allocation that is under way.
+//! One heap is remembered: the one that was granted such memory last. So is the memory that a
+//! source has restored in a hole for the allocation that is under way.
 
 use core::alloc::Layout;
 use core::ops::Range;

@@ -91,8 +91,8 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
     ///   and `size` are multiples of the quanta of arena and source.
     /// * [`Error::NoSuchPart`] unless one allocated segment contains all of the part,
     ///   [`Error::NotImported`] if its span does not come from the source.
-    /// * [`Error::Busy`] if another call about any of the part is in progress: a discard, a restore,
-    ///   or a resize that takes it from free space.
+    /// * [`Error::Busy`] if another call about any of the part is in progress: a discard, a
+    ///   restore, or a resize that takes it from free space.
     /// * [`Error::AllocatorError`] if even the tags reserved for shrinking are used up.
     /// * The source's error: [`Error::NotSupported`] if it has no memory that can be discarded.
     #[doc(alias("MADV_DONTNEED", "decommit", "punch hole"))]

@@ -53,8 +53,8 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
     ///
     /// # Errors
     /// * [`Error::NoSuchAllocation`], [`Error::AllocZeroSize`], [`Error::SizeOverflow`].
-    /// * [`Error::Busy`] if a resize of the segment, or of the end of its span, is in progress; also
-    ///   if a [discard](Self::discard) or restore of the part that is to become free is.
+    /// * [`Error::Busy`] if a resize of the segment, or of the end of its span, is in progress;
+    ///   also if a [discard](Self::discard) or restore of the part that is to become free is.
     /// * The source's error, if it cannot [restore](Self::restore) discarded memory: of the free
     ///   space that a segment grows into, or of a quantum of the source that is to be divided.
     /// * When growing: [`Error::Occupied`] if the range above is allocated or in another span,

@@ -96,7 +96,8 @@ pub trait Source: Sync {
     /// * The range `[base, base + size)` was lent by this source with that base, and now has
     ///   exactly this size.
     /// * The range is no longer in use. An arena considers a freed segment unused. Code that uses
-    ///   its numbers as memory must therefore be the only code that frees, shrinks or discards them.
+    ///   its numbers as memory must therefore be the only code that frees, shrinks or discards
+    ///   them.
     unsafe fn release(&self, base: usize, size: usize) -> Result<()>;
 
     /// Extends a lent range at its end, in place.

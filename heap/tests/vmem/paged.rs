@@ -8,8 +8,8 @@ use std::thread;
 use super::support::CheckedSource;
 use heap::vmem::{Layout, Result, Source};
 
-/// A [`CheckedSource`] of zeroed memory, parts of which can be discarded. Verifies that no two calls
-/// about the same addresses are in progress at once.
+/// A [`CheckedSource`] of zeroed memory, parts of which can be discarded. Verifies that no two
+/// calls about the same addresses are in progress at once.
 pub(crate) struct PagedSource {
     /// Records what is lent. Its budget counts the calls that succeed.
     pub(crate) lender: CheckedSource,

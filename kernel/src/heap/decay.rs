@@ -18,8 +18,8 @@ pub struct Interval {
     pub ticks: u64,
 }
 
-/// The interval if no other is set: 1,000 frees, or 250 ticks, which is a quarter of a second if the
-/// timer runs at 1,000 hertz.
+/// The interval if no other is set: 1,000 frees, or 250 ticks, which is a quarter of a second if
+/// the timer runs at 1,000 hertz.
 pub const DEFAULT_INTERVAL: Interval = Interval {
     frees: 1_000,
     ticks: 250,

@@ -72,8 +72,8 @@ pub unsafe fn kernel_addresses_arena() -> &'static HeapArena {
 /// # Safety
 /// For this reference and its copies, the caller guarantees:
 /// * Code frees, resizes and discards only segments that it has allocated through this reference,
-///   and whose freed or discarded pages it does not use any more. The heaps of the global allocator are segments of this
-///   arena too: freeing one unmaps every block in it.
+///   and whose freed or discarded pages it does not use any more. The heaps of the global allocator
+///   are segments of this arena too: freeing one unmaps every block in it.
 /// * No span is added: callers rely on all pages of this arena being mapped.
 pub unsafe fn heap_pages_arena() -> &'static HeapArena {
     HEAP_PAGES.get().expect("the memory is not initialised")

@@ -47,8 +47,8 @@ const OUT_OF_FRAMES: Error = Error::Other("out of page frames");
 ///
 /// Every operation succeeds as a whole or changes nothing: if no frame is free, for a page or a
 /// page table, the source undoes the steps so far. Released pages are unmapped, flushed and
-/// cleared, and so are discarded ones. Neither the page tables nor the frames stay locked for longer than [`BATCH`] pages
-/// take.
+/// cleared, and so are discarded ones. Neither the page tables nor the frames stay locked for
+/// longer than [`BATCH`] pages take.
 pub(super) struct MappedPages {
     /// The number of ranges in use. Each has a guard page.
     ranges: AtomicUsize,
@@ -159,12 +159,13 @@ impl Source for MappedPages {
             if holes.len() == 0 {
                 continue;
             }
-            // Free frames are zero, except for those that the firmware left. Restored pages must be.
+            // Free frames are zero, except for those that the firmware left. Restored pages must
+            // be.
             // SAFETY: `map_batch` has just allocated the frame.
             let clear = |frame| unsafe { physical::clear(frame) };
             match self.map_batch(holes, clear) {
-                // SAFETY: the frame is zero, and has just been mapped at the first hole. The caller of
-                // `restore` does not use holes before it returns.
+                // SAFETY: the frame is zero, and has just been mapped at the first hole. The caller
+                // of `restore` does not use holes before it returns.
                 Ok(frame) => unsafe { restored.push(holes, frame) },
                 Err(error) => {
                     while let Some(pages) = restored.pop() {

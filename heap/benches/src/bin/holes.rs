@@ -49,7 +49,7 @@ struct Decaying<'h, 'a> {
 impl Decaying<'_, '_> {
     fn count(&mut self) {
         self.operations += 1;
-        if self.operations % DECAY == 0 {
+        if self.operations.is_multiple_of(DECAY) {
             self.decay();
         }
     }

@@ -29,8 +29,8 @@ type Link = Option<HoleRef>;
 struct HoleRecord {
     /// The lowest page.
     base: NonNull<u8>,
-    /// Whether a call gives the pages back, or restores them, at this moment. Only that call changes
-    /// the hole.
+    /// Whether a call gives the pages back, or restores them, at this moment. Only that call
+    /// changes the hole.
     busy: bool,
     left: Link,
     right: Link,

@@ -73,9 +73,8 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 ///   holds Talc's metadata. [`Talc::trim`] gives back all that is free at the tops.
 /// * **Holes**: free pages inside a heap go back when [`TalcLock::punch`] or, at intervals,
 ///   [`TalcLock::decay`] is called, if the source of the arena can
-///   [discard](crate::vmem::Source::discard) memory. Their addresses stay the heap's. When neither a
-///   gap nor a neighbour has room, an allocation first restores as much of a hole as it needs; then
-///   heaps grow.
+///   [discard](crate::vmem::Source::discard) memory. Their addresses stay the heap's. If no gap
+///   fits, an allocation first restores as much of a hole as it needs. Only then do heaps grow.
 /// * **Hysteresis**: each time that growth directly follows giving back, the headroom is doubled,
 ///   up to 2 MiB, and empty heaps may stay. It is halved each time that pages go back twice without
 ///   growth between.
@@ -214,8 +213,8 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     /// it.
     ///
     /// # Safety
-    /// All that the arena allocates, extends an allocation by, or restores after it was discarded, is
-    /// zero. This includes memory that was given back to the arena before.
+    /// All that the arena allocates, extends an allocation by, or restores after it was discarded,
+    /// is zero. This includes memory that was given back to the arena before.
     pub const unsafe fn of_zeroed_memory(mut self) -> Self {
         self.is_zeroed = true;
         self
@@ -243,8 +242,8 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
         self.claimed
     }
 
-    /// Returns how many of the [`claimed`](Self::claimed) bytes are in holes: pages inside the heaps
-    /// that were given back by [`TalcLock::punch`] or [`TalcLock::decay`]. O(1).
+    /// Returns how many of the [`claimed`](Self::claimed) bytes are in holes: pages inside the
+    /// heaps that were given back by [`TalcLock::punch`] or [`TalcLock::decay`]. O(1).
     pub fn hole_bytes(&self) -> usize {
         self.holes.bytes()
     }

@@ -70,8 +70,9 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
     /// restores as much of a hole as it needs.
     ///
     /// For each hole the lock is held for a bounded time, twice. (So, of each free list at most 256
-    /// gaps without a whole page are passed.) The source is called without the lock, with interrupts
-    /// as the caller has them. Does not change the tops of heaps: [`trim`](Talc::trim) does.
+    /// gaps without a whole page are passed.) The source is called without the lock, with
+    /// interrupts as the caller has them. Does not change the tops of heaps: [`trim`](Talc::trim)
+    /// does.
     ///
     /// With the feature `hardened`, this does nothing: free memory is filled with a pattern, which
     /// is checked.
@@ -86,9 +87,9 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
     ///
     /// To be called at intervals: a quarter of a second, for instance, or 2,000 operations. Memory
     /// that is freed and allocated again within an interval then stays mapped. Of a gap that has
-    /// changed nothing goes back. A heap keeps as much of its top as was in use in the interval, and
-    /// as much more as its use has grown by. A bounded number of gaps are remembered: if there are more, the rest follows after
-    /// later calls.
+    /// changed nothing goes back. A heap keeps as much of its top as was in use in the interval,
+    /// and as much more as its use has grown by. A bounded number of gaps are remembered: if there
+    /// are more, the rest follows after later calls.
     pub fn decay(&self) -> usize {
         {
             let mut guard = self.lock();
@@ -264,7 +265,8 @@ struct Plan {
     upper: Option<HoleRef>,
 }
 
-/// Returns a pointer with the provenance of `pointer`, at a higher or lower address of the same gap.
+/// Returns a pointer with the provenance of `pointer`, at a higher or lower address of the same
+/// gap.
 fn with_address(pointer: NonNull<u8>, address: usize) -> NonNull<u8> {
     let moved = pointer.as_ptr().with_addr(address);
     NonNull::new(moved).unwrap_or(pointer)
