@@ -558,3 +558,30 @@ fn a_large_hole_is_found_among_small_ones() {
         settled(&window, &arena, &heap);
     }
 }
+
+#[test]
+fn the_tops_of_different_heaps_are_not_compared() {
+    let window = Window::new(4096);
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let first = alloc(&heap, layout(100));
+    heap.decay();
+    // The next heap lies far above the first.
+    let spacer = arena.alloc(1000 * PAGE, AllocPolicy::InstantFit).unwrap();
+    let before = window.mapped();
+    let second = alloc(&heap, layout(LARGE));
+    let top = alloc(&heap, layout(LARGE));
+    assert!(second.addr() > spacer);
+    free(&heap, top, layout(LARGE));
+    assert!(window.mapped() - before > 2 * LARGE);
+    for _ in 0..12 {
+        heap.decay();
+        heap.drain().unwrap();
+    }
+    let mapped = window.mapped() - before;
+    assert!(mapped <= LARGE + 4 * PAGE, "{mapped}");
+    arena.free(spacer).unwrap();
+    free(&heap, second, layout(LARGE));
+    free(&heap, first, layout(100));
+    assert_empty(&window, &arena, &heap);
+}

@@ -157,7 +157,8 @@ impl<R: RawMutex, S: Source, B: Binning> TalcGuard<'_, R, S, B> {
     ///
     /// # Safety
     /// Neither the allocator nor its [`source`](Talc::source) is replaced, swapped or dropped,
-    /// while any of its allocations is in use or a [`drain`](TalcLock::drain) of it is under way.
+    /// while any of its allocations is in use, or a [`drain`](TalcLock::drain),
+    /// [`punch`](TalcLock::punch) or [`decay`](TalcLock::decay) of it is under way.
     #[inline]
     pub unsafe fn as_mut(&mut self) -> &mut Talc<S, B> {
         &mut self.talc

@@ -110,6 +110,12 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         discarded
     }
 
+    /// Returns whether the source's quantum is no coarser than the arena's: then any range of whole
+    /// quanta can be discarded.
+    pub(crate) fn imports_by_quantum(&self) -> bool {
+        self.import_quantum == self.quantum
+    }
+
     /// Makes all of a part of an allocated segment memory again, or nothing. O(log spans + segments
     /// of the span + calls in progress), and the call to the [source](Source::restore).
     ///

@@ -28,8 +28,11 @@ pub const DEFAULT_INTERVAL: Interval = Interval {
 static FREES: AtomicUsize = AtomicUsize::new(DEFAULT_INTERVAL.frees);
 static TICKS: AtomicU64 = AtomicU64::new(DEFAULT_INTERVAL.ticks);
 
-/// The number of frees until a pass is due; zero if one is.
-static LEFT: AtomicUsize = AtomicUsize::new(DEFAULT_INTERVAL.frees);
+/// The number of frees before the one that finds a pass due; zero if one is due.
+static LEFT: AtomicUsize = AtomicUsize::new(DEFAULT_INTERVAL.frees - 1);
+/// The tick of the timer at which the interval began.
+#[cfg(target_os = "none")]
+static BEGAN: AtomicU64 = AtomicU64::new(0);
 
 /// Sets the interval, and begins it anew. Returns the one before.
 pub fn set_interval(interval: Interval) -> Interval {
@@ -58,15 +61,17 @@ pub(super) fn is_due() -> bool {
 
 /// Begins another interval.
 pub(super) fn begin_interval() {
-    let frees = FREES.load(Relaxed);
-    LEFT.store(if frees == 0 { usize::MAX } else { frees }, Relaxed);
+    // Zero frees are the largest number: they are not counted.
+    LEFT.store(FREES.load(Relaxed).wrapping_sub(1), Relaxed);
+    #[cfg(target_os = "none")]
+    BEGAN.store(timer::ticks(), Relaxed);
 }
 
 /// Counts a tick of the timer.
 #[cfg(target_os = "none")]
 pub(crate) fn count_tick() {
     let interval = TICKS.load(Relaxed);
-    if interval != 0 && timer::ticks().is_multiple_of(interval) {
+    if interval != 0 && timer::ticks() - BEGAN.load(Relaxed) >= interval {
         LEFT.store(0, Relaxed);
     }
 }

@@ -32,8 +32,8 @@ pub(super) struct GrowthPolicy {
     /// What the heap that grows is expected to use above its top in one interval, if intervals are
     /// counted. It grows by no more at once, unless more is required.
     expected: Option<usize>,
-    /// The top of the heap that grows, at the end of the last interval.
-    last_top: usize,
+    /// The base and the top of the heap that grows, at the end of the last interval.
+    last_top: (usize, usize),
 }
 
 impl GrowthPolicy {
@@ -42,7 +42,7 @@ impl GrowthPolicy {
             bounces: 0,
             released_last: false,
             expected: None,
-            last_top: 0,
+            last_top: (0, 0),
         }
     }
 
@@ -74,16 +74,16 @@ impl GrowthPolicy {
 
     /// Begins another interval: see [`decay`](crate::talc::TalcLock::decay).
     ///
-    /// The free top of the heap that grows begins at `top`, and in the interval that ends it has
-    /// begun as high as `used`. Returns how many bytes above `top` the next interval is expected to
-    /// use: as much as the last added or had in use, but at least half of what was expected of the
-    /// last.
-    pub(super) fn begin_interval(&mut self, top: usize, used: usize) -> usize {
-        let before = core::mem::replace(&mut self.last_top, top);
-        let added = if before == 0 {
-            0
+    /// The heap that grows has this `base`. Its free top begins at `top`, and in the interval that
+    /// ends it has begun as high as `used`. Returns how many bytes above `top` the next interval is
+    /// expected to use: as much as the last added or had in use, but at least three quarters of
+    /// what was expected of the last.
+    pub(super) fn begin_interval(&mut self, base: usize, top: usize, used: usize) -> usize {
+        let (last_base, last_top) = core::mem::replace(&mut self.last_top, (base, top));
+        let added = if last_base == base {
+            top.saturating_sub(last_top)
         } else {
-            top.saturating_sub(before)
+            0
         };
         let expected = added
             .max(used.saturating_sub(top))

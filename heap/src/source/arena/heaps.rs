@@ -222,16 +222,8 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             // SAFETY: `record` is in the list.
             next = unsafe { self.source.heaps.after(record) };
             let kept = if growing == Some(record) {
-                let end = record.cast::<u8>();
-                // SAFETY: a heap ends where its record begins.
-                let top = unsafe { self.reserved(end) }.up_to.addr().get();
-                let (used_end, used) = self.take_used_top();
-                let used = if used_end == end.addr().get() {
-                    used
-                } else {
-                    0
-                };
-                top.saturating_add(self.source.policy.begin_interval(top, used))
+                // SAFETY: `record` is in the list.
+                unsafe { self.expected_top(record) }
             } else {
                 0
             };
@@ -240,6 +232,29 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 break;
             }
         }
+    }
+
+    /// Returns up to which address the next interval is expected to use the heap that grows. Begins
+    /// the interval.
+    ///
+    /// # Safety
+    /// `record` is in the list of heaps.
+    unsafe fn expected_top(&mut self, record: NonNull<SegmentRecord>) -> usize {
+        let end = record.cast::<u8>();
+        // SAFETY: records in the list are live.
+        let Some(heap) = (unsafe { SegmentRecord::read(record) }) else {
+            return 0;
+        };
+        // SAFETY: a heap ends where its record begins.
+        let top = unsafe { self.reserved(end) }.up_to.addr().get();
+        let (used_end, used) = self.take_used_top();
+        let used = if used_end == end.addr().get() {
+            used
+        } else {
+            0
+        };
+        let policy = &mut self.source.policy;
+        top.saturating_add(policy.begin_interval(heap.base.addr().get(), top, used))
     }
 
     /// Lowers the end of a heap to what is in use, or to `kept` if that is higher, up to a quantum.

@@ -17,6 +17,10 @@ use crate::vmem::{Lock, TagSupply};
 /// The number of gaps that are examined while the lock is held.
 const MAX_EXAMINED: usize = 32;
 
+/// The smallest quantum of an arena in whose heaps holes are made, in bytes: a record of a heap
+/// must fit below the lowest.
+const MIN_QUANTUM: usize = 256;
+
 /// Which gaps give pages back.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Which {
@@ -57,8 +61,9 @@ enum Step {
 }
 
 impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource<'a, A, L>, B> {
-    /// Gives back all whole pages inside the heaps that hold no block, as far as the source of the
-    /// arena [supports](crate::vmem::Source::discard) it. Returns their bytes.
+    /// Gives back all whole pages inside the heaps that hold no block, if the source of the arena
+    /// [supports](crate::vmem::Source::discard) it, and has no coarser quantum than the arena.
+    /// Returns their bytes.
     ///
     /// ```text
     ///     page boundaries     ┊          ┊          ┊          ┊          ┊
@@ -74,6 +79,9 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
     /// interrupts as the caller has them. Does not change the tops of heaps: [`trim`](Talc::trim)
     /// does.
     ///
+    /// Holes on both sides of a gap join with it only when it gives its pages back too. So when an
+    /// allocation fails, trim, punch and drain the heap, and try once more.
+    ///
     /// With the feature `hardened`, this does nothing: free memory is filled with a pattern, which
     /// is checked.
     #[doc(alias("madvise", "purge", "scavenge"))]
@@ -87,9 +95,9 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
     ///
     /// To be called at intervals: a quarter of a second, for instance, or 2,000 operations. Memory
     /// that is freed and allocated again within an interval then stays mapped. Of a gap that has
-    /// changed nothing goes back. A heap keeps as much of its top as was in use in the interval,
-    /// and as much more as its use has grown by. A bounded number of gaps are remembered: if there
-    /// are more, the rest follows after later calls.
+    /// changed nothing goes back. The heap that grows keeps as much of its top as was in use in the
+    /// interval, and as much more as its use has grown by. A bounded number of gaps are remembered:
+    /// if there are more, the rest follows after later calls.
     pub fn decay(&self) -> usize {
         {
             let mut guard = self.lock();
@@ -109,7 +117,11 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
             // SAFETY: neither the allocator nor its source is replaced or dropped.
             let talc = unsafe { guard.as_mut() };
             let is_owner = talc.source.owner.is_bound_to(&talc.owner_token);
-            let Some(arena) = talc.source.arena.filter(|_| is_owner && MAKES_HOLES) else {
+            let arena = talc.source.arena.filter(|arena| {
+                let has_pages = arena.imports_by_quantum() && arena.quantum() >= MIN_QUANTUM;
+                is_owner && MAKES_HOLES && has_pages
+            });
+            let Some(arena) = arena else {
                 return bytes;
             };
             let step = talc.begin_hole(&mut cursor, which, arena.quantum());
