@@ -240,11 +240,10 @@ impl Local {
     fn list_partial(&mut self, slab: Slab, context: Context<'_>, released: &mut Released) {
         let list = &mut self.partial[slab.class()];
         list.push(slab);
-        if !context.alone
-            && list.len() > MAX_PARTIAL
-            && let Some(oldest) = list.pop_last()
-        {
-            share(oldest, context, released);
+        if !context.alone && list.len() > MAX_PARTIAL {
+            if let Some(oldest) = list.pop_last() {
+                share(oldest, context, released);
+            }
         }
     }
 
