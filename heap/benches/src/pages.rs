@@ -1,9 +1,13 @@
-//! A source of pages that are mapped while they are lent, and counted.
+//! Pages: those that a trace's blocks touch, and a source of pages that are mapped while they are
+//! lent, and counted.
 
+use std::collections::HashSet;
 use std::ptr::null_mut;
 use std::sync::Mutex;
 
 use heap::vmem::{Error, Layout, Result, Source};
+
+use crate::replay::Slot;
 
 /// The size of a page in bytes.
 pub const PAGE: usize = 4096;
@@ -12,6 +16,17 @@ pub const PAGE: usize = 4096;
 const ROOM: usize = 1 << 30;
 /// The number of ranges.
 const RANGES: usize = 64;
+
+/// Returns the bytes of pages with live bytes, and the live bytes.
+pub fn touched(slots: &[Slot]) -> (usize, usize) {
+    let mut pages = HashSet::new();
+    let mut live = 0;
+    for (base, size) in slots.iter().filter_map(Slot::block) {
+        live += size;
+        pages.extend(base / PAGE..=(base + size - 1) / PAGE);
+    }
+    (pages.len() * PAGE, live)
+}
 
 /// A source of page ranges, each with a gibibyte of addresses. A page without memory cannot be
 /// accessed.

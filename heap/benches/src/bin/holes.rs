@@ -10,19 +10,18 @@
 //! | remapped | pages mapped in 1,000 operations beyond those of one growth to the peak |
 //! | settled | as running, when no operation has come for a while before each point |
 //! | end/live | mapped / live at the end of the trace, settled |
-//! | 50 to 98 % | as settled, when so many of the live bytes are freed |
+//! | 50 to 98 % | as settled, when this share of the live bytes is freed |
 //! | /live | mapped / live when 90 % are freed |
 //! | left | pages when all is freed |
 
 use std::alloc::{GlobalAlloc, Layout};
-use std::collections::HashSet;
 use std::env;
 
 use heap::slab::{OneThread, SlabAllocator};
 use heap::source::ArenaSource;
 use heap::talc::TalcLock;
 use heap::vmem::{Arena, LockApi, NoPages, TagPool};
-use heap_benches::pages::{PAGE, Pages};
+use heap_benches::pages::{PAGE, Pages, touched};
 use heap_benches::peer::Peer;
 use heap_benches::replay::{Slot, free_rest, replay_part, slots};
 use heap_benches::trace::Trace;
@@ -89,17 +88,6 @@ impl Peer for Decaying<'_, '_> {
         // SAFETY: the block is live, and the size is not zero.
         unsafe { self.heap.realloc(block, layout, new_size) }
     }
-}
-
-/// Returns the bytes of pages with live bytes, and the live bytes.
-fn touched(slots: &[Slot]) -> (usize, usize) {
-    let mut pages = HashSet::new();
-    let mut live = 0;
-    for (base, size) in slots.iter().filter_map(Slot::block) {
-        live += size;
-        pages.extend(base / PAGE..=(base + size - 1) / PAGE);
-    }
-    (pages.len() * PAGE, live)
 }
 
 /// A heap over pages, and the blocks of a trace.

@@ -4,31 +4,18 @@
 //!
 //! `resident [PEER…]`
 
-use std::collections::HashSet;
 use std::env;
 
 use heap_benches::arena::Arena;
+use heap_benches::pages::touched;
 use heap_benches::peer::{self, Peer};
-use heap_benches::replay::{Slot, replay_part, slots};
+use heap_benches::replay::{replay_part, slots};
 use heap_benches::trace::Trace;
 use heap_benches::with_peer;
 use heap_benches::workload::{RECORDED, room, workload};
 
 /// The number of points at which pages are counted.
 const POINTS: usize = 40;
-
-const PAGE: usize = 4096;
-
-/// Returns the bytes of pages with live bytes, and the live bytes.
-fn count(slots: &[Slot]) -> (usize, usize) {
-    let mut pages = HashSet::new();
-    let mut live = 0;
-    for (base, size) in slots.iter().filter_map(Slot::block) {
-        live += size;
-        pages.extend(base / PAGE..=(base + size - 1) / PAGE);
-    }
-    (pages.len() * PAGE, live)
-}
 
 fn resident<P: Peer>(trace: &Trace, room: usize) -> f64 {
     let arena = Arena::new(room);
@@ -43,7 +30,7 @@ fn resident<P: Peer>(trace: &Trace, room: usize) -> f64 {
             replay_part(&mut peer, operations, &mut slots),
             "out of memory"
         );
-        let (pages, live) = count(&slots);
+        let (pages, live) = touched(&slots);
         sum += pages as f64 / live as f64;
     }
     sum / POINTS as f64
