@@ -18,7 +18,7 @@ pub(crate) type Slabs = SlabAllocator<Counted, OneThread, 1>;
 /// Returns Talc over `size` bytes, which are never freed. They begin at a page, so that the same
 /// blocks fit each time.
 pub(crate) fn talc(size: usize) -> Talc {
-    // SAFETY: no test asks for no bytes.
+    // SAFETY: the size is not zero in any test.
     let memory = unsafe { alloc_zeroed(layout(size, SLAB_SIZE)) };
     assert!(!memory.is_null(), "no memory for a test");
     // SAFETY: the memory has no other user.

@@ -21,7 +21,7 @@ const FREED: [usize; 5] = [25, 50, 75, 90, 98];
 /// The width of the bars in characters.
 const WIDTH: usize = 32;
 
-/// The bound for mapped memory: so many percent of the pages with live bytes, and an allowance in
+/// The bound for mapped memory: a percentage of the pages with live bytes, and an allowance in
 /// bytes.
 const BOUND: (usize, usize) = (110, 64 << 10);
 
