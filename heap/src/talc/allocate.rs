@@ -21,6 +21,38 @@ const MAX_PROBES: usize = 16;
 /// memory.
 const MAX_IDLE_ACQUISITIONS: usize = 8;
 
+/// Decides how long one allocation asks the source for memory.
+pub(super) struct Progress {
+    /// The largest sum of heap sizes. It is bounded, and a source that alternately grants and takes
+    /// back does not raise it.
+    largest: usize,
+    idle: usize,
+}
+
+impl Progress {
+    /// Begins with the sum of heap sizes before the source was asked.
+    pub(super) fn from(heap_bytes: usize) -> Self {
+        Self {
+            largest: heap_bytes,
+            idle: 0,
+        }
+    }
+
+    /// Notes the sum of heap sizes after a call that claimed success. Returns whether to ask again
+    /// if the request does not fit.
+    pub(super) fn continues(&mut self, heap_bytes: usize) -> bool {
+        if heap_bytes > self.largest {
+            self.largest = heap_bytes;
+        } else {
+            self.idle += 1;
+        }
+        self.idle < MAX_IDLE_ACQUISITIONS
+    }
+}
+
+/// Finds a gap for an allocation.
+pub(super) type Find<S, B> = fn(&mut Talc<S, B>, &Request, Layout) -> Option<Gap>;
+
 /// What an allocation needs of a gap, and what the search for one has found.
 pub(super) struct Request {
     pub(super) requirement: ChunkRequirement,
@@ -87,9 +119,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// `layout.size()` is not zero.
     #[inline]
     pub unsafe fn try_allocate(&mut self, layout: Layout) -> Option<NonNull<u8>> {
-        self.allocate_by(layout, |talc, request, _| {
-            talc.free_lists.find(request, usize::MAX)
-        })
+        self.allocate_by(layout, Self::find_any)
     }
 
     /// Allocates, and asks the [`Source`] for memory when the heaps have too little.
@@ -133,7 +163,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
 
     /// Allocates on the fast path, or else from the gap that `find` returns.
     #[inline]
-    fn allocate_by(
+    pub(super) fn allocate_by(
         &mut self,
         layout: Layout,
         find: impl FnOnce(&mut Self, &Request, Layout) -> Option<Gap>,
@@ -267,23 +297,24 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// Returns a gap in which the request fits. Asks the source until one exists, the source fails,
     /// or it grants nothing more.
     pub(super) fn find_or_acquire(&mut self, request: &Request, layout: Layout) -> Option<Gap> {
-        // The largest sum of heap sizes counts as progress: it is bounded, and a source that
-        // alternately grants and takes back does not raise it.
-        let mut largest = self.heap_bytes;
-        let mut idle = 0;
-        while idle < MAX_IDLE_ACQUISITIONS {
-            if let Some(gap) = self.free_lists.find(request, MAX_PROBES) {
+        let mut progress = Progress::from(self.heap_bytes);
+        loop {
+            if let Some(gap) = self.find_soon(request, layout) {
                 return Some(gap);
             }
-            if S::acquire(self, layout).is_err() {
-                break;
-            }
-            if self.heap_bytes > largest {
-                largest = self.heap_bytes;
-            } else {
-                idle += 1;
+            if S::acquire(self, layout).is_err() || !progress.continues(self.heap_bytes) {
+                return self.find_any(request, layout);
             }
         }
+    }
+
+    /// Returns a gap in which the request fits, if a bounded search finds one.
+    pub(super) fn find_soon(&mut self, request: &Request, _: Layout) -> Option<Gap> {
+        self.free_lists.find(request, MAX_PROBES)
+    }
+
+    /// Returns a gap in which the request fits, if there is one.
+    pub(super) fn find_any(&mut self, request: &Request, _: Layout) -> Option<Gap> {
         self.free_lists.find(request, usize::MAX)
     }
 

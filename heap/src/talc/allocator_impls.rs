@@ -6,6 +6,7 @@ use core::ptr::{self, NonNull};
 use super::Talc;
 use super::binning::Binning;
 use super::source::Source;
+use super::zeroed::Uncleared;
 
 /// A [`Talc`] that is used through shared references.
 ///
@@ -26,7 +27,27 @@ pub(super) trait SharedTalc {
             return NonNull::new(ptr::without_provenance_mut(layout.align()));
         }
         // SAFETY: the size is not zero.
+        unsafe { self.allocate_sized(layout) }
+    }
+
+    /// Allocates, and asks the source for memory when the heaps have too little.
+    ///
+    /// # Safety
+    /// The size is not zero.
+    #[inline]
+    unsafe fn allocate_sized(&self, layout: Layout) -> Option<NonNull<u8>> {
+        // SAFETY: the size is not zero.
         self.with(|talc| unsafe { talc.allocate(layout) })
+    }
+
+    /// [Allocates](Self::allocate_sized) memory that has yet to be cleared.
+    ///
+    /// # Safety
+    /// The size is not zero.
+    #[inline]
+    unsafe fn allocate_uncleared(&self, layout: Layout) -> Option<Uncleared> {
+        // SAFETY: the size is not zero.
+        self.with(|talc| unsafe { talc.allocate_uncleared(layout) })
     }
 
     /// Allocates, and clears the bytes that are not known to be zero.
@@ -36,7 +57,7 @@ pub(super) trait SharedTalc {
             return self.allocate_block(layout);
         }
         // SAFETY: the size is not zero.
-        let block = self.with(|talc| unsafe { talc.allocate_uncleared(layout) })?;
+        let block = unsafe { self.allocate_uncleared(layout) }?;
         // SAFETY: the block was just allocated, and is not freed before it is returned.
         Some(unsafe { block.clear() })
     }
@@ -155,7 +176,7 @@ macro_rules! global_alloc {
             unsafe fn alloc(&self, layout: core::alloc::Layout) -> *mut u8 {
                 let block = AbortOnUnwind::during(|| {
                     // SAFETY: `GlobalAlloc` requires a size above zero.
-                    self.with(|talc| unsafe { talc.allocate(layout) })
+                    unsafe { self.allocate_sized(layout) }
                 });
                 block.map_or(core::ptr::null_mut(), core::ptr::NonNull::as_ptr)
             }

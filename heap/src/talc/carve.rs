@@ -20,7 +20,6 @@ use super::gap_header::Gap;
 use super::source::Source;
 use super::tag::{TAG_SIZE, Tag};
 use super::walk::gap_span;
-use super::zeroed::grants_zeroed;
 use crate::span::Span;
 
 /// Bytes at the end of each chunk that belong to the allocator.
@@ -283,12 +282,5 @@ impl<S: Source, B: Binning> Talc<S, B> {
         // SAFETY: a tag lies below the free memory, in which the new end lies, and which is in no
         // list any more.
         unsafe { self.set_heap_end(free, heap_end, new_end.addr()) }
-    }
-
-    /// Notes that memory was restored as zeros for the allocation that is under way.
-    pub(crate) fn note_restored(&mut self, base: NonNull<u8>, size: usize) {
-        if grants_zeroed::<S>() {
-            self.known_zero.note_restored(base.addr().get(), size);
-        }
     }
 }

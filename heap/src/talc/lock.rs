@@ -8,6 +8,7 @@ use core::ptr::NonNull;
 use lock_api::{Mutex, MutexGuard, RawMutex};
 
 use super::Talc;
+use super::allocate::{Find, Progress};
 use super::allocator_impls::{AbortOnUnwind, SharedTalc, allocators, global_alloc};
 use super::binning::{Binning, DefaultBinning};
 use super::source::Source;
@@ -15,12 +16,16 @@ use super::zeroed::Uncleared;
 
 /// A [`Talc`] in a [`lock_api`] mutex.
 ///
-/// The lock is held while the allocator works, but never while memory is copied or cleared. When
-/// `realloc` has to move a block, for instance:
+/// The lock is held while the allocator works, but never while memory is copied or cleared, nor
+/// while a source that [can do without it](Source::acquire_unlocked) gets memory. When `realloc`
+/// has to move a block, for instance, and `alloc` has to map pages:
 ///
 /// ```text
 ///     lock held     ├─ try in place ─┤  ├─ allocate ─┤            ├─ free ─┤
 ///     lock free                      ├──┤            ├── copy ────┤
+///
+///     lock held     ├─ find none, reserve ─┤           ├─ extend, allocate ─┤
+///     lock free                            ├─── map ───┤
 ///     time ────────────────────────────────────────────────────────────────────>
 /// ```
 ///
@@ -76,6 +81,33 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
         drop(talc);
         reports.report();
         result
+    }
+
+    /// Asks the source for memory, and runs `allocate` afterwards, until it succeeds or the source
+    /// has no more: see [`Talc::allocate`].
+    #[cold]
+    #[inline(never)]
+    fn allocate_growing<T>(
+        &self,
+        layout: Layout,
+        allocate: impl Fn(&mut Talc<S, B>, Find<S, B>) -> Option<T>,
+    ) -> Option<T> {
+        let mut progress = Progress::from(self.lock().heap_bytes);
+        loop {
+            let grown = S::acquire_unlocked(self, layout, |talc| {
+                let block = allocate(talc, Talc::find_soon);
+                (block, progress.continues(talc.heap_bytes))
+            });
+            match grown {
+                Ok((None, true)) => {}
+                Ok((None, false)) | Err(()) => break,
+                Ok((block, _)) => return block,
+            }
+        }
+        self.with(|talc| {
+            talc.forget_restored();
+            allocate(talc, Talc::find_any)
+        })
     }
 
     /// Returns the allocator. `&mut self` proves that the lock is free.
@@ -188,6 +220,28 @@ impl<R: RawMutex, S: Source, B: Binning> SharedTalc for TalcLock<R, S, B> {
         // SAFETY: the methods of `SharedTalc` pass closures that call methods of the allocator.
         // None of them replaces it or its source.
         unsafe { self.run_locked(work) }
+    }
+
+    #[inline]
+    unsafe fn allocate_sized(&self, layout: Layout) -> Option<NonNull<u8>> {
+        let block = self.with(|talc| talc.allocate_by(layout, Talc::find_soon));
+        if block.is_some() {
+            return block;
+        }
+        self.allocate_growing(layout, |talc, find| talc.allocate_by(layout, find))
+    }
+
+    #[inline]
+    unsafe fn allocate_uncleared(&self, layout: Layout) -> Option<Uncleared> {
+        let block = self.with(|talc| {
+            talc.forget_restored();
+            talc.allocate_uncleared_by(layout, Talc::find_soon)
+        });
+        block.or_else(|| {
+            self.allocate_growing(layout, |talc, find| {
+                talc.allocate_uncleared_by(layout, find)
+            })
+        })
     }
 }
 

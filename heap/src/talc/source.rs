@@ -4,7 +4,10 @@
 use core::alloc::Layout;
 use core::fmt::Debug;
 
+use lock_api::RawMutex;
+
 use super::binning::Binning;
+use super::lock::TalcLock;
 use super::{Corruption, Talc};
 
 pub use super::manual::Manual;
@@ -31,6 +34,8 @@ pub use crate::source::{AllocatorSource, Claim, GlobalAllocSource};
 /// * [`acquire`](Source::acquire), [`resize`](Source::resize) and `clone` use the allocator that
 ///   calls them through their arguments only. They do not lock it again. If it is the global
 ///   allocator, they create no `Box` and print nothing.
+/// * [`acquire_unlocked`](Source::acquire_unlocked) runs `retry` with the allocator in `lock`, while
+///   the lock is held. It does not allocate from it.
 /// * Memory that the source has granted stays valid when the source is moved.
 /// * The result of [`resize`](Source::resize) is one that its documentation allows.
 ///
@@ -89,6 +94,44 @@ pub unsafe trait Source: Debug + Sized {
         reason = "the only error is that there is no more memory"
     )]
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()>;
+
+    /// Gives the allocator behind a lock more memory, so that `layout` fits, then runs `retry` with
+    /// the allocator. [`TalcLock`] calls this instead of [`acquire`](Source::acquire), with the lock
+    /// free.
+    ///
+    /// ```text
+    ///     by default         lock ─ acquire ─ retry ─ unlock
+    ///     a source of pages  lock ─ reserve ─ unlock ─ map ─ lock ─ extend ─ retry ─ unlock
+    /// ```
+    ///
+    /// A source that takes long to get memory reserves what it needs while the lock is held, gets
+    /// it while the lock is free, and gives it to the allocator under the lock again. Others
+    /// allocate and free meanwhile. The source must cope with that, and with calls that begin
+    /// before this one has ended, on other CPUs or in interrupt handlers.
+    ///
+    /// No other code uses the allocator between what the source gives and `retry`. Returns the
+    /// result of `retry`. The allocator calls again if the layout still does not fit, as often as
+    /// `acquire`.
+    ///
+    /// # Errors
+    /// When the source has no more memory. `retry` was not called.
+    #[expect(
+        clippy::result_unit_err,
+        reason = "the only error is that there is no more memory"
+    )]
+    fn acquire_unlocked<R: RawMutex, B: Binning, T>(
+        lock: &TalcLock<R, Self, B>,
+        layout: Layout,
+        retry: impl FnOnce(&mut Talc<Self, B>) -> T,
+    ) -> Result<T, ()> {
+        // SAFETY: neither `acquire` nor `retry` replaces or drops the allocator or its source.
+        unsafe {
+            lock.run_locked(|talc| {
+                Self::acquire(talc, layout)?;
+                Ok(retry(talc))
+            })
+        }
+    }
 
     /// Compares the records that the source keeps of its heaps with the heaps, for [`Talc::check`].
     ///

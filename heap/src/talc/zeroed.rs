@@ -76,16 +76,6 @@ impl KnownZero {
         }
     }
 
-    /// Notes that memory was restored as zeros for the allocation that is under way.
-    pub(super) fn note_restored(&mut self, base: usize, size: usize) {
-        self.restored = (base, base + size);
-    }
-
-    /// Forgets memory that was restored for another allocation.
-    pub(super) fn begin_allocation(&mut self) {
-        self.restored = (0, 0);
-    }
-
     /// Returns the addresses in a gap that are known to be zero.
     fn part_of(&self, gap: Gap) -> Range<usize> {
         let base = gap.base.addr().get() + size_of::<GapHeader>();
@@ -195,19 +185,44 @@ impl<S: Source, B: Binning> Talc<S, B> {
     #[doc(alias("calloc", "alloc_zeroed"))]
     #[inline]
     pub unsafe fn allocate_uncleared(&mut self, layout: Layout) -> Option<Uncleared> {
+        self.forget_restored();
+        self.allocate_uncleared_by(layout, Self::find_or_acquire)
+    }
+
+    /// Allocates memory that is to be zero on the fast path, or else from the gap that `find`
+    /// returns.
+    #[inline]
+    pub(super) fn allocate_uncleared_by(
+        &mut self,
+        layout: Layout,
+        find: impl FnOnce(&mut Self, &Request, Layout) -> Option<Gap>,
+    ) -> Option<Uncleared> {
         let size = layout.size();
         if grants_zeroed::<S>() && size >= MIN_SIZE {
             let request = Request::new(layout);
-            self.known_zero.begin_allocation();
-            let gap = self.find_or_acquire(&request, layout)?;
+            let gap = find(self, &request, layout)?;
             let zeroed = self.known_zero.part_of(gap);
             // SAFETY: the gap was found in its list, and the request fits in it.
             let block = unsafe { self.allocate_from(gap, &request, layout) };
             return Some(Uncleared::new(block, size, zeroed));
         }
-        // SAFETY: the size is not zero.
-        let block = unsafe { self.allocate(layout) }?;
+        let block = self.allocate_by(layout, find)?;
         Some(Uncleared::new(block, size, 0..0))
+    }
+
+    /// Notes that memory was restored as zeros for the allocation that is under way. Once the lock
+    /// has been free, others may have used it: whoever asks after that forgets it first.
+    pub(crate) fn note_restored(&mut self, base: NonNull<u8>, size: usize) {
+        if grants_zeroed::<S>() {
+            let base = base.addr().get();
+            self.known_zero.restored = (base, base + size);
+        }
+    }
+
+    /// Forgets memory that was restored for another allocation.
+    #[inline]
+    pub(crate) fn forget_restored(&mut self) {
+        self.known_zero.restored = (0, 0);
     }
 
     /// [Claims](Talc::claim) memory that is zero.

@@ -132,7 +132,8 @@ fn walk<const WHICH: usize, A: TagSupply, L: Lock>(
 }
 
 /// Checks that a record lies where its sizes put it, that its state agrees with them, and that the
-/// arena has allocated the segment. (During a drain the arena's segment may already be smaller.)
+/// arena has allocated the segment. (During a drain the arena's segment may already be smaller, and
+/// during growth larger.)
 fn check_sizes<A: TagSupply, L: Lock>(
     at: NonNull<SegmentRecord>,
     record: &SegmentRecord,
@@ -151,7 +152,7 @@ fn check_sizes<A: TagSupply, L: Lock>(
     let agrees_with_sizes = match record.state {
         ReleaseState::IDLE => retained == size,
         ReleaseState::QUEUED => retained < size,
-        ReleaseState::DRAINING => true,
+        ReleaseState::DRAINING | ReleaseState::GROWING => true,
         _ => false,
     };
     let is_draining = record.state == ReleaseState::DRAINING;
@@ -163,11 +164,11 @@ fn check_sizes<A: TagSupply, L: Lock>(
     let found = segment
         .filter(|segment| segment.base == base)
         .map(|segment| segment.last - segment.base + 1);
-    let has_segment = if is_draining {
-        found.is_some_and(|found| found <= size && found >= retained)
-    } else {
-        found == Some(size)
-    };
+    let has_segment = found.is_some_and(|found| match record.state {
+        ReleaseState::DRAINING => found <= size && found >= retained,
+        ReleaseState::GROWING => found >= size,
+        _ => found == size,
+    });
     ensure(at, has_segment, "the segment of the arena")
 }
 

@@ -241,21 +241,21 @@ impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
     }
 
     /// Takes the segment that was queued last out of the release queue, if its heap was deleted and
-    /// `fits` accepts its base and size. Returns both.
+    /// `fits` accepts its base and size. Returns its record and both.
     pub(super) fn reuse_queued_heap(
         &mut self,
         fits: impl FnOnce(usize, usize) -> bool,
-    ) -> Option<(NonNull<u8>, usize)> {
+    ) -> Option<(NonNull<SegmentRecord>, NonNull<u8>, usize)> {
         let record = self.release_queue.first()?;
         // SAFETY: records in the list are live.
         let fields = unsafe { SegmentRecord::read(record) }?;
-        let found = (fields.base, fields.size);
-        if fields.retained != 0 || !fits(found.0.addr().get(), found.1) {
+        let (base, size) = (fields.base, fields.size);
+        if fields.retained != 0 || !fits(base.addr().get(), size) {
             return None;
         }
         // SAFETY: the record is in the list.
         unsafe { self.release_queue.remove(record) };
-        Some(found)
+        Some((record, base, size))
     }
 }
 

@@ -1,6 +1,5 @@
-//! Heaps grow in place, are claimed and trimmed, and are listed.
+//! Heaps are trimmed and listed.
 
-use core::alloc::Layout;
 use core::ptr::NonNull;
 
 use lock_api::RawMutex;
@@ -9,11 +8,10 @@ use super::growth::GrowthPolicy;
 use super::record::{RECORD_SIZE, ReleaseState, SegmentRecord};
 use super::{ArenaHeap, ArenaSource};
 use crate::span::Span;
-use crate::talc::MAX_GAP;
 use crate::talc::base::binning::Binning;
-use crate::talc::base::{CHUNK_UNIT, ChunkRequirement, Reserved, Talc};
+use crate::talc::base::{Reserved, Talc};
 use crate::talc::sync::TalcGuard;
-use crate::vmem::{self, AllocPolicy, Arena, Lock, TagSupply};
+use crate::vmem::{Lock, TagSupply};
 
 #[cfg(doc)]
 use crate::talc::TalcLock;
@@ -27,169 +25,7 @@ pub(super) enum Keep {
     ForInterval,
 }
 
-/// The result of an attempt to grow a heap in place.
-pub(super) enum GrowthResult {
-    /// The heap has grown.
-    Grown,
-    /// The heap has not grown, but the layout fits in the free memory at its top.
-    Fits,
-    /// The heap has not grown, and the layout does not fit at its top.
-    Refused,
-}
-
 impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
-    /// Grows the heap that was claimed last in place, so that `layout` fits at its top.
-    ///
-    /// Growth only raises the end of a heap: below the end lies memory that the allocator uses.
-    pub(super) fn grow_in_place(
-        &mut self,
-        arena: &Arena<'a, 'a, A, L>,
-        layout: Layout,
-    ) -> GrowthResult {
-        let Some(record) = self.source.heaps.first() else {
-            return GrowthResult::Refused;
-        };
-        // SAFETY: records in the list are live.
-        let Some(old) = (unsafe { SegmentRecord::read(record) }) else {
-            self.note_damaged_record(record.addr().get());
-            return GrowthResult::Refused;
-        };
-        let end = record.cast::<u8>();
-        if !self.validate_heap_end(end) {
-            return GrowthResult::Refused;
-        }
-        // SAFETY: a heap ends where its record begins.
-        let top = unsafe { self.reserved(end) }.up_to;
-        let required = ChunkRequirement::new(layout)
-            .end_above(top.addr().get())
-            .and_then(|end| end.checked_add(RECORD_SIZE))
-            .and_then(|end| end.checked_sub(old.base.addr().get()))
-            .and_then(|retained| retained.checked_next_multiple_of(arena.quantum()));
-        let Some(required) = required else {
-            return GrowthResult::Refused;
-        };
-        let refused = if required <= old.retained {
-            GrowthResult::Fits
-        } else {
-            GrowthResult::Refused
-        };
-        if old.state == ReleaseState::DRAINING {
-            return refused;
-        }
-        let growth = self.source.growth(arena);
-        let preferred = old.retained.saturating_add(growth).max(required);
-
-        let has_holes = self.source.has_holes;
-        let resized = |retained: usize| {
-            let base = old.base.addr().get();
-            // Pages in the release queue are still mapped, unless a hole was among them.
-            let queued = retained.min(old.size) - old.retained;
-            let is_memory =
-                !has_holes || queued == 0 || restore(arena, base + old.retained, queued);
-            is_memory && (retained <= old.size || arena.resize(base, retained).is_ok())
-        };
-        let grown = [preferred, required]
-            .into_iter()
-            .find(|&retained| retained > old.retained && retained < MAX_GAP && resized(retained));
-        let Some(retained) = grown else {
-            return refused;
-        };
-        // SAFETY: the segment now reaches to `retained`.
-        let new_end = unsafe { SegmentRecord::location(old.base, retained) }.cast::<u8>();
-        assert!(new_end > end, "growth must raise the end of a heap");
-        // Memory from the release queue was in use, and is not declared zero. All other new memory
-        // comes from the arena, and is zero if `is_zeroed`.
-        let zero_from = if !self.source.is_zeroed || retained <= old.size {
-            None
-        } else if old.retained < old.size {
-            // SAFETY: the segment reaches to `retained`, which is above `old.size` here.
-            Some(unsafe { old.base.byte_add(old.size) })
-        } else {
-            // SAFETY: `old` is a copy of the record, whose bytes may be overwritten.
-            unsafe { end.write_bytes(0, RECORD_SIZE) };
-            Some(end)
-        };
-        let reached = match zero_from {
-            // SAFETY: `end` is the end of this heap. The segment reaches to `retained`, so the
-            // memory above `end` is mapped and belongs to the source.
-            None => unsafe { self.extend(end, new_end.as_ptr()) },
-            // SAFETY: the memory above `end` is mapped and belongs to the source. From `zero_from`
-            // it came from the arena as zeros, or was cleared above.
-            Some(zero_from) => unsafe {
-                self.extend_zeroed(end, new_end.as_ptr(), zero_from.as_ptr())
-            },
-        };
-        assert_eq!(reached, new_end, "where a heap at {:p} ends", old.base);
-        let size = old.size.max(retained);
-        // SAFETY: `old` is a copy of the record, and Talc's heap ends at the new location.
-        unsafe { self.source.set_retained(old, retained, size) };
-        GrowthResult::Grown
-    }
-
-    /// Claims another heap in which `layout` fits. Returns whether the arena had the memory.
-    ///
-    /// Alignments above the quantum cost no pages: the segment is placed so that the block lies
-    /// directly above the overhead of the heap.
-    pub(super) fn claim_new_heap(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
-        let quantum = arena.quantum();
-        let (align, overhead) = (layout.align(), self.next_heap_overhead());
-        let first = overhead.next_multiple_of(align.min(quantum).max(CHUNK_UNIT));
-        let requirement = ChunkRequirement::new(layout);
-        let required = first
-            .checked_add(requirement.chunk_size())
-            .and_then(|end| end.checked_add(RECORD_SIZE))
-            .and_then(|size| size.checked_next_multiple_of(quantum));
-        let Some(required) = required else {
-            return false;
-        };
-        let growth = self.source.growth(arena);
-
-        let has_holes = self.source.has_holes;
-        let reused = self.source.reuse_queued_heap(|base, size| {
-            let fits = requirement
-                .end_above(base + overhead)
-                .and_then(|end| end.checked_add(RECORD_SIZE))
-                .is_some_and(|end| end - base <= size);
-            fits && (!has_holes || restore(arena, base, size))
-        });
-        // A segment from the release queue was in use.
-        let is_zeroed = self.source.is_zeroed && reused.is_none();
-        let Some((base, size)) = reused.or_else(|| {
-            [required.max(growth), required]
-                .into_iter()
-                .filter(|&size| size < MAX_GAP)
-                .find_map(|size| allocate_segment(arena, size, align, first))
-        }) else {
-            return false;
-        };
-        // SAFETY: the segment has `size` bytes, which leave room for a record.
-        let record = unsafe { SegmentRecord::location(base, size) };
-        let end = if is_zeroed {
-            // SAFETY: the caller of `of_zeroed_memory` promised that a segment is zero when the
-            // arena allocates it. Nothing else uses its memory.
-            unsafe { self.claim_zeroed(base.as_ptr(), size - RECORD_SIZE) }
-        } else {
-            // SAFETY: the caller of `ArenaSource::new` promised that a segment is memory that
-            // nothing else uses.
-            unsafe { self.claim(base.as_ptr(), size - RECORD_SIZE) }
-        };
-        assert_eq!(
-            end,
-            Some(record.cast()),
-            "where a heap in {size} bytes at {base:p} ends"
-        );
-        // SAFETY: a heap was claimed, so the flag exists.
-        let flag = unsafe { self.owner_flag() };
-        // SAFETY: the source keeps the first heap, which the flag lies in, until the flag is set.
-        unsafe { self.source.owner.bind(&mut self.owner_token, flag) };
-        // SAFETY: the bytes above the end of the heap belong to the source, and are aligned.
-        unsafe { SegmentRecord::new(base, size, self.source.owner).write_to(record) };
-        // SAFETY: the record was written above, and is in no list.
-        unsafe { self.source.heaps.push_front(record) };
-        self.source.update_claimed(size, 0);
-        true
-    }
-
     /// Lowers the end of each heap to its reserved part, up to a quantum, and deletes empty heaps.
     /// The pages above wait for [`TalcLock::drain`].
     ///
@@ -274,6 +110,9 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 self.note_damaged_record(record.addr().get());
                 return false;
             };
+            if old.state == ReleaseState::GROWING {
+                return true;
+            }
             let end = record.cast::<u8>();
             // SAFETY: a heap ends where its record begins.
             let Reserved { up_to: top, any } = unsafe { self.reserved(end) };
@@ -367,39 +206,4 @@ impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcGuard<'_, R, ArenaSourc
         // SAFETY: `trim` neither replaces nor drops the allocator or its source.
         unsafe { self.as_mut() }.trim();
     }
-}
-
-/// Makes a part of a segment memory again, as far as it is not. Returns whether all of it is.
-fn restore<A: TagSupply, L: Lock>(arena: &Arena<'_, '_, A, L>, base: usize, size: usize) -> bool {
-    // Holes are made in imported spans only.
-    matches!(
-        arena.restore(base, size),
-        Ok(()) | Err(vmem::Error::NotImported { .. })
-    )
-}
-
-/// Allocates a segment of `size` bytes for a block of alignment `align` that lies `first` bytes
-/// above the base of the segment. If `align` exceeds the quantum, the block is at the next multiple
-/// of the quantum from there.
-fn allocate_segment<A: TagSupply, L: Lock>(
-    arena: &Arena<'_, '_, A, L>,
-    size: usize,
-    align: usize,
-    first: usize,
-) -> Option<(NonNull<u8>, usize)> {
-    let quantum = arena.quantum();
-    let base = if align <= quantum {
-        arena.alloc(size, AllocPolicy::InstantFit)
-    } else {
-        let phase = first.next_multiple_of(quantum).wrapping_neg() & (align - 1);
-        let layout = vmem::Layout::from_size_align(size, align)?.with_phase(phase);
-        arena.xalloc(layout, AllocPolicy::InstantFit)
-    };
-    let base = base.ok()?;
-    let Some(memory) = NonNull::new(core::ptr::with_exposed_provenance_mut(base)) else {
-        // No memory lies at the null address.
-        let _ = arena.free(base);
-        return None;
-    };
-    Some((memory, size))
 }

@@ -9,14 +9,16 @@
 //! | file | subject |
 //! |---|---|
 //! | `record`, `list` | the record of each heap, and the lists of records |
-//! | `heaps` | heaps grow, are claimed, trimmed and listed |
+//! | `acquire` | heaps grow and are claimed, and holes become memory again |
+//! | `heaps` | heaps are trimmed and listed |
 //! | `growth` | how much to grow by and to leave free |
 //! | `hole`, `idle` | the holes; which gaps have not changed for a while |
-//! | `punch`, `restore` | pages inside heaps go back, and come again |
+//! | `punch`, `restore` | pages inside heaps go back; which come again |
 //! | `retain` | what a heap retains of its segment |
 //! | `drain` | pages go back to the arena |
 //! | `check` | records agree with heaps and segments |
 
+mod acquire;
 mod check;
 mod drain;
 mod growth;
@@ -33,9 +35,10 @@ use core::alloc::Layout;
 use core::fmt;
 use core::ptr::NonNull;
 
+use lock_api::RawMutex;
+
 pub use self::drain::DrainError;
 use self::growth::GrowthPolicy;
-use self::heaps::GrowthResult;
 use self::hole::HoleTree;
 use self::idle::IdleGaps;
 use self::list::{HEAPS, RELEASE_QUEUE, RecordList};
@@ -44,10 +47,11 @@ use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
 use crate::talc::owner::OwnerRef;
 use crate::talc::source::Source;
+use crate::talc::sync::TalcLock;
 use crate::vmem::{Arena, ArenaView, Lock, TagSupply};
 
 #[cfg(doc)]
-use crate::talc::{TalcLock, base::CHUNK_UNIT};
+use crate::talc::base::CHUNK_UNIT;
 
 /// Makes heaps from segments of a [`vmem::Arena`](Arena), and gives back free memory at their tops.
 ///
@@ -68,6 +72,8 @@ use crate::talc::{TalcLock, base::CHUNK_UNIT};
 /// * **Growth**: a heap grows by an eighth of what is claimed, within 64 KiB and 2 MiB, or by what
 ///   the layout requires if that is more. If the arena refuses, it grows by what the layout
 ///   requires.
+///   Behind a [`TalcLock`], the arena maps pages while the lock is free. A second call that needs
+///   memory meanwhile claims another heap.
 /// * **Shrinking**: when the free top of a heap exceeds twice the *headroom*, which is at least one
 ///   growth, all but one headroom goes back. Empty heaps go back whole, except the first, which
 ///   holds Talc's metadata. [`Talc::trim`] gives back all that is free at the tops.
@@ -263,25 +269,15 @@ unsafe impl<A: TagSupply, L: Lock> Source for ArenaSource<'_, A, L> {
     const GRANTS_ZEROED: bool = true;
 
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
-        let arena = talc.source.arena.ok_or(())?;
-        if !talc.source.owner.is_bound_to(&talc.owner_token) {
-            return Err(());
-        }
-        if talc.restore_hole(arena, layout) {
-            return Ok(());
-        }
-        let has_grown = match talc.grow_in_place(arena, layout) {
-            GrowthResult::Grown => true,
-            // After `Err` the allocator searches all gaps, and finds the one at the top.
-            GrowthResult::Fits => false,
-            GrowthResult::Refused => talc.claim_new_heap(arena, layout),
-        };
-        if !has_grown {
-            return Err(());
-        }
-        talc.source.policy.record_growth();
-        talc.source.update_claimed(0, 0);
-        Ok(())
+        talc.acquire_locked(layout)
+    }
+
+    fn acquire_unlocked<R: RawMutex, B: Binning, T>(
+        lock: &TalcLock<R, Self, B>,
+        layout: Layout,
+        retry: impl FnOnce(&mut Talc<Self, B>) -> T,
+    ) -> Result<T, ()> {
+        acquire::acquire_unlocked(lock, layout, retry)
     }
 
     fn check<B: Binning>(talc: &Talc<Self, B>) -> Result<(), Corruption> {

@@ -73,6 +73,9 @@ impl ReleaseState {
     /// A call of `drain` gives the pages back, without the lock of the heap. `size` includes them
     /// until that is done.
     pub(super) const DRAINING: ReleaseState = ReleaseState(2);
+    /// A call extends the segment, without the lock of the heap. Meanwhile the record stays where
+    /// it is, with the sizes that it has, and the segment may be larger than `size`.
+    pub(super) const GROWING: ReleaseState = ReleaseState(3);
 }
 
 /// The neighbours of a record in one list.

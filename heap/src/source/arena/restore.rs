@@ -1,4 +1,4 @@
-//! Holes become memory again.
+//! Which hole becomes memory again, and how much of it.
 
 use core::alloc::Layout;
 use core::ptr::NonNull;
@@ -7,7 +7,7 @@ use super::ArenaSource;
 use super::hole::HoleRef;
 use crate::talc::base::binning::Binning;
 use crate::talc::base::{ChunkRequirement, Talc};
-use crate::vmem::{Arena, Lock, TagSupply};
+use crate::vmem::{Lock, TagSupply};
 
 /// The smallest part of a hole that is restored, in bytes, unless the hole is smaller.
 const MIN_RESTORED: usize = 16 << 10;
@@ -15,29 +15,10 @@ const MIN_RESTORED: usize = 16 << 10;
 /// The number of holes that may be large enough, with the free memory beside them, and are probed.
 const MAX_PROBES: usize = 8;
 
-/// A hole, and how many bytes from its base must become memory.
-struct Choice {
-    hole: HoleRef,
-    required: usize,
-}
-
-impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
-    /// Restores as much of a hole as `layout` needs. Returns whether it fits now.
-    ///
-    /// Restores at least [`MIN_RESTORED`] if the hole has as much: what is restored and not used is
-    /// given back later. If that is refused, restores only what is required.
-    pub(super) fn restore_hole(&mut self, arena: &Arena<'a, 'a, A, L>, layout: Layout) -> bool {
-        let Some(Choice { hole, required }) = self.choose_hole(layout, arena.quantum()) else {
-            return false;
-        };
+impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
+    /// Makes the lowest `size` bytes of a hole, which are memory again, free memory of the heap.
+    pub(super) fn fill_hole(&mut self, hole: HoleRef, size: usize) {
         let base = hole.base();
-        let preferred = required.max(MIN_RESTORED).min(hole.size());
-        let restored = [preferred, required]
-            .into_iter()
-            .find(|&size| arena.restore(base.addr().get(), size).is_ok());
-        let Some(size) = restored else {
-            return false;
-        };
         if size == hole.size() {
             let end = hole.end();
             self.source.holes.remove(hole);
@@ -53,26 +34,35 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         if self.source.is_zeroed {
             self.note_restored(base, size);
         }
-        true
     }
 
     /// Returns a hole in which `layout` fits, together with the free memory beside it: one of a few
-    /// that may be large enough, from the lowest up, or else the lowest that certainly is.
-    fn choose_hole(&self, layout: Layout, quantum: usize) -> Option<Choice> {
+    /// that may be large enough, from the lowest up, or else the lowest that certainly is. Returns
+    /// also how many bytes from its base are preferred to become memory, and how many must.
+    ///
+    /// At least [`MIN_RESTORED`] are preferred: what is restored and not used is given back later.
+    pub(super) fn choose_hole(
+        &self,
+        layout: Layout,
+        quantum: usize,
+    ) -> Option<(HoleRef, [usize; 2])> {
         let requirement = ChunkRequirement::new(layout);
         let holes = &self.source.holes;
+        let sizes = |hole: HoleRef, required: usize| {
+            [required.max(MIN_RESTORED).min(hole.size()), required]
+        };
         let mut address = 0;
         let nearly = requirement.chunk_size().saturating_sub(2 * quantum);
         for _ in 0..MAX_PROBES {
             let hole = holes.first_of(nearly.max(1), address)?;
             if let Some(required) = self.required_of(hole, requirement, quantum) {
-                return Some(Choice { hole, required });
+                return Some((hole, sizes(hole, required)));
             }
             address = hole.record().addr().get();
         }
         let hole = holes.first_of(requirement.max_size().checked_next_multiple_of(quantum)?, 0)?;
         let required = self.required_of(hole, requirement, quantum)?;
-        Some(Choice { hole, required })
+        Some((hole, sizes(hole, required)))
     }
 
     /// Returns how many bytes from the base of a hole must become memory so that the chunk fits, or

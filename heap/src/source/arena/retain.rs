@@ -5,14 +5,14 @@ use core::ptr::NonNull;
 use super::ArenaSource;
 use super::drain::DrainSlot;
 use super::record::{RECORD_SIZE, ReleaseState, SegmentRecord};
-use crate::vmem::{Arena, Lock, TagSupply};
+use crate::vmem::{Lock, TagSupply};
 
 #[cfg(doc)]
 use super::list::{HEAPS, RELEASE_QUEUE};
 #[cfg(doc)]
 use crate::talc::source::Source;
 
-impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
+impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
     /// Implements [`Source::resize`]: lowers the end of a heap, or deletes an empty heap. Returns
     /// the new end.
     ///
@@ -34,7 +34,7 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
         let Some(old) = (unsafe { SegmentRecord::read(record) }) else {
             return heap_end;
         };
-        if old.owner != self.owner {
+        if old.owner != self.owner || old.state == ReleaseState::GROWING {
             return heap_end;
         }
         if is_heap_base {
@@ -95,7 +95,7 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
 
     /// Enters `record` in the release queue, as the `first` or the last, or takes it out, so that
     /// it is there exactly if `retained` is less than `size`. Does nothing while the pages are
-    /// drained.
+    /// drained, or the heap grows.
     ///
     /// # Safety
     /// `record` must be live, and in [`RELEASE_QUEUE`] exactly if its state is
@@ -151,9 +151,7 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     }
 
     /// Returns how many bytes a heap grows by, a multiple of the quantum.
-    pub(super) fn growth(&self, arena: &Arena<'a, 'a, A, L>) -> usize {
-        self.policy
-            .growth(self.claimed)
-            .next_multiple_of(arena.quantum())
+    pub(super) fn growth(&self, quantum: usize) -> usize {
+        self.policy.growth(self.claimed).next_multiple_of(quantum)
     }
 }

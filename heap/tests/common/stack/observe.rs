@@ -29,6 +29,7 @@ pub(crate) struct Snapshot {
     refused_tags: usize,
     refused_discards: usize,
     refused_restores: usize,
+    restored: usize,
     interrupts: u64,
 }
 
@@ -121,6 +122,7 @@ impl Actor<'_, '_> {
             refused_tags: self.refused(Call::Tag),
             refused_discards: self.refused(Call::Discard),
             refused_restores: self.refused(Call::Restore),
+            restored: injection.granted(Call::Restore),
             interrupts: self.interrupts.get(),
         })
     }
@@ -173,6 +175,34 @@ impl Actor<'_, '_> {
         }
     }
 
+    /// Returns the heap for which the interrupted allocation makes this call.
+    fn growing_heap<'b>(&self, call: Call, before: &'b Snapshot) -> Option<&'b ArenaHeap> {
+        let (doing, moment) = self.interrupted.get()?;
+        let is_growth = matches!(doing, Doing::Allocating | Doing::Reallocating);
+        let is_inside = |heap: &&ArenaHeap| {
+            let base = heap.base.addr().get();
+            (base..base + heap.size).contains(&moment.base)
+        };
+        let heap = before.heaps.iter().find(is_inside)?;
+        (is_growth && moment.call == call).then_some(heap)
+    }
+
+    /// Notes what happens to a heap at `address` while it grows, or a hole in it is restored.
+    fn note_in_growth(
+        &self,
+        before: &Snapshot,
+        address: usize,
+        in_growth: Situation,
+        in_restore: Situation,
+    ) {
+        for (call, situation) in [(Call::Extend, in_growth), (Call::Restore, in_restore)] {
+            if let Some(heap) = self.growing_heap(call, before) {
+                let base = heap.base.addr().get();
+                note_if((base..base + heap.retained).contains(&address), situation);
+            }
+        }
+    }
+
     /// Returns the heap whose pages the interrupted drain is giving back.
     fn drained_heap(&self, call: Call, before: &Snapshot) -> Option<usize> {
         let (doing, moment) = self.interrupted.get()?;
@@ -200,7 +230,27 @@ impl Actor<'_, '_> {
         for change in &changes {
             note_growth(change, &before, &after);
         }
+        let address = block.addr();
+        self.note_in_growth(&before, address, GrowthAllocated, RestoreAllocated);
+        let claimed = changes.iter().any(|change| change.before.is_none());
+        note_if(
+            self.growing_heap(Call::Extend, &before).is_some() && claimed,
+            GrowthClaimed,
+        );
+        let is_import = self.interrupted.get().is_some_and(|(doing, moment)| {
+            doing == Doing::Allocating && moment.call == Call::Import
+        });
+        note_if(is_import && claimed, ImportClaimed);
+        let restored = before.restored < after.restored;
+        note_if(
+            self.growing_heap(Call::Restore, &before).is_some() && (grew || restored),
+            RestoreGrew,
+        );
         let was_interrupted = before.interrupts != after.interrupts;
+        note_if(
+            was_interrupted && before.refused_extends < after.refused_extends,
+            GrowthFails,
+        );
         if !was_interrupted && top_fits(&before, layout) {
             note_if(granted || refused || grew, AskedThoughTopFits);
             note_if(refused && !granted && !grew, RefusedThoughTopFits);
@@ -247,6 +297,9 @@ impl Actor<'_, '_> {
     }
 
     pub(crate) fn note_free(&self, before: Option<Snapshot>, block: usize) {
+        if let Some(before) = &before {
+            self.note_in_growth(before, block, GrowthFreed, RestoreFreed);
+        }
         self.note_lowering(before, Lowered, Deleted, |change, is_drained| {
             let is_in = change.base <= block && block < change.base + change.retained().0;
             note_if(is_drained && is_in, DrainFreed);
