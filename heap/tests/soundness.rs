@@ -267,23 +267,17 @@ fn a_drain_that_unwinds_leaves_no_link_to_its_stack() {
 
 #[test]
 fn check_finds_nothing_wrong_after_an_arena_has_panicked() {
-    let panics = || {
-        let hook: Box<dyn FnMut() + Send> = Box::new(|| panic!("in the source"));
-        std::sync::Mutex::new(Some(hook))
-    };
     // A heap that shrinks, one that is deleted, and one that grows.
     for case in 0..3 {
-        let mut window = Window::new(4096);
-        if case < 2 {
-            window.interrupt = panics();
-        } else {
-            window.growing = panics();
-        }
-        let window = &*Box::leak(Box::new(window));
-        let arena = &*Box::leak(Box::new(arena(window)));
-        let heap = &*Box::leak(Box::new(heap(arena)));
+        let (window, arena, heap) = leaked();
         let first = alloc(heap, layout(100));
         assert!(!first.is_null());
+        let hook = if case < 2 {
+            &window.interrupt
+        } else {
+            &window.growing
+        };
+        *hook.lock().unwrap() = Some(Box::new(|| panic!("in the source")));
         let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             if case == 1 {
                 arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();

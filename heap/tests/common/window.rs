@@ -41,7 +41,7 @@ pub(crate) struct Window {
     vacant: u8,
     /// A hook that is called while pages are taken back, as an interrupt would be.
     pub interrupt: Mutex<Option<Box<dyn FnMut() + Send>>>,
-    /// A hook that is called when a range is to be extended.
+    /// A hook that is called when a range is to be lent, extended or restored.
     pub growing: Mutex<Option<Box<dyn FnMut() + Send>>>,
 }
 
@@ -206,6 +206,7 @@ impl Source for Window {
     }
 
     fn import(&self, layout: vmem::Layout) -> vmem::Result<usize> {
+        call(&self.growing);
         assert!(layout.size() % PAGE == 0 && layout.align() >= PAGE);
         let phase = layout.phase().unwrap_or(0);
         let is_placed = |from: usize| {
@@ -276,6 +277,7 @@ impl Source for Window {
     }
 
     unsafe fn restore(&self, base: usize, size: usize) -> vmem::Result<()> {
+        call(&self.growing);
         let (from, to) = (self.page(base), self.page(base + size));
         let mut state = self.state.lock().unwrap();
         let missing: Vec<_> = (from..to).filter(|&page| state.holes[page]).collect();
