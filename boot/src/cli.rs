@@ -80,6 +80,7 @@ Examples:
   ./run-qemu.sh test                     all tests, on the host and in the kernel
   ./run-qemu.sh test grow::              the tests whose names contain `grow::`
   ./run-qemu.sh test --junit target/junit.xml
+  ./run-qemu.sh test masked:: --show-output
   ./run-qemu.sh test --forks             kernels of other sizes, and the fork of README.md
   ./run-qemu.sh test --soak 60           random programs in the kernel for an hour
   ./run-qemu.sh ci                       everything that a pull request must pass
@@ -135,6 +136,9 @@ pub(crate) struct TestOptions {
     /// Also write the results as JUnit XML.
     #[arg(long, value_name = "FILE")]
     pub junit: Option<PathBuf>,
+    /// Also show what the tests that passed have printed.
+    #[arg(long, conflicts_with_all = ["all", "soak"])]
+    pub show_output: bool,
     /// Skip the tests that run on the host.
     #[arg(long)]
     pub kernel_only: bool,

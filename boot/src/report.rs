@@ -145,6 +145,16 @@ impl Report {
         self.suites.push((name.into(), results));
     }
 
+    /// Shows what the tests that passed have printed.
+    pub(crate) fn show_output(&self) {
+        let results = self.suites.iter().flat_map(|(_, results)| results);
+        let is_shown = |it: &&TestResult| it.verdict == Verdict::Passed && !it.text.is_empty();
+        for result in results.filter(is_shown) {
+            terminal::show_line(&format!("\n---- {} ----", result.name));
+            terminal::show_line(result.text.trim_end());
+        }
+    }
+
     /// Returns whether the report has no results.
     pub(crate) fn is_empty(&self) -> bool {
         self.suites.iter().all(|(_, results)| results.is_empty())

@@ -31,13 +31,13 @@ pub(crate) fn run(project: &Project, options: &TestOptions) -> Result<(), Failur
     if options.i686 {
         let results = host_tests::run_32_bit(project, &toolchain, filter)?;
         report.add("host, 32 bits", results);
-        return conclude(&report, filter, junit, Ok(()));
+        return conclude(&report, options, junit, Ok(()));
     }
     let qemu = Qemu::prepare(options.machine.build.firmware())?;
     if options.forks {
         let results = forks::run(project, &toolchain, &qemu, &options.machine)?;
         report.add("forks", results);
-        return conclude(&report, filter, junit, Ok(()));
+        return conclude(&report, options, junit, Ok(()));
     }
     let session = || {
         Session::prepare(
@@ -79,23 +79,26 @@ pub(crate) fn run(project: &Project, options: &TestOptions) -> Result<(), Failur
         results,
     );
 
-    conclude(&report, filter, junit, ending)
+    conclude(&report, options, junit, ending)
 }
 
 /// Writes the report and prints the totals. Returns `ending`, or an error if a test failed.
 fn conclude(
     report: &Report,
-    filter: Option<&str>,
+    options: &TestOptions,
     junit: Option<JunitFile>,
     ending: Result<(), Failure>,
 ) -> Result<(), Failure> {
-    if let (Some(filter), true) = (filter, report.is_empty()) {
+    if let (Some(filter), true) = (&options.filter, report.is_empty()) {
         return Err(Failure::Input(format!(
             "no test has `{filter}` in its name"
         )));
     }
     if let Some(junit) = junit {
         junit.write(report)?;
+    }
+    if options.show_output {
+        report.show_output();
     }
     let totals = report.totals();
     terminal::show_line(&totals.to_string());

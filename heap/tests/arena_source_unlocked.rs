@@ -299,6 +299,22 @@ fn what_is_refused_leaves_all_as_it_was() {
 }
 
 #[test]
+fn a_heap_grows_when_no_hole_can_be_restored() {
+    for place in [Place::Hole, Place::Queue] {
+        let mut all = prepare(place);
+        let lent = all.window.lent();
+        all.window.state.lock().unwrap().refuses_restoring = true;
+        let large = alloc(all.heap, layout(LARGE));
+        assert!(!large.is_null(), "{place:?}");
+        assert!(all.window.lent() > lent, "{place:?}");
+        all.window.state.lock().unwrap().refuses_restoring = false;
+        assert_intact(&all.blocks, 0);
+        all.blocks.push((large, layout(LARGE)));
+        all.finish();
+    }
+}
+
+#[test]
 fn a_heap_shrinks_again_after_its_growth_was_refused() {
     let all = prepare(Place::Above { queued: true });
     // The queued pages are not enough.

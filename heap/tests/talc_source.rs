@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::alloc::Layout;
+use std::alloc::{GlobalAlloc, Layout};
 use std::ptr::{NonNull, null_mut};
 
 use common::memory::Memory;
@@ -10,7 +10,7 @@ use heap::source::Claim;
 use heap::talc::base::binning::Binning;
 use heap::talc::base::{CHUNK_OVERHEAD, CHUNK_UNIT, Talc};
 use heap::talc::source::Source;
-use heap::talc::{DefaultBinning, min_first_heap_size};
+use heap::talc::{DefaultBinning, TalcLock, min_first_heap_size};
 
 const MIN: usize = min_first_heap_size::<DefaultBinning>();
 
@@ -159,6 +159,23 @@ fn adjacent_small_grants_serve_a_large_request() {
         );
     }
     talc.check().unwrap();
+}
+
+#[test]
+fn behind_a_lock_a_source_is_asked_as_often() {
+    let memory = Memory::new(64 << 12);
+    let talc = TalcLock::<spin::Mutex<()>, _>::new(Adjacent {
+        slices: Slices::new(&memory, 1 << 12),
+        end: None,
+    });
+    // SAFETY: the sizes are not zero.
+    unsafe {
+        assert!(!talc.alloc(layout(40_000)).is_null());
+        assert!((10..=11).contains(&talc.lock().source.slices.calls));
+        assert!(talc.alloc(layout(64 << 12)).is_null());
+        assert_eq!(talc.lock().source.slices.calls, 64 + 8);
+    }
+    talc.lock().check().unwrap();
 }
 
 /// Reports success, and alternately grants a heap and takes it back.

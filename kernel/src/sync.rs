@@ -1,5 +1,8 @@
 //! Locks that interrupt handlers may take.
 
+#[cfg(all(target_os = "none", feature = "masked-time"))]
+pub mod masked_time;
+
 use lock_api::{GuardNoSend, RawMutex};
 
 /// A mutex for data that interrupt handlers share with other code: interrupts are masked while the
@@ -89,7 +92,12 @@ unsafe impl heap::slab::Cpus for ThisCpu {
 
     #[inline]
     fn with<R>(&self, work: impl FnOnce(usize) -> R) -> R {
-        x86_64::instructions::interrupts::without_interrupts(|| work(0))
+        let were_enabled = mask::mask();
+        let result = work(0);
+        if were_enabled {
+            mask::unmask();
+        }
+        result
     }
 }
 
@@ -165,13 +173,30 @@ mod mask {
         &ONLY_CPU
     }
 
-    /// Masks interrupts until [`leave`] has been called as often as `enter`.
+    /// Masks interrupts. Returns whether they were enabled.
     #[inline]
-    pub(super) fn enter() {
+    pub(super) fn mask() -> bool {
         let were_enabled = interrupts::are_enabled();
         if were_enabled {
             interrupts::disable();
+            #[cfg(feature = "masked-time")]
+            super::masked_time::begin();
         }
+        were_enabled
+    }
+
+    /// Enables interrupts, which [`mask`] has masked.
+    #[inline]
+    pub(super) fn unmask() {
+        #[cfg(feature = "masked-time")]
+        super::masked_time::end();
+        interrupts::enable();
+    }
+
+    /// Masks interrupts until [`leave`] has been called as often as `enter`.
+    #[inline]
+    pub(super) fn enter() {
+        let were_enabled = mask();
         this_cpu().enter(were_enabled);
     }
 
@@ -179,7 +204,7 @@ mod mask {
     #[inline]
     pub(super) fn leave() {
         if this_cpu().leave() {
-            interrupts::enable();
+            unmask();
         }
     }
 

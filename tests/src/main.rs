@@ -16,6 +16,7 @@ mod heap_holes;
 mod holes;
 mod interrupts;
 mod mapping;
+mod masked;
 mod programs;
 mod regressions;
 mod security;

@@ -53,6 +53,8 @@ pub(crate) struct State {
     pub holes: Vec<bool>,
     /// Refuses to take back pages inside a range.
     pub refuses_holes: bool,
+    /// Refuses to give back what was taken back inside a range.
+    pub refuses_restoring: bool,
     pub lent: usize,
     pub most_lent: usize,
     /// The number of pages that were ever lent or restored.
@@ -281,7 +283,8 @@ impl Source for Window {
         let (from, to) = (self.page(base), self.page(base + size));
         let mut state = self.state.lock().unwrap();
         let missing: Vec<_> = (from..to).filter(|&page| state.holes[page]).collect();
-        if state.calls_left == 0 || state.mapped() + missing.len() > state.limit {
+        let is_refused = state.refuses_restoring || state.calls_left == 0;
+        if is_refused || state.mapped() + missing.len() > state.limit {
             return Err(Error::Other("the window is exhausted"));
         }
         for &page in &missing {

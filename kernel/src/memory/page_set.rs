@@ -18,7 +18,7 @@ pub(super) struct PageSet {
     bits: u64,
 }
 
-const _: () = assert!(BATCH == u64::BITS as usize);
+const _: () = assert!(BATCH <= u64::BITS as usize);
 
 impl PageSet {
     /// Returns the set of `count` pages from `first` on.
@@ -27,7 +27,7 @@ impl PageSet {
     /// Panics if `count` is 0 or more than [`BATCH`].
     pub(crate) fn all(first: Page, count: usize) -> Self {
         assert!(0 < count && count <= BATCH);
-        let bits = u64::MAX >> (BATCH - count);
+        let bits = u64::MAX >> (u64::BITS as usize - count);
         Self { first, bits }
     }
 

@@ -32,7 +32,7 @@ use super::{fault_injection, physical};
 use crate::sync::InterruptMutex;
 
 /// The number of pages that are mapped or unmapped while the lock is held once.
-pub const BATCH: usize = 64;
+pub const BATCH: usize = 16;
 
 /// The largest number of pages that are flushed one by one. For more, the whole TLB is flushed.
 const FLUSH_EACH: usize = 16;
