@@ -4,6 +4,11 @@
 pub mod masked_time;
 
 use lock_api::{GuardNoSend, RawMutex};
+#[cfg(all(target_os = "none", not(feature = "masked-time")))]
+use x86_64::instructions::interrupts::without_interrupts;
+
+#[cfg(all(target_os = "none", feature = "masked-time"))]
+use self::masked_time::without_interrupts;
 
 /// A mutex for data that interrupt handlers share with other code: interrupts are masked while the
 /// mutex is locked.
@@ -92,12 +97,7 @@ unsafe impl heap::slab::Cpus for ThisCpu {
 
     #[inline]
     fn with<R>(&self, work: impl FnOnce(usize) -> R) -> R {
-        let were_enabled = mask::mask();
-        let result = work(0);
-        if were_enabled {
-            mask::unmask();
-        }
-        result
+        without_interrupts(|| work(0))
     }
 }
 
@@ -173,30 +173,15 @@ mod mask {
         &ONLY_CPU
     }
 
-    /// Masks interrupts. Returns whether they were enabled.
+    /// Masks interrupts until [`leave`] has been called as often as `enter`.
     #[inline]
-    pub(super) fn mask() -> bool {
+    pub(super) fn enter() {
         let were_enabled = interrupts::are_enabled();
         if were_enabled {
             interrupts::disable();
             #[cfg(feature = "masked-time")]
             super::masked_time::begin();
         }
-        were_enabled
-    }
-
-    /// Enables interrupts, which [`mask`] has masked.
-    #[inline]
-    pub(super) fn unmask() {
-        #[cfg(feature = "masked-time")]
-        super::masked_time::end();
-        interrupts::enable();
-    }
-
-    /// Masks interrupts until [`leave`] has been called as often as `enter`.
-    #[inline]
-    pub(super) fn enter() {
-        let were_enabled = mask();
         this_cpu().enter(were_enabled);
     }
 
@@ -204,7 +189,9 @@ mod mask {
     #[inline]
     pub(super) fn leave() {
         if this_cpu().leave() {
-            unmask();
+            #[cfg(feature = "masked-time")]
+            super::masked_time::end();
+            interrupts::enable();
         }
     }
 

@@ -10,6 +10,8 @@ use core::arch::x86_64::_rdtsc;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
+use x86_64::instructions::interrupts;
+
 /// The number of rows of the histogram.
 const ROWS: usize = 32;
 
@@ -37,6 +39,22 @@ pub(super) fn end() {
     let row = (taken.max(1).ilog2() as usize).min(ROWS - 1);
     COUNTS[row].fetch_add(1, Relaxed);
     LONGEST.fetch_max(taken, Relaxed);
+}
+
+/// Runs `work` while interrupts are masked.
+#[inline]
+pub(super) fn without_interrupts<R>(work: impl FnOnce() -> R) -> R {
+    let are_enabled = interrupts::are_enabled();
+    interrupts::without_interrupts(|| {
+        if are_enabled {
+            begin();
+        }
+        let result = work();
+        if are_enabled {
+            end();
+        }
+        result
+    })
 }
 
 /// How often interrupts were masked, by how long.
