@@ -38,7 +38,8 @@ pub(crate) fn replay(name: &str, trace: &Trace<'_>) -> bool {
         );
         return false;
     };
-    let summary = replay.run(trace);
+    let mut summary = replay.run(trace);
+    summary.mapped_again = mapped_again(trace);
     let after = HEAP.stats();
     println!();
     println!("{summary}");
@@ -113,17 +114,12 @@ impl Replay {
 
     /// Replays `trace`, frees what is left, and prints the lines of the table.
     fn run(mut self, trace: &Trace<'_>) -> Summary {
-        let ever_mapped = mapped_pages::ever_mapped();
-        let mapped = mapped_pages::mapped();
-        let mut peak = mapped;
         for (done, operation) in trace.operations().enumerate() {
             if done % trace.len().div_ceil(LINES) == 0 {
                 self.line(&Count(done as u64));
             }
             self.replayer.replay(operation);
-            peak = peak.max(mapped_pages::mapped());
         }
-        let mapped_again = (mapped_pages::ever_mapped() - ever_mapped) - (peak - mapped);
         self.line(&Count(trace.len() as u64));
         let running = mem::take(&mut self.worst);
         let left = self.replayer.live;
@@ -144,7 +140,7 @@ impl Replay {
             freeing: self.worst,
             lines: self.lines,
             above_bound: self.above_bound,
-            mapped_again,
+            mapped_again: None,
         }
     }
 
@@ -182,6 +178,24 @@ impl Replay {
     }
 }
 
+/// Replays `trace` without letting the heap settle. Returns the number of pages that were mapped,
+/// without those of one growth to the peak: the largest number of mapped pages after an operation. A
+/// page counts each time it is mapped. Returns `None` if no memory is left for the slots.
+fn mapped_again(trace: &Trace<'_>) -> Option<usize> {
+    HEAP.reap();
+    let mut replayer = Replayer::<_, false>::new(&HEAP, trace.slots())?;
+    let (ever_mapped, mapped) = (mapped_pages::ever_mapped(), mapped_pages::mapped());
+    let mut peak = mapped;
+    for operation in trace.operations() {
+        replayer.replay(operation);
+        peak = peak.max(mapped_pages::mapped());
+    }
+    let pages = (mapped_pages::ever_mapped() - ever_mapped) - (peak - mapped);
+    drop(replayer);
+    HEAP.reap();
+    Some(pages)
+}
+
 /// The results of a replay.
 struct Summary {
     operations: usize,
@@ -199,10 +213,8 @@ struct Summary {
     lines: usize,
     /// The number of lines in which more than the [`BOUND`] is mapped.
     above_bound: usize,
-    /// The number of pages that were mapped while the program ran, without those of one growth to
-    /// the peak. The peak is the largest number of mapped pages after an operation. A page counts
-    /// each time it is mapped.
-    mapped_again: usize,
+    /// See [`mapped_again`].
+    mapped_again: Option<usize>,
 }
 
 impl fmt::Display for Summary {
@@ -234,11 +246,15 @@ impl fmt::Display for Summary {
             self.above_bound,
             self.lines
         )?;
-        write!(
-            f,
-            "  Pages mapped beyond one growth to the peak: {}, {} per 1,000 operations.",
-            Count(self.mapped_again as u64),
-            Ratio::of(self.mapped_again * 1000, self.operations)
-        )
+        match self.mapped_again {
+            Some(pages) => write!(
+                f,
+                "  Run once more, without the lines: {} pages were mapped a second time, \
+                 {} per 1,000 operations.",
+                Count(pages as u64),
+                Ratio::of(pages * 1000, self.operations)
+            ),
+            None => write!(f, "  Not enough memory to run once more."),
+        }
     }
 }
