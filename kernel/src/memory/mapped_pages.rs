@@ -216,12 +216,8 @@ impl MappedPages {
     fn map_batch(&self, pages: PageSet, prepare: impl Fn(PhysFrame)) -> Result<PhysFrame> {
         let count = pages.len();
         let mut batch = FrameList::<BATCH>::new();
-        while batch.as_slice().len() < count
-            && let Some(frame) = frames::allocate(Purpose::Heap)
-        {
-            prepare(frame);
-            batch.push(frame);
-        }
+        frames::allocate_into(&mut batch, count, Purpose::Heap);
+        batch.as_slice().iter().copied().for_each(prepare);
         let mapped = if batch.as_slice().len() < count {
             Err(MapError::NoFrame)
         } else {
@@ -230,11 +226,9 @@ impl MappedPages {
             unsafe { page_table::map(pages, batch.as_slice(), FLAGS) }
         };
         if let Err(error) = mapped {
-            for &frame in batch.as_slice() {
-                // SAFETY: the frame was allocated above, and is mapped at no page: a batch is
-                // mapped as a whole or not at all.
-                unsafe { frames::free_or_panic(frame, Purpose::Heap) };
-            }
+            // SAFETY: the frames were allocated above, and are mapped at no page: a batch is mapped
+            // as a whole or not at all.
+            unsafe { frames::free_all_or_panic(batch.as_slice(), Purpose::Heap) };
             return Err(match error {
                 MapError::NoFrame => OUT_OF_FRAMES,
                 MapError::Mapped => Error::Other("a page of the heap's window is mapped already"),
@@ -268,10 +262,10 @@ impl MappedPages {
         for &frame in flushed.frames() {
             // SAFETY: the frame was mapped at one of the pages only, which is flushed now.
             unsafe { physical::clear(frame) };
-            // SAFETY: `map_batch` has allocated the frame for the heap, and no TLB translates its
-            // page any more.
-            unsafe { frames::free_or_panic(frame, Purpose::Heap) };
         }
+        // SAFETY: `map_batch` has allocated the frames for the heap, and no TLB translates their
+        // pages any more.
+        unsafe { frames::free_all_or_panic(flushed.frames(), Purpose::Heap) };
         flushed.free_tables();
         let unmapped = flushed.frames().len();
         self.pages.fetch_sub(unmapped, Ordering::Relaxed);

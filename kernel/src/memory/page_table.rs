@@ -235,10 +235,41 @@ fn unmap_locked(
             unmapped.frames.push(frame);
         }
     }
-    // SAFETY: `clean_up_addr_range` unlinks empty tables only. Their frames are collected here, and
-    // freed after the flush.
-    unsafe { tables.clean_up_addr_range(range, &mut unmapped.tables) };
+    for part in by_table(range) {
+        if !has_neighbour(tables, part) {
+            // SAFETY: `clean_up_addr_range` unlinks empty tables only. Their frames are collected
+            // here, and freed after the flush.
+            unsafe { tables.clean_up_addr_range(part, &mut unmapped.tables) };
+        }
+    }
     unmapped
+}
+
+/// Returns the parts of a range of at most [`BATCH`] pages that lie in one table of level 1 each.
+fn by_table(range: PageRangeInclusive) -> impl Iterator<Item = PageRangeInclusive> {
+    let in_first = 511 - u64::from(u16::from(range.start.p1_index()));
+    let is_whole = range.end - range.start <= in_first;
+    let end = if is_whole {
+        range.end
+    } else {
+        range.start + in_first
+    };
+    let first = PageRangeInclusive { end, ..range };
+    let rest = PageRangeInclusive {
+        start: end + 1,
+        ..range
+    };
+    core::iter::once(first).chain((!is_whole).then_some(rest))
+}
+
+/// Returns whether the page below or above the range is mapped by the same table of level 1 as the
+/// range. Then this table is not empty. (Searching it for an entry in use takes longer than
+/// unmapping the pages.)
+fn has_neighbour(tables: &OffsetPageTable<'static>, range: PageRangeInclusive) -> bool {
+    let (first, last) = (range.start.p1_index(), range.end.p1_index());
+    let is_mapped = |page| tables.translate_page(page).is_ok();
+    (first > PageTableIndex::new(0) && is_mapped(range.start - 1))
+        || (last < PageTableIndex::new(511) && is_mapped(range.end + 1))
 }
 
 /// Changes the flags of a mapped page, and flushes the page.

@@ -5,6 +5,7 @@ use x86_64::structures::paging::{PhysFrame, Size2MiB};
 
 use super::{FRAME_SIZE, FrameError, Frames, Purpose, Usage};
 use crate::memory::fault_injection;
+use crate::memory::frame_list::FrameList;
 use crate::sync::{InterruptMutex, InterruptMutexGuard};
 
 static FRAMES: Once<InterruptMutex<Frames<'static>>> = Once::new();
@@ -37,6 +38,22 @@ pub fn allocate(purpose: Purpose) -> Option<PhysFrame> {
         return None;
     }
     frames().allocate(purpose)
+}
+
+/// Allocates frames of 4 KiB for `purpose`, with undefined contents, until `list` has `count` or
+/// none is free. Locks the allocator once. O(frames).
+pub(in crate::memory) fn allocate_into<const N: usize>(
+    list: &mut FrameList<N>,
+    count: usize,
+    purpose: Purpose,
+) {
+    let mut frames = frames();
+    while list.as_slice().len() < count && !fault_injection::FRAMES.fails() {
+        let Some(frame) = frames.allocate(purpose) else {
+            return;
+        };
+        list.push(frame);
+    }
 }
 
 /// Allocates a frame of 2 MiB for `purpose`, with undefined contents. Constant time.
@@ -98,6 +115,23 @@ pub(in crate::memory) unsafe fn free_or_panic(frame: PhysFrame, purpose: Purpose
     // SAFETY: the caller owns the frame, by the contract of this function.
     if let Err(error) = unsafe { free(frame, purpose) } {
         panic!("{error}");
+    }
+}
+
+/// Frees frames of 4 KiB that are in use for `purpose`. Locks the allocator once. O(frames).
+///
+/// # Panics
+/// Panics if one of them is not in use for `purpose`: the allocator or the caller is corrupt.
+///
+/// # Safety
+/// The same as for [`free`], for each of the frames.
+pub(in crate::memory) unsafe fn free_all_or_panic(list: &[PhysFrame], purpose: Purpose) {
+    let mut frames = frames();
+    for &frame in list {
+        if let Err(error) = frames.free(frame, purpose) {
+            drop(frames);
+            panic!("{error}");
+        }
     }
 }
 

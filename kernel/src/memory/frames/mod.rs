@@ -30,7 +30,7 @@ use core::ops::Range;
 use x86_64::PhysAddr;
 use x86_64::structures::paging::{PhysFrame, Size2MiB, Size4KiB};
 
-pub(super) use global::{add, free_or_panic, install};
+pub(super) use global::{add, allocate_into, free_all_or_panic, free_or_panic, install};
 pub use global::{allocate, allocate_2mib, check, free, free_2mib, try_usage, usage};
 use group::Rejected;
 pub use group::{GROUP_FRAMES, Group};
