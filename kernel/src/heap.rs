@@ -32,8 +32,9 @@ type PageSource = ArenaSource<'static, Tags, PageLock>;
 /// ```
 ///
 /// Interrupts are masked while a slab is used, and while Talc's lock is held. `alloc` and `dealloc`
-/// do each for a constant time, except for growth and for an allocation that is refused. Growth
-/// maps up to 2 MiB, or as much as the layout needs.
+/// do each for a constant time, except for an allocation that is refused. Growth maps up to 2 MiB,
+/// or as much as the layout needs, while the lock is free: 16 pages at a time with interrupts
+/// masked.
 ///
 /// Free pages at the top of a heap go to a release queue. They are unmapped after unlocking, if
 /// interrupts are enabled then. Otherwise (in a handler, for instance) they wait for the next call

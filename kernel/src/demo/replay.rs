@@ -249,12 +249,11 @@ impl fmt::Display for Summary {
         match self.mapped_again {
             Some(pages) => write!(
                 f,
-                "  Run once more, without the lines: {} pages were mapped a second time, \
-                 {} per 1,000 operations.",
+                "  Without the lines, {} pages are mapped a second time: {} per 1,000 operations.",
                 Count(pages as u64),
                 Ratio::of(pages * 1000, self.operations)
             ),
-            None => write!(f, "  Not enough memory to run once more."),
+            None => write!(f, "  No memory is left to run without the lines."),
         }
     }
 }
