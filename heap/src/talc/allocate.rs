@@ -5,6 +5,7 @@ use core::ptr::NonNull;
 
 use super::Talc;
 use super::binning::Binning;
+use super::carve::UNTAGGED_ALIGN;
 use super::chunk::{CHUNK_UNIT, HEAP_OVERHEAD, chunk_size, distance};
 use super::gap_header::{Gap, GapHeader, Link};
 use super::hardened::{Findings, poison};
@@ -394,6 +395,16 @@ impl<S: Source, B: Binning> Talc<S, B> {
         // SAFETY: an allocation is not null.
         let base = unsafe { NonNull::new_unchecked(ptr) };
         let size = chunk_size(layout.size());
+        if S::LEAVES_OUT_TAGS && self.has_untagged && base.addr().get() % UNTAGGED_ALIGN == 0 {
+            // SAFETY: if the result is `true`, `deallocate_above_hole` writes the tag.
+            match unsafe { S::takes_tag(self, base) } {
+                Some(false) => {}
+                // SAFETY: an allocation of this layout begins a chunk of this size.
+                Some(true) => return unsafe { self.deallocate_above_hole(base, size) },
+                // What is below must not be read: it may not be memory.
+                None => return,
+            }
+        }
         // SAFETY: an allocation of this layout begins a chunk of this size, which is freed now.
         let gap = unsafe { self.coalesce(base, size) };
         if S::TRACK_HEAP_END && gap.is_heap_end() {

@@ -15,7 +15,7 @@ use core::ptr::NonNull;
 
 use super::Talc;
 use super::binning::Binning;
-use super::chunk::distance;
+use super::chunk::{CHUNK_UNIT, distance};
 use super::gap_header::Gap;
 use super::source::Source;
 use super::tag::{TAG_SIZE, Tag};
@@ -24,6 +24,10 @@ use crate::span::Span;
 
 /// Bytes at the end of each chunk that belong to the allocator.
 pub(crate) const CARVED_OVERHEAD: usize = TAG_SIZE;
+
+/// Only holes whose end is a multiple of this may have no tag: see
+/// [`takes_tag`](Source::takes_tag).
+pub(crate) const UNTAGGED_ALIGN: usize = 4096;
 
 /// Whether holes can be made. With `hardened`, all free memory is filled with a pattern, which is
 /// checked: it stays where it is.
@@ -202,6 +206,55 @@ impl<S: Source, B: Binning> Talc<S, B> {
         unsafe { Tag::ending_chunk(false).write_at(new_base) };
         // SAFETY: a carved chunk, the part of this one, now ends at `new_base`.
         unsafe { self.uncarve(base, new_base) };
+    }
+
+    /// Notes that there are carved chunks without a tag.
+    pub(crate) fn note_untagged(&mut self) {
+        self.has_untagged = true;
+    }
+
+    /// Writes the tag of a carved chunk that ends at `end`, where a chunk in use begins.
+    ///
+    /// # Safety
+    /// A carved chunk ends at `end`, and its last bytes are memory.
+    pub(crate) unsafe fn write_tag(&mut self, end: NonNull<u8>) {
+        // SAFETY: the chunk ends there.
+        unsafe { Tag::ending_chunk(false).write_at(end) };
+    }
+
+    /// Makes a chunk of `size` bytes at the base of the gap that a new heap is, for records of the
+    /// source. It counts as overhead. Returns whether the gap is larger.
+    ///
+    /// # Safety
+    /// A gap that is no sliver begins at `gap`. `size` is a multiple of the unit, and at least two.
+    pub(crate) unsafe fn reserve_bottom(&mut self, gap: NonNull<u8>, size: usize) -> bool {
+        // SAFETY: a gap begins there.
+        if unsafe { Gap::at(gap) }.size() <= size {
+            return false;
+        }
+        // SAFETY: the gap has as many bytes.
+        let end = unsafe { gap.byte_add(size) };
+        // SAFETY: the gap is no sliver, and larger than the chunk.
+        unsafe { self.carve(gap, gap, end) };
+        self.counters.uncount_hole(size);
+        true
+    }
+
+    /// Frees a chunk of `size` bytes that begins above an untagged hole, for which its lowest unit
+    /// becomes a tag.
+    ///
+    /// # Safety
+    /// As for [`Talc::deallocate`]. The source has [taken](Source::takes_tag) the unit.
+    #[cold]
+    #[inline(never)]
+    pub(super) unsafe fn deallocate_above_hole(&mut self, base: NonNull<u8>, size: usize) {
+        // SAFETY: a chunk has at least two units.
+        let rest = unsafe { base.byte_add(CHUNK_UNIT) };
+        // SAFETY: the hole's chunk now ends there.
+        unsafe { self.write_tag(rest) };
+        self.counters.count_hole(CHUNK_UNIT);
+        // SAFETY: the tag of the freed chunk is in place, and nothing uses the chunk.
+        unsafe { self.free_end(rest, size - CHUNK_UNIT) };
     }
 
     /// Returns the base of the free memory that ends at `base`, where a chunk begins: `base` itself

@@ -165,6 +165,8 @@ pub struct Talc<S: Source, B: Binning> {
     heap_bytes: usize,
     known_zero: KnownZero,
     used_top: UsedTop,
+    /// Whether the source has ever made a hole without a tag.
+    has_untagged: bool,
     #[cfg_attr(not(feature = "hardened"), expect(dead_code))]
     reporting: Reporting,
 }
@@ -186,6 +188,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
             heap_bytes: 0,
             known_zero: KnownZero::new(),
             used_top: UsedTop::new(),
+            has_untagged: false,
             reporting: Reporting::new(),
         }
     }

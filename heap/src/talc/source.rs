@@ -3,6 +3,7 @@
 
 use core::alloc::Layout;
 use core::fmt::Debug;
+use core::ptr::NonNull;
 
 use lock_api::RawMutex;
 
@@ -76,6 +77,25 @@ pub unsafe trait Source: Debug + Sized {
     /// [`Talc::extend_zeroed`]. Then `alloc_zeroed` need not clear such memory. It also needs
     /// [`TRACK_HEAP_END`](Source::TRACK_HEAP_END).
     const GRANTS_ZEROED: bool = false;
+
+    /// Whether the source makes holes without a tag, and so needs [`takes_tag`](Source::takes_tag).
+    #[doc(hidden)]
+    const LEAVES_OUT_TAGS: bool = false;
+
+    /// Called before a chunk at a multiple of 4,096 is freed, if the allocator has holes without a
+    /// tag. Returns whether the chunk below is one. Then the lowest unit of the freed chunk becomes
+    /// a part of it, with the tag. Returns `None` if the source does not know: it is not the one
+    /// that made them.
+    ///
+    /// Only a source of this crate can make such holes.
+    ///
+    /// # Safety
+    /// The caller writes the tag if the result is `true`.
+    #[doc(hidden)]
+    unsafe fn takes_tag<B: Binning>(talc: &mut Talc<Self, B>, base: NonNull<u8>) -> Option<bool> {
+        let _ = (talc, base);
+        Some(false)
+    }
 
     /// Gives the allocator more memory, so that `layout` fits, by [`Talc::claim`] or
     /// [`Talc::extend`]. The source itself is at `talc.source`. This function does not unwind.

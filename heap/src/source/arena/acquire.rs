@@ -22,11 +22,12 @@ use core::ptr::NonNull;
 use lock_api::RawMutex;
 
 use super::ArenaSource;
-use super::hole::HoleRef;
+use super::hole::{HoleRef, TABLE_SIZE};
 use super::record::{RECORD_SIZE, ReleaseState, SegmentRecord};
 use crate::talc::MAX_GAP;
 use crate::talc::base::binning::Binning;
 use crate::talc::base::{CHUNK_UNIT, ChunkRequirement, Talc};
+use crate::talc::carve::{MAKES_HOLES, UNTAGGED_ALIGN};
 use crate::talc::sync::TalcLock;
 use crate::vmem::{self, AllocPolicy, Arena, Lock, TagSupply};
 
@@ -133,7 +134,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         while let Some(from) = place {
             let (arena, growth) = self.begin_growth(from, layout).ok_or(())?;
             let granted = growth.perform(arena);
-            match self.finish_growth(&growth, granted) {
+            match self.finish_growth(&growth, granted, arena) {
                 Ok(()) => return Ok(()),
                 Err(next) => place = next,
             }
@@ -174,7 +175,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 }
             }
         }
-        let growth = self.plan_heap(from, layout, quantum)?;
+        let growth = self.plan_heap(from, layout, arena)?;
         Some((arena, growth))
     }
 
@@ -214,8 +215,14 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     ///
     /// Alignments above the quantum cost no pages: the segment is placed so that the block lies
     /// directly above the overhead of the heap.
-    fn plan_heap(&mut self, from: Place, layout: Layout, quantum: usize) -> Option<Growth> {
-        let (align, overhead) = (layout.align(), self.next_heap_overhead());
+    fn plan_heap(
+        &mut self,
+        from: Place,
+        layout: Layout,
+        arena: &Arena<'a, 'a, A, L>,
+    ) -> Option<Growth> {
+        let quantum = arena.quantum();
+        let (align, overhead) = (layout.align(), self.next_overhead(arena));
         let first = overhead.next_multiple_of(align.min(quantum).max(CHUNK_UNIT));
         let requirement = ChunkRequirement::new(layout);
         let required = first
@@ -253,6 +260,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         &mut self,
         growth: &Growth,
         granted: Option<Granted>,
+        arena: &Arena<'a, 'a, A, L>,
     ) -> Result<(), Option<Place>> {
         self.forget_restored();
         match *growth {
@@ -279,13 +287,13 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 };
                 // The segment was in use, and is not zero.
                 // SAFETY: the segment belongs to the source, and nothing uses it.
-                unsafe { self.claim_segment(base, size, false) };
+                unsafe { self.claim_segment(base, size, false, arena) };
             }
             Growth::Arena { .. } => {
                 let (base, size) = granted.ok_or(None)?;
                 // SAFETY: the segment was just allocated. It is zero if the source is of zeroed
                 // memory, as its caller has promised.
-                unsafe { self.claim_segment(base, size, self.source.is_zeroed) };
+                unsafe { self.claim_segment(base, size, self.source.is_zeroed, arena) };
             }
         }
         self.source.policy.record_growth();
@@ -345,13 +353,37 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         true
     }
 
+    /// Returns what the next heap takes below its first block: the first heap has the table of
+    /// holes, if it fits into its first page.
+    fn next_overhead(&self, arena: &Arena<'a, 'a, A, L>) -> usize {
+        let (overhead, quantum) = (self.next_heap_overhead(), arena.quantum());
+        let with_table = overhead.next_multiple_of(CHUNK_UNIT) + TABLE_SIZE;
+        let may_have_holes = MAKES_HOLES && arena.imports_by_quantum();
+        let is_first = !self.is_metadata_established() && may_have_holes;
+        let fits =
+            quantum % UNTAGGED_ALIGN == 0 && with_table + CHUNK_UNIT + RECORD_SIZE <= quantum;
+        if is_first && fits {
+            with_table
+        } else {
+            overhead
+        }
+    }
+
     /// Claims a heap that takes a whole segment.
     ///
     /// # Safety
     /// The segment belongs to the source, and nothing uses it. If `is_zeroed`, it is zero.
-    unsafe fn claim_segment(&mut self, base: NonNull<u8>, size: usize, is_zeroed: bool) {
+    unsafe fn claim_segment(
+        &mut self,
+        base: NonNull<u8>,
+        size: usize,
+        is_zeroed: bool,
+        arena: &Arena<'a, 'a, A, L>,
+    ) {
         // SAFETY: the segment has `size` bytes, which leave room for a record.
         let record = unsafe { SegmentRecord::location(base, size) };
+        let overhead = self.next_heap_overhead().next_multiple_of(CHUNK_UNIT);
+        let has_table = self.next_overhead(arena) > overhead;
         let end = if is_zeroed {
             // SAFETY: the caller guarantees that the segment is zero, and that nothing uses it.
             unsafe { self.claim_zeroed(base.as_ptr(), size - RECORD_SIZE) }
@@ -365,6 +397,15 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             Some(record.cast()),
             "where a heap in {size} bytes at {base:p} ends"
         );
+        if has_table {
+            // SAFETY: the heap's gap begins above the overhead, in the segment.
+            let gap = unsafe { base.byte_add(overhead) };
+            // SAFETY: the heap's gap begins there.
+            if unsafe { self.reserve_bottom(gap, TABLE_SIZE) } {
+                // SAFETY: the chunk was made for the table, in the heap that stays.
+                unsafe { self.source.holes.set_table(gap) };
+            }
+        }
         // SAFETY: a heap was claimed, so the flag exists.
         let flag = unsafe { self.owner_flag() };
         // SAFETY: the source keeps the first heap, which the flag lies in, until the flag is set.
@@ -394,7 +435,7 @@ pub(super) fn acquire_unlocked<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binnin
         // SAFETY: as above, and `retry` does not do so either.
         let finished = unsafe {
             lock.run_locked(|talc| {
-                talc.finish_growth(&growth, granted)?;
+                talc.finish_growth(&growth, granted, arena)?;
                 Ok(retry.take().map(|retry| retry(talc)))
             })
         };

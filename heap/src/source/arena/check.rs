@@ -64,22 +64,22 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         }
         let (mut bytes, mut below) = (0, 0);
         for hole in holes.iter() {
-            let (base, record) = (hole.base().addr().get(), hole.record().addr().get());
+            let (base, end) = (hole.base().addr().get(), hole.pages_end().addr().get());
             let quantum = arena.quantum();
-            if base % quantum != 0 || record % quantum != 0 || base >= record {
+            if base % quantum != 0 || end % quantum != 0 || base >= end {
                 return broken(hole.record(), "the pages of a hole");
             }
             let segment = arena.segment_of(base).filter(is_allocated);
-            let is_inside = segment.is_some_and(|it| it.base <= base && record < it.last);
+            let is_inside = segment.is_some_and(|it| it.base <= base && end < it.last);
             if base < below || !is_inside {
                 return broken(hole.record(), "where a hole lies");
             }
-            // SAFETY: the record of a hole lies in its chunk, which ends above the record.
-            if !unsafe { self.ends_chunk(hole.end()) } {
+            // SAFETY: the chunk ends there, in memory unless it is untagged.
+            if !hole.is_untagged() && !unsafe { self.ends_chunk(hole.chunk_end()) } {
                 return broken(hole.record(), "the chunk of a hole");
             }
-            bytes += record - base;
-            below = hole.end().addr().get();
+            bytes += end - base;
+            below = hole.chunk_end().addr().get();
         }
         if bytes != holes.bytes() {
             let address = NonNull::from(holes).cast();

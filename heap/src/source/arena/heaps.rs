@@ -134,10 +134,10 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 let retained = retained_for(free.addr().get());
                 // The new record must lie in the free memory below the hole.
                 if old.base.addr().get() + retained <= hole.base().addr().get() {
-                    self.source.holes.remove(hole);
+                    let (from, to) = (hole.base(), hole.chunk_end());
+                    self.source.holes.delete(hole);
                     // SAFETY: `retained` leaves room for a record, within the segment.
                     let new_end = unsafe { SegmentRecord::location(old.base, retained) };
-                    let (from, to) = (hole.base(), hole.end());
                     let at = new_end.cast().as_ptr();
                     // SAFETY: the hole is a carved chunk, above which lies at most a gap. The new
                     // end lies in the free memory below the hole.
@@ -196,7 +196,7 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
         self.source
             .holes
             .iter()
-            .map(|hole| Span::new(hole.base().as_ptr(), hole.record().as_ptr()))
+            .map(|hole| Span::new(hole.base().as_ptr(), hole.pages_end().as_ptr()))
     }
 }
 

@@ -45,6 +45,7 @@ use self::list::{HEAPS, RELEASE_QUEUE, RecordList};
 use crate::talc::Corruption;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
+use crate::talc::carve::MAKES_HOLES;
 use crate::talc::owner::OwnerRef;
 use crate::talc::source::Source;
 use crate::talc::sync::TalcLock;
@@ -267,9 +268,16 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
 unsafe impl<A: TagSupply, L: Lock> Source for ArenaSource<'_, A, L> {
     const TRACK_HEAP_END: bool = true;
     const GRANTS_ZEROED: bool = true;
+    const LEAVES_OUT_TAGS: bool = MAKES_HOLES;
 
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()> {
         talc.acquire_locked(layout)
+    }
+
+    unsafe fn takes_tag<B: Binning>(talc: &mut Talc<Self, B>, base: NonNull<u8>) -> Option<bool> {
+        let source = &mut talc.source;
+        let is_owner = source.owner.is_bound_to(&talc.owner_token);
+        is_owner.then(|| source.holes.take_unit(base))
     }
 
     fn acquire_unlocked<R: RawMutex, B: Binning, T>(

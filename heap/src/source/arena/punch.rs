@@ -6,11 +6,11 @@ use lock_api::RawMutex;
 
 use super::ArenaSource;
 use super::heaps::Keep;
-use super::hole::{HOLE_OVERHEAD, HoleRef};
+use super::hole::{Extent, HOLE_OVERHEAD, HoleRef};
 use crate::span::Span;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
-use crate::talc::carve::{GapCursor, MAKES_HOLES};
+use crate::talc::carve::{GapCursor, MAKES_HOLES, UNTAGGED_ALIGN};
 use crate::talc::sync::TalcLock;
 use crate::vmem::{Lock, TagSupply};
 
@@ -38,16 +38,18 @@ enum Which {
 ///     ├─ afterwards: one hole ────────────────────────────────────────────┼─ record ─┤
 /// ```
 ///
-/// `lower` and `upper` may be absent. Without `upper` the record lies in the gap.
+/// `lower` and `upper` may be absent. Without `upper` the record lies in the gap, or in the table.
 struct PendingHole {
     from: NonNull<u8>,
     to: NonNull<u8>,
     /// The hole as it will be, marked as busy.
     hole: HoleRef,
-    /// The chunk that was carved from the gap.
-    carved: (NonNull<u8>, NonNull<u8>),
-    /// The base and the record of the hole below.
-    lower: Option<(NonNull<u8>, NonNull<u8>)>,
+    /// The base of the chunk that was carved from the gap.
+    carved_base: NonNull<u8>,
+    /// The hole below, and the extent that it had.
+    lower: Option<(HoleRef, Extent)>,
+    /// The same, if its record is in the table, and is not that of `hole`.
+    kept: Option<HoleRef>,
     /// The base of the hole above.
     upper: Option<NonNull<u8>>,
 }
@@ -152,7 +154,10 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
     /// Looks for a gap with pages to give back, from the cursor on, and makes these pages a part of
     /// a hole that is busy.
     fn begin_hole(&mut self, cursor: &mut Option<GapCursor>, which: Which, quantum: usize) -> Step {
-        let start = *cursor.get_or_insert_with(|| self.gap_cursor(quantum));
+        // The rest of a page whose lowest bytes are the tag of a hole, or also its record, can go
+        // back with them.
+        let smallest = quantum - HOLE_OVERHEAD;
+        let start = *cursor.get_or_insert_with(|| self.gap_cursor(smallest));
         let mut examined = 0;
         let mut found = None;
         for (gap, at) in self.large_gaps_from(start).take(MAX_EXAMINED) {
@@ -185,21 +190,25 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
             return None;
         }
         let from = match lower {
-            Some(lower) => lower.record(),
+            Some(lower) => lower.pages_end(),
             None => with_address(base, base.addr().get().checked_next_multiple_of(quantum)?),
         };
-        let to = match upper {
-            Some(_) => end,
-            None => {
-                let highest = end.addr().get().checked_sub(HOLE_OVERHEAD)?;
-                with_address(end, highest / quantum * quantum)
-            }
+        let is_untagged = upper.is_none()
+            && end.addr().get() % quantum == 0
+            && quantum % UNTAGGED_ALIGN == 0
+            && (holes.has_spare() || lower.is_some_and(HoleRef::is_in_table));
+        let to = if upper.is_some() || is_untagged {
+            end
+        } else {
+            let highest = end.addr().get().checked_sub(HOLE_OVERHEAD)?;
+            with_address(end, highest / quantum * quantum)
         };
         (from < to).then_some(Plan {
             from,
             to,
             lower,
             upper,
+            is_untagged,
         })
     }
 
@@ -210,14 +219,16 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
             to,
             lower,
             upper,
+            is_untagged,
         } = plan;
         // SAFETY: a gap is not null.
         let gap_base = unsafe { NonNull::new_unchecked(gap.base()) };
         let carved_base = if lower.is_some() { gap_base } else { from };
-        let carved_end = match upper {
-            Some(_) => to,
+        let carved_end = if upper.is_some() || is_untagged {
+            to
+        } else {
             // SAFETY: the plan leaves room for the record in the gap.
-            None => unsafe { to.byte_add(HOLE_OVERHEAD) },
+            unsafe { to.byte_add(HOLE_OVERHEAD) }
         };
         // SAFETY: the gap is in its list. Both ends of the chunk lie in it, at least a page apart
         // or, above a lower hole, as far apart as the gap is large.
@@ -226,20 +237,33 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
         for hole in lower.into_iter().chain(upper) {
             holes.remove(hole);
         }
+        if is_untagged {
+            self.note_untagged();
+        }
+        let holes = &mut self.source.holes;
+        let lower_in_table = lower.filter(|lower| lower.is_in_table());
+        let in_table = match lower_in_table {
+            _ if !is_untagged => None,
+            Some(lower) => Some(lower.record()),
+            None => holes.take_spare(),
+        };
+        let extent = Extent {
+            base: lower.map_or(from, HoleRef::base),
+            pages_end: upper.map_or(to, HoleRef::pages_end),
+            chunk_end: upper.map_or(carved_end, HoleRef::chunk_end),
+        };
+        let upper_base = upper.map(HoleRef::base);
+        let record = upper.map(HoleRef::record).or(in_table).unwrap_or(to);
         let pending = PendingHole {
             from,
             to,
-            carved: (carved_base, carved_end),
-            lower: lower.map(|lower| (lower.base(), lower.record())),
-            upper: upper.map(HoleRef::base),
-            // SAFETY: the record is that of the upper hole, or lies in the carved chunk.
-            hole: unsafe {
-                HoleRef::new(
-                    lower.map_or(from, HoleRef::base),
-                    upper.map_or(to, HoleRef::record),
-                    true,
-                )
-            },
+            carved_base,
+            lower: lower.map(|lower| (lower, lower.extent())),
+            kept: lower_in_table.filter(|lower| lower.record() != record),
+            upper: upper_base,
+            // SAFETY: the record is that of the upper hole, or one of the table, or lies in the
+            // carved chunk.
+            hole: unsafe { HoleRef::new(record, extent, true) },
         };
         holes.insert(pending.hole);
         pending
@@ -248,24 +272,49 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
     /// Ends what [`carve_hole`](Self::carve_hole) has begun. Unless the pages went back, all is as
     /// before.
     fn finish_hole(&mut self, pending: &PendingHole, is_discarded: bool) {
+        let &PendingHole {
+            to,
+            hole,
+            carved_base,
+            lower,
+            kept,
+            upper,
+            ..
+        } = pending;
         let holes = &mut self.source.holes;
         if is_discarded {
             self.source.has_holes = true;
-            holes.update(pending.hole, pending.hole.base(), false);
+            holes.update(hole, hole.base(), false);
+            if let Some(lower) = kept {
+                holes.forget(lower);
+            }
             return;
         }
-        holes.remove(pending.hole);
-        if let Some((base, record)) = pending.lower {
-            // SAFETY: the pages with the record of the lower hole were not given back.
-            holes.insert(unsafe { HoleRef::new(base, record, false) });
+        holes.remove(hole);
+        // The chunk above may have been freed meanwhile, and have given a unit.
+        let Extent { chunk_end, .. } = hole.extent();
+        let mut is_reused = false;
+        if let Some((lower, extent)) = lower {
+            is_reused = lower == hole;
+            // SAFETY: the record is in the table, or in pages that were not given back.
+            holes.insert(unsafe { HoleRef::new(lower.record(), extent, false) });
         }
-        if let Some(base) = pending.upper {
+        let carved_end = if let Some(base) = upper {
+            let extent = Extent {
+                base,
+                ..hole.extent()
+            };
             // SAFETY: the record of the upper hole is where it was.
-            holes.insert(unsafe { HoleRef::new(base, pending.hole.record(), false) });
-        }
-        let (base, end) = pending.carved;
+            holes.insert(unsafe { HoleRef::new(hole.record(), extent, false) });
+            to
+        } else {
+            if !is_reused {
+                holes.forget(hole);
+            }
+            chunk_end
+        };
         // SAFETY: the chunk was carved for this hole, and all of it is still memory.
-        unsafe { self.uncarve(base, end) };
+        unsafe { self.uncarve(carved_base, carved_end) };
     }
 }
 
@@ -275,6 +324,8 @@ struct Plan {
     to: NonNull<u8>,
     lower: Option<HoleRef>,
     upper: Option<HoleRef>,
+    /// Whether the hole ends where the gap does, at a page boundary.
+    is_untagged: bool,
 }
 
 /// Returns a pointer with the provenance of `pointer`, at a higher or lower address of the same

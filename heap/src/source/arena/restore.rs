@@ -20,8 +20,12 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
     pub(super) fn fill_hole(&mut self, hole: HoleRef, size: usize) {
         let base = hole.base();
         if size == hole.size() {
-            let end = hole.end();
-            self.source.holes.remove(hole);
+            let end = hole.chunk_end();
+            if hole.is_untagged() {
+                // SAFETY: the chunk is memory again, and one in use begins above.
+                unsafe { self.write_tag(end) };
+            }
+            self.source.holes.delete(hole);
             // SAFETY: the hole's chunk is a carved one, and memory again.
             unsafe { self.uncarve(base, end) };
         } else {
@@ -58,7 +62,7 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
             if let Some(required) = self.required_of(hole, requirement, quantum) {
                 return Some((hole, sizes(hole, required)));
             }
-            address = hole.record().addr().get();
+            address = hole.pages_end().addr().get();
         }
         let hole = holes.first_of(requirement.max_size().checked_next_multiple_of(quantum)?, 0)?;
         let required = self.required_of(hole, requirement, quantum)?;
@@ -73,16 +77,19 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
         requirement: ChunkRequirement,
         quantum: usize,
     ) -> Option<usize> {
-        let (base, record) = (hole.base().addr().get(), hole.record().addr().get());
+        let (base, pages_end) = (hole.base().addr().get(), hole.pages_end().addr().get());
         // SAFETY: the hole's chunk begins at its base.
         let free_base: NonNull<u8> = unsafe { self.free_below(hole.base()) };
         let end = requirement.end_above(free_base.addr().get())?;
-        if end <= record {
+        if end <= pages_end {
             let required = end.saturating_sub(base).next_multiple_of(quantum);
             return Some(required.max(quantum));
         }
-        // SAFETY: the hole's chunk ends at its end.
-        let free_end = unsafe { self.free_above(hole.end()) };
+        if hole.is_untagged() {
+            return None;
+        }
+        // SAFETY: the hole's chunk ends there.
+        let free_end = unsafe { self.free_above(hole.chunk_end()) };
         (end <= free_end.addr().get()).then(|| hole.size())
     }
 }

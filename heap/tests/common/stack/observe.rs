@@ -299,6 +299,16 @@ impl Actor<'_, '_> {
     pub(crate) fn note_free(&self, before: Option<Snapshot>, block: usize) {
         if let Some(before) = &before {
             self.note_in_growth(before, block, GrowthFreed, RestoreFreed);
+            if before.holes.iter().any(|hole| hole.end().addr() == block) {
+                SITUATIONS.note(HoleTagged);
+                match self.interrupted.get() {
+                    Some((Doing::Punching, _)) => SITUATIONS.note(HoleTaggedInPunch),
+                    Some((Doing::Allocating | Doing::Reallocating, _)) => {
+                        SITUATIONS.note(HoleTaggedInGrowth);
+                    }
+                    _ => {}
+                }
+            }
         }
         self.note_lowering(before, Lowered, Deleted, |change, is_drained| {
             let is_in = change.base <= block && block < change.base + change.retained().0;
