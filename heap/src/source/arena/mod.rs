@@ -172,7 +172,8 @@ where
 ///     ├─ size: 0x10000 ───────────────────────────────────────────────────┤
 /// ```
 ///
-/// The record takes 80 bytes on 64-bit machines, 96 with `hardened`.
+/// The record takes 80 bytes on 64-bit machines, 96 with `hardened`. The first heap has a table of
+/// holes above Talc's list heads, if the arena imports pages that can be discarded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ArenaHeap {
     /// The base of the heap and of its segment of the arena.
