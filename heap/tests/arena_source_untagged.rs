@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::alloc::Layout;
+use std::alloc::{GlobalAlloc, Layout};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
@@ -71,9 +71,11 @@ fn free_all(heap: &Heap<'_>, blocks: Vec<(*mut u8, Layout)>) {
 
 /// Trims the heap, and asserts that only the page with the list heads is left.
 fn assert_empty(window: &Window, arena: &PageArena<'_>, heap: &Heap<'_>) {
-    heap.lock().trim();
+    heap.trim();
     settled(window, arena, heap);
     assert_eq!((window.lent(), window.mapped()), (PAGE, PAGE));
+    #[cfg(feature = "counters")]
+    assert_eq!(heap.lock().counters().hole_bytes, 0);
     window.assert_vacant_untouched();
 }
 
@@ -143,6 +145,59 @@ fn when_all_records_are_in_use_single_pages_stay() {
         free(&heap, block, whole(1));
     }
     heap.punch();
+    assert_empty(&window, &arena, &heap);
+}
+
+#[test]
+fn records_are_used_again_when_holes_join() {
+    let window = window();
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let mut blocks = blocks(&heap, 5, 1);
+    fill_up(&window, &heap);
+    for _ in 0..3 * RECORDS {
+        for index in [1, 3] {
+            free(&heap, blocks[index], whole(1));
+        }
+        window.state.lock().unwrap().refuses_holes = true;
+        assert_eq!(heap.punch(), 0);
+        window.state.lock().unwrap().refuses_holes = false;
+        assert_eq!(heap.punch(), 2 * PAGE);
+        free(&heap, blocks[2], whole(1));
+        assert_eq!(heap.punch(), PAGE);
+        assert_eq!(heap.lock().arena_holes().count(), 1);
+        for block in &mut blocks[1..4] {
+            *block = alloc(&heap, whole(1));
+        }
+        blocks.sort_unstable();
+        settled(&window, &arena, &heap);
+    }
+}
+
+#[test]
+fn many_holes_at_the_top_are_given_up() {
+    let window = window();
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let blocks = blocks(&heap, 2 * RECORDS, 1);
+    let free_every_second = |parity: usize| {
+        for &block in blocks.iter().skip(2 + parity).step_by(2) {
+            free(&heap, block, whole(1));
+        }
+    };
+    free_every_second(0);
+    assert_eq!(heap.punch(), (RECORDS - 1) * PAGE);
+    // Holes and gaps take turns up to the top.
+    free_every_second(1);
+    assert_eq!(heap.lock().arena_holes().count(), RECORDS - 1);
+    heap.trim();
+    settled(&window, &arena, &heap);
+    // Below the lowest there is no room for the record of the heap.
+    assert!(heap.lock().arena_holes().count() <= 1);
+    assert!(window.lent() <= 6 * PAGE, "{}", window.lent());
+    for &block in &blocks[..2] {
+        free(&heap, block, whole(1));
+    }
     assert_empty(&window, &arena, &heap);
 }
 
@@ -218,6 +273,50 @@ fn a_hole_is_larger_than_what_fits_in_it_beside_a_block() {
     assert!(alloc(&heap, too_large).is_null());
     assert_eq!(alloc(&heap, whole(8)), blocks[1]);
     settled(&window, &arena, &heap);
+}
+
+#[test]
+fn at_least_four_pages_come_again() {
+    let window = window();
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let blocks = blocks(&heap, 3, 12);
+    fill_up(&window, &heap);
+    free(&heap, blocks[1], whole(12));
+    heap.punch();
+    assert_eq!(alloc(&heap, layout(1)), blocks[1]);
+    assert_eq!(heap.lock().source.hole_bytes(), 8 * PAGE);
+    // If no more is to be had, less does.
+    assert_eq!(heap.punch(), 3 * PAGE);
+    window.state.lock().unwrap().limit = window.mapped() / PAGE + 1;
+    assert!(!alloc(&heap, layout(PAGE)).is_null());
+    assert_eq!(heap.lock().source.hole_bytes(), 10 * PAGE);
+    settled(&window, &arena, &heap);
+}
+
+#[test]
+fn a_block_that_uses_up_what_came_again_is_zero_to_its_end() {
+    let window = window();
+    let arena = arena(&window);
+    // SAFETY: only this heap uses the pages, which are zero while they are vacant.
+    let heap = Heap::new(unsafe { ArenaSource::new(&arena).of_zeroed_memory() });
+    for size in 4 * PAGE - 64..=4 * PAGE + 64 {
+        let below = alloc(&heap, layout(PAGE));
+        let block = alloc(&heap, whole(16));
+        let above = alloc(&heap, whole(1));
+        fill(block, whole(16), 0xee);
+        let rest = fill_up(&window, &heap);
+        free(&heap, block, whole(16));
+        heap.punch();
+        // SAFETY: the size is not zero.
+        let zeroed = unsafe { heap.alloc_zeroed(layout(size)) };
+        assert_filled(zeroed, layout(size), 0);
+        free(&heap, zeroed, layout(size));
+        free(&heap, below, layout(PAGE));
+        free(&heap, above, whole(1));
+        free_all(&heap, rest);
+        assert_empty(&window, &arena, &heap);
+    }
 }
 
 type Parts = (

@@ -178,6 +178,28 @@ fn behind_a_lock_a_source_is_asked_as_often() {
     talc.lock().check().unwrap();
 }
 
+/// A source may refuse because the request fits in a gap. Others may take that gap before it is
+/// found.
+#[test]
+fn behind_a_lock_a_source_that_refuses_is_asked_once_more() {
+    let memory = Memory::new(1 << 16);
+    for fails_at in [1, 2] {
+        let mut source = Slices::new(&memory, 1 << 16);
+        source.fails_at = fails_at;
+        let talc = TalcLock::<spin::Mutex<()>, _>::new(source);
+        // SAFETY: the sizes are not zero.
+        unsafe {
+            assert!(!talc.alloc(layout(1000)).is_null());
+            assert_eq!(talc.lock().source.calls, 2 / fails_at);
+            // All of the memory was granted, so it refuses twice.
+            let calls = talc.lock().source.calls;
+            assert!(talc.alloc(layout(1 << 16)).is_null());
+            assert_eq!(talc.lock().source.calls, calls + 2);
+        }
+        talc.lock().check().unwrap();
+    }
+}
+
 /// Reports success, and alternately grants a heap and takes it back.
 #[derive(Debug)]
 struct Fickle {

@@ -222,8 +222,7 @@ impl PageHeap {
     /// Unmaps all free pages of the heaps, and all empty heaps except the first. Returns the number
     /// of bytes that were unmapped.
     fn reap(&self) -> usize {
-        // SAFETY: trimming replaces neither the allocator nor its source.
-        unsafe { self.talc.run_locked(|talc| talc.trim()) };
+        self.talc.trim();
         self.drain() + self.talc.punch()
     }
 

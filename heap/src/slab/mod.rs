@@ -72,13 +72,18 @@ pub use self::stats::{ClassStats, SlabInfo, Stats};
 #[cfg(any(test, feature = "std"))]
 pub use self::threads::Threads;
 
-/// The largest number of bytes that one CPU holds back: free memory that neither another CPU nor
-/// the allocator behind the slabs can use until [`SlabAllocator::reap`] is called. 20,224 bytes.
+/// The largest number of bytes that one CPU holds back of what it has freed: free memory that
+/// neither another CPU nor the allocator behind the slabs can use until [`SlabAllocator::reap`] is
+/// called. 20,224 bytes.
 ///
 /// They are slabs without a used block, of which a CPU keeps some, and freed blocks that wait to be
 /// brought to another CPU's slab. A slab with a block in use is not held back, but fragmented: its
 /// free blocks serve requests of their size on the CPU that owns it. With several CPUs, each owns
 /// at most one current slab and eight partial ones of each size.
+///
+/// Nor does this count blocks that *other* CPUs have freed, and that the CPU that owns their slab
+/// has not collected yet. It does when it has used up a slab of that size, and when it reaps. Until
+/// then, even slabs without a used block stay with it: in the worst case all that it owns.
 pub const MAX_HELD_BACK: usize = MAX_IDLE * SLAB_SIZE + BATCH * MAX_BLOCK_SIZE;
 
 /// The layout of a slab.

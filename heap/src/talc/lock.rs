@@ -37,6 +37,9 @@ use super::zeroed::Uncleared;
 /// assert!(!HEAP.lock().is_metadata_established());
 /// ```
 ///
+/// The methods of a [guard](TalcGuard) hold the lock all the time, while their source gets memory
+/// too: it must not call back.
+///
 /// A `TalcLock` implements `GlobalAlloc` and `Allocator`; a reference to one implements
 /// `Allocator`.
 #[doc(alias = "Talck")]
@@ -85,6 +88,9 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
 
     /// Asks the source for memory, and runs `allocate` afterwards, until it succeeds or the source
     /// has no more: see [`Talc::allocate`].
+    ///
+    /// A source may have refused because the request fitted in a gap, which others have taken
+    /// since. So if no gap is found after all, the source is asked once more.
     #[cold]
     #[inline(never)]
     fn allocate_growing<T>(
@@ -93,21 +99,29 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
         allocate: impl Fn(&mut Talc<S, B>, Find<S, B>) -> Option<T>,
     ) -> Option<T> {
         let mut progress = Progress::from(self.lock().heap_bytes);
+        let mut refusals = 0;
         loop {
             let grown = S::acquire_unlocked(self, layout, |talc| {
                 let block = allocate(talc, Talc::find_soon);
                 (block, progress.continues(talc.heap_bytes))
             });
-            match grown {
-                Ok((None, true)) => {}
-                Ok((None, false)) | Err(()) => break,
+            let is_last = match grown {
+                Ok((None, true)) => continue,
+                Ok((None, false)) => true,
                 Ok((block, _)) => return block,
+                Err(()) => {
+                    refusals += 1;
+                    refusals == 2
+                }
+            };
+            let block = self.with(|talc| {
+                talc.forget_restored();
+                allocate(talc, Talc::find_any)
+            });
+            if block.is_some() || is_last {
+                return block;
             }
         }
-        self.with(|talc| {
-            talc.forget_restored();
-            allocate(talc, Talc::find_any)
-        })
     }
 
     /// Returns the allocator. `&mut self` proves that the lock is free.
@@ -189,8 +203,9 @@ impl<R: RawMutex, S: Source, B: Binning> TalcGuard<'_, R, S, B> {
     ///
     /// # Safety
     /// Neither the allocator nor its [`source`](Talc::source) is replaced, swapped or dropped,
-    /// while any of its allocations is in use, or a [`drain`](TalcLock::drain),
-    /// [`punch`](TalcLock::punch) or [`decay`](TalcLock::decay) of it is under way.
+    /// while any of its allocations is in use, or an allocation, a [`drain`](TalcLock::drain), a
+    /// [`punch`](TalcLock::punch) or a [`decay`](TalcLock::decay) of it is under way. (Their
+    /// sources are called while the lock is free.)
     #[inline]
     pub unsafe fn as_mut(&mut self) -> &mut Talc<S, B> {
         &mut self.talc

@@ -35,8 +35,8 @@ pub use crate::source::{AllocatorSource, Claim, GlobalAllocSource};
 /// * [`acquire`](Source::acquire), [`resize`](Source::resize) and `clone` use the allocator that
 ///   calls them through their arguments only. They do not lock it again. If it is the global
 ///   allocator, they create no `Box` and print nothing.
-/// * [`acquire_unlocked`](Source::acquire_unlocked) runs `retry` with the allocator in `lock`, while
-///   the lock is held. It does not allocate from it.
+/// * [`acquire_unlocked`](Source::acquire_unlocked) runs `retry` with the allocator in `lock`,
+///   while the lock is held. It does not allocate from it.
 /// * Memory that the source has granted stays valid when the source is moved.
 /// * The result of [`resize`](Source::resize) is one that its documentation allows.
 ///
@@ -116,8 +116,8 @@ pub unsafe trait Source: Debug + Sized {
     fn acquire<B: Binning>(talc: &mut Talc<Self, B>, layout: Layout) -> Result<(), ()>;
 
     /// Gives the allocator behind a lock more memory, so that `layout` fits, then runs `retry` with
-    /// the allocator. [`TalcLock`] calls this instead of [`acquire`](Source::acquire), with the lock
-    /// free.
+    /// the allocator. [`TalcLock`] calls this instead of [`acquire`](Source::acquire), with the
+    /// lock free.
     ///
     /// ```text
     ///     by default         lock ─ acquire ─ retry ─ unlock

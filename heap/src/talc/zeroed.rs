@@ -211,7 +211,7 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     /// Notes that memory was restored as zeros for the allocation that is under way. Once the lock
-    /// has been free, others may have used it: whoever asks after that forgets it first.
+    /// has been free, others may have used it: the next request forgets it first.
     pub(crate) fn note_restored(&mut self, base: NonNull<u8>, size: usize) {
         if grants_zeroed::<S>() {
             let base = base.addr().get();

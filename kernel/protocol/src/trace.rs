@@ -150,6 +150,9 @@ impl<'a> Trace<'a> {
         if slots > operations {
             return Err(TraceError::TooManySlots { slots, operations });
         }
+        if operations == 0 {
+            return Err(TraceError::Empty);
+        }
         let trace = Self { header, body };
         let mut reader = trace.reader();
         while reader.operation < operations {

@@ -179,8 +179,8 @@ impl Replay {
 }
 
 /// Replays `trace` without letting the heap settle. Returns the number of pages that were mapped,
-/// without those of one growth to the peak: the largest number of mapped pages after an operation. A
-/// page counts each time it is mapped. Returns `None` if no memory is left for the slots.
+/// without those of one growth to the peak: the largest number of mapped pages after an operation.
+/// A page counts each time it is mapped. Returns `None` if no memory is left for the slots.
 fn mapped_again(trace: &Trace<'_>) -> Option<usize> {
     HEAP.reap();
     let mut replayer = Replayer::<_, false>::new(&HEAP, trace.slots())?;

@@ -194,8 +194,10 @@ pub(super) unsafe fn map(
                     end: page,
                     ..pages.range()
                 };
-                let undone = unmap_locked(&mut tables, pages.below(page), range);
+                let mut undone = Unmapped::new(range);
+                undone.unmap(&mut tables, pages.below(page));
                 drop(tables);
+                undone.unlink_tables(&mut page_tables().lock());
                 undone.flush().free_tables();
                 return Err(match error {
                     MapToError::FrameAllocationFailed => MapError::NoFrame,
@@ -214,34 +216,11 @@ pub(super) unsafe fn map(
 /// # Safety
 /// No code uses the pages.
 pub(super) unsafe fn unmap(pages: PageSet) -> Unmapped {
-    let mut tables = page_tables().lock();
-    unmap_locked(&mut tables, pages, pages.range())
-}
-
-/// Unmaps `pages`, and unlinks empty tables for the pages of `range`, which contains all of them.
-fn unmap_locked(
-    tables: &mut OffsetPageTable<'static>,
-    pages: PageSet,
-    range: PageRangeInclusive,
-) -> Unmapped {
-    let mut unmapped = Unmapped {
-        range,
-        frames: FrameList::new(),
-        tables: FrameList::new(),
-    };
-    for page in pages.iter() {
-        if let Ok((frame, flush)) = tables.unmap(page) {
-            flush.ignore();
-            unmapped.frames.push(frame);
-        }
-    }
-    for part in by_table(range) {
-        if !has_neighbour(tables, part) {
-            // SAFETY: `clean_up_addr_range` unlinks empty tables only. Their frames are collected
-            // here, and freed after the flush.
-            unsafe { tables.clean_up_addr_range(part, &mut unmapped.tables) };
-        }
-    }
+    let mut unmapped = Unmapped::new(pages.range());
+    unmapped.unmap(&mut page_tables().lock(), pages);
+    // Searching tables for entries in use takes as long as unmapping, so the lock is taken again.
+    // What others map meanwhile is found.
+    unmapped.unlink_tables(&mut page_tables().lock());
     unmapped
 }
 
@@ -304,6 +283,36 @@ pub(super) struct Unmapped {
 }
 
 impl Unmapped {
+    /// Begins with no page of a range.
+    fn new(range: PageRangeInclusive) -> Self {
+        Self {
+            range,
+            frames: FrameList::new(),
+            tables: FrameList::new(),
+        }
+    }
+
+    /// Unmaps `pages`, which lie in the range.
+    fn unmap(&mut self, tables: &mut OffsetPageTable<'static>, pages: PageSet) {
+        for page in pages.iter() {
+            if let Ok((frame, flush)) = tables.unmap(page) {
+                flush.ignore();
+                self.frames.push(frame);
+            }
+        }
+    }
+
+    /// Unlinks tables for the pages of the range that are empty.
+    fn unlink_tables(&mut self, tables: &mut OffsetPageTable<'static>) {
+        for part in by_table(self.range) {
+            if !has_neighbour(tables, part) {
+                // SAFETY: `clean_up_addr_range` unlinks empty tables only. Their frames are
+                // collected here, and freed after the flush.
+                unsafe { tables.clean_up_addr_range(part, &mut self.tables) };
+            }
+        }
+    }
+
     /// Removes the pages from the TLB. After that, frames and addresses may be used again.
     ///
     /// With more CPUs, this function must flush all of them, and wait: so it holds no lock.

@@ -10,19 +10,33 @@ use super::{ArenaHeap, ArenaSource};
 use crate::span::Span;
 use crate::talc::base::binning::Binning;
 use crate::talc::base::{Reserved, Talc};
-use crate::talc::sync::TalcGuard;
+use crate::talc::sync::{TalcGuard, TalcLock};
 use crate::vmem::{Lock, TagSupply};
 
-#[cfg(doc)]
-use crate::talc::TalcLock;
+/// Up to which address the free memory at the top of one heap stays when heaps are trimmed.
+#[derive(Clone, Copy)]
+pub(super) struct Kept {
+    /// The base of that heap.
+    heap: usize,
+    up_to: usize,
+}
 
-/// How much of the free memory at the top of a heap stays when the heap is trimmed.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Keep {
-    /// None.
-    InUse,
-    /// In the heap that grows, what the next interval is expected to use.
-    ForInterval,
+impl Kept {
+    /// Nothing stays, at the top of any heap.
+    pub(super) const NOTHING: Kept = Kept { heap: 0, up_to: 0 };
+}
+
+/// The number of holes that are given up at the tops of heaps while the lock is held.
+const MAX_GIVEN_UP: usize = 8;
+
+/// How far the trimming of a heap has come.
+#[derive(PartialEq, Eq)]
+enum Trimmed {
+    Fully,
+    /// As many holes as were allowed have been given up, and there are more.
+    Partly,
+    /// Its record is damaged.
+    NotAtAll,
 }
 
 impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
@@ -38,36 +52,48 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     /// The hysteresis of growth begins anew. O(heaps).
     #[doc(alias("malloc_trim"))]
     pub fn trim(&mut self) {
-        self.trim_to(Keep::InUse);
+        self.trim_to(Kept::NOTHING, usize::MAX);
+        self.finish_trim();
+    }
+
+    /// Begins the hysteresis of growth anew.
+    fn finish_trim(&mut self) {
         self.source.policy = GrowthPolicy::new();
         self.source.update_claimed(0, 0);
     }
 
-    /// Lowers the end of each heap to what `keep` says, up to a quantum, and deletes empty heaps.
-    /// Holes at the top of a heap are given up with it.
-    pub(super) fn trim_to(&mut self, keep: Keep) {
+    /// Lowers the end of each heap to what is in use or kept, up to a quantum, and deletes empty
+    /// heaps. Holes at the top of a heap are given up with it. Returns `false` if there are more
+    /// than `most` of these: then this is to be called again.
+    pub(super) fn trim_to(&mut self, kept: Kept, mut most: usize) -> bool {
         let Some(arena) = self.source.arena else {
-            return;
+            return true;
         };
         if !self.source.owner.is_bound_to(&self.owner_token) {
-            return;
+            return true;
         }
         let mut next = self.source.heaps.first();
-        let growing = next.filter(|_| keep == Keep::ForInterval);
         while let Some(record) = next {
             // SAFETY: `record` is in the list.
             next = unsafe { self.source.heaps.after(record) };
-            let kept = if growing == Some(record) {
-                // SAFETY: `record` is in the list.
-                unsafe { self.expected_top(record) }
-            } else {
-                0
-            };
             // SAFETY: `record` is in the list.
-            if !unsafe { self.trim_heap(record, kept, arena.quantum()) } {
-                break;
+            match unsafe { self.trim_heap(record, kept, arena.quantum(), &mut most) } {
+                Trimmed::Fully => {}
+                Trimmed::Partly => return false,
+                Trimmed::NotAtAll => break,
             }
         }
+        true
+    }
+
+    /// Begins another interval, and returns what the heap that grows is expected to use in it.
+    pub(super) fn begin_interval(&mut self) -> Kept {
+        let is_owner = self.source.owner.is_bound_to(&self.owner_token);
+        let growing = self.source.heaps.first().filter(|_| is_owner);
+        growing.map_or(Kept::NOTHING, |record| {
+            // SAFETY: `record` is in the list.
+            unsafe { self.expected_top(record) }
+        })
     }
 
     /// Returns up to which address the next interval is expected to use the heap that grows. Begins
@@ -75,11 +101,11 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     ///
     /// # Safety
     /// `record` is in the list of heaps.
-    unsafe fn expected_top(&mut self, record: NonNull<SegmentRecord>) -> usize {
+    unsafe fn expected_top(&mut self, record: NonNull<SegmentRecord>) -> Kept {
         let end = record.cast::<u8>();
         // SAFETY: records in the list are live.
         let Some(heap) = (unsafe { SegmentRecord::read(record) }) else {
-            return 0;
+            return Kept::NOTHING;
         };
         // SAFETY: a heap ends where its record begins.
         let top = unsafe { self.reserved(end) }.up_to.addr().get();
@@ -89,30 +115,40 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         } else {
             0
         };
-        let policy = &mut self.source.policy;
-        top.saturating_add(policy.begin_interval(heap.base.addr().get(), top, used))
+        let (policy, base) = (&mut self.source.policy, heap.base.addr().get());
+        Kept {
+            heap: base,
+            up_to: top.saturating_add(policy.begin_interval(base, top, used)),
+        }
     }
 
-    /// Lowers the end of a heap to what is in use, or to `kept` if that is higher, up to a quantum.
-    /// Deletes the heap if it is empty. Returns whether its record is intact.
+    /// Lowers the end of a heap to what is in use, or to what is `kept` of it if that is higher, up
+    /// to a quantum. Deletes the heap if it is empty. Gives up at most as many holes as `most`
+    /// says, and counts them there.
     ///
     /// # Safety
     /// `record` is in the list of heaps.
     unsafe fn trim_heap(
         &mut self,
         mut record: NonNull<SegmentRecord>,
-        kept: usize,
+        kept: Kept,
         quantum: usize,
-    ) -> bool {
+        most: &mut usize,
+    ) -> Trimmed {
         loop {
             // SAFETY: records in the list are live.
             let Some(old) = (unsafe { SegmentRecord::read(record) }) else {
                 self.note_damaged_record(record.addr().get());
-                return false;
+                return Trimmed::NotAtAll;
             };
             if old.state == ReleaseState::GROWING {
-                return true;
+                return Trimmed::Fully;
             }
+            let kept = if kept.heap == old.base.addr().get() {
+                kept.up_to
+            } else {
+                0
+            };
             let end = record.cast::<u8>();
             // SAFETY: a heap ends where its record begins.
             let Reserved { up_to: top, any } = unsafe { self.reserved(end) };
@@ -122,7 +158,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 debug_assert_eq!(deleted, None);
                 // SAFETY: the record is in the list, and Talc has forgotten the heap.
                 unsafe { self.source.delete_heap(record) };
-                return true;
+                return Trimmed::Fully;
             }
             let retained_for = |used: usize| {
                 (used - old.base.addr().get() + RECORD_SIZE).next_multiple_of(quantum)
@@ -134,6 +170,10 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 let retained = retained_for(free.addr().get());
                 // The new record must lie in the free memory below the hole.
                 if old.base.addr().get() + retained <= hole.base().addr().get() {
+                    let Some(rest) = most.checked_sub(1) else {
+                        return Trimmed::Partly;
+                    };
+                    *most = rest;
                     let (from, to) = (hole.base(), hole.chunk_end());
                     self.source.holes.delete(hole);
                     // SAFETY: `retained` leaves room for a record, within the segment.
@@ -162,7 +202,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 // SAFETY: `old` is a copy of the record, and Talc's heap ends at the new location.
                 unsafe { self.source.set_retained(old, retained, size) };
             }
-            return true;
+            return Trimmed::Fully;
         }
     }
 
@@ -183,6 +223,35 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 size: record.size,
             })
         })
+    }
+}
+
+impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource<'_, A, L>, B> {
+    /// Enters all free memory at the tops of heaps in the release queue, as [`Talc::trim`] does.
+    /// The lock is held for O(heaps) at a time, and released between: there may be many holes at
+    /// the tops.
+    pub fn trim(&self) {
+        self.trim_keeping(|_| Kept::NOTHING);
+        // SAFETY: neither the allocator nor its source is replaced or dropped.
+        unsafe { self.run_locked(Talc::finish_trim) };
+    }
+
+    /// Trims all heaps, with the lock released between steps. The first calls `begin`.
+    pub(super) fn trim_keeping(
+        &self,
+        begin: impl FnOnce(&mut Talc<ArenaSource<'_, A, L>, B>) -> Kept,
+    ) {
+        // SAFETY: neither the allocator nor its source is replaced or dropped.
+        let (kept, mut is_done) = unsafe {
+            self.run_locked(|talc| {
+                let kept = begin(talc);
+                (kept, talc.trim_to(kept, MAX_GIVEN_UP))
+            })
+        };
+        while !is_done {
+            // SAFETY: as above.
+            is_done = unsafe { self.run_locked(|talc| talc.trim_to(kept, MAX_GIVEN_UP)) };
+        }
     }
 }
 

@@ -222,7 +222,10 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
     ///
     /// # Safety
     /// All that the arena allocates, extends an allocation by, or restores after it was discarded,
-    /// is zero. This includes memory that was given back to the arena before.
+    /// is zero. This includes memory that was given back to the arena before. So the arena must
+    /// keep none of it: it has no [retained spans](Arena::with_retained_spans), imports no more
+    /// than is asked for, and its source has no coarser quantum, and takes back all that it is
+    /// given.
     pub const unsafe fn of_zeroed_memory(mut self) -> Self {
         self.is_zeroed = true;
         self

@@ -5,7 +5,6 @@ use core::ptr::NonNull;
 use lock_api::RawMutex;
 
 use super::ArenaSource;
-use super::heaps::Keep;
 use super::hole::{Extent, HOLE_OVERHEAD, HoleRef};
 use crate::span::Span;
 use crate::talc::base::Talc;
@@ -15,7 +14,7 @@ use crate::talc::sync::TalcLock;
 use crate::vmem::{Lock, TagSupply};
 
 /// The number of gaps that are examined while the lock is held.
-const MAX_EXAMINED: usize = 32;
+const MAX_EXAMINED: usize = 8;
 
 /// The smallest quantum of an arena in whose heaps holes are made, in bytes: a record of a heap
 /// must fit below the lowest.
@@ -101,13 +100,10 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
     /// interval, and as much more as its use has grown by. A bounded number of gaps are remembered:
     /// if there are more, the rest follows after later calls.
     pub fn decay(&self) -> usize {
-        {
-            let mut guard = self.lock();
-            // SAFETY: neither the allocator nor its source is replaced or dropped.
-            let talc = unsafe { guard.as_mut() };
-            talc.trim_to(Keep::ForInterval);
+        self.trim_keeping(|talc| {
             talc.source.idle.begin_pass();
-        }
+            talc.begin_interval()
+        });
         self.punch_gaps(Which::Idle)
     }
 

@@ -82,7 +82,7 @@ situations! {
     ImportClaimed: "while a heap is claimed: another heap is claimed",
     RestoreAllocated: "while a hole is restored: a block is allocated in its heap",
     RestoreFreed: "while a hole is restored: a block in its heap is freed",
-    RestoreGrew: "while a hole is restored: a heap grows or is claimed, or another hole is restored",
+    RestoreGrew: "while a hole is restored: a heap grows, or is claimed, or another hole is",
     TenantInExtend: "another user changes the arena while a heap's span is extended",
     TenantInImport: "another user changes the arena while a heap's span is imported",
     TenantInDrain: "another user changes the arena while a heap's span is shrunk or released",

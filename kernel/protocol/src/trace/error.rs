@@ -10,6 +10,8 @@ use super::MAX_ALIGN_LOG2;
 pub enum TraceError {
     /// The header is cut off, or is not one of a trace.
     NotATrace,
+    /// The trace has no operations.
+    Empty,
     /// The header has more slots than operations. An operation fills at most one slot.
     TooManySlots {
         /// The number of slots.
@@ -87,6 +89,7 @@ impl fmt::Display for TraceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::NotATrace => f.write_str("it does not begin with HEAPTRC1 and a whole header"),
+            Self::Empty => f.write_str("it has no operations"),
             Self::TooManySlots { slots, operations } => {
                 write!(f, "{slots} slots are too many for {operations} operations")
             }

@@ -50,6 +50,11 @@ fn every_operation_is_read() {
 }
 
 #[test]
+fn a_trace_without_operations_is_refused() {
+    assert_eq!(check(&trace(0, 0, 0, &[])), Err(TraceError::Empty));
+}
+
+#[test]
 fn a_trace_cut_off_anywhere_is_refused() {
     let whole = trace(4, 2, 1300, &NUMBERS);
     for length in 0..whole.len() {
