@@ -146,7 +146,7 @@ pub(crate) struct TestOptions {
     #[arg(long, conflicts_with_all = ["kernel_only", "all", "soak", "hardened"])]
     pub i686: bool,
     /// The same as `ci --long`: both firmwares, small and large memory, 32 bits, sanitizers,
-    /// fuzzing, mutations, lints (about an hour and a quarter).
+    /// fuzzing, mutations, lints (about two hours).
     #[arg(long, exclusive = true)]
     pub all: bool,
     /// Run the in-kernel tests on a heap that detects misuse, and the tests of that detection.
@@ -196,7 +196,7 @@ impl SoakOptions {
 /// The options of `ci`.
 #[derive(Debug, Args)]
 pub(crate) struct CiOptions {
-    /// Run the longer forms of all steps, and more of them (about an hour and a quarter).
+    /// Run the longer forms of all steps, and more of them (about two hours).
     #[arg(long)]
     pub long: bool,
 }

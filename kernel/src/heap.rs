@@ -158,7 +158,7 @@ impl KernelHeap {
         self.slabs.backing().decay()
     }
 
-    /// Does what the passing of time does: [decays](Self::decay) as often as in a few seconds.
+    /// Does what a kernel does that is idle for a few seconds: [decays](Self::decay) 24 times.
     /// Returns the number of bytes that were unmapped.
     ///
     /// The demonstration calls this function before it measures, so that its figures do not depend

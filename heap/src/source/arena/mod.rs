@@ -54,7 +54,8 @@ use crate::vmem::{Arena, ArenaView, Lock, TagSupply};
 #[cfg(doc)]
 use crate::talc::base::CHUNK_UNIT;
 
-/// Makes heaps from segments of a [`vmem::Arena`](Arena), and gives back free memory at their tops.
+/// Makes heaps from segments of a [`vmem::Arena`](Arena), and gives back free memory at their tops
+/// and inside them.
 ///
 /// ```text
 ///     Talc ─ acquire ──> ArenaSource ──────────────────────────────── alloc, resize ──> Arena
@@ -71,7 +72,8 @@ use crate::talc::base::CHUNK_UNIT;
 /// and shrink by multiples of it (a page, in a kernel).
 ///
 /// * **Growth**: a heap grows by an eighth of what is claimed, within 64 KiB and 2 MiB, or by what
-///   the layout requires if that is more. If the arena refuses, it grows by what the layout
+///   the layout requires if that is more. (If intervals are told by [`TalcLock::decay`], by no more
+///   than one is expected to use.) If the arena refuses, it grows by what the layout
 ///   requires.
 ///   Behind a [`TalcLock`], the arena maps pages while the lock is free. A second call that needs
 ///   memory meanwhile claims another heap.
