@@ -96,6 +96,13 @@ fn missing_or_damaged_traces_are_refused() {
     let odd_name = folder.path().join("odd name.trace");
     fs::write(&odd_name, [b"HEAPTRC1".as_slice(), &[0; 16]].concat()).unwrap();
     let line = refusal(boot(&["--trace", odd_name.to_str().unwrap()], &[]), 2);
+    assert!(line.contains("it has no operations"), "{line}");
+    // One operation, one slot, a peak of 100 bytes: 100 bytes of alignment 8 are allocated.
+    let one = [
+        1, 0, 0, 0, 1, 0, 0, 0, 100, 0, 0, 0, 0, 0, 0, 0, 1, 0, 100, 3,
+    ];
+    fs::write(&odd_name, [b"HEAPTRC1".as_slice(), &one].concat()).unwrap();
+    let line = refusal(boot(&["--trace", odd_name.to_str().unwrap()], &[]), 2);
     assert!(line.contains("needs a name of letters"), "{line}");
 }
 

@@ -366,7 +366,7 @@ fn the_block_above_is_freed_while_the_pages_go_back_or_come_again() {
             again
         } else {
             *window.interrupt.lock().unwrap() = Some(hook);
-            heap.punch();
+            assert_eq!(heap.punch() == 0, refuses);
             *window.interrupt.lock().unwrap() = None;
             std::ptr::null_mut()
         };

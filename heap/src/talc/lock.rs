@@ -203,8 +203,9 @@ impl<R: RawMutex, S: Source, B: Binning> TalcGuard<'_, R, S, B> {
     ///
     /// # Safety
     /// Neither the allocator nor its [`source`](Talc::source) is replaced, swapped or dropped,
-    /// while any of its allocations is in use, or an allocation, a [`drain`](TalcLock::drain), a
-    /// [`punch`](TalcLock::punch) or a [`decay`](TalcLock::decay) of it is under way. (Their
+    /// while any of its allocations is in use, or an allocation, a [`trim`](TalcLock::trim), a
+    /// [`drain`](TalcLock::drain), a [`punch`](TalcLock::punch) or a [`decay`](TalcLock::decay) of
+    /// it is under way. (Their
     /// sources are called while the lock is free.)
     #[inline]
     pub unsafe fn as_mut(&mut self) -> &mut Talc<S, B> {

@@ -110,10 +110,10 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         discarded
     }
 
-    /// Returns whether the source's quantum is no coarser than the arena's: then any range of whole
-    /// quanta can be discarded.
+    /// Returns whether there is a source, with a quantum no coarser than the arena's: then any range
+    /// of whole quanta can be discarded, if the source supports it.
     pub(crate) fn imports_by_quantum(&self) -> bool {
-        self.import_quantum == self.quantum
+        self.source.is_some() && self.import_quantum == self.quantum
     }
 
     /// Makes all of a part of an allocated segment memory again, or nothing. O(log spans + segments

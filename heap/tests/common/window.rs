@@ -264,10 +264,10 @@ impl Source for Window {
 
     unsafe fn discard(&self, base: usize, size: usize) -> vmem::Result<()> {
         let (from, to) = (self.page(base), self.page(base + size));
+        call(&self.interrupt);
         if self.state.lock().unwrap().refuses_holes {
             return Err(Error::Other("the window refuses"));
         }
-        call(&self.interrupt);
         // SAFETY: the pages lie in the window, and are no longer used.
         unsafe {
             self.base

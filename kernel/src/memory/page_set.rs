@@ -38,6 +38,7 @@ impl PageSet {
 
     /// Adds a page, which is one of the [`BATCH`] pages from the first on.
     pub(crate) fn insert(&mut self, page: Page) {
+        debug_assert!(page - self.first < BATCH as u64);
         self.bits |= 1 << (page - self.first);
     }
 
@@ -83,19 +84,20 @@ mod tests {
     fn a_set_has_the_pages_that_were_inserted() {
         let first = Page::containing_address(VirtAddr::new(0x7000));
         let mut pages = PageSet::none(first);
-        for index in [0, 2, 63] {
+        let last = BATCH as u64 - 1;
+        for index in [0, 2, last] {
             pages.insert(first + index);
         }
         assert_eq!(pages.len(), 3);
         assert_eq!(
             pages.iter().collect::<Vec<_>>(),
-            [first, first + 2, first + 63]
+            [first, first + 2, first + last]
         );
         assert_eq!(
             (pages.range().start, pages.range().end),
-            (first, first + 63)
+            (first, first + last)
         );
-        let below = pages.below(first + 63);
+        let below = pages.below(first + last);
         assert_eq!((below.len(), below.range().end), (2, first + 2));
         assert_eq!(pages.below(first).len(), 0);
         assert_eq!(PageSet::all(first, BATCH).len(), BATCH);

@@ -34,9 +34,6 @@ use crate::sync::InterruptMutex;
 /// The number of pages that are mapped or unmapped while the lock is held once.
 pub const BATCH: usize = 16;
 
-/// The largest number of pages that are flushed one by one. For more, the whole TLB is flushed.
-const FLUSH_EACH: usize = 16;
-
 /// The largest number of tables that unmapping [`BATCH`] pages can make empty: two of each of the
 /// three lower levels.
 const TABLES: usize = 6;
@@ -317,14 +314,10 @@ impl Unmapped {
     ///
     /// With more CPUs, this function must flush all of them, and wait: so it holds no lock.
     pub(crate) fn flush(self) -> Flushed {
-        if self.range.len() <= FLUSH_EACH as u64 {
-            // Flushing a page also removes cached entries of upper levels, and with them the tables
-            // that were unlinked.
-            for page in self.range {
-                tlb::flush(page.start_address());
-            }
-        } else {
-            tlb::flush_all();
+        // Flushing a page also removes cached entries of upper levels, and with them the tables that
+        // were unlinked.
+        for page in self.range {
+            tlb::flush(page.start_address());
         }
         Flushed(self)
     }

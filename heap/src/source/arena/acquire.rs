@@ -48,6 +48,8 @@ enum Place {
 enum Growth {
     Hole {
         hole: HoleRef,
+        /// The base of the hole. (Its record must be read under the lock only.)
+        base: NonNull<u8>,
         sizes: [usize; 2],
     },
     Above {
@@ -82,13 +84,10 @@ impl Growth {
     /// Gets the memory from the arena. Returns `None` if it has too little.
     fn perform<A: TagSupply, L: Lock>(&self, arena: &Arena<'_, '_, A, L>) -> Option<Granted> {
         match *self {
-            Growth::Hole { hole, sizes } => {
-                let base = hole.base();
-                sizes
-                    .into_iter()
-                    .find(|&size| arena.restore(base.addr().get(), size).is_ok())
-                    .map(|size| (base, size))
-            }
+            Growth::Hole { base, sizes, .. } => sizes
+                .into_iter()
+                .find(|&size| arena.restore(base.addr().get(), size).is_ok())
+                .map(|size| (base, size)),
             Growth::Above {
                 old,
                 sizes,
@@ -157,7 +156,8 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         if from <= Place::Hole {
             if let Some((hole, sizes)) = self.choose_hole(layout, quantum) {
                 self.source.holes.update(hole, hole.base(), true);
-                return Some((arena, Growth::Hole { hole, sizes }));
+                let base = hole.base();
+                return Some((arena, Growth::Hole { hole, base, sizes }));
             }
         }
         if from <= Place::Above {

@@ -49,7 +49,8 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     ///     after    ├─ in use ─┼─ record ─┼─ in the queue ──┤  ├─ all in the queue ─────────┤
     /// ```
     ///
-    /// The hysteresis of growth begins anew. O(heaps).
+    /// The hysteresis of growth begins anew. O(heaps), and O(log holes) for each hole at a top.
+    /// Behind a lock, [`TalcLock::trim`] does the same in steps.
     #[doc(alias("malloc_trim"))]
     pub fn trim(&mut self) {
         self.trim_to(Kept::NOTHING, usize::MAX);

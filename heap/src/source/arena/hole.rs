@@ -281,10 +281,9 @@ impl HoleTree {
     /// If a hole ends at `address`, a page boundary where a chunk begins, makes its chunk larger by
     /// a unit. Returns whether it did. (A chunk with a tag ends within a page.)
     pub(super) fn take_unit(&mut self, address: NonNull<u8>) -> bool {
-        let Some(hole) = self.ending_at(address) else {
+        let Some(hole) = self.ending_at(address).filter(|hole| hole.is_untagged()) else {
             return false;
         };
-        debug_assert!(hole.is_untagged(), "a tag ends at a page boundary");
         // SAFETY: the chunk that begins at `address` has at least a unit.
         hole.set_chunk_end(unsafe { address.byte_add(CHUNK_UNIT) });
         true

@@ -175,7 +175,7 @@ where
 /// ```
 ///
 /// The record takes 80 bytes on 64-bit machines, 96 with `hardened`. The first heap has a table of
-/// holes above Talc's list heads, if the arena imports pages that can be discarded.
+/// holes above Talc's list heads, if the arena imports pages one by one.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ArenaHeap {
     /// The base of the heap and of its segment of the arena.
