@@ -12,6 +12,7 @@ use common::random::Random;
 use common::window::{Heap, PAGE, PageArena, Window, alloc, arena, free, heap, layout, settled};
 use heap::source::ArenaSource;
 use heap::talc::base::CHUNK_OVERHEAD;
+use heap::vmem::AllocPolicy;
 
 /// The number of records that a source has for such holes.
 const RECORDS: usize = 40;
@@ -266,12 +267,15 @@ fn a_hole_is_larger_than_what_fits_in_it_beside_a_block() {
     fill_up(&window, &heap);
     free(&heap, blocks[1], whole(8));
     heap.punch();
+    // Another heap would need more than eight pages, and this one cannot grow.
+    let fence = arena.alloc(PAGE, AllocPolicy::InstantFit).unwrap();
     window.state.lock().unwrap().limit = window.mapped() / PAGE + 8;
     // No more fits than was there: what is above the pages is in use.
     let too_large = Layout::from_size_align(8 * PAGE - CHUNK_OVERHEAD + 1, 8).unwrap();
     assert!(alloc(&heap, Layout::from_size_align(9 * PAGE, 8).unwrap()).is_null());
     assert!(alloc(&heap, too_large).is_null());
     assert_eq!(alloc(&heap, whole(8)), blocks[1]);
+    arena.free(fence).unwrap();
     settled(&window, &arena, &heap);
 }
 

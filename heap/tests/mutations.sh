@@ -24,7 +24,7 @@ if [ "${1:-}" = --part ]; then
     shift 2
 fi
 
-seconds=60 # for one test program, which takes five at most with so few programs:
+seconds=150 # for one test program, which takes ten at most with so few programs, on idle cores:
 export HEAP_PROGRAMS=500
 memory=8000000 # KiB
 all_features=counters,local-alloc,std,spin

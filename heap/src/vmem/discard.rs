@@ -110,8 +110,8 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         discarded
     }
 
-    /// Returns whether there is a source, with a quantum no coarser than the arena's: then any range
-    /// of whole quanta can be discarded, if the source supports it.
+    /// Returns whether there is a source, with a quantum no coarser than the arena's: then any
+    /// range of whole quanta can be discarded, if the source supports it.
     pub(crate) fn imports_by_quantum(&self) -> bool {
         self.source.is_some() && self.import_quantum == self.quantum
     }

@@ -314,8 +314,8 @@ impl Unmapped {
     ///
     /// With more CPUs, this function must flush all of them, and wait: so it holds no lock.
     pub(crate) fn flush(self) -> Flushed {
-        // Flushing a page also removes cached entries of upper levels, and with them the tables that
-        // were unlinked.
+        // Flushing a page also removes cached entries of upper levels, and with them the tables
+        // that were unlinked.
         for page in self.range {
             tlb::flush(page.start_address());
         }
