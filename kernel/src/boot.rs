@@ -1,18 +1,20 @@
 //! Initialisation: from the bootloader to the kernel's main function.
 
-use core::fmt;
+use core::{fmt, mem};
 
 use bootloader_api::config::{BootloaderConfig, Mapping};
-use bootloader_api::info::BootInfo;
+use bootloader_api::info::{BootInfo, MemoryRegion, MemoryRegionKind, Optional};
 use kernel_protocol::address::KERNEL_BASE;
 use kernel_protocol::ramdisk::CONFIG;
 use kernel_protocol::record::Record;
+use x86_64::PhysAddr;
 
 use crate::config::{Config, ConfigError};
 use crate::entropy::Seed;
+use crate::framebuffer::Framebuffer;
 use crate::heap::HEAP;
 use crate::ramdisk::{Ramdisk, RamdiskError};
-use crate::{interrupts, memory, println, serial};
+use crate::{console, interrupts, memory, serial};
 
 /// The kernel's requests to the bootloader: all mappings in the higher half, a mapping of all
 /// physical memory, and a stack of 256 KiB.
@@ -24,13 +26,43 @@ pub const BOOTLOADER_CONFIG: BootloaderConfig = {
     config
 };
 
-/// The argument of the main function.
+/// The argument of the main function: what the firmware, the bootloader and the host hand over.
 #[derive(Debug, Clone)]
 pub struct Boot {
     /// The files from the host.
     pub ramdisk: Ramdisk<'static>,
     /// The configuration from the host.
     pub config: Config<'static>,
+    /// The screen. The [console](crate::console) writes to it too.
+    pub framebuffer: Option<Framebuffer>,
+    /// The regions of physical memory. The kernel's allocator of frames owns the usable ones.
+    pub memory_map: &'static [MemoryRegion],
+    /// The address of the root table of ACPI (RSDP), if the bootloader has found it.
+    pub rsdp: Option<PhysAddr>,
+    /// The firmware that started the bootloader.
+    pub firmware: Firmware,
+}
+
+/// The firmware of a machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Firmware {
+    /// BIOS.
+    Bios,
+    /// UEFI.
+    Uefi,
+}
+
+impl Firmware {
+    /// Returns the firmware that made a memory map: it alone has regions of that kind.
+    fn of(memory_map: &[MemoryRegion]) -> Self {
+        let is_uefi =
+            |region: &MemoryRegion| matches!(region.kind, MemoryRegionKind::UnknownUefi(_));
+        if memory_map.iter().any(is_uefi) {
+            Self::Uefi
+        } else {
+            Self::Bios
+        }
+    }
 }
 
 /// The reason why the kernel does not start.
@@ -59,8 +91,8 @@ impl fmt::Display for InitError {
 
 impl core::error::Error for InitError {}
 
-/// Initialises the serial port, the exceptions, the RAM disk, the memory and the heap, in this
-/// order. Enables interrupts at the end.
+/// Initialises the serial port, the console, the exceptions, the RAM disk, the memory and the heap,
+/// in this order. Enables interrupts at the end.
 ///
 /// # Errors
 /// Returns an error if the boot information, the RAM disk or its configuration is unusable.
@@ -70,7 +102,10 @@ impl core::error::Error for InitError {}
 /// * This function is called once.
 pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> {
     serial::init();
-    println!("{}", Record::Ready);
+    if let Some(screen) = take_framebuffer(boot_info) {
+        console::init(screen);
+    }
+    serial::print_record(Record::Ready);
     interrupts::init();
     // SAFETY: the caller guarantees that the bootloader has made the boot information.
     let bytes = unsafe { ramdisk_bytes(boot_info) }.ok_or(InitError::NoRamdisk)?;
@@ -88,7 +123,26 @@ pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> 
     // SAFETY: the arena allocates mapped memory. No code in `memory` allocates from the heap.
     unsafe { HEAP.attach(pages) };
     interrupts::enable();
-    Ok(Boot { ramdisk, config })
+    console::end_boot();
+    let boot_info: &'static BootInfo = boot_info;
+    Ok(Boot {
+        ramdisk,
+        config,
+        framebuffer: console::framebuffer(),
+        memory_map: &boot_info.memory_regions,
+        rsdp: boot_info
+            .rsdp_addr
+            .into_option()
+            .and_then(|address| PhysAddr::try_new(address).ok()),
+        firmware: Firmware::of(&boot_info.memory_regions),
+    })
+}
+
+/// Takes the framebuffer, if the bootloader has set one up.
+fn take_framebuffer(boot_info: &mut BootInfo) -> Option<Framebuffer> {
+    let framebuffer = mem::replace(&mut boot_info.framebuffer, Optional::None).into_option()?;
+    let info = framebuffer.info();
+    Framebuffer::new(framebuffer.into_buffer(), info)
 }
 
 /// Returns the bytes of the RAM disk, if the bootloader has loaded one.
@@ -102,4 +156,23 @@ unsafe fn ramdisk_bytes(boot_info: &BootInfo) -> Option<&'static [u8]> {
     // SAFETY: the bootloader has loaded `length` bytes at `start`. The memory map does not list
     // them as usable, so no code writes to them.
     Some(unsafe { core::slice::from_raw_parts(start, length) })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_memory_map_names_the_firmware() {
+        let region = |kind| MemoryRegion {
+            start: 0,
+            end: 4096,
+            kind,
+        };
+        let usable = region(MemoryRegionKind::Usable);
+        let bios = [usable, region(MemoryRegionKind::UnknownBios(2))];
+        assert_eq!(Firmware::of(&bios), Firmware::Bios);
+        let uefi = [usable, region(MemoryRegionKind::UnknownUefi(0))];
+        assert_eq!(Firmware::of(&uefi), Firmware::Uefi);
+    }
 }

@@ -3,6 +3,7 @@
 //! | module | contents |
 //! |---|---|
 //! | [`serial`], [`print!`], [`println!`] | output to the host, and its input |
+//! | [`console`], [`framebuffer`] | the same output on the screen, and pictures |
 //! | [`sync`] | locks that interrupt handlers may take |
 //! | [`interrupts`] | exceptions, their reports, and the timer interrupt |
 //! | [`entropy`] | seeds for randomness |
@@ -23,8 +24,10 @@ extern crate alloc;
 
 pub mod audit;
 mod boot;
+pub mod console;
 pub mod entropy;
 pub mod exit;
+pub mod framebuffer;
 pub mod heap;
 pub mod interrupts;
 pub mod memory;
@@ -35,7 +38,7 @@ pub mod sync;
 pub mod testing;
 pub mod text;
 
-pub use boot::{BOOTLOADER_CONFIG, Boot, InitError, init};
+pub use boot::{BOOTLOADER_CONFIG, Boot, Firmware, InitError, init};
 pub use kernel_protocol::{config, trace};
 
 #[doc(hidden)]

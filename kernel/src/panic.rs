@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::Once;
 
+use crate::console;
 use crate::exit::{ExitCode, exit};
 use crate::serial::println_unlocked;
 
@@ -58,7 +59,11 @@ pub fn panicked(info: &PanicInfo) -> ! {
 pub(crate) fn begin_crash(crash: Crash, reason: &dyn fmt::Display) {
     x86_64::instructions::interrupts::disable();
     match CRASHES.fetch_add(1, Ordering::Relaxed) {
-        0 => return,
+        0 => {
+            // The text before the crash. Locks that the interrupted code holds are not waited for.
+            console::draw_all();
+            return;
+        }
         1 => {
             let again = CrashedAgain(reason);
             // The report of the first crash may have ended within a line.

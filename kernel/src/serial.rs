@@ -1,15 +1,19 @@
-//! The serial port COM1: output to the host, and its input.
+//! The serial port COM1: output to the host, and its input. The [console](crate::console) shows the
+//! same text.
 
 use core::fmt::{self, Write};
 
-use kernel_protocol::record::END_OF_INPUT;
+use kernel_protocol::record::{END_OF_INPUT, Record};
 use uart_16550::{Config, Uart16550, backend::PioBackend};
 
-use crate::sync::InterruptMutex;
+use crate::console::{self, Queue};
+use crate::sync::{InterruptMutex, InterruptMutexGuard};
 
 const COM1: u16 = 0x3f8;
 
 static SERIAL: InterruptMutex<Option<Serial>> = InterruptMutex::new(None);
+/// The text that the console has not drawn yet.
+static QUEUE: InterruptMutex<Queue> = InterruptMutex::new(Queue::new());
 
 /// A writer to the port. Lines end with `\n`, without `\r`.
 struct Serial {
@@ -55,22 +59,52 @@ pub(crate) fn init() {
     }
 }
 
-/// Prints to the serial port, for [`print!`](crate::print).
+/// Prints to the serial port and the screen, for [`print!`](crate::print).
 #[doc(hidden)]
 pub fn print(arguments: fmt::Arguments) {
-    if let Some(serial) = SERIAL.lock().as_mut() {
-        // Sending cannot fail. If a `Display` fails, its output so far is printed.
-        let _ = serial.write_fmt(arguments);
+    // Sending cannot fail. If a `Display` fails, its output so far is printed.
+    let _ = Both(SERIAL.lock()).write_fmt(arguments);
+    console::draw();
+}
+
+/// Writes to the serial port, and to the queue of the console.
+struct Both<'a>(InterruptMutexGuard<'a, Option<Serial>>);
+
+impl Write for Both<'_> {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if let Some(serial) = self.0.as_mut() {
+            serial.write_str(text)?;
+        }
+        if console::framebuffer().is_some() {
+            QUEUE.lock().push(text.as_bytes());
+        }
+        Ok(())
     }
 }
 
-/// Prints at the beginning of a line, after a line break if necessary.
-pub(crate) fn print_on_fresh_line(arguments: fmt::Arguments) {
+/// Takes the oldest text that the console has not drawn, as much as fits into `text`. `None` if
+/// there is none, or the queue is locked by code that this interrupts.
+pub(crate) fn try_dequeue(text: &mut [u8]) -> Option<&[u8]> {
+    QUEUE.try_lock()?.pop(text)
+}
+
+/// Returns whether the console has text to draw.
+pub(crate) fn is_queued() -> bool {
+    QUEUE.try_lock().is_some_and(|queue| !queue.is_empty())
+}
+
+/// Returns whether the text for the console should be drawn at once.
+pub(crate) fn is_queue_almost_full() -> bool {
+    QUEUE.try_lock().is_some_and(|queue| queue.is_almost_full())
+}
+
+/// Sends `record` to the host, on a line of its own. The screen does not show it.
+pub(crate) fn print_record(record: Record<'_>) {
     if let Some(serial) = SERIAL.lock().as_mut() {
         if serial.within_line {
             let _ = serial.write_str("\n");
         }
-        let _ = serial.write_fmt(arguments);
+        let _ = writeln!(serial, "{record}");
     }
 }
 
@@ -78,6 +112,12 @@ pub(crate) fn print_on_fresh_line(arguments: fmt::Arguments) {
 /// Output of other CPUs may come in between.
 #[doc(hidden)]
 pub fn print_unlocked(arguments: fmt::Arguments) {
+    send_unlocked(arguments);
+    console::print_unlocked(arguments);
+}
+
+/// Prints to the serial port alone, without taking the lock.
+pub(crate) fn send_unlocked(arguments: fmt::Arguments) {
     // SAFETY: this function writes bytes, and changes no settings.
     let mut serial = unsafe { Serial::attach() };
     let _ = serial.write_fmt(arguments);
@@ -123,7 +163,7 @@ pub(crate) fn try_read_byte() -> Option<u8> {
     }
 }
 
-/// Prints to the serial port, with interrupts masked.
+/// Prints to the serial port, with interrupts masked, and to the screen.
 #[macro_export]
 macro_rules! print {
     ($($argument:tt)*) => {
@@ -131,7 +171,7 @@ macro_rules! print {
     };
 }
 
-/// Prints a line to the serial port, with interrupts masked.
+/// Prints a line to the serial port, with interrupts masked, and to the screen.
 #[macro_export]
 macro_rules! println {
     () => { $crate::print!("\n") };

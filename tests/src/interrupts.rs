@@ -1,11 +1,13 @@
 //! Interrupts and exceptions: handlers run and return, and interrupts can be masked.
 
+use alloc::boxed::Box;
 use alloc::vec;
 use core::sync::atomic::{AtomicU64, Ordering};
 
-use kernel::interrupts::{last_breakpoint, timer};
+use kernel::interrupts::{Irq, IrqInUse, last_breakpoint, register, timer, unregister};
 use kernel::kernel_test;
 use kernel::sync::InterruptMutex;
+use x86_64::instructions::port::Port;
 use x86_64::instructions::{hlt, interrupts};
 
 /// Waits for `count` ticks of the timer.
@@ -133,5 +135,74 @@ kernel_test! {
             grow_and_shrink();
             assert!(!interrupts::are_enabled());
         });
+    }
+}
+
+/// Changes register `index` of the real-time clock, and returns its old value.
+fn clock_register(index: u8, change: impl FnOnce(u8) -> u8) -> u8 {
+    interrupts::without_interrupts(|| {
+        let (mut select, mut data) = (Port::<u8>::new(0x70), Port::<u8>::new(0x71));
+        // SAFETY: these are the ports of the real-time clock, which no other code uses. The register
+        // that is selected is read and written before another one can be selected.
+        unsafe {
+            select.write(index);
+            let old = data.read();
+            select.write(index);
+            data.write(change(old));
+            old
+        }
+    })
+}
+
+kernel_test! {
+    /// The handler of a device allocates and frees, and its interrupts come until it is removed.
+    fn interrupts_of_a_device_reach_its_handler() {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        fn handle() {
+            drop(core::hint::black_box(Box::new([0_u8; 700])));
+            CALLS.fetch_add(1, Ordering::Relaxed);
+            // Without reading register C, no other interrupt comes.
+            clock_register(0x0c, |unchanged| unchanged);
+        }
+        // 1,024 interrupts in a second.
+        const PERIODIC: u8 = 1 << 6;
+        register(Irq::CLOCK, handle).expect("no other code has the line");
+        let taken = register(Irq::CLOCK, || {});
+        clock_register(0x0b, |flags| flags | PERIODIC);
+        while CALLS.load(Ordering::Relaxed) < 5 {
+            drop(core::hint::black_box(Box::new([0_u8; 700])));
+            hlt();
+        }
+        let removed = unregister(Irq::CLOCK);
+        let calls = CALLS.load(Ordering::Relaxed);
+        timer::start(1000);
+        wait_for_ticks(20);
+        timer::stop();
+        clock_register(0x0b, |flags| flags & !PERIODIC);
+        assert_eq!(taken, Err(IrqInUse(Irq::CLOCK)));
+        assert!(removed.is_some() && unregister(Irq::CLOCK).is_none());
+        assert_eq!(CALLS.load(Ordering::Relaxed), calls);
+    }
+
+    /// A controller that raises its last line without a reason does not call a handler.
+    fn a_spurious_interrupt_reaches_no_handler() {
+        static CALLS: AtomicU64 = AtomicU64::new(0);
+        let lines = [7, 15].map(|line| Irq::new(line).expect("a line of a controller"));
+        for line in lines {
+            register(line, || {
+                CALLS.fetch_add(1, Ordering::Relaxed);
+            })
+            .expect("no other code has the line");
+        }
+        // SAFETY: the handlers of these vectors return. For the controllers, no line is in service.
+        unsafe { core::arch::asm!("int 39", "int 47") };
+        timer::start(1000);
+        // The timer still ticks: its line is above the other two.
+        wait_for_ticks(2);
+        timer::stop();
+        for line in lines {
+            unregister(line);
+        }
+        assert_eq!(CALLS.load(Ordering::Relaxed), 0);
     }
 }

@@ -1,4 +1,4 @@
-//! How long interrupts are masked by the heap and the layers below it.
+//! How long interrupts are masked by the heap and the layers below it, and by the console.
 
 use alloc::vec::Vec;
 use core::alloc::Layout;
@@ -119,5 +119,14 @@ kernel_test! {
         }
         HEAP.reap();
         check("by running out of memory", bound);
+    }
+    /// Text is drawn, and the screen scrolls, while interrupts are enabled.
+    fn printing_masks_interrupts_no_longer() {
+        let bound = time_of_pages();
+        masked_time::take();
+        for line in 0..100 {
+            println!("line {line} of one hundred, which are more than the screen has");
+        }
+        check("by printing", bound);
     }
 }

@@ -9,7 +9,7 @@ use x86_64::registers::control::{Cr2, Cr4, Cr4Flags};
 use x86_64::structures::idt::{InterruptDescriptorTable, InterruptStackFrame, PageFaultErrorCode};
 
 use super::fault::{Cause, Fault, PageFault};
-use super::timer;
+use super::irq::{self, Irq};
 use crate::memory::stacks::InterruptStack;
 use crate::serial::println_unlocked;
 
@@ -107,18 +107,25 @@ fn table() -> InterruptDescriptorTable {
         // serves one vector only.
         unsafe { options.set_stack_index(stack.index()) };
     }
-    table[timer::VECTOR].set_handler_fn(tick);
-    for vector in timer::SPURIOUS_VECTORS {
-        table[vector].set_handler_fn(spurious);
-    }
+    set_line_handlers(&mut table);
     table
 }
 
-extern "x86-interrupt" fn tick(_frame: InterruptStackFrame) {
-    timer::tick();
+/// Defines `set_line_handlers`, which sets a handler for each line of the interrupt controllers.
+macro_rules! lines {
+    ($($line:literal)*) => {
+        fn set_line_handlers(table: &mut InterruptDescriptorTable) {
+            $({
+                extern "x86-interrupt" fn handler(_frame: InterruptStackFrame) {
+                    irq::dispatch(Irq::of_line::<$line>());
+                }
+                table[irq::FIRST_VECTOR + $line].set_handler_fn(handler);
+            })*
+        }
+    };
 }
 
-extern "x86-interrupt" fn spurious(_frame: InterruptStackFrame) {}
+lines!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 
 /// Reports a breakpoint, and returns to the program. The breakpoint may be in code that prints, so
 /// the report takes no lock.

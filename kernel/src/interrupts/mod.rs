@@ -1,19 +1,24 @@
 //! Interrupts and exceptions of the one CPU that the kernel runs on.
 //!
+//! [`register`] sets the handler of a device's interrupts, and [`timer`] has the timer's.
+//!
 //! Three places hold the state of a CPU: the descriptor tables in `gdt.rs`, the
-//! [interrupt stacks](crate::memory::stacks), and the programmable interrupt controller behind
-//! [`timer`]. Another CPU needs a copy of the first two, and its local APIC instead of the third.
+//! [interrupt stacks](crate::memory::stacks), and the programmable interrupt controllers in
+//! `irq.rs`. Another CPU needs a copy of the first two, and its local APIC instead of the third.
 
 #[cfg(target_os = "none")]
 mod fault;
 mod gdt;
 #[cfg(target_os = "none")]
 mod idt;
+mod irq;
 pub mod timer;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use x86_64::VirtAddr;
+
+pub use irq::{Irq, IrqInUse, register, unregister};
 
 /// The address after the last breakpoint; 0 before the first.
 static LAST_BREAKPOINT: AtomicU64 = AtomicU64::new(0);
@@ -23,7 +28,7 @@ pub(crate) fn init() {
     gdt::init();
     #[cfg(target_os = "none")]
     idt::init();
-    timer::init();
+    irq::init();
 }
 
 /// Enables interrupts.

@@ -23,7 +23,7 @@ use crate::memory::frames::{self, Usage};
 use crate::memory::{arenas, protection};
 use crate::panic::set_crash_hook;
 use crate::println;
-use crate::serial::{self, print_on_fresh_line};
+use crate::serial::{self, print_record};
 
 /// The condition for a test to pass.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -169,11 +169,6 @@ pub fn soak(config: &Config, program: impl Fn(u64) -> u64) -> ExitCode {
     } else {
         ExitCode::Failed
     }
-}
-
-/// Writes `record` on a line of its own.
-fn print_record(record: Record<'_>) {
-    print_on_fresh_line(format_args!("{record}\n"));
 }
 
 /// Returns the frames that are in use while the heap is empty. The first heap is never unmapped, so

@@ -13,7 +13,7 @@ use kernel_protocol::record::{self, Outcome, Record};
 use super::{Expectation, Test};
 use crate::memory::frames;
 use crate::panic::Crash;
-use crate::serial::println_unlocked;
+use crate::serial::send_unlocked;
 use crate::text::Line;
 
 /// The longest reason in a record, in bytes.
@@ -76,7 +76,7 @@ pub(super) fn crashed(crash: Crash, reason: &dyn fmt::Display) {
     let frames = frames::try_usage().map_or(ended.frames, |usage| usage.used());
     let reason = (!as_expected).then_some(reason);
     ended.report(outcome, frames, reason, |record| {
-        println_unlocked!("{record}");
+        send_unlocked(format_args!("{record}\n"));
     });
 }
 
