@@ -102,6 +102,7 @@ impl core::error::Error for InitError {}
 /// * This function is called once.
 pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> {
     serial::init();
+    memory::stacks::init(boot_info);
     if let Some(screen) = take_framebuffer(boot_info) {
         console::init(screen);
     }

@@ -181,8 +181,9 @@ pub(crate) mod tests {
             assert!(x < self.info.stride && y < self.info.height);
             let offset = (y * self.info.stride + x) * self.info.bytes_per_pixel;
             core::array::from_fn(|index| {
+                let byte = self.first.as_ptr().wrapping_add(offset + index);
                 // SAFETY: the pixel is in the buffer, and has four bytes.
-                unsafe { self.first.add(offset + index).read() }
+                unsafe { byte.read() }
             })
         }
     }
@@ -247,12 +248,10 @@ pub(crate) mod tests {
             stride: 2,
         };
         let bytes = vec![9; 12].leak();
-        let first = NonNull::from(&mut *bytes).cast::<u8>();
         let screen = Framebuffer::new(bytes, info).unwrap();
         screen.set(1, 0, ORANGE);
-        // SAFETY: the buffer has twelve bytes, and no reference to them is in use.
-        let read = |index| unsafe { first.add(index).read() };
-        let written: [u8; 12] = core::array::from_fn(read);
+        // SAFETY: the buffer has twelve bytes.
+        let written: [u8; 12] = unsafe { screen.first.cast().read() };
         assert_eq!(written, [9, 9, 9, 255, 128, 7, 9, 9, 9, 9, 9, 9]);
     }
 

@@ -11,7 +11,7 @@
 //! | [`heap`](mod@heap), [`audit`] | the global allocator, and a comparison of all layers |
 //! | [`ramdisk`], [`config`], [`trace`] | data from the host |
 //! | [`testing`] | the harness of the in-kernel tests |
-//! | [`exit`](mod@exit), [`panic`](mod@panic) | how the kernel ends |
+//! | [`exit`](mod@exit), [`panic`](mod@panic), [`backtrace`] | how the kernel ends |
 //!
 //! A kernel names its main function with [`entry_point!`]. The library compiles on the host too:
 //! for its documentation, and for unit tests of the parts that need no machine.
@@ -23,6 +23,7 @@
 extern crate alloc;
 
 pub mod audit;
+pub mod backtrace;
 mod boot;
 pub mod console;
 pub mod entropy;

@@ -8,6 +8,7 @@ use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::Once;
 
+use crate::backtrace::{self, Frames};
 use crate::console;
 use crate::exit::{ExitCode, exit};
 use crate::serial::println_unlocked;
@@ -47,6 +48,7 @@ pub(crate) fn call_crash_hook(crash: Crash, reason: &dyn fmt::Display) {
 pub fn panicked(info: &PanicInfo) -> ! {
     begin_crash(Crash::Panic, &Reason(info));
     println_unlocked!("{info}");
+    backtrace::print(Frames::of_caller());
     call_crash_hook(Crash::Panic, &Reason(info));
     exit(ExitCode::Panicked)
 }

@@ -1,11 +1,13 @@
 //! Forbidden accesses fault, and the report says why.
 
 use alloc::vec;
+use alloc::vec::Vec;
 use core::arch::asm;
 use core::hint::black_box;
 use core::ptr;
 
 use heap::vmem::AllocPolicy;
+use kernel::backtrace::Frames;
 use kernel::kernel_test;
 use kernel::memory::stacks::InterruptStack;
 use kernel::memory::tags::TAGS;
@@ -204,5 +206,27 @@ kernel_test! {
     fn a_panic_with_the_heap_locked_is_reported(should_panic = "the heap is locked") {
         let _guard = kernel::heap::HEAP.core().lock();
         panic!("the heap is locked");
+    }
+}
+
+#[inline(never)]
+fn inner() -> Vec<usize> {
+    core::hint::black_box(Frames::of_caller().collect())
+}
+
+#[inline(never)]
+fn outer() -> Vec<usize> {
+    core::hint::black_box(inner())
+}
+
+kernel_test! {
+    /// A backtrace has the callers in order, down to the kernel's entry.
+    fn a_backtrace_has_the_callers_in_order() {
+        let frames = outer();
+        let outer = outer as fn() -> Vec<usize> as usize;
+        let test = a_backtrace_has_the_callers_in_order as fn() as usize;
+        assert!(frames.len() > 3, "{frames:x?}");
+        assert!((outer..outer + 4096).contains(&frames[0]), "{frames:x?}");
+        assert!((test..test + 4096).contains(&frames[1]), "{frames:x?}");
     }
 }

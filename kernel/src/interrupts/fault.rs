@@ -1,10 +1,11 @@
 //! Reports of the exceptions that end the kernel.
 
-use core::fmt;
+use core::{fmt, iter};
 
 use x86_64::VirtAddr;
 use x86_64::structures::idt::{InterruptStackFrame, PageFaultErrorCode};
 
+use crate::backtrace::{self, Frames};
 use crate::exit::{ExitCode, exit};
 use crate::memory::address_kind::{AddressKind, kind_of};
 use crate::panic::{Crash, begin_crash, call_crash_hook};
@@ -50,6 +51,9 @@ impl Fault<'_> {
             self.frame.stack_pointer,
             self.frame.cpu_flags
         );
+        let [instruction, stack] = [self.frame.instruction_pointer, self.frame.stack_pointer]
+            .map(|address| address.as_u64() as usize);
+        backtrace::print(iter::once(instruction).chain(Frames::of_interrupted(stack)));
         call_crash_hook(Crash::Fault, &report);
         exit(ExitCode::Faulted)
     }

@@ -3,20 +3,15 @@
 use core::fmt;
 use core::ops::Range;
 
-use bootloader_api::BootInfo;
 use heap::slab::SlabInfo;
 use heap::vmem::SegmentKind;
-use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, Size4KiB};
 
 use super::recently_unmapped::{self, UnmappedRange};
-use super::stacks::InterruptStack;
+use super::stacks::{InterruptStack, boot_stack};
 use super::{PAGE_SIZE, arenas, kernel_addresses, page_table, physical};
 use crate::heap::HEAP;
-
-/// The addresses of the boot stack.
-static BOOT_STACK: Once<Range<usize>> = Once::new();
 
 /// What an address belongs to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,16 +82,8 @@ unsafe extern "C" {
 }
 
 /// Returns the addresses of the kernel's image.
-pub(super) fn image() -> Range<usize> {
+pub(crate) fn image() -> Range<usize> {
     (&raw const __executable_start).addr()..(&raw const _end).addr()
-}
-
-/// Stores where the boot stack is.
-pub(super) fn init(boot_info: &BootInfo) {
-    BOOT_STACK.call_once(|| {
-        let bottom = boot_info.kernel_stack_bottom as usize;
-        bottom..bottom + boot_info.kernel_stack_len as usize
-    });
 }
 
 /// Returns what `address` belongs to.
@@ -122,7 +109,7 @@ pub fn kind_of(address: VirtAddr) -> AddressKind {
         }
     }
     let page = page.start_address().as_u64() as usize;
-    match BOOT_STACK.get() {
+    match boot_stack() {
         _ if page == 0 => AddressKind::Null,
         _ if image().contains(&page) => AddressKind::Image,
         _ if physical::is_mapping(address) => AddressKind::PhysicalMemory,

@@ -112,7 +112,6 @@ pub(crate) unsafe fn init(boot_info: &BootInfo, seed: Seed) -> Result<(), InitEr
     // SAFETY: physical memory is mapped at the offset that `physical::init` has stored, and only
     // this module changes page tables.
     unsafe { page_table::init() };
-    address_kind::init(boot_info);
     guard_interrupt_stacks();
     // SAFETY: by its configuration the bootloader has put all mappings in use into the higher half.
     // Through the mapping of physical memory, the kernel uses memory and devices below 4 GiB only.

@@ -1,5 +1,5 @@
-//! The interrupt stacks: the stacks of the exceptions that must not run on the stack they
-//! interrupt.
+//! The stacks: the one that the kernel boots on, and the interrupt stacks, for exceptions that must
+//! not run on the stack they interrupt.
 //!
 //! ```text
 //! low addresses                                  high addresses
@@ -8,7 +8,10 @@
 //! ```
 
 use core::cell::UnsafeCell;
+use core::ops::Range;
 
+use bootloader_api::BootInfo;
+use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, Size4KiB};
 
@@ -58,6 +61,35 @@ impl InterruptStack {
         let stack = &STACKS[self as usize];
         VirtAddr::from_ptr(stack.memory.get()) + size_of_val(&stack.memory) as u64
     }
+}
+
+/// The addresses of the stack that the kernel boots on.
+static BOOT_STACK: Once<Range<usize>> = Once::new();
+
+/// Stores where the boot stack is.
+pub(crate) fn init(boot_info: &BootInfo) {
+    BOOT_STACK.call_once(|| {
+        let bottom = boot_info.kernel_stack_bottom as usize;
+        bottom..bottom + boot_info.kernel_stack_len as usize
+    });
+}
+
+/// Returns the addresses of the boot stack. `None` before [`init`].
+pub(crate) fn boot_stack() -> Option<Range<usize>> {
+    BOOT_STACK.get().cloned()
+}
+
+/// Returns the addresses of the stack that contains `address`, or ends there: the stack pointer of
+/// an empty stack.
+pub(crate) fn stack_of(address: usize) -> Option<Range<usize>> {
+    let interrupt_stacks = InterruptStack::ALL.into_iter().map(|stack| {
+        let top = stack.top().as_u64() as usize;
+        top - STACK_PAGES * PAGE_SIZE..top
+    });
+    boot_stack()
+        .into_iter()
+        .chain(interrupt_stacks)
+        .find(|stack| (stack.start..=stack.end).contains(&address))
 }
 
 /// A stack and the guard page below it.
