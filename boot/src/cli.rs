@@ -11,6 +11,7 @@ use kernel_protocol::config::DEFAULT_TRACE;
 
 use crate::{
     failure::{Failure, STATUS_HELP},
+    new,
     qemu::GDB_ADDRESS,
 };
 
@@ -85,6 +86,7 @@ Examples:
   ./run-qemu.sh test --soak 60           random programs in the kernel for an hour
   ./run-qemu.sh ci                       everything that a pull request must pass
   ./run-qemu.sh ci --long                the longer forms of the same steps
+  ./run-qemu.sh new my-kernel ../my-kernel
   ./run-qemu.sh image --uefi heap.img    only write the disk image";
 
 const ENVIRONMENT: &str = "\
@@ -102,6 +104,8 @@ pub(crate) enum Command {
     Test(TestOptions),
     /// Write a disk image that boots the demonstration, without running it.
     Image(ImageOptions),
+    /// Make a kernel of your own, from a template.
+    New(NewOptions),
     /// Check formatting, spelling, lints and documentation; warnings are errors.
     Lint,
     /// Run everything that a pull request must pass. The last line is the sum.
@@ -191,6 +195,19 @@ impl SoakOptions {
     pub(crate) fn length(&self) -> Duration {
         Duration::from_secs(60) * self.soak.unwrap_or_default()
     }
+}
+
+/// The options of `new`.
+#[derive(Debug, Args)]
+pub(crate) struct NewOptions {
+    /// The name of the kernel.
+    #[arg(value_parser = new::parse_name)]
+    pub name: String,
+    /// The folder to make; default: a folder of that name, beside this repository.
+    pub folder: Option<PathBuf>,
+    /// Copy this repository into the folder, so that the kernel depends on nothing outside.
+    #[arg(long)]
+    pub standalone: bool,
 }
 
 /// The options of `ci`.

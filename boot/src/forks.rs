@@ -9,6 +9,8 @@ use std::{
     time::Duration,
 };
 
+use kernel_protocol::config::Config;
+
 use crate::{
     cli::MachineOptions,
     demonstration, elf,
@@ -16,6 +18,7 @@ use crate::{
     image::Builder,
     kernel::{Kernel, Padding},
     machine::{BOOT_LIMIT, Exit, Machine, SerialEvent},
+    new::copy,
     process,
     project::Project,
     qemu::Qemu,
@@ -121,8 +124,7 @@ impl Small<'_> {
         if !boots {
             return elf::check(&kernel);
         }
-        // No test is asked for: it has none.
-        let ramdisk = ramdisk::archive(&ramdisk::test_config(), &[])?;
+        let ramdisk = ramdisk::archive(&Config::default(), &[])?;
         let image = self
             .builder
             .make(&kernel, &ramdisk, options, self.project.target())?;
@@ -186,7 +188,7 @@ fn fork_of_the_readme(project: &Project) -> Result<(), Failure> {
         .tempdir()
         .map_err(Failure::because("cannot make a folder for a fork"))?;
     let fork = folder.path();
-    copy(project.root(), fork).map_err(Failure::io("cannot copy the repository to", fork))?;
+    copy(project.root(), fork, &[]).map_err(Failure::io("cannot copy the repository to", fork))?;
     recipe
         .apply(fork)
         .map_err(Failure::io("cannot make a fork in", fork))?;
@@ -275,22 +277,6 @@ fn quoted(text: &str) -> impl Iterator<Item = &str> {
     text.split('`').skip(1).step_by(2)
 }
 
-/// Copies a folder, without the folders of git and cargo.
-fn copy(from: &Path, to: &Path) -> std::io::Result<()> {
-    fs::create_dir_all(to)?;
-    for entry in fs::read_dir(from)? {
-        let entry = entry?;
-        let name = entry.file_name();
-        let (source, copied) = (entry.path(), to.join(&name));
-        if entry.file_type()?.is_file() {
-            fs::copy(source, copied)?;
-        } else if entry.file_type()?.is_dir() && name != "target" && name != ".git" {
-            copy(&source, &copied)?;
-        }
-    }
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -330,7 +316,7 @@ mod tests {
         }
         let manifest = "[dependencies]\nheap = 1\n# those\ntalc = { a = 1 }\ntalc-like = 2\n";
         fs::write(root.join("kernel/Cargo.toml"), manifest).unwrap();
-        copy(&root, &fork).unwrap();
+        copy(&root, &fork, &[]).unwrap();
         assert!(!fork.join("target").exists() && !fork.join("heap/target").exists());
         assert!(!fork.join(".git").exists());
         let readme = "# x\n\n## Fork it\n\n\

@@ -20,6 +20,7 @@
 //! | `forks` | kernels of many sizes, and the fork of README.md |
 //! | `host_tests` | the tests of plain `cargo test` |
 //! | `report` | results, totals, JUnit |
+//! | `new` | kernels of one's own, from the template |
 //! | `trace` | recorded allocation traces |
 //! | `lint` | formatting, spelling, clippy and rustdoc |
 //! | `ci` | the list of everything that a pull request must pass |
@@ -41,6 +42,7 @@ mod image;
 mod kernel;
 mod lint;
 mod machine;
+mod new;
 mod packages;
 mod process;
 mod project;
@@ -81,6 +83,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Run(options) => demonstration::run(&project, &options),
         Command::Test(options) => test::run(&project, &options),
         Command::Image(options) => image::run(&project, &options),
+        Command::New(options) => new::run(&project, &options),
         Command::Lint => lint::run(&project),
         Command::Ci(options) => ci::run(&project, options.long),
     }

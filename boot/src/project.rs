@@ -71,6 +71,11 @@ impl Project {
         self.root.join("x86_64-talc.json")
     }
 
+    /// Returns the folder of the template for kernels.
+    pub(crate) fn template(&self) -> PathBuf {
+        self.root.join("kernel/template")
+    }
+
     /// Returns the folder of the recorded traces.
     pub(crate) fn traces(&self) -> PathBuf {
         self.root.join("tests/traces")

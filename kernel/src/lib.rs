@@ -49,6 +49,8 @@ pub use linkme;
 
 /// Makes a program a kernel with the main function `$main`, a `fn(kernel::Boot) -> ExitCode`.
 ///
+/// If the host asks for the tests of the program, [`testing::run`] runs instead of `$main`.
+///
 /// On the kernel's target the program must be `no_std` and `no_main`. On the host, where Cargo
 /// builds whole workspaces, the program prints how to run the kernel.
 #[macro_export]
@@ -65,6 +67,9 @@ macro_rules! entry_point {
                 // SAFETY: the bootloader made the boot information with this configuration, and
                 // enters the kernel once, here.
                 let code = match unsafe { $crate::init(boot_info) } {
+                    Ok(boot) if boot.config.mode == $crate::config::Mode::Test => {
+                        $crate::testing::run(&boot.config, ::core::module_path!())
+                    }
                     Ok(boot) => main(boot),
                     Err(error) => {
                         $crate::println!("refused: {error}");

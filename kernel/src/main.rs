@@ -10,16 +10,5 @@ mod demo;
 kernel::entry_point!(kernel_main);
 
 fn kernel_main(boot: kernel::Boot) -> kernel::exit::ExitCode {
-    use kernel::config::Mode;
-    use kernel::exit::ExitCode;
-
-    match boot.config.mode {
-        Mode::Demo => demo::run(&boot.config, &boot.ramdisk),
-        Mode::Test | Mode::Soak => {
-            kernel::println!(
-                "refused: this image has no tests; the package `kernel-tests` has them"
-            );
-            ExitCode::Refused
-        }
-    }
+    demo::run(&boot.config, &boot.ramdisk)
 }

@@ -33,9 +33,8 @@ kernel::entry_point!(run);
 
 fn run(boot: kernel::Boot) -> ExitCode {
     match boot.config.mode {
-        Mode::Test => kernel::testing::run(&boot.config),
         Mode::Soak => kernel::testing::soak(&boot.config, programs::soak),
-        Mode::Demo => {
+        _ => {
             kernel::println!(
                 "refused: this image has only tests, which need `mode=test` or `mode=soak`"
             );

@@ -15,17 +15,18 @@ use kernel_protocol::record::Record;
 use super::format::{Bytes, Count};
 use super::{compare, replay, trace};
 
-const HELP: &str = "\
-  stats          how much memory the heap claims, has free, and has mapped
-  slabs          the slabs for small blocks, by block size
-  arenas         the two arenas: space allocated, free, borrowed
-  frames         physical memory by purpose
-  map            the heaps, and the use of the heap's window of addresses
-  trace [NAME]   replay a recorded program; without a name, list them
-  compare        this heap and others under the same operations
-  test [FILTER]  boot the test image, run the in-kernel tests, come back
-  trim           give back all free slabs, and unmap all free memory at the tops of heaps
-  exit           switch the machine off (so does the end of input)";
+const HELP: &str = concat!(
+    "  stats          how much memory the heap claims, has free, and has mapped\n",
+    "  slabs          the slabs for small blocks, by block size\n",
+    "  arenas         the two arenas: space allocated, free, borrowed\n",
+    "  frames         physical memory by purpose\n",
+    "  map            the heaps, and the use of the heap's window of addresses\n",
+    "  trace [NAME]   replay a recorded program; without a name, list them\n",
+    "  compare        this heap and others under the same operations\n",
+    "  test [FILTER]  boot the test image, run the in-kernel tests, come back\n",
+    "  trim           unmap all free memory, at the tops of heaps and inside them\n",
+    "  exit           switch the machine off (so does the end of input)",
+);
 
 /// The commands that take no argument.
 const WITHOUT_ARGUMENT: [&str; 9] = [
@@ -65,7 +66,7 @@ pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
                 Err(error) => println!("{error}"),
             },
             ("trim", _) => {
-                HEAP.reap();
+                println!("  {} unmapped", Bytes(HEAP.reap()));
                 stats();
             }
             ("test", filter) => {
@@ -87,9 +88,9 @@ fn stats() {
     println!("  heaps              {:>12}", stats.heaps);
     println!("  claimed            {:>12}", Bytes(stats.claimed));
     println!(
-        "  free inside        {:>12} in {} gaps",
+        "  free inside        {:>12} in {}",
         Bytes(stats.free),
-        Count(stats.gaps as u64)
+        Counted(stats.gaps, "gap")
     );
     println!("  mapped             {:>12}", Bytes(stats.mapped));
     println!("  holes              {:>12}", Bytes(stats.holes));
@@ -99,14 +100,24 @@ fn stats() {
     );
     let slabs = HEAP.slabs();
     println!(
-        "  slabs              {:>12} in {} slabs, {} of them in use, {} held back",
+        "  slabs              {:>12} in {}, {} in use, {} held back",
         Bytes(slabs.bytes()),
-        Count(slabs.slabs() as u64),
+        Counted(slabs.slabs(), "slab"),
         Bytes(slabs.used_bytes()),
         Bytes(slabs.held_back())
     );
     if let Some(window) = arenas::window() {
         println!("  window             {window}");
+    }
+}
+
+/// A number and what it counts: `1 gap`, `2 gaps`.
+struct Counted(usize, &'static str);
+
+impl fmt::Display for Counted {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let plural = if self.0 == 1 { "" } else { "s" };
+        write!(f, "{} {}{plural}", Count(self.0 as u64), self.1)
     }
 }
 

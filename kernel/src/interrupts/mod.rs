@@ -36,6 +36,24 @@ pub fn enable() {
     x86_64::instructions::interrupts::enable();
 }
 
+/// Calls `condition` until it returns a value, and returns the value. Halts the CPU between calls,
+/// until the next interrupt: a handler makes the condition true.
+///
+/// `condition` is called with interrupts masked, so that no handler runs between the call and the
+/// halt. Interrupts are enabled meanwhile, and on return.
+pub fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+    use x86_64::instructions::interrupts::{disable, enable_and_hlt};
+
+    loop {
+        disable();
+        if let Some(value) = condition() {
+            enable();
+            return value;
+        }
+        enable_and_hlt();
+    }
+}
+
 /// Returns whether interrupts are enabled.
 pub fn enabled() -> bool {
     x86_64::instructions::interrupts::are_enabled()

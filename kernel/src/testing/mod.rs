@@ -1,7 +1,8 @@
 //! The harness of the tests that run inside the kernel.
 //!
-//! [`kernel_test!`](crate::kernel_test) puts a test into a section of the program. [`run`] runs the
-//! tests that the configuration selects, in the order of their names. Lines that begin with `@`
+//! [`kernel_test!`](crate::kernel_test) puts a test into a section of the program, wherever it
+//! stands: in the kernel's own crate, in any module, or in a crate that the kernel uses. [`run`]
+//! runs the tests that the configuration selects, in the order of their names. Lines that begin with `@`
 //! tell the host when a test begins and how it ended.
 //!
 //! A test that panics or faults ends the kernel, also if that is expected: the host boots again,
@@ -10,11 +11,13 @@
 mod running;
 
 use alloc::boxed::Box;
+use alloc::vec::Vec;
 use core::fmt;
 use core::hint::black_box;
 
 use kernel_protocol::record::{Outcome, Record};
 use linkme::distributed_slice;
+use spin::Once;
 
 use crate::audit;
 use crate::config::Config;
@@ -52,7 +55,10 @@ pub struct Test {
 /// The deadline of a test that names none, in seconds.
 pub const DEFAULT_DEADLINE: u32 = 60;
 
-/// All tests of the program, in no particular order.
+/// The name of the kernel's own crate, in front of the paths of its tests.
+static ROOT: Once<&str> = Once::new();
+
+/// All tests of the program and of the crates in it, in no particular order.
 #[distributed_slice]
 pub static TESTS: [Test];
 
@@ -88,11 +94,12 @@ impl Test {
         self
     }
 
-    /// Returns the module and function, without the crate.
+    /// Returns the module and function, behind the crate unless it is the kernel's own.
     pub fn name(&self) -> &'static str {
-        self.path
-            .split_once("::")
-            .map_or(self.path, |(_, name)| name)
+        match self.path.split_once("::") {
+            Some((krate, name)) if ROOT.get() == Some(&krate) => name,
+            _ => self.path,
+        }
     }
 
     /// Returns whether `config` selects the test.
@@ -104,8 +111,16 @@ impl Test {
     }
 }
 
-/// Runs the tests that `config` selects, and reports them to the host.
-pub fn run(config: &Config) -> ExitCode {
+/// Runs the tests that `config` selects, and reports them to the host. `root` is the path of a
+/// module of the kernel's own crate.
+///
+/// Two tests of one name cannot be told apart: then none runs.
+pub fn run(config: &Config, root: &'static str) -> ExitCode {
+    ROOT.call_once(|| root.split("::").next().unwrap_or(root));
+    if let Some(name) = find_twice() {
+        println!("refused: two tests have the name {name}");
+        return ExitCode::Refused;
+    }
     set_crash_hook(running::crashed);
     let selected = || TESTS.iter().filter(|test| test.is_selected(config));
     print_record(Record::Tests(selected().count()));
@@ -132,6 +147,14 @@ pub fn run(config: &Config) -> ExitCode {
     } else {
         ExitCode::Failed
     }
+}
+
+/// Returns a name that two tests have.
+fn find_twice() -> Option<&'static str> {
+    let mut names = TESTS.iter().map(Test::name).collect::<Vec<_>>();
+    names.sort_unstable();
+    let twice = names.windows(2).find(|pair| pair[0] == pair[1])?;
+    Some(twice[0])
 }
 
 /// Runs `program` with increasing seeds, from the seed of the configuration on, until the host
