@@ -237,7 +237,7 @@ impl PageHeap {
 
 impl ReclaimHooks<PageSource> for PageHeap {
     #[inline]
-    fn is_due(source: &PageSource) -> bool {
+    fn is_due(&self, source: &PageSource) -> bool {
         decay::count_free() || source.has_pending_releases()
     }
 
