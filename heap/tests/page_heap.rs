@@ -122,7 +122,10 @@ fn pages_inside_go_back_after_two_intervals() {
         }
     };
     work(10);
-    assert!(window.mapped() > 1 << 20, "the first pass only sees the gap");
+    assert!(
+        window.mapped() > 1 << 20,
+        "the first pass only sees the gap"
+    );
     work(10);
     assert!(window.mapped() < full / 4, "{} bytes", window.mapped());
     free(&heap, upper, layout(5000));

@@ -142,7 +142,7 @@ impl HostMemory {
 unsafe impl Memory for HostMemory {
     type Mapper = OffsetPageTable<'static>;
 
-    fn with_mapper<R>(&self, work: impl FnOnce(&mut Self::Mapper) -> R) -> R {
+    unsafe fn with_mapper<R>(&self, work: impl FnOnce(&mut Self::Mapper) -> R) -> R {
         work(&mut self.mapper.lock())
     }
 

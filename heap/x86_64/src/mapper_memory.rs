@@ -92,7 +92,7 @@ where
 {
     type Mapper = M;
 
-    fn with_mapper<R>(&self, work: impl FnOnce(&mut M) -> R) -> R {
+    unsafe fn with_mapper<R>(&self, work: impl FnOnce(&mut M) -> R) -> R {
         work(&mut self.parts().mapper.lock())
     }
 

@@ -56,7 +56,12 @@ pub unsafe trait Memory: Sync {
     type Mapper: Mapper<Size4KiB> + CleanUp;
 
     /// Runs `work` with the page tables, which are locked meanwhile.
-    fn with_mapper<R>(&self, work: impl FnOnce(&mut Self::Mapper) -> R) -> R;
+    ///
+    /// # Safety
+    /// `work` changes only pages that the caller has mapped, or whose addresses it owns, and neither
+    /// replaces the mapper nor allocates. ([`Mapper::unmap`] is a safe function, and can unmap a
+    /// page that is in use.)
+    unsafe fn with_mapper<R>(&self, work: impl FnOnce(&mut Self::Mapper) -> R) -> R;
 
     /// Allocates a frame, with undefined contents. `None`: no frame is free.
     fn allocate_frame(&self, purpose: Purpose) -> Option<PhysFrame>;

@@ -34,16 +34,18 @@ pub(crate) enum MapError {
 }
 
 /// Returns those of `count` pages from `first` on that are not mapped.
-pub(crate) fn not_mapped(memory: &impl Memory, first: Page, count: usize) -> PageSet {
-    memory.with_mapper(|tables| {
-        let mut missing = PageSet::none(first);
+pub(crate) fn not_mapped<M: Memory>(memory: &M, first: Page, count: usize) -> PageSet {
+    let mut missing = PageSet::none(first);
+    let find = |tables: &mut M::Mapper| {
         for page in PageSet::all(first, count).iter() {
             if tables.translate_page(page).is_err() {
                 missing.insert(page);
             }
         }
-        missing
-    })
+    };
+    // SAFETY: `find` changes nothing.
+    unsafe { memory.with_mapper(find) };
+    missing
 }
 
 /// Maps `frames` at `pages`. At most six frames are required for tables.
@@ -57,15 +59,15 @@ pub(crate) fn not_mapped(memory: &impl Memory, first: Page, count: usize) -> Pag
 ///
 /// # Safety
 /// The caller owns the addresses of the pages. No use of the frames conflicts with `flags`.
-pub(crate) unsafe fn map(
-    memory: &impl Memory,
+pub(crate) unsafe fn map<M: Memory>(
+    memory: &M,
     pages: PageSet,
     frames: &[PhysFrame],
     flags: PageTableFlags,
 ) -> Result<(), MapError> {
     assert!(frames.len() == pages.len());
     let parent_flags = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
-    let failed = memory.with_mapper(|tables| {
+    let map_all = |tables: &mut M::Mapper| {
         for (page, &frame) in pages.iter().zip(frames) {
             let mapped = if memory.fails_to_map() {
                 Err(MapToError::FrameAllocationFailed)
@@ -82,30 +84,27 @@ pub(crate) unsafe fn map(
                     )
                 }
             };
-            match mapped {
-                // The TLB holds no translation of a page that was not mapped.
-                Ok(flush) => flush.ignore(),
-                Err(error) => {
-                    // Tables may have been created for this page, which itself is left as it is.
-                    let range = PageRangeInclusive {
-                        end: page,
-                        ..pages.range()
-                    };
-                    let mut undone = Unmapped::new(range);
-                    undone.unmap(tables, pages.below(page));
-                    return Err((undone, error));
-                }
-            }
+            // The TLB holds no translation of a page that was not mapped.
+            mapped.map_err(|error| (page, error))?.ignore();
         }
         Ok(())
+    };
+    // SAFETY: the caller owns the addresses of the pages, and nothing else is changed.
+    let Err((failed, error)) = (unsafe { memory.with_mapper(map_all) }) else {
+        return Ok(());
+    };
+    // Tables may have been created for the page that failed, which itself is left as it is.
+    let mut undone = Unmapped::new(PageRangeInclusive {
+        end: failed,
+        ..pages.range()
     });
-    failed.map_err(|(mut undone, error)| {
-        undone.unlink_tables(memory);
-        undone.flush(memory).free_tables(memory);
-        match error {
-            MapToError::FrameAllocationFailed => MapError::NoFrame,
-            MapToError::PageAlreadyMapped(_) | MapToError::ParentEntryHugePage => MapError::Mapped,
-        }
+    // SAFETY: these pages have just been mapped, and no code uses them yet.
+    unsafe { undone.unmap(memory, pages.below(failed)) };
+    undone.unlink_tables(memory);
+    undone.flush(memory).free_tables(memory);
+    Err(match error {
+        MapToError::FrameAllocationFailed => MapError::NoFrame,
+        MapToError::PageAlreadyMapped(_) | MapToError::ParentEntryHugePage => MapError::Mapped,
     })
 }
 
@@ -115,7 +114,8 @@ pub(crate) unsafe fn map(
 /// No code uses the pages.
 pub(crate) unsafe fn unmap(memory: &impl Memory, pages: PageSet) -> Unmapped {
     let mut unmapped = Unmapped::new(pages.range());
-    memory.with_mapper(|tables| unmapped.unmap(tables, pages));
+    // SAFETY: the caller guarantees that no code uses the pages.
+    unsafe { unmapped.unmap(memory, pages) };
     unmapped.unlink_tables(memory);
     unmapped
 }
@@ -165,25 +165,32 @@ impl Unmapped {
         }
     }
 
-    /// Unmaps `pages`, which lie in the range.
-    fn unmap(&mut self, tables: &mut impl Mapper<Size4KiB>, pages: PageSet) {
-        for page in pages.iter() {
-            if let Ok((frame, flush)) = tables.unmap(page) {
-                flush.ignore();
-                self.frames.push(frame);
+    /// Unmaps `pages`, which lie in the range, and skips those that are not mapped.
+    ///
+    /// # Safety
+    /// No code uses the pages.
+    unsafe fn unmap<M: Memory>(&mut self, memory: &M, pages: PageSet) {
+        let unmap = |tables: &mut M::Mapper| {
+            for page in pages.iter() {
+                if let Ok((frame, flush)) = tables.unmap(page) {
+                    flush.ignore();
+                    self.frames.push(frame);
+                }
             }
-        }
+        };
+        // SAFETY: the caller guarantees that no code uses the pages.
+        unsafe { memory.with_mapper(unmap) };
     }
 
     /// Unlinks tables for the pages of the range that are empty.
     ///
     /// Searching tables for entries in use takes as long as unmapping, so the page tables are
     /// locked once more. What others map meanwhile is found.
-    fn unlink_tables(&mut self, memory: &impl Memory) {
+    fn unlink_tables<M: Memory>(&mut self, memory: &M) {
         if memory.keeps_tables() {
             return;
         }
-        memory.with_mapper(|tables| {
+        let unlink = |tables: &mut M::Mapper| {
             for part in by_table(self.range) {
                 if !has_neighbour(tables, part) {
                     // SAFETY: `clean_up_addr_range` unlinks empty tables only. Their frames are
@@ -191,7 +198,9 @@ impl Unmapped {
                     unsafe { tables.clean_up_addr_range(part, &mut self.tables) };
                 }
             }
-        });
+        };
+        // SAFETY: a table that is empty maps no page that is in use.
+        unsafe { memory.with_mapper(unlink) };
     }
 
     /// Removes the pages from the TLB. After that, frames and addresses may be used again.

@@ -29,7 +29,7 @@ unsafe impl Memory for HeapMemory {
     type Mapper = OffsetPageTable<'static>;
 
     #[inline]
-    fn with_mapper<R>(&self, work: impl FnOnce(&mut Self::Mapper) -> R) -> R {
+    unsafe fn with_mapper<R>(&self, work: impl FnOnce(&mut Self::Mapper) -> R) -> R {
         work(&mut page_table::page_tables().lock())
     }
 
