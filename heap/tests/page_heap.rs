@@ -93,7 +93,7 @@ fn what_lies_idle_makes_room_before_an_allocation_fails() {
     for &block in &blocks[..99] {
         free(&heap, block, layout(10_000));
     }
-    // The free pages below the last block are too few, and more than the limit are needed with them.
+    // The pages that are mapped and free count against the limit, until they go back.
     let large = layout(1_500_000);
     let block = alloc(&heap, large);
     assert!(!block.is_null());

@@ -58,7 +58,7 @@ pub unsafe trait Memory: Sync {
     /// Runs `work` with the page tables, which are locked meanwhile.
     ///
     /// # Safety
-    /// `work` changes only pages that the caller has mapped, or whose addresses it owns, and neither
+    /// `work` changes only pages that the caller has mapped, or whose addresses it owns. It neither
     /// replaces the mapper nor allocates. ([`Mapper::unmap`] is a safe function, and can unmap a
     /// page that is in use.)
     unsafe fn with_mapper<R>(&self, work: impl FnOnce(&mut Self::Mapper) -> R) -> R;
