@@ -27,9 +27,9 @@
 extern crate std;
 
 mod frame_list;
-mod heap;
 #[cfg(test)]
 mod host_memory;
+mod kernel_heap;
 #[cfg_attr(any(unix, windows), path = "machine/host.rs")]
 #[cfg_attr(not(any(unix, windows)), path = "machine/bare.rs")]
 mod machine;
@@ -44,7 +44,7 @@ pub mod sync;
 mod tags;
 
 pub use self::frame_list::FrameList;
-pub use self::heap::Heap;
+pub use self::kernel_heap::Heap;
 pub use self::mapped_pages::{MappedPages, PageArena, PageArenaView};
 pub use self::mapper_memory::MapperMemory;
 pub use self::memory::{Memory, PAGE_SIZE, Purpose};

@@ -80,8 +80,9 @@ impl<M: Memory> MappedPages<M> {
     /// stays unmapped.
     ///
     /// # Errors
-    /// Returns an error if the arena of the addresses could not be created, or refuses the window:
-    /// its ends must be multiples of [`PAGE_SIZE`].
+    /// Returns an error if the arena of the addresses could not be created, or refuses the window,
+    /// whose ends must be multiples of [`PAGE_SIZE`], or if an address of the window is not
+    /// canonical.
     ///
     /// # Safety
     /// * This function is called once, when the memory is usable.
@@ -89,6 +90,15 @@ impl<M: Memory> MappedPages<M> {
     /// * Page tables for the window that exist, but map nothing, may be freed as if the memory had
     ///   allocated them, unless the memory [keeps tables](Memory::keeps_tables).
     pub unsafe fn init(&self, window: Range<usize>, tags: Tags<M>) -> Result<()> {
+        const NOT_CANONICAL: Error =
+            Error::Other("the window has addresses that are not canonical");
+        let half = |address: usize| {
+            let canonical = VirtAddr::try_new(address as u64);
+            canonical.map(|_| address >> 63).map_err(|_| NOT_CANONICAL)
+        };
+        if half(window.start)? != half(window.end.wrapping_sub(1))? {
+            return Err(NOT_CANONICAL);
+        }
         let addresses = Arena::create("kernel addresses", PAGE_SIZE, None, tags)?;
         addresses.add_span(window.start, window.len())?;
         addresses.xalloc_at(window.start, PAGE_SIZE)?;

@@ -1,12 +1,14 @@
 //! Ranges are mapped, extended, shrunk and released as a whole or not at all.
 
+use std::boxed::Box;
 use std::vec::Vec;
 
 use heap::vmem::AllocPolicy::InstantFit;
-use heap::vmem::Source;
+use heap::vmem::{Source, TagPool};
 
 use super::*;
-use crate::host_memory::{Event, Fixture, WINDOW};
+use crate::host_memory::{Event, Fixture, HostMemory, WINDOW};
+use crate::tags::TagFrames;
 
 /// What a failed operation must not change.
 fn counts(fixture: &Fixture) -> ((usize, usize), [usize; 4], usize) {
@@ -227,11 +229,34 @@ fn a_page_that_other_code_has_mapped_is_left_alone() {
 
 #[test]
 fn a_source_without_a_window_lends_nothing() {
-    let memory = crate::host_memory::HostMemory::new(10);
+    let memory = HostMemory::new(10);
     let pages = MappedPages::new(memory);
     let layout = Layout::from_size_align(PAGE_SIZE, PAGE_SIZE).unwrap();
     assert!(Source::import(&pages, layout).is_err());
     assert!(pages.addresses().is_none());
+}
+
+#[test]
+fn a_window_that_no_pages_can_be_mapped_at_is_refused() {
+    let memory = HostMemory::new(10);
+    let tags = Box::leak(Box::new(TagPool::new(
+        PageLock::new(),
+        TagFrames::new(memory),
+    )));
+    let pages = MappedPages::new(memory);
+    let hole = 0x8000_0000_0000..0xffff_8000_0000_0000;
+    for window in [
+        hole.start - PAGE_SIZE..hole.start + PAGE_SIZE,
+        hole.start..hole.end,
+        hole.start - PAGE_SIZE..hole.end + PAGE_SIZE,
+        PAGE_SIZE + 1..5 * PAGE_SIZE,
+        PAGE_SIZE..PAGE_SIZE,
+    ] {
+        // SAFETY: the memory is usable, and its page tables map nothing.
+        let refused = unsafe { pages.init(window.clone(), tags) };
+        assert!(refused.is_err(), "{window:#x?}");
+        assert!(pages.addresses().is_none());
+    }
 }
 
 #[test]

@@ -93,8 +93,8 @@ impl ThisCpu {
     /// # Safety
     /// * All code that uses the value runs on one CPU.
     /// * What interrupts this code although interrupts are masked does not use the value: handlers
-    ///   of non-maskable interrupts, of machine checks and of debug exceptions. An allocator that
-    ///   they are not to use is, for instance, the global allocator.
+    ///   of non-maskable interrupts, of machine checks and of debug exceptions. If the value is a
+    ///   part of the global allocator, these handlers do not allocate.
     pub const unsafe fn new() -> Self {
         Self {
             exclusion: machine::Exclusion::new(),

@@ -74,7 +74,8 @@ impl<M: Memory> Heap<M> {
     /// kernel with one heap 256 GiB are half of a level 4 entry, and cost nothing.
     ///
     /// # Errors
-    /// Returns an error if the ends of the window are not multiples of a page.
+    /// Returns an error if the ends of the window are not multiples of a page, or if an address of
+    /// the window is not canonical.
     ///
     /// # Safety
     /// * This function is called once, when the memory is usable.
