@@ -14,10 +14,9 @@ use crate::tags::{PageLock, TagFrames, Tags};
 /// The global allocator of a kernel, with all layers below it: slabs, Talc, the arenas and the
 /// source that maps frames.
 ///
+/// Here `Frames` is the `FrameAllocator` and `FrameDeallocator` of the kernel:
+///
 /// ```no_run
-/// use heap_x86_64::{Heap, MapperMemory};
-/// use x86_64::VirtAddr;
-/// use x86_64::structures::paging::OffsetPageTable;
 /// # use x86_64::structures::paging::{FrameAllocator, FrameDeallocator, PhysFrame, Size4KiB};
 /// # struct Frames;
 /// # unsafe impl FrameAllocator<Size4KiB> for Frames {
@@ -26,14 +25,17 @@ use crate::tags::{PageLock, TagFrames, Tags};
 /// # impl FrameDeallocator<Size4KiB> for Frames {
 /// #     unsafe fn deallocate_frame(&mut self, _: PhysFrame) {}
 /// # }
+/// # fn main() {}
+/// use heap_x86_64::{Heap, MapperMemory};
+/// use x86_64::VirtAddr;
+/// use x86_64::structures::paging::OffsetPageTable;
 ///
-/// // `Frames` is the kernel's `FrameAllocator` and `FrameDeallocator`.
 /// type KernelMemory = MapperMemory<OffsetPageTable<'static>, Frames>;
 ///
 /// static MEMORY: KernelMemory = MapperMemory::new();
 ///
-/// // With `#[global_allocator]` in a kernel.
 /// // SAFETY: one CPU runs, and handlers that are not maskable do not allocate.
+/// #[global_allocator]
 /// static HEAP: Heap<KernelMemory> = unsafe { Heap::new(&MEMORY) };
 ///
 /// /// # Safety
@@ -131,5 +133,30 @@ unsafe impl<M: Memory> GlobalAlloc for Heap<M> {
     unsafe fn realloc(&self, block: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         // SAFETY: the caller keeps the contract of the method of the same name.
         unsafe { self.heap.realloc(block, layout, size) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::string::String;
+
+    /// The example in README.md cannot be compiled as it stands. That of [`Heap`](super::Heap) is.
+    #[test]
+    fn the_example_of_the_readme_is_that_of_the_documentation() {
+        let (_, example) = include_str!("kernel_heap.rs")
+            .split_once("/// ```no_run\n")
+            .unwrap();
+        let (example, _) = example.split_once("/// ```\n").unwrap();
+        let example: String = example
+            .lines()
+            .map(|line| line.strip_prefix("///").unwrap_or(line))
+            .map(|line| line.strip_prefix(' ').unwrap_or(line))
+            .filter(|line| !line.starts_with("# "))
+            .flat_map(|line| [line, "\n"])
+            .collect();
+        assert!(
+            include_str!("../../README.md").contains(&example),
+            "{example}"
+        );
     }
 }
