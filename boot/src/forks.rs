@@ -1,6 +1,7 @@
 //! `./run-qemu.sh test --forks`: builds and boots other kernels than this project's own. Twenty
 //! small ones differ in the sizes of their parts, because the layout of the linker depends on them.
-//! Then come a fork, made by the steps in README.md, the demonstration, and its monitor.
+//! Then come a kernel outside of the workspace that has lifted the heap, a fork, made by the steps
+//! in README.md, the demonstration, and its monitor.
 
 use std::{
     fs,
@@ -16,7 +17,7 @@ use crate::{
     demonstration, elf,
     failure::Failure,
     image::Builder,
-    kernel::{Kernel, Padding},
+    kernel::{Kernel, Padding, TARGET_OPTIONS},
     machine::{BOOT_LIMIT, Exit, Machine, SerialEvent},
     new::copy,
     process,
@@ -33,6 +34,12 @@ const KERNELS: usize = 20;
 
 /// One small kernel of this many is booted. The ELF files of all are checked.
 const BOOT_EACH: usize = 2;
+
+/// The folder of the kernel with a lifted heap, which is not in the workspace.
+const LIFT: &str = "tests/lift";
+
+/// The number of lines that lifting the heap may take.
+const LIFT_LINES: usize = 25;
 
 /// The time limit of a small kernel, on the clock of its machine.
 const LIMIT: Duration = BOOT_LIMIT;
@@ -81,6 +88,7 @@ pub(crate) fn run(
         );
         keep(&name, small.try_kernel(padding, boots))?;
     }
+    keep("forks::lift", small.try_lift())?;
     keep("forks::readme", fork_of_the_readme(project))?;
     keep(
         "forks::demonstration",
@@ -124,17 +132,58 @@ impl Small<'_> {
         if !boots {
             return elf::check(&kernel);
         }
+        self.boot(&kernel)
+    }
+
+    /// Builds the kernel with a lifted heap, and boots it. It fails unless its memory comes back.
+    fn try_lift(&self) -> Result<(), Failure> {
+        let folder = self.project.root().join(LIFT);
+        let set_up = folder.join("src/heap.rs");
+        let text = fs::read_to_string(&set_up).map_err(Failure::io("cannot read", &set_up))?;
+        let lines = lines_of_code(&text);
+        if lines > LIFT_LINES {
+            let why = format!("{LIFT}/src/heap.rs has {lines} lines of code, not {LIFT_LINES}");
+            return Err(Failure::Input(why));
+        }
+        let mut cargo = self.toolchain.cargo(self.project, "build");
+        cargo
+            .args(TARGET_OPTIONS)
+            .arg("--target")
+            .arg(self.project.target_spec())
+            .arg("--manifest-path")
+            .arg(folder.join("Cargo.toml"))
+            .args(["--release", "--locked"]);
+        let status = process::run(&mut cargo)?;
+        if !status.success() {
+            return Err(Failure::Build {
+                what: LIFT.into(),
+                status,
+            });
+        }
+        let target = self.project.bare_target().join("x86_64-talc/release");
+        self.boot(&target.join("lift"))
+    }
+
+    /// Boots a kernel, and waits for its end.
+    fn boot(&self, kernel: &Path) -> Result<(), Failure> {
+        let options = &self.machine.build;
         let ramdisk = ramdisk::archive(&Config::default(), &[])?;
         let image = self
             .builder
-            .make(&kernel, &ramdisk, options, self.project.target())?;
-        let machine = self.qemu.start(self.machine, &kernel, image.path())?;
+            .make(kernel, &ramdisk, options, self.project.target())?;
+        let machine = self.qemu.start(self.machine, kernel, image.path())?;
         let exit = watch(machine).map_err(|failure| self.machine.explain(failure))?;
         match exit.failure() {
             None => Ok(()),
             Some(failure) => Err(failure),
         }
     }
+}
+
+/// Returns the number of lines of `source` that are neither empty nor comments.
+fn lines_of_code(source: &str) -> usize {
+    let is_code = |line: &&str| !line.is_empty() && !line.starts_with("//");
+    source.lines().map(str::trim).filter(is_code).count()
 }
 
 /// Waits for the end of `machine`. Shows its output if it fails.
@@ -331,6 +380,11 @@ mod tests {
             "[dependencies]\nheap = 1\n# those\ntalc-like = 2\n"
         );
         assert_eq!(read("kernel/src/main.rs"), "one\n\n    two\n\n");
+    }
+
+    #[test]
+    fn comments_and_empty_lines_are_no_code() {
+        assert_eq!(lines_of_code("//! x\n\n    // y\nlet x = 1; // z\n}\n"), 2);
     }
 
     #[test]

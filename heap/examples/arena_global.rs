@@ -13,8 +13,7 @@ use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
 use heap::bump::Bump;
-use heap::source::ArenaSource;
-use heap::talc::TalcLock;
+use heap::source::{ArenaSource, PageHeap};
 use heap::vmem::{Arena, Error, LockApi, PAGE_SIZE, Page, PageSupply, TagPool};
 
 type ArenaLock = LockApi<spin::Mutex<()>>;
@@ -44,8 +43,7 @@ static TAGS: TagPool<ArenaLock, TagPages> = TagPool::new(ArenaLock::new(), TagPa
 static BOOT: Bump<[u64; 1024]> = Bump::uninit();
 
 #[global_allocator]
-static HEAP: TalcLock<spin::Mutex<()>, ArenaSource<'static, Tags, ArenaLock>> =
-    TalcLock::new(ArenaSource::detached());
+static HEAP: PageHeap<spin::Mutex<()>, Tags, ArenaLock> = PageHeap::new(ArenaSource::detached());
 
 /// Creates an arena of `pages`, and attaches the heap to it. Allocations fail until then.
 ///
@@ -56,10 +54,9 @@ unsafe fn start_heap(pages: *mut [Page]) -> Result<&'static PageArena, Error> {
     let arena = Arena::create("heap pages", PAGE_SIZE, None, &TAGS)?.with_retained_spans(0);
     arena.add_span(pages.expose_provenance(), pages.len() * PAGE_SIZE)?;
     let arena: &'static PageArena = BOOT.leak(arena).expect("there is room for one arena");
-    let mut heap = HEAP.lock();
-    // SAFETY: allocator and source stay what they are. The pages are memory, as the caller
-    // promises, and no other code allocates from the arena or frees in it.
-    unsafe { heap.as_mut().source.attach(arena) };
+    // SAFETY: the pages are memory, as the caller promises, and no other code allocates from the
+    // arena or frees in it.
+    unsafe { HEAP.attach(arena) };
     Ok(arena)
 }
 
@@ -83,15 +80,11 @@ extern "C" fn main() -> i32 {
     show(arena, "with a hundred lists of 50,000 bytes");
     assert!(lists.iter().zip(0..).all(|(list, n)| list[49_999] == n));
     drop(lists);
-    show(arena, "when they are freed: the pages are queued");
-    // A free only queues pages. To give them back takes time, and is done without the heap's lock.
-    HEAP.drain().expect("the arena takes back what it gave");
-    show(arena, "after the queue is drained");
-    HEAP.lock().trim();
-    HEAP.drain().expect("the arena takes back what it gave");
+    show(arena, "when they are freed");
+    HEAP.reap();
     show(arena, "without the slack that waits for more growth");
 
-    let checked = HEAP.lock().check();
+    let checked = HEAP.talc().lock().check();
     checked.expect("all invariants hold");
     0
 }

@@ -5,6 +5,7 @@
 # * The examples run, with and without `hardened`.
 # * The documentation builds without warnings, with and without features.
 # * The packages that stand in for other crates compile and pass with each of their features.
+# * `heap-x86_64` compiles with its features, and a copy of the folder builds.
 #
 #     heap/tests/features.sh
 #
@@ -69,6 +70,13 @@ for stand_in in talc vmem static_alloc; do
             cargo test --quiet --manifest-path "$manifest" --features "$feature"
     done
 done
+
+for combination in '' hardened masked-time hardened,masked-time; do
+    try "check: heap-x86_64, ${combination:-no features}" cargo check --quiet \
+        --manifest-path x86_64/Cargo.toml --features "$combination"
+done
+
+try "copy" tests/copy.sh
 
 for licence in LICENSE-MIT LICENSE-APACHE; do
     [ ! -e "../$licence" ] || try "same as at the top: $licence" cmp "$licence" "../$licence"

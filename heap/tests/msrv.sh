@@ -93,6 +93,7 @@ all=$(echo "$features" | tr ' ' ,)
 for combination in '' $features "$all"; do
     try "build: ${combination:-no features}" build --quiet --lib --features "$combination"
 done
+try "build: heap-x86_64" build --quiet --manifest-path x86_64/Cargo.toml
 if [ "${1:-}" != --build ]; then
     export HEAP_PROGRAMS="${HEAP_PROGRAMS:-1000}"
     try "test: counters,local-alloc,spin,std" \

@@ -5,7 +5,9 @@
 //! | [`Manual`](crate::talc::source::Manual) | ranges that the user claims by hand | by hand |
 //! | [`Claim`] | one range, claimed at the first allocation | never |
 //! | [`GlobalAllocSource`], [`AllocatorSource`] | blocks of another allocator | whole blocks |
-//! | [`ArenaSource`] | segments of an [`Arena`](crate::vmem::Arena) | pages at the tops of heaps |
+//! | [`ArenaSource`] | segments of an [`Arena`](crate::vmem::Arena) | pages |
+//!
+//! [`PageHeap`] is a `GlobalAlloc` over an [`ArenaSource`] that gives pages back by itself.
 #![warn(clippy::multiple_unsafe_ops_per_block)]
 
 mod allocator;
@@ -13,12 +15,16 @@ mod arena;
 mod block_source;
 mod blocks;
 mod claim;
+mod decay;
 mod global_alloc;
+mod page_heap;
 
 pub use self::allocator::AllocatorSource;
 pub use self::arena::{ArenaHeap, ArenaSource, DrainError};
 pub use self::claim::Claim;
+pub use self::decay::DecayInterval;
 pub use self::global_alloc::{GlobalAllocSource, StableGlobalAlloc};
+pub use self::page_heap::{AlwaysOpen, PageHeap, ReleaseGate};
 
 #[cfg(doc)]
 use crate::talc::source::Source;

@@ -42,6 +42,10 @@ use super::zeroed::Uncleared;
 ///
 /// A `TalcLock` implements `GlobalAlloc` and `Allocator`; a reference to one implements
 /// `Allocator`.
+///
+/// Over an [`ArenaSource`](crate::source::ArenaSource), its `GlobalAlloc` gives no pages back: they
+/// wait for [`drain`](Self::drain). As a `#[global_allocator]`, take a
+/// [`PageHeap`](crate::source::PageHeap), which calls it.
 #[doc(alias = "Talck")]
 pub struct TalcLock<R: RawMutex, S: Source, B: Binning = DefaultBinning> {
     mutex: Mutex<R, Talc<S, B>>,

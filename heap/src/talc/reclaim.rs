@@ -16,7 +16,7 @@ use super::source::Source;
 pub trait ReclaimHooks<S: Source> {
     /// Returns whether [`release`](Self::release) has something to do. Called with the lock held,
     /// after an operation that may have freed memory: it must be cheap.
-    fn is_due(source: &S) -> bool;
+    fn is_due(&self, source: &S) -> bool;
 
     /// Gives free memory back to where it came from. Called with the lock free.
     fn release(&self);
@@ -55,7 +55,7 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
     /// }
     ///
     /// impl ReclaimHooks<Manual> for Heap {
-    ///     fn is_due(_: &Manual) -> bool {
+    ///     fn is_due(&self, _: &Manual) -> bool {
     ///         false
     ///     }
     ///     fn release(&self) {}
@@ -98,7 +98,7 @@ impl<R: RawMutex, S: Source, B: Binning, O: ReclaimHooks<S>> SharedTalc
     fn with<T>(&self, work: impl FnOnce(&mut Talc<S, B>) -> T) -> T {
         let (result, is_due) = self.lock.with(|talc| {
             let result = work(talc);
-            (result, O::is_due(&talc.source))
+            (result, self.owner.is_due(&talc.source))
         });
         if is_due {
             self.owner.release();

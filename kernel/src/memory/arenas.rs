@@ -1,26 +1,22 @@
 //! The two arenas: the addresses of the heap's window, and the pages that are mapped there.
 
-use heap::vmem::{Arena, ArenaView, LockApi, Source};
+use heap_x86_64::{PageArena, PageArenaView};
 use spin::Once;
 
+use super::heap_memory::HeapMemory;
 use super::mapped_pages::MAPPED_PAGES;
-use super::randomisation::{self, Window};
-use super::tags::{TAGS, Tags};
-use super::{InitError, PAGE_SIZE, page_table};
+use super::randomisation::Window;
+use super::tags::TAGS;
+use super::{InitError, page_table};
 use crate::entropy::Seed;
-use crate::sync::InterruptLock;
-
-/// The lock of the arenas: it masks interrupts.
-pub type PageLock = LockApi<InterruptLock>;
 
 /// An arena of the kernel.
-pub type HeapArena = Arena<'static, 'static, Tags, PageLock>;
+pub type HeapArena = PageArena<HeapMemory>;
 
 /// A read-only view of an arena of the kernel.
-pub type HeapArenaView = ArenaView<'static, 'static, 'static, Tags, PageLock>;
+pub type HeapArenaView = PageArenaView<'static, HeapMemory>;
 
 static WINDOW: Once<Window> = Once::new();
-static KERNEL_ADDRESSES: Once<HeapArena> = Once::new();
 static HEAP_PAGES: Once<HeapArena> = Once::new();
 
 /// Returns a view of the addresses that the heap may use: a window of 256 GiB that contains no
@@ -29,10 +25,9 @@ static HEAP_PAGES: Once<HeapArena> = Once::new();
 /// # Panics
 /// Panics before the memory is initialised.
 pub fn kernel_addresses() -> HeapArenaView {
-    KERNEL_ADDRESSES
-        .get()
+    MAPPED_PAGES
+        .addresses()
         .expect("the memory is not initialised")
-        .view()
 }
 
 /// Returns a view of the pages for the heap. Pages that the arena allocates are mapped, writable
@@ -59,9 +54,8 @@ pub fn heap_pages() -> HeapArenaView {
 ///   one gives its addresses to another allocation while the heap uses them.
 /// * No span is added: the kernel maps pages of the heap at all addresses of this arena.
 pub unsafe fn kernel_addresses_arena() -> &'static HeapArena {
-    KERNEL_ADDRESSES
-        .get()
-        .expect("the memory is not initialised")
+    // SAFETY: the caller guarantees the same.
+    unsafe { MAPPED_PAGES.addresses_arena() }.expect("the memory is not initialised")
 }
 
 /// Returns the arena of [`heap_pages`], to allocate pages.
@@ -85,23 +79,17 @@ pub fn window() -> Option<&'static Window> {
 }
 
 /// Creates the window, whose address `seed` chooses, and the arenas.
-pub(super) fn init(seed: Seed) -> Result<(), InitError> {
+///
+/// # Safety
+/// This function is called once, after the page tables are initialised.
+pub(super) unsafe fn init(seed: Seed) -> Result<(), InitError> {
     let window =
         Window::choose(seed, page_table::is_level_4_entry_unused).ok_or(InitError::NoAddresses)?;
-    let addresses = arena("kernel addresses", None)?;
-    let guard = window.leading_guard();
-    addresses
-        .add_span(window.addresses().start, randomisation::SIZE)
-        .and_then(|()| addresses.xalloc_at(guard.start, guard.len()))
-        .map_err(InitError::Arena)?;
-    let pages = arena("heap pages", Some(&MAPPED_PAGES))?.with_retained_spans(0);
-    KERNEL_ADDRESSES.call_once(|| addresses);
+    // SAFETY: the level 4 entry of the window maps nothing, and only the heap maps pages there. The
+    // caller calls once, when the memory is usable.
+    unsafe { MAPPED_PAGES.init(window.addresses(), &TAGS) }.map_err(InitError::Arena)?;
+    let pages = MAPPED_PAGES.create_arena(&TAGS).map_err(InitError::Arena)?;
     HEAP_PAGES.call_once(|| pages);
     WINDOW.call_once(|| window);
     Ok(())
-}
-
-/// Creates an arena whose quantum is a page.
-fn arena(label: &'static str, source: Option<&'static dyn Source>) -> Result<HeapArena, InitError> {
-    Arena::create(label, PAGE_SIZE, source, &TAGS).map_err(InitError::Arena)
 }

@@ -4,7 +4,8 @@
 //! |---|---|
 //! | [`frames`] | the allocator of page frames |
 //! | [`physical`] | access to physical memory |
-//! | [`page_table`] | mapping and unmapping pages |
+//! | [`page_table`] | what is mapped where |
+//! | [`heap_memory`] | frames and page tables for the pages of the heap |
 //! | [`walk`] | reading page tables |
 //! | [`protection`] | W^X: what can be written and what can be executed |
 //! | [`arenas`] | the arenas of addresses and of pages for the heap |
@@ -22,16 +23,14 @@
 pub mod address_kind;
 pub mod arenas;
 pub mod fault_injection;
-mod frame_list;
 pub mod frames;
+pub mod heap_memory;
 pub mod mapped_pages;
-mod page_set;
 pub mod page_table;
 pub mod physical;
 pub mod protection;
 pub mod randomisation;
 pub mod recently_unmapped;
-mod restored_pages;
 pub mod stacks;
 pub mod tags;
 pub mod walk;
@@ -46,13 +45,13 @@ use crate::entropy::Seed;
 use stacks::InterruptStack;
 
 pub use arenas::{
-    HeapArena, HeapArenaView, PageLock, heap_pages, heap_pages_arena, kernel_addresses,
+    HeapArena, HeapArenaView, heap_pages, heap_pages_arena, kernel_addresses,
     kernel_addresses_arena,
 };
 pub use tags::Tags;
 
 /// The size of a page and of a frame in bytes.
-pub const PAGE_SIZE: usize = 4096;
+pub const PAGE_SIZE: usize = heap_x86_64::PAGE_SIZE;
 
 /// The reason why the memory could not be initialised.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -119,7 +118,8 @@ pub(crate) unsafe fn init(boot_info: &BootInfo, seed: Seed) -> Result<(), InitEr
     if let Err(mismatch) = protection::check() {
         panic!("memory is not protected: {mismatch}");
     }
-    arenas::init(seed)
+    // SAFETY: the page tables are initialised, and the caller calls once.
+    unsafe { arenas::init(seed) }
 }
 
 /// Makes the guard page below each interrupt stack inaccessible.

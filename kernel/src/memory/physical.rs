@@ -65,12 +65,6 @@ pub fn pointer<T>(physical: PhysAddr) -> NonNull<T> {
         .expect("physical memory is mapped above address 0")
 }
 
-/// Returns the frame that `pointer` leads to, through the mapping of physical memory.
-pub(super) fn frame_at(pointer: NonNull<u8>) -> PhysFrame {
-    let address = VirtAddr::from_ptr(pointer.as_ptr()) - offset();
-    PhysFrame::containing_address(PhysAddr::new(address))
-}
-
 /// Fills a frame with zeros.
 ///
 /// # Safety

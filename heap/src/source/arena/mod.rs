@@ -88,6 +88,9 @@ use crate::talc::base::CHUNK_UNIT;
 ///   up to 2 MiB, and empty heaps may stay. It is halved each time that pages go back twice without
 ///   growth between.
 ///
+/// The pages on their way back wait for a call of [`TalcLock::drain`]. A
+/// [`PageHeap`](super::PageHeap) makes the calls, and is the type for a `#[global_allocator]`.
+///
 /// A source serves one allocator. In another allocator it provides nothing. A source that is
 /// dropped with or after its allocator frees all heaps. One that is dropped while its allocator
 /// still exists leaks them.

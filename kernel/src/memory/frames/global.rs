@@ -1,11 +1,11 @@
 //! The kernel's one allocator of frames.
 
+use heap_x86_64::FrameList;
 use spin::Once;
 use x86_64::structures::paging::{PhysFrame, Size2MiB};
 
 use super::{FRAME_SIZE, FrameError, Frames, Purpose, Usage};
 use crate::memory::fault_injection;
-use crate::memory::frame_list::FrameList;
 use crate::sync::{InterruptMutex, InterruptMutexGuard};
 
 static FRAMES: Once<InterruptMutex<Frames<'static>>> = Once::new();

@@ -1,0 +1,314 @@
+//! Ranges are mapped, extended, shrunk and released as a whole or not at all.
+
+use std::boxed::Box;
+use std::vec::Vec;
+
+use heap::vmem::AllocPolicy::InstantFit;
+use heap::vmem::{Source, TagPool};
+
+use super::*;
+use crate::host_memory::{Event, Fixture, HostMemory, WINDOW};
+use crate::tags::TagFrames;
+
+/// What a failed operation must not change.
+fn counts(fixture: &Fixture) -> ((usize, usize), [usize; 4], usize) {
+    let &Fixture { memory, pages, .. } = fixture;
+    let addresses = pages.addresses().unwrap();
+    (
+        memory.in_use(),
+        [
+            pages.mapped(),
+            pages.discarded(),
+            pages.ranges(),
+            addresses.allocated_space(),
+        ],
+        fixture.arena.allocated_space(),
+    )
+}
+
+/// Runs `operation` with all calls for frames failing from the `i`-th on, for each `i` until the
+/// operation succeeds. The same for mappings. Each failure must change nothing. `undo` undoes the
+/// success. Returns how many failures there were.
+fn fail_everywhere<T>(
+    fixture: &Fixture,
+    mut operation: impl FnMut() -> Result<T>,
+    mut undo: impl FnMut(T),
+) -> [usize; 2] {
+    let state = || fixture.memory.state.lock();
+    let before = counts(fixture);
+    [false, true].map(|is_mapping| {
+        for calls in 0.. {
+            if is_mapping {
+                state().mappings_left = Some(calls);
+            } else {
+                state().frames_left = Some(calls);
+            }
+            let result = operation();
+            state().mappings_left = None;
+            state().frames_left = None;
+            match result {
+                Ok(result) => {
+                    undo(result);
+                    assert_eq!(counts(fixture), before);
+                    return calls;
+                }
+                Err(error) => assert_eq!(error, OUT_OF_FRAMES),
+            }
+            assert_eq!(counts(fixture), before, "after {calls} calls");
+        }
+        unreachable!()
+    })
+}
+
+#[test]
+fn a_range_is_mapped_between_guards_and_released() {
+    let fixture = Fixture::new(100);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    let before = counts(&fixture);
+    let lower = arena.alloc(3 * PAGE_SIZE, InstantFit).unwrap();
+    let upper = arena.alloc(PAGE_SIZE, InstantFit).unwrap();
+    assert_eq!((lower, upper), (WINDOW + PAGE_SIZE, WINDOW + 5 * PAGE_SIZE));
+    let mapped: Vec<_> = (0..7)
+        .filter(|page| memory.frame_at(WINDOW + page * PAGE_SIZE).is_some())
+        .collect();
+    assert_eq!(mapped, [1, 2, 3, 5]);
+    assert_eq!(memory.in_use().0, 4);
+    arena.free(lower).unwrap();
+    arena.free(upper).unwrap();
+    assert_eq!(counts(&fixture), before);
+    assert_eq!(memory.in_use(), (0, 0), "the page tables are freed too");
+}
+
+#[test]
+fn a_range_that_cannot_be_mapped_changes_nothing() {
+    let fixture = Fixture::new(200);
+    let arena = &fixture.arena;
+    let alloc = || arena.alloc(40 * PAGE_SIZE, InstantFit);
+    let failures = fail_everywhere(&fixture, alloc, |base| arena.free(base).unwrap());
+    // A page of the first table, the rest in the second; two more tables above them.
+    assert_eq!(failures, [44, 40]);
+}
+
+#[test]
+fn a_range_that_cannot_be_extended_stays_as_it_is() {
+    let fixture = Fixture::new(1000);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    let base = arena.alloc(PAGE_SIZE, InstantFit).unwrap();
+    // SAFETY: the page is mapped, and the test owns it.
+    unsafe { memory.byte(base).unwrap().write(7) };
+    let extend = || arena.resize(base, 550 * PAGE_SIZE);
+    let failures = fail_everywhere(&fixture, extend, |()| {
+        arena.resize(base, PAGE_SIZE).unwrap();
+    });
+    // Pages, and two tables.
+    assert_eq!(failures, [551, 549]);
+    // SAFETY: the page is mapped.
+    assert_eq!(unsafe { memory.byte(base).unwrap().read() }, 7);
+}
+
+#[test]
+fn a_hole_that_cannot_be_restored_stays_a_hole() {
+    let fixture = Fixture::new(200);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    let base = arena.alloc(60 * PAGE_SIZE, InstantFit).unwrap();
+    let at = |page| base + page * PAGE_SIZE;
+    for page in 0..60 {
+        // SAFETY: the page is mapped, and the test owns it.
+        unsafe { memory.byte(at(page)).unwrap().write(page as u8 + 1) };
+    }
+    for (first, count) in [(0, 1), (3, 20), (30, 1), (40, 20)] {
+        arena.discard(at(first), count * PAGE_SIZE).unwrap();
+    }
+    let holes = || {
+        (0..60)
+            .filter(|&page| memory.frame_at(at(page)).is_none())
+            .collect::<Vec<_>>()
+    };
+    let before = holes();
+    assert_eq!(before.len(), 42);
+    let restore = || arena.restore(base, 60 * PAGE_SIZE);
+    let failures = fail_everywhere(&fixture, restore, |()| {
+        for page in 0..60 {
+            let expected = if before.contains(&page) {
+                0
+            } else {
+                page as u8 + 1
+            };
+            // SAFETY: the page is mapped.
+            assert_eq!(unsafe { memory.byte(at(page)).unwrap().read() }, expected);
+        }
+        for &page in &before {
+            arena.discard(at(page), PAGE_SIZE).unwrap();
+        }
+        assert_eq!(holes(), before);
+    });
+    // The first page has a table of its own.
+    assert_eq!(failures, [43, 42]);
+    arena.free(base).unwrap();
+    assert_eq!((fixture.pages.discarded(), memory.in_use()), (0, (0, 0)));
+}
+
+#[test]
+fn frames_are_freed_after_the_flush_of_their_batch() {
+    let fixture = Fixture::new(100);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    let base = arena.alloc(18 * PAGE_SIZE, InstantFit).unwrap();
+    memory.state.lock().events.clear();
+    arena.free(base).unwrap();
+    let events = memory.state.lock().events.clone();
+    let table = Event::Free(Purpose::PageTables, 1);
+    assert_eq!(
+        events,
+        [
+            Event::Flush(16),
+            Event::Free(Purpose::Heap, 16),
+            // The first page has a table of its own.
+            table,
+            Event::Flush(2),
+            Event::Free(Purpose::Heap, 2),
+            table,
+            table,
+            table,
+        ]
+    );
+}
+
+#[test]
+fn tables_that_are_kept_serve_again() {
+    let fixture = Fixture::new(100);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    memory.state.lock().keeps_tables = true;
+    for _ in 0..2 {
+        let base = arena.alloc(4 * PAGE_SIZE, InstantFit).unwrap();
+        assert_eq!(memory.in_use(), (4, 4));
+        arena.free(base).unwrap();
+        assert_eq!(memory.in_use(), (0, 4));
+    }
+}
+
+#[test]
+fn a_request_for_more_than_all_frames_takes_none() {
+    let fixture = Fixture::new(100);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    memory.state.lock().events.clear();
+    let refused = arena.alloc(101 * PAGE_SIZE, InstantFit);
+    assert_eq!(refused, Err(OUT_OF_FRAMES));
+    assert_eq!(memory.state.lock().events, [], "none was freed");
+}
+
+#[test]
+fn a_page_that_other_code_has_mapped_is_left_alone() {
+    let fixture = Fixture::new(100);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    let base = arena.alloc(20 * PAGE_SIZE, InstantFit).unwrap();
+    arena.resize(base, PAGE_SIZE).unwrap();
+    // The page is in the window, against the rules.
+    let stray = page(base + 18 * PAGE_SIZE);
+    let frame = memory.allocate_frame(Purpose::Heap).unwrap();
+    // SAFETY: no code uses the page or the frame.
+    unsafe { page_table::map(memory, PageSet::all(stray, 1), &[frame], FLAGS) }.unwrap();
+    let before = counts(&fixture);
+    assert!(arena.resize(base, 20 * PAGE_SIZE).is_err());
+    assert_eq!(counts(&fixture), before);
+    assert_eq!(memory.frame_at(base + 18 * PAGE_SIZE), Some(frame));
+}
+
+#[test]
+fn a_source_without_a_window_lends_nothing() {
+    let memory = HostMemory::new(10);
+    let pages = MappedPages::new(memory);
+    let layout = Layout::from_size_align(PAGE_SIZE, PAGE_SIZE).unwrap();
+    assert!(Source::import(&pages, layout).is_err());
+    assert!(pages.addresses().is_none());
+}
+
+#[test]
+fn a_window_that_no_pages_can_be_mapped_at_is_refused() {
+    let memory = HostMemory::new(10);
+    let tags = Box::leak(Box::new(TagPool::new(
+        PageLock::new(),
+        TagFrames::new(memory),
+    )));
+    let pages = MappedPages::new(memory);
+    let hole = 0x8000_0000_0000..0xffff_8000_0000_0000;
+    for window in [
+        hole.start - PAGE_SIZE..hole.start + PAGE_SIZE,
+        hole.start..hole.end,
+        hole.start - PAGE_SIZE..hole.end + PAGE_SIZE,
+        PAGE_SIZE + 1..5 * PAGE_SIZE,
+        PAGE_SIZE..PAGE_SIZE,
+    ] {
+        // SAFETY: the memory is usable, and its page tables map nothing.
+        let refused = unsafe { pages.init(window.clone(), tags) };
+        assert!(refused.is_err(), "{window:#x?}");
+        assert!(pages.addresses().is_none());
+    }
+}
+
+#[test]
+fn boundary_tags_are_frames_which_come_back() {
+    let fixture = Fixture::new(400);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    let blocks: Vec<_> = (0..100)
+        .map(|_| arena.alloc(PAGE_SIZE, InstantFit).unwrap())
+        .collect();
+    assert!(memory.state.lock().tags > 3);
+    for base in blocks {
+        arena.free(base).unwrap();
+    }
+    // The pool retains a little.
+    assert!(memory.state.lock().tags <= 2);
+}
+
+const SIZE: usize = 0x1_0000;
+
+#[test]
+fn the_guard_page_may_lie_above_the_bounds() {
+    let layout = Layout::from_size_align(SIZE, 0x2000).unwrap();
+    let layout = layout
+        .with_phase(0x1000)
+        .with_min(0x5000)
+        .with_max(0x1_4fff);
+    let guarded = with_guard(layout).unwrap();
+    assert_eq!(guarded.size(), SIZE + PAGE_SIZE);
+    assert_eq!((guarded.align(), guarded.phase()), (0x2000, Some(0x1000)));
+    assert_eq!(
+        (guarded.min(), guarded.max()),
+        (Some(0x5000), Some(0x1_5fff))
+    );
+}
+
+#[test]
+fn a_range_as_long_as_its_boundaries_is_aligned_to_them() {
+    let layout = Layout::from_size_align(SIZE, PAGE_SIZE).unwrap();
+    let exact = with_guard(layout.with_nocross(SIZE).unwrap()).unwrap();
+    assert_eq!((exact.align(), exact.nocross()), (SIZE, None));
+    let loose = with_guard(layout.with_nocross(2 * SIZE).unwrap()).unwrap();
+    assert_eq!(
+        (loose.align(), loose.nocross()),
+        (PAGE_SIZE, Some(2 * SIZE))
+    );
+}
+
+#[test]
+fn a_size_that_overflows_with_its_guard_page_is_refused() {
+    let size = usize::MAX - PAGE_SIZE + 1;
+    let layout = Layout::from_size_align(size, PAGE_SIZE).unwrap();
+    assert_eq!(with_guard(layout), Err(Error::SizeOverflow { size }));
+}

@@ -1,0 +1,87 @@
+//! How long the heap and the layers below it mask interrupts: a histogram.
+//!
+//! The tests measure it; other programs are built without the feature `masked-time`. Counted is the
+//! time from masking interrupts that were enabled, for a lock or for the slabs of this CPU, until
+//! they are enabled again. Handlers run with interrupts masked anyway, and are not counted.
+//!
+//! The unit is that of the time-stamp counter: an instruction, under QEMU's `-icount shift=0`.
+
+use core::arch::x86_64::_rdtsc;
+use core::fmt;
+use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use x86_64::instructions::interrupts;
+
+/// The number of rows of the histogram.
+const ROWS: usize = 32;
+
+/// When interrupts were masked. The kernel runs on one CPU: with more, each needs its own.
+static BEGAN: AtomicU64 = AtomicU64::new(0);
+static LONGEST: AtomicU64 = AtomicU64::new(0);
+static COUNTS: [AtomicU64; ROWS] = [const { AtomicU64::new(0) }; ROWS];
+
+/// Returns the time-stamp counter.
+fn now() -> u64 {
+    // SAFETY: every CPU with 64-bit mode has the `rdtsc` instruction.
+    unsafe { _rdtsc() }
+}
+
+/// Notes that interrupts, which were enabled, are masked now.
+#[inline]
+pub(crate) fn begin() {
+    BEGAN.store(now(), Relaxed);
+}
+
+/// Notes that interrupts are about to be enabled again.
+#[inline]
+pub(crate) fn end() {
+    let taken = now() - BEGAN.load(Relaxed);
+    let row = (taken.max(1).ilog2() as usize).min(ROWS - 1);
+    COUNTS[row].fetch_add(1, Relaxed);
+    LONGEST.fetch_max(taken, Relaxed);
+}
+
+/// Runs `work` while interrupts are masked.
+#[inline]
+pub(crate) fn without_interrupts<R>(work: impl FnOnce() -> R) -> R {
+    let are_enabled = interrupts::are_enabled();
+    interrupts::without_interrupts(|| {
+        if are_enabled {
+            begin();
+        }
+        let result = work();
+        if are_enabled {
+            end();
+        }
+        result
+    })
+}
+
+/// How often interrupts were masked, by how long.
+#[derive(Clone, Copy, Debug)]
+pub struct Histogram {
+    /// Row n counts how often they were for at least `1 << n` units, and less than twice as long.
+    /// (The lowest row counts those below 1, too, and the highest all that are longer.)
+    pub counts: [u64; ROWS],
+    /// The longest time, in units of the time-stamp counter.
+    pub longest: u64,
+}
+
+/// Returns the histogram since the last call, and begins another.
+pub fn take() -> Histogram {
+    Histogram {
+        longest: LONGEST.swap(0, Relaxed),
+        counts: core::array::from_fn(|row| COUNTS[row].swap(0, Relaxed)),
+    }
+}
+
+impl fmt::Display for Histogram {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let rows = self.counts.iter().enumerate();
+        for (row, &count) in rows.filter(|&(_, &count)| count > 0) {
+            let (from, below) = (1_u64 << row, 1_u64 << (row + 1));
+            writeln!(f, "    {from:>9} to {:>9}  {count:>9} times", below - 1)?;
+        }
+        write!(f, "    longest: {}", self.longest)
+    }
+}
