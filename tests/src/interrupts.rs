@@ -56,6 +56,16 @@ kernel_test! {
 }
 
 kernel_test! {
+    /// With a divisor of 1, the hardware would not tick at all.
+    fn the_timer_ticks_at_its_highest_rate() {
+        let rate = timer::start(u32::MAX);
+        wait_for_ticks(3);
+        timer::stop();
+        assert_eq!(rate, 596_591);
+    }
+}
+
+kernel_test! {
     /// No interrupt arrives while a lock is held. The pending one arrives afterwards.
     fn a_lock_masks_interrupts() {
         static LOCK: InterruptMutex<()> = InterruptMutex::new(());

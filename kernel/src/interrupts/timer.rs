@@ -19,12 +19,15 @@ const RATE_GENERATOR: u8 = 0b0011_0100;
 static TICKS: AtomicU64 = AtomicU64::new(0);
 static HOOK: InterruptMutex<Option<fn()>> = InterruptMutex::new(None);
 
+/// The smallest divisor of the clock. With 1, the rate generator stands still.
+const LEAST_DIVISOR: u32 = 2;
+
 /// Starts the timer, or changes its rate. Returns the new rate in hertz: the nearest rate at or
-/// above `hertz` that the hardware supports, and at least 19.
+/// above `hertz` that the hardware supports, from 19 to 596,591.
 ///
 /// The timer ticks while interrupts are [enabled](super::enable).
 pub fn start(hertz: u32) -> u32 {
-    let divisor = (CLOCK / hertz.max(1)).clamp(1, u32::from(u16::MAX));
+    let divisor = (CLOCK / hertz.max(1)).clamp(LEAST_DIVISOR, u32::from(u16::MAX));
     let [low, high, ..] = divisor.to_le_bytes();
     // The lock keeps the three bytes together.
     let hook = HOOK.lock();
