@@ -154,8 +154,8 @@ impl BootWatch {
             Record::RunTests { .. } => {
                 return Err(Failure::Protocol("the tests ask for the tests".into()));
             }
-            Record::Soak { .. } => {
-                return Err(Failure::Protocol("the tests begin to soak".into()));
+            Record::Soak { .. } | Record::Hold | Record::Frame { .. } => {
+                return Err(Failure::Protocol(format!("`{record}` in a test")));
             }
         }
         Ok(())

@@ -7,8 +7,6 @@ use clap::{
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use kernel_protocol::config::DEFAULT_TRACE;
-
 use crate::{
     failure::{Failure, STATUS_HELP},
     qemu::GDB_ADDRESS,
@@ -114,14 +112,10 @@ pub(crate) struct RunOptions {
     /// The machine.
     #[command(flatten)]
     pub machine: MachineOptions,
-    /// The trace that the demonstration replays: a name in tests/traces, or a file.
-    #[arg(
-        long,
-        value_name = "NAME|FILE",
-        default_value = DEFAULT_TRACE,
-        value_parser = parse_trace
-    )]
-    pub trace: String,
+    /// The trace that the demonstration replays: a name in tests/traces, or a file. Without this
+    /// option it is `json`, if tests/traces has it.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_trace)]
+    pub trace: Option<String>,
 }
 
 /// The options of `test`.
@@ -209,14 +203,10 @@ pub(crate) struct ImageOptions {
     /// How the kernel is built.
     #[command(flatten)]
     pub build: BuildOptions,
-    /// The trace that the demonstration replays: a name in tests/traces, or a file.
-    #[arg(
-        long,
-        value_name = "NAME|FILE",
-        default_value = DEFAULT_TRACE,
-        value_parser = parse_trace
-    )]
-    pub trace: String,
+    /// The trace that the demonstration replays: a name in tests/traces, or a file. Without this
+    /// option it is `json`, if tests/traces has it.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_trace)]
+    pub trace: Option<String>,
 }
 
 /// How an image is built.
@@ -521,13 +511,6 @@ mod tests {
         );
         assert!(why(&["--uefi", "--memory", "63"]).contains("give it 64 MiB or more"));
         assert!(why(&["--memory", "0"]).starts_with("0 MiB of memory"));
-    }
-
-    #[test]
-    fn the_default_trace_is_in_the_repository() {
-        let project = crate::project::Project::find().unwrap();
-        let names = crate::trace::names(&project).unwrap();
-        assert!(names.iter().any(|name| name == DEFAULT_TRACE), "{names:?}");
     }
 
     fn machine(arguments: &[&str]) -> MachineOptions {

@@ -1,12 +1,13 @@
 //! `./run-qemu.sh run`: runs the kernel's demonstration, and on a terminal its monitor.
 
-use std::{slice, time::Duration};
+use std::time::Duration;
 
 use kernel_protocol::{config::Config, record::Record};
 
 use crate::{
     cli::{MachineOptions, RunOptions},
     failure::Failure,
+    files,
     image::Builder,
     kernel::Kernel,
     machine::{BOOT_LIMIT, Exit, Machine, SerialEvent},
@@ -28,24 +29,26 @@ const WHOLE_LIMIT: Duration = Duration::from_secs(300);
 /// Runs `./run-qemu.sh run`. After each test run that the monitor requests, boots again.
 pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
     options.machine.check()?;
-    let trace = trace::load(project, &options.trace)?;
+    let trace = trace::load_chosen(project, options.trace.as_deref())?;
+    let files = files::load(&project.files())?;
     let console = Console::open();
     let toolchain = Toolchain::prepare(project)?;
     let qemu = Qemu::prepare(options.machine.build.firmware())?;
     let builder = Builder::prepare(project, &toolchain)?;
     let kernel = Kernel::Demonstration.build(project, &toolchain, &options.machine.build)?;
-    let traces = traces_for(project, &trace, console.is_some())?;
+    let traces = traces_for(project, trace.as_ref(), console.is_some())?;
 
     let mut jobs = true;
     loop {
         let config = Config {
-            trace: &trace.name,
+            trace: trace::name_of(trace.as_ref()),
             jobs,
+            host: true,
             monitor: console.is_some(),
             ticks_per_instruction: qemu::ticks_per_instruction(&options.machine),
             ..Config::default()
         };
-        let ramdisk = ramdisk::archive(&config, &traces)?;
+        let ramdisk = ramdisk::archive(&config, &traces, &files)?;
         let image = builder.make(&kernel, &ramdisk, &options.machine.build, project.target())?;
         let machine = qemu.start(&options.machine, &kernel, image.path())?;
         let limit = console.is_none().then_some(WHOLE_LIMIT);
@@ -88,10 +91,11 @@ pub(crate) fn try_demonstration(
     let kernel = Kernel::Demonstration.build(project, toolchain, &options.build)?;
     let config = Config {
         ticks_per_instruction: qemu::ticks_per_instruction(options),
+        host: true,
         ..Config::default()
     };
-    let trace = trace::load(project, config.trace)?;
-    let ramdisk = ramdisk::archive(&config, slice::from_ref(&trace))?;
+    let trace = trace::load_chosen(project, None)?;
+    let ramdisk = ramdisk::archive(&config, trace.as_slice(), &[])?;
     let image = builder.make(&kernel, &ramdisk, &options.build, project.target())?;
     let machine = qemu.start(options, &kernel, image.path())?;
     let (exit, _) = watch(machine, None, Some(WHOLE_LIMIT), options, |_| {})
@@ -112,9 +116,10 @@ pub(crate) fn try_monitor(
     let config = Config {
         jobs: false,
         monitor: true,
+        host: true,
         ..Config::default()
     };
-    let ramdisk = ramdisk::archive(&config, &[])?;
+    let ramdisk = ramdisk::archive(&config, &[], &[])?;
     let image = builder.make(&kernel, &ramdisk, &options.build, project.target())?;
     let machine = qemu.start(options, &kernel, image.path())?;
     let console = Console::with_lines(["trim now\n", "test grow::\n", "exit\n"]);
@@ -132,11 +137,15 @@ pub(crate) fn try_monitor(
 /// Returns the traces for the RAM disk: `chosen`, and all others of the repository for the
 /// monitor's commands. Without a monitor the others stay out, because BIOS reads the RAM disk
 /// slowly.
-fn traces_for(project: &Project, chosen: &Trace, monitor: bool) -> Result<Vec<Trace>, Failure> {
-    let mut traces = vec![chosen.clone()];
+fn traces_for(
+    project: &Project,
+    chosen: Option<&Trace>,
+    monitor: bool,
+) -> Result<Vec<Trace>, Failure> {
+    let mut traces = Vec::from_iter(chosen.cloned());
     if monitor {
         for name in trace::names(project)? {
-            if name != chosen.name {
+            if chosen.is_none_or(|chosen| chosen.name != name) {
                 traces.push(trace::load(project, &name)?);
             }
         }

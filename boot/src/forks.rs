@@ -122,7 +122,7 @@ impl Small<'_> {
             return elf::check(&kernel);
         }
         // No test is asked for: it has none.
-        let ramdisk = ramdisk::archive(&ramdisk::test_config(), &[])?;
+        let ramdisk = ramdisk::archive(&ramdisk::test_config(), &[], &[])?;
         let image = self
             .builder
             .make(&kernel, &ramdisk, options, self.project.target())?;

@@ -1,6 +1,6 @@
 //! Disk images: a kernel and its RAM disk, made bootable.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, slice};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use kernel_protocol::config::Config;
 use tempfile::NamedTempFile;
@@ -9,6 +9,7 @@ use crate::{
     cli::{BuildOptions, Firmware, ImageOptions},
     elf,
     failure::Failure,
+    files,
     host::folder_of,
     kernel::Kernel,
     process,
@@ -37,17 +38,18 @@ pub(crate) fn run(project: &Project, options: &ImageOptions) -> Result<(), Failu
             "cannot write an image to {file}: {reason}"
         )));
     }
-    let trace = trace::load(project, &options.trace)?;
+    let trace = trace::load_chosen(project, options.trace.as_deref())?;
+    let files = files::load(&project.files())?;
     let toolchain = Toolchain::prepare(project)?;
     let builder = Builder::prepare(project, &toolchain)?;
     let kernel = Kernel::Demonstration.build(project, &toolchain, &options.build)?;
     // Which machine will run the image is unknown, so the configuration names no ticks.
     let config = Config {
-        trace: &trace.name,
+        trace: trace::name_of(trace.as_ref()),
         monitor: true,
         ..Config::default()
     };
-    let ramdisk = ramdisk::archive(&config, slice::from_ref(&trace))?;
+    let ramdisk = ramdisk::archive(&config, trace.as_slice(), &files)?;
     let image = builder.make(&kernel, &ramdisk, &options.build, folder)?;
     image
         .persist(&options.file)

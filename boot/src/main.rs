@@ -10,7 +10,7 @@
 //! | `host`, `process` | this machine; child processes and Ctrl-C |
 //! | `packages`, `debian`, `toolchain` | what must be installed, and the compiler of the kernel |
 //! | `kernel`, `elf` | the kernel's ELF file, and the checks of it |
-//! | `ramdisk`, `image` | the archive for the kernel, and the disk that boots both |
+//! | `files`, `ramdisk`, `image` | the archive for the kernel, and the disk that boots both |
 //! | `qemu`, `firmware`, `machine` | the command line of QEMU, and a machine that runs |
 //! | `serial` | the bytes from the serial port, split into text and records |
 //! | `demonstration`, `terminal` | the demonstration and its monitor |
@@ -33,6 +33,7 @@ mod debian;
 mod demonstration;
 mod elf;
 mod failure;
+mod files;
 mod firmware;
 mod forks;
 mod host;

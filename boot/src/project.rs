@@ -71,7 +71,12 @@ impl Project {
         self.root.join("x86_64-talc.json")
     }
 
-    /// Returns the folder of the recorded traces.
+    /// Returns the folder whose files go on the RAM disk. It need not exist.
+    pub(crate) fn files(&self) -> PathBuf {
+        self.root.join("kernel/files")
+    }
+
+    /// Returns the folder of the recorded traces. It need not exist.
     pub(crate) fn traces(&self) -> PathBuf {
         self.root.join("tests/traces")
     }

@@ -12,6 +12,7 @@ use crate::{
     boot_watch::{BootWatch, Booted, End, Scale},
     cli::MachineOptions,
     failure::Failure,
+    files::{self, File},
     image::Builder,
     kernel::Kernel,
     machine::{Exit, Machine, SerialEvent},
@@ -35,6 +36,7 @@ pub(crate) struct Session<'a> {
     machine: &'a MachineOptions,
     builder: Builder<'a>,
     kernel: PathBuf,
+    files: Vec<File>,
     scale: Scale,
 }
 
@@ -48,6 +50,7 @@ impl<'a> Session<'a> {
         hardened: bool,
         deadline_scale: u32,
     ) -> Result<Self, Failure> {
+        let files = files::load(&project.files())?;
         let builder = Builder::prepare(project, toolchain)?;
         let kernel = Kernel::Tests { hardened }.build(project, toolchain, &machine.build)?;
         let (unit, ticks_per_unit) = match qemu::ticks_per_instruction(machine) {
@@ -65,6 +68,7 @@ impl<'a> Session<'a> {
             machine,
             builder,
             kernel,
+            files,
             scale,
         })
     }
@@ -78,7 +82,7 @@ impl<'a> Session<'a> {
 
     /// Boots the tests with `config`. The caller keeps the image file while the machine runs.
     pub(crate) fn start(&self, config: &Config<'_>) -> Result<(Machine, NamedTempFile), Failure> {
-        let ramdisk = ramdisk::archive(config, &[])?;
+        let ramdisk = ramdisk::archive(config, &[], &self.files)?;
         let image = self.builder.make(
             &self.kernel,
             &ramdisk,
