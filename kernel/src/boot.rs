@@ -12,7 +12,7 @@ use crate::config::{Config, ConfigError};
 use crate::entropy::Seed;
 use crate::heap::HEAP;
 use crate::ramdisk::{Ramdisk, RamdiskError};
-use crate::{interrupts, memory, println, serial};
+use crate::{exit, interrupts, memory, println, serial};
 
 /// The kernel's requests to the bootloader: all mappings in the higher half, a mapping of all
 /// physical memory, and a stack of 256 KiB.
@@ -77,6 +77,9 @@ pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> 
     let ramdisk = Ramdisk::new(bytes).map_err(InitError::Ramdisk)?;
     let text = ramdisk.text(CONFIG).map_err(InitError::Ramdisk)?;
     let config = Config::parse(text).map_err(InitError::Config)?;
+    if config.hold {
+        exit::hold_before_exit();
+    }
     let seed = config
         .randomisation_seed
         .map_or_else(Seed::gather, Seed::of_host);

@@ -2,7 +2,7 @@
 
 use core::fmt::{self, Write};
 
-use kernel_protocol::record::END_OF_INPUT;
+use kernel_protocol::record::{END_OF_INPUT, Record};
 use uart_16550::{Config, Uart16550, backend::PioBackend};
 
 use crate::sync::InterruptMutex;
@@ -81,6 +81,18 @@ pub fn print_unlocked(arguments: fmt::Arguments) {
     // SAFETY: this function writes bytes, and changes no settings.
     let mut serial = unsafe { Serial::attach() };
     let _ = serial.write_fmt(arguments);
+}
+
+/// Tells the host that the kernel is about to end, and waits for a byte from it. Takes no lock, for
+/// panics and faults.
+pub(crate) fn hold_unlocked() {
+    // The output so far may have ended within a line.
+    println_unlocked!("\n{}", Record::Hold);
+    // SAFETY: this function reads a byte, and changes no settings.
+    let mut serial = unsafe { Serial::attach() };
+    while serial.port.try_receive_byte().is_err() {
+        core::hint::spin_loop();
+    }
 }
 
 /// Waits for a line from the host. Returns `None` at the end of the input.
