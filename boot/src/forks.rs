@@ -21,7 +21,7 @@ use crate::{
     qemu::Qemu,
     ramdisk,
     report::{TestResult, Verdict},
-    serial::{Piece, Splitter},
+    serial::Piece,
     toolchain::Toolchain,
 };
 
@@ -41,7 +41,7 @@ pub(crate) fn run(
     qemu: &Qemu,
     machine: &MachineOptions,
 ) -> Result<Vec<TestResult>, Failure> {
-    let builder = Builder::prepare(project, toolchain)?;
+    let builder = Builder::prepare(project, toolchain, machine.build.firmware())?;
     let small = Small {
         project,
         toolchain,
@@ -125,8 +125,8 @@ impl Small<'_> {
         let ramdisk = ramdisk::archive(&ramdisk::test_config(), &[], &[])?;
         let image = self
             .builder
-            .make(&kernel, &ramdisk, options, self.project.target())?;
-        let machine = self.qemu.start(self.machine, &kernel, image.path())?;
+            .make(&kernel, &ramdisk, self.project.target())?;
+        let machine = self.qemu.start(self.machine, &kernel, image.path(), None)?;
         let exit = watch(machine).map_err(|failure| self.machine.explain(failure))?;
         match exit.failure() {
             None => Ok(()),
@@ -137,7 +137,7 @@ impl Small<'_> {
 
 /// Waits for the end of `machine`. Shows its output if it fails.
 fn watch(mut machine: Machine) -> Result<Exit, Failure> {
-    let mut splitter = Splitter::default();
+    let mut splitter = machine.splitter();
     let mut text = Vec::new();
     loop {
         if process::interrupted() {
