@@ -151,7 +151,7 @@ impl<'a> Builder<'a> {
             },
             Firmware::Uefi => Build {
                 what: "the boot stage for UEFI",
-                expected: "once, about two minutes on two idle cores",
+                expected: "once, about a minute on two idle cores",
                 crates: 83,
             },
         }

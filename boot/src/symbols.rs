@@ -55,7 +55,8 @@ impl Symbols {
         let (Some(loader), Some(probe)) = (&self.loader, address.checked_sub(KERNEL_BASE)) else {
             return Vec::new();
         };
-        let mut names = Vec::new();
+        // The names of functions, and where each is in the source.
+        let mut names: Vec<(String, String)> = Vec::new();
         // After an error, the frames before it are still useful.
         if let Ok(mut frames) = loader.find_frames(probe) {
             while let Ok(Some(frame)) = frames.next() {
@@ -64,18 +65,24 @@ impl Symbols {
                     continue;
                 };
                 let place = frame.location.and_then(|place| {
-                    let file = relative(place.file?);
-                    Some(format!(" at {file}:{}", place.line?))
+                    Some(format!(" at {}:{}", relative(place.file?), place.line?))
                 });
-                names.push(format!("{function}{}", place.unwrap_or_default()));
+                names.push((function.into_owned(), place.unwrap_or_default()));
             }
         }
-        if names.is_empty() {
-            // Code without line numbers, such as assembly, has a symbol all the same.
-            let symbol = loader.find_symbol(probe);
-            names.extend(symbol.map(|it| addr2line::demangle_auto(it.into(), None).into_owned()));
+        // Line tables have functions without their modules, and code such as assembly is not in
+        // them. The symbol of the outermost function has its whole name.
+        if let Some(symbol) = loader.find_symbol(probe) {
+            let function = addr2line::demangle_auto(symbol.into(), None).into_owned();
+            match names.last_mut() {
+                Some((name, _)) => *name = function,
+                None => names.push((function, String::new())),
+            }
         }
         names
+            .into_iter()
+            .map(|(function, place)| function + &place)
+            .collect()
     }
 }
 
