@@ -31,9 +31,14 @@ target=${CARGO_TARGET_DIR:-$root/target}
 { mkdir -p "$target" && test -w "$target"; } 2>/dev/null ||
     fail "cannot write to the target folder $target"
 
-[ -x "$target/boot/boot" ] ||
+quiet=--quiet
+if [ ! -x "$target/boot/boot" ]; then
     printf 'run-qemu.sh: building the program in boot/ (once, half a minute)\n' >&2
-cargo build --quiet --profile boot --manifest-path "$root/Cargo.toml" --package boot ||
+    # On a terminal, cargo shows a bar.
+    [ -t 2 ] && quiet=''
+fi
+# shellcheck disable=SC2086
+cargo build $quiet --profile boot --manifest-path "$root/Cargo.toml" --package boot ||
     fail 'cargo cannot build boot/: see its message above; the first build needs a network'
 
 exec cargo run --quiet --profile boot --manifest-path "$root/Cargo.toml" --package boot -- "$@"

@@ -11,7 +11,7 @@ use kernel_protocol::{
 
 use crate::{
     failure::Failure,
-    machine::{BOOT_LIMIT, Exit},
+    machine::{BOOT_LIMIT, Exit, Moment},
     report::{TestResult, Verdict},
     serial::Piece,
 };
@@ -53,6 +53,7 @@ pub(crate) struct BootWatch {
 #[derive(Debug)]
 struct Running {
     name: String,
+    /// When it began, in the time that has passed.
     began: Duration,
     deadline: Duration,
     text: Vec<u8>,
@@ -106,7 +107,7 @@ impl BootWatch {
     ///
     /// # Errors
     /// [`Failure::Protocol`] if a record contradicts an earlier one.
-    pub(crate) fn take(&mut self, piece: Piece<'_>, now: Duration) -> Result<(), Failure> {
+    pub(crate) fn take(&mut self, piece: Piece<'_>, now: Moment) -> Result<(), Failure> {
         let record = match piece {
             Piece::Text(bytes) => {
                 self.running
@@ -120,7 +121,7 @@ impl BootWatch {
         match record {
             Record::Ready => {
                 self.is_ready = true;
-                self.set_due(now, IDLE_LIMIT);
+                self.set_due(now.clock, IDLE_LIMIT);
             }
             Record::Tests(count) => self.announced = Some(count),
             Record::Begin { name, deadline } => {
@@ -131,10 +132,10 @@ impl BootWatch {
                     )));
                 }
                 let deadline = Duration::from_secs(deadline.into());
-                self.set_due(now, deadline);
+                self.set_due(now.clock, deadline);
                 self.running = Some(Running {
                     name: name.into(),
-                    began: now,
+                    began: now.passed,
                     deadline,
                     text: Vec::new(),
                 });
@@ -147,27 +148,27 @@ impl BootWatch {
                         ended.name
                     )));
                 };
-                self.set_due(now, IDLE_LIMIT);
+                self.set_due(now.clock, IDLE_LIMIT);
                 self.push(self.result_of(running, ended, now));
             }
             Record::Done { passed, failed } => self.done = Some((passed, failed)),
             Record::RunTests { .. } => {
                 return Err(Failure::Protocol("the tests ask for the tests".into()));
             }
-            Record::Soak { .. } => {
-                return Err(Failure::Protocol("the tests begin to soak".into()));
+            Record::Soak { .. } | Record::Hold | Record::Frame { .. } => {
+                return Err(Failure::Protocol(format!("`{record}` in a test")));
             }
         }
         Ok(())
     }
 
     /// Ends the boot at `now`. A test that still runs gets a verdict from how the boot ended.
-    pub(crate) fn end(mut self, end: End, now: Duration) -> Booted {
+    pub(crate) fn end(mut self, end: End, now: Moment) -> Booted {
         if let Some(running) = self.running.take() {
             self.push(TestResult {
                 verdict: verdict_at_end(&end, running.deadline),
                 name: running.name,
-                took: Some(now - running.began),
+                took: Some(now.passed - running.began),
                 cost: None,
                 text: lossy(&running.text),
             });
@@ -247,7 +248,7 @@ impl BootWatch {
             .and_then(|factor| now.checked_add(limit.checked_mul(factor)?));
     }
 
-    fn result_of(&self, running: Running, ended: Ended<'_>, now: Duration) -> TestResult {
+    fn result_of(&self, running: Running, ended: Ended<'_>, now: Moment) -> TestResult {
         let reason = ended
             .reason
             .unwrap_or("the kernel gives no reason")
@@ -278,7 +279,7 @@ impl BootWatch {
         TestResult {
             name: running.name,
             verdict,
-            took: Some(now - running.began),
+            took: Some(now.passed - running.began),
             cost: Some(cost),
             text: lossy(&running.text),
         }

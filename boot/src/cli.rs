@@ -1,18 +1,15 @@
 //! The command line.
 
-use std::{net::TcpListener, path::PathBuf, time::Duration};
+use std::{env, ffi::OsString, net::TcpListener, path::PathBuf, time::Duration};
 
 use clap::{
-    Args, Parser, Subcommand, ValueEnum,
+    Args, CommandFactory, Parser, Subcommand, ValueEnum,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
-use kernel_protocol::config::DEFAULT_TRACE;
-
 use crate::{
     failure::{Failure, STATUS_HELP},
-    new,
-    qemu::GDB_ADDRESS,
+    gdb, new,
 };
 
 /// Builds the kernel, boots it in QEMU and runs its demonstration: a recorded program's
@@ -44,33 +41,42 @@ impl Cli {
             if !error.use_stderr() {
                 error.exit();
             }
-            if let (
-                ErrorKind::ArgumentConflict,
-                Some(ContextValue::String(command)),
-                Some(options),
-            ) = (
-                error.kind(),
-                error.get(ContextKind::InvalidSubcommand),
-                error.get(ContextKind::PriorArg),
-            ) {
-                let options = options.to_string().replace(", ", " ");
+            if let Some(command) = misplaced_command(&error) {
+                let options: Vec<_> = env::args().skip(1).filter(|it| *it != command).collect();
                 return Failure::Input(format!(
-                    "options follow the command: ./run-qemu.sh {command} {options}"
+                    "options follow the command: ./run-qemu.sh {command} {}",
+                    options.join(" ")
                 ));
             }
-            // clap's message begins with the error. Usage follows after an empty line.
-            let text = error.to_string();
-            let what: Vec<_> = text
-                .lines()
-                .map(str::trim)
-                .take_while(|line| !line.is_empty())
-                .collect();
-            Failure::Input(format!(
-                "{} (--help says more)",
-                what.join(" ").trim_start_matches("error: ")
-            ))
+            Failure::Input(one_line(&error.to_string()))
         })
     }
+}
+
+/// Returns the command that follows options, if that is the error.
+fn misplaced_command(error: &clap::Error) -> Option<String> {
+    match (error.kind(), error.get(ContextKind::InvalidArg)?) {
+        (ErrorKind::UnknownArgument, ContextValue::String(word)) => Cli::command()
+            .find_subcommand(word)
+            .map(|command| command.get_name().to_owned()),
+        _ => None,
+    }
+}
+
+/// Returns a message of clap in one line: the error and the tips, without the usage.
+fn one_line(message: &str) -> String {
+    let mut parts = message
+        .split("\n\n")
+        .map(|part| part.lines().map(str::trim).collect::<Vec<_>>().join(" "));
+    let error = parts.next().unwrap_or_default();
+    let tips = parts.filter(|part| part.starts_with("tip: "));
+    format!(
+        "{}{} (--help says more)",
+        error.trim_start_matches("error: "),
+        tips.collect::<String>()
+            .replace(" tip: ", "tip: ")
+            .replace("tip: ", "; ")
+    )
 }
 
 const EXAMPLES: &str = "\
@@ -78,6 +84,8 @@ Examples:
   ./run-qemu.sh                          boot under BIOS and run the demonstration
   ./run-qemu.sh --uefi --memory 4G       the same under UEFI, with 4 GiB of memory
   ./run-qemu.sh --trace python           replay another trace of tests/traces
+  ./run-qemu.sh --screenshot screen.png  and keep a picture of the machine's screen
+  ./run-qemu.sh -- -device e1000         with these words on QEMU's command line
   ./run-qemu.sh test                     all tests, on the host and in the kernel
   ./run-qemu.sh test grow::              the tests whose names contain `grow::`
   ./run-qemu.sh test --junit target/junit.xml
@@ -118,14 +126,14 @@ pub(crate) struct RunOptions {
     /// The machine.
     #[command(flatten)]
     pub machine: MachineOptions,
-    /// The trace that the demonstration replays: a name in tests/traces, or a file.
-    #[arg(
-        long,
-        value_name = "NAME|FILE",
-        default_value = DEFAULT_TRACE,
-        value_parser = parse_trace
-    )]
-    pub trace: String,
+    /// The trace that the demonstration replays: a name in tests/traces, or a file. Without this
+    /// option it is `json`, if tests/traces has it.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_trace)]
+    pub trace: Option<String>,
+    /// Write a picture of the machine's screen, as PNG, when the kernel ends. Ctrl-C, `kill` or
+    /// `timeout` ends a kernel that runs on for ever, and the picture is taken first.
+    #[arg(long, value_name = "FILE")]
+    pub screenshot: Option<PathBuf>,
 }
 
 /// The options of `test`.
@@ -226,14 +234,10 @@ pub(crate) struct ImageOptions {
     /// How the kernel is built.
     #[command(flatten)]
     pub build: BuildOptions,
-    /// The trace that the demonstration replays: a name in tests/traces, or a file.
-    #[arg(
-        long,
-        value_name = "NAME|FILE",
-        default_value = DEFAULT_TRACE,
-        value_parser = parse_trace
-    )]
-    pub trace: String,
+    /// The trace that the demonstration replays: a name in tests/traces, or a file. Without this
+    /// option it is `json`, if tests/traces has it.
+    #[arg(long, value_name = "NAME|FILE", value_parser = parse_trace)]
+    pub trace: Option<String>,
 }
 
 /// How an image is built.
@@ -281,17 +285,23 @@ pub(crate) struct MachineOptions {
     /// Wait for gdb before the first instruction, and print gdb's command line. No deadlines apply.
     #[arg(long)]
     pub gdb: bool,
-    /// Show the machine's screen.
+    /// Start gdb in this terminal.
+    #[arg(long, requires = "gdb")]
+    pub attach: bool,
+    /// Show the machine's screen: in a window, or else through VNC, to this computer alone.
     #[arg(long)]
     pub display: bool,
+    /// More arguments for QEMU. They follow `--`, after all others.
+    #[arg(last = true, value_name = "QEMU_ARGS")]
+    pub qemu: Vec<OsString>,
 }
 
 impl MachineOptions {
     /// Checks the options before a build begins.
     ///
     /// # Errors
-    /// [`Failure::Input`] if the memory is too small for the firmware, or the port of gdb is in
-    /// use.
+    /// [`Failure::Input`] if the memory is too small for the firmware, the port of gdb is in use,
+    /// or gdb is not there.
     pub(crate) fn check(&self) -> Result<(), Failure> {
         let firmware = self.build.firmware();
         let least = firmware.least_memory();
@@ -303,11 +313,15 @@ impl MachineOptions {
             )));
         }
         if self.gdb {
-            TcpListener::bind(GDB_ADDRESS).map_err(|error| {
+            TcpListener::bind(gdb::ADDRESS).map_err(|error| {
                 Failure::Input(format!(
-                    "--gdb needs {GDB_ADDRESS} ({error}): end the program that uses it"
+                    "--gdb needs {} ({error}): end the program that uses it",
+                    gdb::ADDRESS
                 ))
             })?;
+        }
+        if self.attach {
+            gdb::program()?;
         }
         Ok(())
     }
@@ -495,8 +509,6 @@ impl std::fmt::Display for Memory {
 
 #[cfg(test)]
 mod tests {
-    use clap::CommandFactory;
-
     use super::*;
 
     #[test]
@@ -524,6 +536,44 @@ mod tests {
     }
 
     #[test]
+    fn a_message_of_clap_is_one_line_with_its_tips() {
+        let message = |arguments: &[&str]| {
+            let error = Cli::try_parse_from([&["run-qemu.sh"], arguments].concat()).unwrap_err();
+            one_line(&error.to_string())
+        };
+        assert_eq!(
+            message(&["--screenshto", "x"]),
+            "unexpected argument '--screenshto' found; a similar argument exists: '--screenshot'; \
+             to pass '--screenshto' as a value, use '-- --screenshto' (--help says more)"
+        );
+        assert_eq!(
+            message(&["image"]),
+            "the following required arguments were not provided: <FILE> (--help says more)"
+        );
+    }
+
+    #[test]
+    fn arguments_for_qemu_follow_two_dashes() {
+        let qemu = |arguments: &[&str]| {
+            let cli = Cli::try_parse_from([&["run-qemu.sh"], arguments].concat()).unwrap();
+            match cli.command {
+                Some(Command::Test(options)) => (options.filter, options.machine.qemu),
+                _ => (None, cli.run.machine.qemu),
+            }
+        };
+        let card: [OsString; 2] = ["-device".into(), "e1000".into()];
+        assert_eq!(qemu(&["--", "-device", "e1000"]), (None, card.to_vec()));
+        assert_eq!(qemu(&["--uefi", "--", "-device", "e1000"]).1, card);
+        let (filter, words) = qemu(&["test", "grow::", "--", "-device", "e1000"]);
+        assert_eq!((filter.as_deref(), &words[..]), (Some("grow::"), &card[..]));
+        assert_eq!(
+            qemu(&["test", "--", "-device", "e1000"]),
+            (None, card.to_vec())
+        );
+        assert!(Cli::try_parse_from(["run-qemu.sh", "-device", "e1000"]).is_err());
+    }
+
+    #[test]
     fn each_firmware_has_its_least_memory() {
         let check = |arguments: &[&str]| {
             let cli = Cli::try_parse_from([&["run-qemu.sh"], arguments].concat()).unwrap();
@@ -538,13 +588,6 @@ mod tests {
         );
         assert!(why(&["--uefi", "--memory", "63"]).contains("give it 64 MiB or more"));
         assert!(why(&["--memory", "0"]).starts_with("0 MiB of memory"));
-    }
-
-    #[test]
-    fn the_default_trace_is_in_the_repository() {
-        let project = crate::project::Project::find().unwrap();
-        let names = crate::trace::names(&project).unwrap();
-        assert!(names.iter().any(|name| name == DEFAULT_TRACE), "{names:?}");
     }
 
     fn machine(arguments: &[&str]) -> MachineOptions {
@@ -598,7 +641,7 @@ mod tests {
     #[test]
     fn a_gdb_port_in_use_is_refused_before_a_build() {
         // If this fails, another process uses the port, and the test is valid too.
-        let _listener = TcpListener::bind(GDB_ADDRESS);
+        let _listener = TcpListener::bind(gdb::ADDRESS);
         let cli = Cli::try_parse_from(["run-qemu.sh", "--gdb"]).unwrap();
         let why = cli.run.machine.check().unwrap_err().to_string();
         assert!(

@@ -1,12 +1,13 @@
 //! `./run-qemu.sh run`: runs the kernel's demonstration, and on a terminal its monitor.
 
-use std::{slice, time::Duration};
+use std::time::Duration;
 
 use kernel_protocol::{config::Config, record::Record};
 
 use crate::{
     cli::{MachineOptions, RunOptions},
     failure::Failure,
+    files,
     image::Builder,
     kernel::Kernel,
     machine::{BOOT_LIMIT, Exit, Machine, SerialEvent},
@@ -15,6 +16,7 @@ use crate::{
     qemu::{self, Qemu},
     ramdisk,
     report::Report,
+    screenshot::Screenshot,
     serial::{Piece, Splitter},
     session::Session,
     terminal::{self, Console},
@@ -22,41 +24,55 @@ use crate::{
     trace::{self, Trace},
 };
 
-/// The time limit of a boot without a monitor.
+/// The time limit of a boot in tests. A kernel that a user runs may run on for ever.
 const WHOLE_LIMIT: Duration = Duration::from_secs(300);
 
 /// Runs `./run-qemu.sh run`. After each test run that the monitor requests, boots again.
 pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
     options.machine.check()?;
-    let trace = trace::load(project, &options.trace)?;
-    let console = Console::open();
+    let trace = trace::load_chosen(project, options.trace.as_deref())?;
+    let files = files::load(&project.files())?;
+    let screenshot = options
+        .screenshot
+        .as_deref()
+        .map(Screenshot::prepare)
+        .transpose()?;
+    // gdb reads what the user types.
+    let console = (!options.machine.attach).then(Console::open).flatten();
     let toolchain = Toolchain::prepare(project)?;
     let qemu = Qemu::prepare(options.machine.build.firmware())?;
-    let builder = Builder::prepare(project, &toolchain)?;
+    if screenshot.is_some() {
+        qemu.check_screenshot()?;
+    }
+    let builder = Builder::prepare(project, &toolchain, options.machine.build.firmware())?;
     let kernel = Kernel::Demonstration.build(project, &toolchain, &options.machine.build)?;
-    let traces = traces_for(project, &trace, console.is_some())?;
+    let traces = traces_for(project, trace.as_ref(), console.is_some())?;
 
     let mut jobs = true;
     loop {
         let config = Config {
-            trace: &trace.name,
+            trace: trace::name_of(trace.as_ref()),
             jobs,
+            host: true,
+            hold: screenshot.is_some(),
             monitor: console.is_some(),
             ticks_per_instruction: qemu::ticks_per_instruction(&options.machine),
             ..Config::default()
         };
-        let ramdisk = ramdisk::archive(&config, &traces)?;
-        let image = builder.make(&kernel, &ramdisk, &options.machine.build, project.target())?;
-        let machine = qemu.start(&options.machine, &kernel, image.path())?;
-        let limit = console.is_none().then_some(WHOLE_LIMIT);
-        let (exit, request) = watch(
+        let ramdisk = ramdisk::archive(&config, &traces, &files)?;
+        let image = builder.make(&kernel, &ramdisk, project.target())?;
+        let screenshot = screenshot.as_ref();
+        let machine = qemu.start(&options.machine, &kernel, image.path(), screenshot)?;
+        let watched = Watched {
             machine,
-            console.as_ref(),
-            limit,
-            &options.machine,
-            terminal::show,
-        )
-        .map_err(|failure| options.machine.explain(failure))?;
+            options: &options.machine,
+            console: console.as_ref(),
+            screenshot,
+            is_picture_taken: false,
+            limit: None,
+            show: terminal::show,
+        };
+        let (exit, request) = watched.run_to_end()?;
         if let Some(failure) = exit.failure() {
             return Err(failure);
         }
@@ -88,14 +104,14 @@ pub(crate) fn try_demonstration(
     let kernel = Kernel::Demonstration.build(project, toolchain, &options.build)?;
     let config = Config {
         ticks_per_instruction: qemu::ticks_per_instruction(options),
+        host: true,
         ..Config::default()
     };
-    let trace = trace::load(project, config.trace)?;
-    let ramdisk = ramdisk::archive(&config, slice::from_ref(&trace))?;
-    let image = builder.make(&kernel, &ramdisk, &options.build, project.target())?;
-    let machine = qemu.start(options, &kernel, image.path())?;
-    let (exit, _) = watch(machine, None, Some(WHOLE_LIMIT), options, |_| {})
-        .map_err(|failure| options.explain(failure))?;
+    let trace = trace::load_chosen(project, None)?;
+    let ramdisk = ramdisk::archive(&config, trace.as_slice(), &[])?;
+    let image = builder.make(&kernel, &ramdisk, project.target())?;
+    let machine = qemu.start(options, &kernel, image.path(), None)?;
+    let (exit, _) = Watched::in_a_test(machine, options, None).run_to_end()?;
     exit.failure().map_or(Ok(()), Err)
 }
 
@@ -112,14 +128,14 @@ pub(crate) fn try_monitor(
     let config = Config {
         jobs: false,
         monitor: true,
+        host: true,
         ..Config::default()
     };
-    let ramdisk = ramdisk::archive(&config, &[])?;
-    let image = builder.make(&kernel, &ramdisk, &options.build, project.target())?;
-    let machine = qemu.start(options, &kernel, image.path())?;
+    let ramdisk = ramdisk::archive(&config, &[], &[])?;
+    let image = builder.make(&kernel, &ramdisk, project.target())?;
+    let machine = qemu.start(options, &kernel, image.path(), None)?;
     let console = Console::with_lines(["trim now\n", "test grow::\n", "exit\n"]);
-    let (exit, request) = watch(machine, Some(&console), Some(WHOLE_LIMIT), options, |_| {})
-        .map_err(|failure| options.explain(failure))?;
+    let (exit, request) = Watched::in_a_test(machine, options, Some(&console)).run_to_end()?;
     match (exit.failure(), request) {
         (Some(failure), _) => Err(failure),
         (None, Some(request)) if request.filter.as_deref() == Some("grow::") => Ok(()),
@@ -132,11 +148,15 @@ pub(crate) fn try_monitor(
 /// Returns the traces for the RAM disk: `chosen`, and all others of the repository for the
 /// monitor's commands. Without a monitor the others stay out, because BIOS reads the RAM disk
 /// slowly.
-fn traces_for(project: &Project, chosen: &Trace, monitor: bool) -> Result<Vec<Trace>, Failure> {
-    let mut traces = vec![chosen.clone()];
+fn traces_for(
+    project: &Project,
+    chosen: Option<&Trace>,
+    monitor: bool,
+) -> Result<Vec<Trace>, Failure> {
+    let mut traces = Vec::from_iter(chosen.cloned());
     if monitor {
         for name in trace::names(project)? {
-            if name != chosen.name {
+            if chosen.is_none_or(|chosen| chosen.name != name) {
                 traces.push(trace::load(project, &name)?);
             }
         }
@@ -157,63 +177,110 @@ fn asks_for_tests(line: &[u8]) -> bool {
     command == Some(b"test")
 }
 
-/// Passes the output of the machine to `show`, and sends it the user's lines, until it ends.
-/// `whole_limit` is the time limit from the kernel's start to its end.
-fn watch(
-    mut machine: Machine,
-    console: Option<&Console>,
-    whole_limit: Option<Duration>,
-    options: &MachineOptions,
+/// A machine that runs the demonstration, or the kernel of a fork.
+struct Watched<'a> {
+    machine: Machine,
+    options: &'a MachineOptions,
+    /// The terminal of the user.
+    console: Option<&'a Console>,
+    /// The picture that is taken before the end.
+    screenshot: Option<&'a Screenshot>,
+    is_picture_taken: bool,
+    /// The time limit from the kernel's start to its end.
+    limit: Option<Duration>,
+    /// Gets the text that the kernel prints.
     show: fn(&[u8]),
-) -> Result<(Exit, Option<TestRequest>), Failure> {
-    let mut splitter = Splitter::default();
-    let mut request = None;
-    let mut is_test_typed = false;
-    loop {
-        if process::interrupted() {
-            return Err(Failure::Interrupted);
+}
+
+impl<'a> Watched<'a> {
+    /// Returns a machine whose text is not shown, and whose time is limited.
+    fn in_a_test(
+        machine: Machine,
+        options: &'a MachineOptions,
+        console: Option<&'a Console>,
+    ) -> Self {
+        Self {
+            machine,
+            options,
+            console,
+            screenshot: None,
+            is_picture_taken: false,
+            limit: Some(WHOLE_LIMIT),
+            show: |_| {},
         }
-        let (what, limit) = match splitter.is_ready() {
-            false => ("sign of life from the kernel", Some(BOOT_LIMIT)),
-            true => ("end of the demonstration", whole_limit),
-        };
-        if let Some(limit) = limit.filter(|&limit| !options.gdb && machine.clock() > limit) {
+    }
+
+    /// Shows the text of the machine, and sends it the user's lines, until it ends.
+    ///
+    /// # Errors
+    /// If the machine does not end by itself. A picture is taken before, if one is asked for.
+    fn run_to_end(mut self) -> Result<(Exit, Option<TestRequest>), Failure> {
+        let mut splitter = self.machine.splitter();
+        let result = self.watch(&mut splitter);
+        if !matches!(result, Ok((Exit::SUCCESS, _)) | Err(Failure::Interrupted)) {
             terminal::show(splitter.before_ready().as_bytes());
-            return Err(Failure::timed_out(what, limit));
         }
-        if let Some(console) = console.filter(|_| splitter.is_ready()) {
-            // The tests end this machine. Later lines are for the next one.
-            while !is_test_typed && let Some(line) = console.line() {
-                machine.send(&line);
-                is_test_typed = asks_for_tests(&line);
-            }
+        if let (Some(screenshot), Err(Failure::Interrupted | Failure::TimedOut { .. })) =
+            (self.screenshot, &result)
+        {
+            screenshot.take()?;
         }
-        match machine.listen(process::POLL) {
-            SerialEvent::Nothing => {}
-            SerialEvent::Bytes(bytes) => {
-                let taken = splitter.push(&bytes, |piece| {
-                    match piece {
-                        Piece::Text(text) => show(text),
-                        Piece::Record(Record::Ready) => {}
-                        Piece::Record(Record::RunTests { filter }) => {
-                            let filter = filter.map(str::to_owned);
-                            request = Some(TestRequest { filter });
-                        }
-                        Piece::Record(record) => {
-                            return Err(Failure::Protocol(format!("`{record}` outside of tests")));
-                        }
-                    }
-                    Ok(())
-                });
-                taken.inspect_err(|_| terminal::show(splitter.before_ready().as_bytes()))?;
+        if let (Some(_), false, Ok((Exit::SUCCESS, _))) =
+            (self.screenshot, self.is_picture_taken, &result)
+        {
+            return Err(Failure::Protocol(
+                "the kernel ended without `@hold`, so there is no picture".into(),
+            ));
+        }
+        result.map_err(|failure| self.options.explain(failure))
+    }
+
+    fn watch(&mut self, splitter: &mut Splitter) -> Result<(Exit, Option<TestRequest>), Failure> {
+        let mut request = None;
+        let mut is_test_typed = false;
+        loop {
+            if process::interrupted() {
+                return Err(Failure::Interrupted);
             }
-            SerialEvent::End => {
-                let exit = machine.end();
-                if !matches!(exit, Ok(Exit::SUCCESS)) {
-                    terminal::show(splitter.before_ready().as_bytes());
+            let (what, limit) = match splitter.is_ready() {
+                false => ("sign of life from the kernel", Some(BOOT_LIMIT)),
+                true => ("end of the demonstration", self.limit),
+            };
+            let is_over = |&limit: &Duration| !self.options.gdb && self.machine.clock() > limit;
+            if let Some(limit) = limit.filter(is_over) {
+                return Err(Failure::timed_out(what, limit));
+            }
+            if let Some(console) = self.console.filter(|_| splitter.is_ready()) {
+                // The tests end this machine. Later lines are for the next one.
+                while !is_test_typed && let Some(line) = console.line() {
+                    self.machine.send(&line);
+                    is_test_typed = asks_for_tests(&line);
                 }
-                return Ok((exit?, request));
             }
+            let bytes = match self.machine.listen(process::POLL) {
+                SerialEvent::Nothing => continue,
+                SerialEvent::Bytes(bytes) => bytes,
+                SerialEvent::End => return Ok((self.machine.end()?, request)),
+            };
+            splitter.push(&bytes, |piece| {
+                match (piece, self.screenshot) {
+                    (Piece::Text(text), _) => (self.show)(text),
+                    (Piece::Record(Record::Ready), _) => {}
+                    (Piece::Record(Record::RunTests { filter }), _) => {
+                        let filter = filter.map(str::to_owned);
+                        request = Some(TestRequest { filter });
+                    }
+                    (Piece::Record(Record::Hold), Some(screenshot)) => {
+                        screenshot.take()?;
+                        self.is_picture_taken = true;
+                        self.machine.send(b"\n");
+                    }
+                    (Piece::Record(record), _) => {
+                        return Err(Failure::Protocol(format!("`{record}` outside of tests")));
+                    }
+                }
+                Ok(())
+            })?;
         }
     }
 }

@@ -25,7 +25,7 @@ use crate::{
     qemu::Qemu,
     ramdisk,
     report::{TestResult, Verdict},
-    serial::{Piece, Splitter},
+    serial::Piece,
     toolchain::Toolchain,
 };
 
@@ -51,7 +51,7 @@ pub(crate) fn run(
     qemu: &Qemu,
     machine: &MachineOptions,
 ) -> Result<Vec<TestResult>, Failure> {
-    let builder = Builder::prepare(project, toolchain)?;
+    let builder = Builder::prepare(project, toolchain, machine.build.firmware())?;
     let small = Small {
         project,
         toolchain,
@@ -166,12 +166,13 @@ impl Small<'_> {
 
     /// Boots a kernel, and waits for its end.
     fn boot(&self, kernel: &Path) -> Result<(), Failure> {
-        let options = &self.machine.build;
-        let ramdisk = ramdisk::archive(&Config::default(), &[])?;
-        let image = self
-            .builder
-            .make(kernel, &ramdisk, options, self.project.target())?;
-        let machine = self.qemu.start(self.machine, kernel, image.path())?;
+        let config = Config {
+            host: true,
+            ..Config::default()
+        };
+        let ramdisk = ramdisk::archive(&config, &[], &[])?;
+        let image = self.builder.make(kernel, &ramdisk, self.project.target())?;
+        let machine = self.qemu.start(self.machine, kernel, image.path(), None)?;
         let exit = watch(machine).map_err(|failure| self.machine.explain(failure))?;
         match exit.failure() {
             None => Ok(()),
@@ -188,7 +189,7 @@ fn lines_of_code(source: &str) -> usize {
 
 /// Waits for the end of `machine`. Shows its output if it fails.
 fn watch(mut machine: Machine) -> Result<Exit, Failure> {
-    let mut splitter = Splitter::default();
+    let mut splitter = machine.splitter();
     let mut text = Vec::new();
     loop {
         if process::interrupted() {

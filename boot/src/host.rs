@@ -23,6 +23,18 @@ pub(crate) fn cargo() -> PathBuf {
     env::var_os("CARGO").map_or_else(|| "cargo".into(), PathBuf::from)
 }
 
+/// Checks that `file` can be the name of a new file. The error is the reason.
+pub(crate) fn check_new_file(file: &Path) -> Result<(), String> {
+    let folder = folder_of(file);
+    if file.is_dir() {
+        Err("it is a folder".into())
+    } else if !folder.is_dir() {
+        Err(format!("there is no folder {}", folder.display()))
+    } else {
+        Ok(())
+    }
+}
+
 /// Returns the folder of `file`: `.` for a plain name.
 pub(crate) fn folder_of(file: &Path) -> &Path {
     file.parent()

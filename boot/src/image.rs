@@ -1,83 +1,94 @@
 //! Disk images: a kernel and its RAM disk, made bootable.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, slice};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use kernel_protocol::config::Config;
 use tempfile::NamedTempFile;
 
 use crate::{
-    cli::{BuildOptions, Firmware, ImageOptions},
+    cli::{Firmware, ImageOptions},
     elf,
     failure::Failure,
-    host::folder_of,
+    files,
+    host::{check_new_file, folder_of},
     kernel::Kernel,
     process,
+    progress::{self, Build},
     project::Project,
     ramdisk,
     toolchain::Toolchain,
     trace,
 };
 
-/// The package whose program makes disk images.
-const MAKER: &str = "disk-image";
-
 /// Runs `./run-qemu.sh image`: writes an image that runs the demonstration and then the monitor.
 pub(crate) fn run(project: &Project, options: &ImageOptions) -> Result<(), Failure> {
     let folder = folder_of(&options.file);
-    let reason = if options.file.is_dir() {
-        Some("it is a folder".to_owned())
-    } else if !folder.is_dir() {
-        Some(format!("there is no folder {}", folder.display()))
-    } else {
-        None
-    };
-    if let Some(reason) = reason {
+    check_new_file(&options.file).map_err(|reason| {
         let file = options.file.display();
-        return Err(Failure::Input(format!(
-            "cannot write an image to {file}: {reason}"
-        )));
-    }
-    let trace = trace::load(project, &options.trace)?;
+        Failure::Input(format!("cannot write an image to {file}: {reason}"))
+    })?;
+    let trace = trace::load_chosen(project, options.trace.as_deref())?;
+    let files = files::load(&project.files())?;
     let toolchain = Toolchain::prepare(project)?;
-    let builder = Builder::prepare(project, &toolchain)?;
+    let builder = Builder::prepare(project, &toolchain, options.build.firmware())?;
     let kernel = Kernel::Demonstration.build(project, &toolchain, &options.build)?;
     // Which machine will run the image is unknown, so the configuration names no ticks.
     let config = Config {
-        trace: &trace.name,
+        trace: trace::name_of(trace.as_ref()),
         monitor: true,
         ..Config::default()
     };
-    let ramdisk = ramdisk::archive(&config, slice::from_ref(&trace))?;
-    let image = builder.make(&kernel, &ramdisk, &options.build, folder)?;
+    let ramdisk = ramdisk::archive(&config, trace.as_slice(), &files)?;
+    let image = builder.make(&kernel, &ramdisk, folder)?;
     image
         .persist(&options.file)
         .map_err(|error| Failure::io("cannot write", &options.file)(error.error))?;
-    println!(
-        "{}: boots under {}",
-        options.file.display(),
-        options.build.firmware().name()
-    );
+    println!("{}", instructions(&options.file, options.build.firmware()));
     Ok(())
 }
 
+/// Returns what to do with the image in `file`.
+fn instructions(file: &Path, firmware: Firmware) -> String {
+    let file = file.display();
+    let setting = match firmware {
+        Firmware::Bios => "boot it in the BIOS or \"legacy\" mode of the firmware",
+        Firmware::Uefi => "boot it in the UEFI mode of the firmware, with Secure Boot off",
+    };
+    format!(
+        "{file}: boots under {}. To write it to a USB stick, which erases ALL data on the stick:\n\
+         \n    sudo dd if='{file}' of=/dev/sdX bs=4M conv=fsync status=progress\n\n\
+         Replace sdX with the name of the whole stick: `lsblk` lists all disks, and dd overwrites \
+         any\nof them without a question. Then {setting}.",
+        firmware.name()
+    )
+}
+
+/// The profile of the programs that make disk images. Little of their time is spent in their code.
+const PROFILE: &str = "boot";
+
 /// The program that makes disk images. It is built.
 ///
-/// It is a package of its own, because only the kernel's toolchain compiles the bootloader.
+/// It is in a package of its own, because only the kernel's toolchain compiles the bootloader. Each
+/// firmware has a program, because the bootloader compiles the boot stages of each for minutes.
 #[derive(Debug)]
 pub(crate) struct Builder<'a> {
     project: &'a Project,
+    firmware: Firmware,
 }
 
 impl<'a> Builder<'a> {
-    /// Builds the program, unless it is up to date.
-    pub(crate) fn prepare(project: &'a Project, toolchain: &Toolchain) -> Result<Self, Failure> {
-        let builder = Self { project };
-        if !builder.program().exists() {
-            eprintln!("run-qemu.sh: building the bootloader (once, some minutes)");
-        }
+    /// Builds the program for `firmware`, unless it is up to date.
+    pub(crate) fn prepare(
+        project: &'a Project,
+        toolchain: &Toolchain,
+        firmware: Firmware,
+    ) -> Result<Self, Failure> {
+        let builder = Self { project, firmware };
         let mut cargo = toolchain.cargo(project, "build");
-        cargo.args(["--release", "--package", MAKER]);
-        let status = process::run(&mut cargo)?;
+        let (feature, program) = builder.names();
+        cargo.args(["--profile", PROFILE, "--package", "disk-image"]);
+        cargo.args(["--features", feature, "--bin", program]);
+        let status = progress::run(cargo, builder.stage())?;
         if !status.success() {
             return Err(Failure::Build {
                 what: "the bootloader".into(),
@@ -95,7 +106,6 @@ impl<'a> Builder<'a> {
         &self,
         kernel: &Path,
         ramdisk: &[u8],
-        options: &BuildOptions,
         folder: &Path,
     ) -> Result<NamedTempFile, Failure> {
         elf::check(kernel)?;
@@ -112,14 +122,7 @@ impl<'a> Builder<'a> {
             .map_err(Failure::io("cannot write", ramdisk_file.path()))?;
         let image = temporary(folder)?;
         let mut maker = std::process::Command::new(self.program());
-        maker
-            .arg(kernel)
-            .arg(ramdisk_file.path())
-            .arg(image.path())
-            .arg(match options.firmware() {
-                Firmware::Bios => "--bios",
-                Firmware::Uefi => "--uefi",
-            });
+        maker.arg(kernel).arg(ramdisk_file.path()).arg(image.path());
         let status = process::run(&mut maker)?;
         if !status.success() {
             return Err(Failure::Build {
@@ -130,7 +133,52 @@ impl<'a> Builder<'a> {
         Ok(image)
     }
 
+    /// Returns the feature of the package, and the name of its program.
+    fn names(&self) -> (&'static str, &'static str) {
+        match self.firmware {
+            Firmware::Bios => ("bios", "bios-image"),
+            Firmware::Uefi => ("uefi", "uefi-image"),
+        }
+    }
+
+    /// Returns the build, for people.
+    fn stage(&self) -> Build {
+        match self.firmware {
+            Firmware::Bios => Build {
+                what: "the boot stages for BIOS",
+                expected: "once, about two minutes on two idle cores",
+                crates: 100,
+            },
+            Firmware::Uefi => Build {
+                what: "the boot stage for UEFI",
+                expected: "once, about a minute on two idle cores",
+                crates: 83,
+            },
+        }
+    }
+
     fn program(&self) -> std::path::PathBuf {
-        self.project.bare_target().join("release").join(MAKER)
+        let (_, program) = self.names();
+        self.project.bare_target().join(PROFILE).join(program)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_for_a_stick_cannot_be_run_by_mistake() {
+        for (firmware, setting) in [(Firmware::Bios, "legacy"), (Firmware::Uefi, "Secure Boot")] {
+            let text = instructions(Path::new("heap.img"), firmware);
+            assert!(
+                text.contains("dd if='heap.img' of=/dev/sdX bs=4M"),
+                "{text}"
+            );
+            assert!(
+                text.contains("erases ALL data") && text.contains(setting),
+                "{text}"
+            );
+        }
     }
 }

@@ -88,8 +88,19 @@ fn checks(
         clippy.args(["--", "-D", "warnings"]);
         clippy
     };
-    let mut image_clippy = toolchain.cargo(project, "clippy");
-    image_clippy.args(["--release", "--package", "disk-image"]);
+    // With both features at once, the boot stages would be compiled once more.
+    let image_clippy = |feature| {
+        let mut command = toolchain.cargo(project, "clippy");
+        command.args([
+            "--profile",
+            "boot",
+            "--package",
+            "disk-image",
+            "--features",
+            feature,
+        ]);
+        deny_warnings(command)
+    };
     let mut hardened_clippy = for_kernel("clippy");
     hardened_clippy.args(["--features", "kernel-tests/hardened"]);
     let mut kernel_doc = for_kernel("doc");
@@ -124,7 +135,8 @@ fn checks(
         ("clippy, kernel", deny_warnings(for_kernel("clippy"))),
         ("clippy, kernel, hardened", deny_warnings(hardened_clippy)),
         ("rustdoc, kernel", kernel_doc),
-        ("clippy, disk image", deny_warnings(image_clippy)),
+        ("clippy, disk image for BIOS", image_clippy("bios")),
+        ("clippy, disk image for UEFI", image_clippy("uefi")),
         ("clippy, loom", deny_warnings(apart("clippy", "heap/loom"))),
     ];
     for (name, folder) in [

@@ -3,6 +3,8 @@
 use std::{
     fs,
     io::{Read, Write},
+    os::unix::process::CommandExt,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::mpsc::{self, Receiver, RecvTimeoutError},
     thread::{self, JoinHandle},
@@ -12,7 +14,7 @@ use std::{
 use kernel_protocol::exit::ExitCode;
 use rustix::param::clock_ticks_per_second;
 
-use crate::{failure::Failure, process};
+use crate::{failure::Failure, process, serial::Splitter, symbols::Symbols};
 
 /// The time limit of firmware, the bootloader and the kernel's entry, on the machine's clock.
 pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(60);
@@ -21,6 +23,16 @@ pub(crate) const BOOT_LIMIT: Duration = Duration::from_secs(60);
 /// of the time that passes.
 const IDLE_CLOCK_DIVISOR: u32 = 5;
 
+/// When something happens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Moment {
+    /// The [clock](Machine::clock) of the machine, for time limits. It counts in hundredths of a
+    /// second.
+    pub clock: Duration,
+    /// The time that has passed since the start of the machine.
+    pub passed: Duration,
+}
+
 /// A running machine. It is killed when dropped.
 pub(crate) struct Machine {
     child: Child,
@@ -28,6 +40,10 @@ pub(crate) struct Machine {
     serial: Receiver<Vec<u8>>,
     /// The thread that reads standard error to its end.
     errors_reader: Option<JoinHandle<String>>,
+    /// The debugger that was started for this machine.
+    debugger: Option<Child>,
+    /// The ELF file of the kernel.
+    kernel: PathBuf,
 }
 
 /// An event on the serial port.
@@ -81,12 +97,15 @@ impl Exit {
 }
 
 impl Machine {
-    /// Starts QEMU with `command`. Standard input and output are the serial port of the machine.
-    pub(crate) fn start(mut command: Command) -> Result<Self, Failure> {
+    /// Starts QEMU with `command`, for `kernel`. Standard input and output are the serial port of
+    /// the machine.
+    pub(crate) fn start(mut command: Command, kernel: &Path) -> Result<Self, Failure> {
         command
             .stdin(Stdio::piped())
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
+            .stderr(Stdio::piped())
+            // Ctrl-C would end QEMU before this program could ask it for a picture.
+            .process_group(0);
         let mut child =
             process::spawn(&mut command).map_err(Failure::start(command.get_program()))?;
         let mut output = child.stdout.take().expect("standard output is piped");
@@ -112,7 +131,24 @@ impl Machine {
             began: Instant::now(),
             serial,
             errors_reader: Some(errors_reader),
+            debugger: None,
+            kernel: kernel.into(),
         })
+    }
+
+    /// Returns what splits the bytes of the serial port, with the symbols of the kernel.
+    pub(crate) fn splitter(&self) -> Splitter {
+        Splitter::new(Symbols::of(&self.kernel))
+    }
+
+    /// Starts a debugger of this machine in the user's terminal, with `command`. It gets Ctrl-C,
+    /// and the machine does not end before it.
+    pub(crate) fn debug(&mut self, mut command: Command) -> Result<(), Failure> {
+        process::leave_ctrl_c_to_children();
+        let debugger =
+            process::spawn(&mut command).map_err(Failure::start(command.get_program()))?;
+        self.debugger = Some(debugger);
+        Ok(())
     }
 
     /// Returns how long the machine has run: its processor time, so that a busy host does not cause
@@ -121,6 +157,14 @@ impl Machine {
     pub(crate) fn clock(&self) -> Duration {
         let least = self.began.elapsed() / IDLE_CLOCK_DIVISOR;
         processor_time(self.child.id()).map_or(least, |time| time.max(least))
+    }
+
+    /// Returns the present moment.
+    pub(crate) fn now(&self) -> Moment {
+        Moment {
+            clock: self.clock(),
+            passed: self.began.elapsed(),
+        }
     }
 
     /// Waits up to `limit` for an event on the serial port.
@@ -144,6 +188,9 @@ impl Machine {
     /// # Errors
     /// [`Failure::Qemu`] if QEMU itself failed.
     pub(crate) fn end(&mut self) -> Result<Exit, Failure> {
+        if let Some(debugger) = &mut self.debugger {
+            process::wait(debugger)?;
+        }
         let status = process::wait(&mut self.child)?;
         let errors = self
             .errors_reader
@@ -199,7 +246,7 @@ mod tests {
     fn machine(script: &str) -> Machine {
         let mut command = Command::new("sh");
         command.args(["-c", script]);
-        Machine::start(command).unwrap()
+        Machine::start(command, Path::new("kernel")).unwrap()
     }
 
     /// Returns all bytes that the machine sends until its end.

@@ -7,12 +7,13 @@
 //! | `cli` | the options |
 //! | `failure` | failures: a message of one line and an exit status for each |
 //! | `project` | the folders of the repository and of its target |
-//! | `host`, `process` | this machine; child processes and Ctrl-C |
+//! | `host`, `process`, `progress` | this machine; child processes and Ctrl-C; long builds |
 //! | `packages`, `debian`, `toolchain` | what must be installed, and the compiler of the kernel |
 //! | `kernel`, `elf` | the kernel's ELF file, and the checks of it |
-//! | `ramdisk`, `image` | the archive for the kernel, and the disk that boots both |
+//! | `files`, `ramdisk`, `image` | the archive for the kernel, and the disk that boots both |
 //! | `qemu`, `firmware`, `machine` | the command line of QEMU, and a machine that runs |
-//! | `serial` | the bytes from the serial port, split into text and records |
+//! | `screen`, `screenshot`, `gdb` | where its screen is shown; pictures of it; the debugger |
+//! | `serial`, `symbols` | the bytes from the serial port, split into text and records |
 //! | `demonstration`, `terminal` | the demonstration and its monitor |
 //! | `test` | the command `test`, which chooses between the next four |
 //! | `session`, `boot_watch` | all in-kernel tests, in several boots if necessary |
@@ -34,8 +35,10 @@ mod debian;
 mod demonstration;
 mod elf;
 mod failure;
+mod files;
 mod firmware;
 mod forks;
+mod gdb;
 mod host;
 mod host_tests;
 mod image;
@@ -45,13 +48,17 @@ mod machine;
 mod new;
 mod packages;
 mod process;
+mod progress;
 mod project;
 mod qemu;
 mod ramdisk;
 mod report;
+mod screen;
+mod screenshot;
 mod serial;
 mod session;
 mod soak;
+mod symbols;
 mod terminal;
 mod test;
 mod toolchain;

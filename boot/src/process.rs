@@ -19,8 +19,9 @@ use std::{
 
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::{
+    SigId,
     consts::{SIGHUP, SIGINT, SIGTERM},
-    flag,
+    flag, low_level,
 };
 
 use crate::failure::Failure;
@@ -31,6 +32,9 @@ pub(crate) const POLL: Duration = Duration::from_millis(20);
 /// Whether a signal has asked this program to stop.
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
+/// The handler of SIGINT.
+static CTRL_C: OnceLock<SigId> = OnceLock::new();
+
 /// Begins to note SIGINT, SIGTERM and SIGHUP.
 ///
 /// # Errors
@@ -38,10 +42,21 @@ static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 pub(crate) fn watch_signals() -> Result<(), Failure> {
     let noted = INTERRUPTED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
-        flag::register(signal, Arc::clone(noted))
+        let handler = flag::register(signal, Arc::clone(noted))
             .map_err(Failure::because("cannot watch for signals"))?;
+        if signal == SIGINT {
+            CTRL_C.get_or_init(|| handler);
+        }
     }
     Ok(())
+}
+
+/// Ignores Ctrl-C from now on: a child in the same terminal, such as a debugger, handles it.
+pub(crate) fn leave_ctrl_c_to_children() {
+    if let Some(&handler) = CTRL_C.get() {
+        // Without a handler of its own, the signal does nothing.
+        low_level::unregister(handler);
+    }
 }
 
 /// Returns whether a signal has asked this program to stop.

@@ -33,7 +33,10 @@ impl Project {
             .map_err(Failure::io("cannot create the target folder", &target))?;
         tempfile::tempfile_in(&target)
             .map_err(Failure::io("cannot write to the target folder", &target))?;
-        Ok(Self { root, target })
+        Ok(Self {
+            root,
+            target: normal(&target)?,
+        })
     }
 
     /// Returns a repository in `root`.
@@ -76,8 +79,34 @@ impl Project {
         self.root.join("kernel/template")
     }
 
-    /// Returns the folder of the recorded traces.
+    /// Returns the folder whose files go on the RAM disk. It need not exist.
+    pub(crate) fn files(&self) -> PathBuf {
+        self.root.join("kernel/files")
+    }
+
+    /// Returns the folder of the recorded traces. It need not exist.
     pub(crate) fn traces(&self) -> PathBuf {
         self.root.join("tests/traces")
+    }
+}
+
+/// Returns the path of `folder` without `..`. Below a target folder with `..`, cargo takes the
+/// library's source for a member of the wrong workspace.
+fn normal(folder: &Path) -> Result<PathBuf, Failure> {
+    fs::canonicalize(folder).map_err(Failure::io("cannot resolve", folder))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_path_of_the_target_folder_has_no_dots() {
+        let folder = tempfile::tempdir().unwrap();
+        let target = folder.path().join("target");
+        fs::create_dir(&target).unwrap();
+        let same = target.join("..").join("target");
+        assert_eq!(normal(&same).unwrap(), normal(&target).unwrap());
+        assert!(!normal(&same).unwrap().to_string_lossy().contains(".."));
     }
 }

@@ -9,17 +9,20 @@ use std::{
     process::Command,
 };
 
-use kernel_protocol::{address::KERNEL_BASE, exit::PORT};
+use kernel_protocol::exit::PORT;
 
 use crate::{
     cli::{Accelerator, Firmware, MachineOptions},
     elf,
     failure::Failure,
     firmware::Ovmf,
+    gdb,
     host::find_program,
     machine::Machine,
     packages::AptGet,
     process,
+    screen::Screen,
+    screenshot::{self, Screenshot},
 };
 
 /// The version of the oldest QEMU that works.
@@ -32,6 +35,7 @@ const PACKAGES: &[&str] = &["qemu-system-x86", "ovmf"];
 #[derive(Debug)]
 pub(crate) struct Qemu {
     program: PathBuf,
+    version: (u32, u32),
     /// The firmware for UEFI. `None` stands for BIOS, which is a part of QEMU.
     ovmf: Option<Ovmf>,
 }
@@ -63,15 +67,17 @@ impl Qemu {
             )
         })?;
         let (_, output) = process::run_quietly(Command::new(&program).arg("--version"))?;
-        if version_in(&output).is_none_or(|version| version < OLDEST) {
-            return Err(Failure::NoQemu(format!(
-                "{} is not QEMU {}.{} or newer: {}",
-                program.display(),
-                OLDEST.0,
-                OLDEST.1,
-                output.lines().next().unwrap_or_default()
-            )));
-        }
+        let version = version_in(&output)
+            .filter(|&version| version >= OLDEST)
+            .ok_or_else(|| {
+                Failure::NoQemu(format!(
+                    "{} is not QEMU {}.{} or newer: {}",
+                    program.display(),
+                    OLDEST.0,
+                    OLDEST.1,
+                    output.lines().next().unwrap_or_default()
+                ))
+            })?;
         let ovmf = match firmware {
             Firmware::Bios => None,
             Firmware::Uefi => Some(Ovmf::find(Path::new("/")).ok_or_else(|| {
@@ -80,10 +86,33 @@ impl Qemu {
                 )
             })?),
         };
-        Ok(Self { program, ovmf })
+        Ok(Self {
+            program,
+            version,
+            ovmf,
+        })
     }
 
-    /// Starts the machine of `options` with the disk `image`. gdb reads the symbols of `kernel`.
+    /// Checks that this QEMU can take pictures.
+    ///
+    /// # Errors
+    /// [`Failure::NoQemu`] if it is too old.
+    pub(crate) fn check_screenshot(&self) -> Result<(), Failure> {
+        let (major, minor) = screenshot::OLDEST_QEMU;
+        if self.version >= (major, minor) {
+            return Ok(());
+        }
+        Err(Failure::NoQemu(format!(
+            "--screenshot needs QEMU {major}.{minor} or newer, and {} is {}.{}: install a newer \
+             one, or leave --screenshot out",
+            self.program.display(),
+            self.version.0,
+            self.version.1
+        )))
+    }
+
+    /// Starts the machine of `options` with the disk `image`. The symbols of `kernel` are for gdb
+    /// and for backtraces. `screenshot` can then take pictures.
     ///
     /// # Errors
     /// [`Failure::Input`] if the machine has too little memory for the kernel.
@@ -92,20 +121,36 @@ impl Qemu {
         options: &MachineOptions,
         kernel: &Path,
         image: &Path,
+        screenshot: Option<&Screenshot>,
     ) -> Result<Machine, Failure> {
         let size = fs::metadata(image).map_err(Failure::io("cannot read", image))?;
         options.check_room(size.len(), elf::zeroed(kernel)?)?;
+        let screen = match options.display {
+            true => Screen::choose(&self.program)?,
+            false => Screen::Hidden,
+        };
         let mut command = Command::new(&self.program);
-        command.args(self.arguments(options, image));
-        let machine = Machine::start(command)?;
-        if options.gdb {
-            println!("{}", gdb_line(kernel));
+        command.args(self.arguments(options, image, screen));
+        if let Some(screenshot) = screenshot {
+            let mut socket = file_option("unix:", &screenshot.socket());
+            socket.push(",server=on,wait=off");
+            command.arg("-qmp").arg(socket);
+        }
+        command.args(&options.qemu);
+        let mut machine = Machine::start(command, kernel)?;
+        if let Some(address) = screen.address() {
+            eprintln!("run-qemu.sh: the machine's screen is at {address}");
+        }
+        if options.attach {
+            machine.debug(gdb::command(&gdb::program()?, kernel))?;
+        } else if options.gdb {
+            println!("{}", gdb::line(kernel));
         }
         Ok(machine)
     }
 
     /// Returns the arguments of QEMU.
-    fn arguments(&self, options: &MachineOptions, image: &Path) -> Vec<OsString> {
+    fn arguments(&self, options: &MachineOptions, image: &Path, screen: Screen) -> Vec<OsString> {
         let mut arguments: Vec<OsString> = Vec::new();
         let mut add = |words: &[&str]| arguments.extend(words.iter().map(OsString::from));
         // Without these options QEMU adds a network card, whose boot ROM takes time, and more
@@ -136,12 +181,11 @@ impl Qemu {
         if let Some(cpu) = &options.cpu {
             add(&["-cpu", cpu]);
         }
-        if !options.display {
-            add(&["-display", "none"]);
+        for word in screen.arguments() {
+            add(&[&word]);
         }
         if options.gdb {
-            // A program that can connect to this port controls the machine, so only this host can.
-            add(&["-gdb", &format!("tcp:{GDB_ADDRESS}"), "-S"]);
+            add(&["-gdb", &format!("tcp:{}", gdb::ADDRESS), "-S"]);
         }
         // With `snapshot=on` the files of the disks do not change. The disk is on an AHCI
         // controller, from which BIOS reads five times as fast as from the IDE controller.
@@ -159,7 +203,7 @@ impl Qemu {
         });
         for (kind, file) in flash.chain([("if=none,id=disk,snapshot=on", image)]) {
             arguments.push("-drive".into());
-            arguments.push(drive(kind, file));
+            arguments.push(file_option(&format!("{kind},format=raw,file="), file));
         }
         arguments
     }
@@ -187,22 +231,9 @@ pub(crate) fn ticks_per_instruction(options: &MachineOptions) -> Option<NonZero<
     }
 }
 
-/// The address at which the machine waits for gdb.
-pub(crate) const GDB_ADDRESS: &str = "127.0.0.1:1234";
-
-/// Returns the command line of gdb that debugs `kernel`.
-fn gdb_line(kernel: &Path) -> String {
-    let kernel = kernel.display();
-    // The kernel is not in memory yet, so the breakpoint must be one of the processor.
-    format!(
-        "gdb -ex 'target remote {GDB_ADDRESS}' -ex 'add-symbol-file {kernel} -o {KERNEL_BASE:#x}' \
-         -ex 'hbreak _start' -ex continue"
-    )
-}
-
-/// Returns a value for `-drive`. QEMU reads `,,` as a comma.
-fn drive(kind: &str, file: &Path) -> OsString {
-    let mut value = OsString::from(format!("{kind},format=raw,file="));
+/// Returns the value of an option of QEMU: `prefix` and a file. QEMU reads `,,` as a comma.
+fn file_option(prefix: &str, file: &Path) -> OsString {
+    let mut value = OsString::from(prefix);
     let name = file.as_os_str().as_encoded_bytes();
     for (index, part) in name.split(|&byte| byte == b',').enumerate() {
         if index > 0 {
@@ -242,9 +273,10 @@ mod tests {
         let options = options(arguments);
         let qemu = Qemu {
             program: "qemu".into(),
+            version: OLDEST,
             ovmf: options.build.uefi.then_some(ovmf),
         };
-        let words = qemu.arguments(&options, Path::new("/an,image"));
+        let words = qemu.arguments(&options, Path::new("/an,image"), Screen::Hidden);
         words.join(OsStr::new(" ")).into_string().unwrap()
     }
 
@@ -292,7 +324,6 @@ mod tests {
             "{plain}"
         );
         assert!(command_line(&["--memory", "4G"]).contains("-m 4194304K"));
-        assert!(!command_line(&["--display"]).contains("-display"));
     }
 
     #[test]
@@ -301,7 +332,20 @@ mod tests {
         assert!(line.contains("-gdb tcp:127.0.0.1:1234 -S"), "{line}");
         // The short form listens on every address of the host.
         assert!(!line.contains("-s "), "{line}");
-        assert!(gdb_line(Path::new("kernel")).contains("target remote 127.0.0.1:1234"));
+    }
+
+    #[test]
+    fn an_old_qemu_takes_no_pictures_and_says_so() {
+        let qemu = |version| Qemu {
+            program: "qemu".into(),
+            version,
+            ovmf: None,
+        };
+        assert!(
+            qemu((7, 1)).check_screenshot().is_ok() && qemu((10, 0)).check_screenshot().is_ok()
+        );
+        let line = qemu((7, 0)).check_screenshot().unwrap_err().to_string();
+        assert!(line.contains("7.1 or newer, and qemu is 7.0"), "{line}");
     }
 
     #[test]

@@ -1,6 +1,11 @@
 //! Results of tests: on the terminal, as totals, and as JUnit.
 
-use std::{fmt::Write, path::Path, time::Duration};
+use std::{
+    fmt::Write,
+    fs,
+    path::{Path, PathBuf},
+    time::Duration,
+};
 
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use tempfile::NamedTempFile;
@@ -177,7 +182,8 @@ impl Report {
 
     /// Returns the report as JUnit XML.
     fn junit(&self) -> quick_junit::Report {
-        let mut report = quick_junit::Report::new("heap");
+        let names: Vec<_> = self.suites.iter().map(|(name, _)| &**name).collect();
+        let mut report = quick_junit::Report::new(names.join("; "));
         for (name, results) in &self.suites {
             let mut suite = TestSuite::new(name.as_str());
             suite.add_test_cases(results.iter().map(|result| test_case(name, result)));
@@ -193,6 +199,38 @@ impl Report {
 pub(crate) struct JunitFile<'a> {
     file: &'a Path,
     temporary: NamedTempFile,
+    /// Is dropped after the temporary file, which is in the innermost of them.
+    folders: NewFolders,
+}
+
+/// Folders that this program made, the outermost first. Dropping this value removes those that are
+/// still empty.
+#[derive(Debug, Default)]
+struct NewFolders(Vec<PathBuf>);
+
+impl NewFolders {
+    /// Makes `folder`, and the folders around it that do not exist.
+    fn make(folder: &Path) -> std::io::Result<Self> {
+        let mut made = Self::default();
+        let missing: Vec<_> = folder
+            .ancestors()
+            .take_while(|it| !it.as_os_str().is_empty() && !it.exists())
+            .collect();
+        for folder in missing.into_iter().rev() {
+            fs::create_dir(folder)?;
+            made.0.push(folder.into());
+        }
+        Ok(made)
+    }
+}
+
+impl Drop for NewFolders {
+    fn drop(&mut self) {
+        for folder in self.0.iter().rev() {
+            // A folder with a file stays.
+            let _ = fs::remove_dir(folder);
+        }
+    }
 }
 
 impl<'a> JunitFile<'a> {
@@ -203,21 +241,30 @@ impl<'a> JunitFile<'a> {
     pub(crate) fn create(file: &'a Path) -> Result<Self, Failure> {
         let folder = folder_of(file);
         let create = || {
-            std::fs::create_dir_all(folder)?;
-            NamedTempFile::new_in(folder)
+            let folders = NewFolders::make(folder)?;
+            let temporary = NamedTempFile::new_in(folder)?;
+            Ok(Self {
+                file,
+                temporary,
+                folders,
+            })
         };
-        let temporary = create().map_err(Failure::io("cannot write", file))?;
-        Ok(Self { file, temporary })
+        create().map_err(Failure::io("cannot write", file))
     }
 
     /// Writes `report` to the file.
-    pub(crate) fn write(mut self, report: &Report) -> Result<(), Failure> {
+    pub(crate) fn write(self, report: &Report) -> Result<(), Failure> {
+        let Self {
+            file,
+            mut temporary,
+            folders: _folders,
+        } = self;
         report
             .junit()
-            .serialize(&mut self.temporary)
+            .serialize(&mut temporary)
             .map_err(std::io::Error::other)
-            .and_then(|()| Ok(self.temporary.persist(self.file).map(drop)?))
-            .map_err(Failure::io("cannot write", self.file))
+            .and_then(|()| Ok(temporary.persist(file).map(drop)?))
+            .map_err(Failure::io("cannot write", file))
     }
 }
 
@@ -333,7 +380,23 @@ mod tests {
             "{xml}"
         );
         assert!(!xml.contains(['\x1b', '\0']), "{xml}");
+        assert!(xml.contains(r#"<testsuites name="host; kernel""#), "{xml}");
         // No temporary file is left.
         assert_eq!(folder.path().join("new").read_dir().unwrap().count(), 1);
+    }
+
+    #[test]
+    fn folders_for_a_report_that_is_not_written_are_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("a/b/junit.xml");
+        drop(JunitFile::create(&file).unwrap());
+        assert_eq!(folder.path().read_dir().unwrap().count(), 0);
+        // Folders from before stay, and so does one with another file.
+        fs::create_dir(folder.path().join("a")).unwrap();
+        let junit = JunitFile::create(&file).unwrap();
+        fs::write(folder.path().join("a/b/other"), "").unwrap();
+        drop(junit);
+        assert_eq!(folder.path().join("a/b").read_dir().unwrap().count(), 1);
+        assert!(JunitFile::create(&folder.path().join("a/b/other/c/junit.xml")).is_err());
     }
 }

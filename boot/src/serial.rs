@@ -2,7 +2,7 @@
 
 use kernel_protocol::record::Record;
 
-use crate::failure::Failure;
+use crate::{failure::Failure, symbols::Symbols};
 
 /// What the kernel sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,9 +17,13 @@ pub(crate) enum Piece<'a> {
 ///
 /// Before the record `@ready` the text is the firmware's. It is held for [`Splitter::before_ready`]
 /// and not passed on. After that, text is passed on as it comes, so that a prompt without a line
-/// break is shown. Only a line that may be a record is held until it ends.
-#[derive(Debug, Default)]
+/// break is shown. Only a line that may be a record is held until it ends. The record of a frame
+/// becomes text that people can read.
+#[derive(Default)]
 pub(crate) struct Splitter {
+    symbols: Symbols,
+    /// The number of frames of the backtrace so far.
+    frames: usize,
     is_ready: bool,
     is_mid_line: bool,
     /// Bytes that are held: the firmware's text, or the beginning of a record.
@@ -27,6 +31,14 @@ pub(crate) struct Splitter {
 }
 
 impl Splitter {
+    /// Returns a splitter that looks the addresses of frames up in `symbols`.
+    pub(crate) fn new(symbols: Symbols) -> Self {
+        Self {
+            symbols,
+            ..Self::default()
+        }
+    }
+
     /// Takes the next `bytes`, and calls `take` with each piece that they complete. Stops at the
     /// first error of `take` and returns it.
     ///
@@ -64,6 +76,7 @@ impl Splitter {
         let is_record = !self.held.is_empty() || (!self.is_mid_line && part.starts_with(b"@"));
         self.is_mid_line = !ends_line;
         if !is_record {
+            self.frames = 0;
             return take(Piece::Text(part));
         }
         self.held.extend(part);
@@ -74,6 +87,12 @@ impl Splitter {
         let record = str::from_utf8(line.trim_ascii_end())
             .ok()
             .and_then(Record::parse);
+        if let Some(Record::Frame { address }) = record {
+            let text = self.symbols.frame(self.frames, address);
+            self.frames += 1;
+            return take(Piece::Text(text.as_bytes()));
+        }
+        self.frames = 0;
         take(record.map_or(Piece::Text(&line), Piece::Record))
     }
 
@@ -221,6 +240,24 @@ mod tests {
                 assert_eq!(pieces, whole, "cut at {first} and {second}");
             }
         }
+    }
+
+    #[test]
+    fn frames_become_text_and_are_counted_until_other_text() {
+        let mut splitter = Splitter::default();
+        let stream = b"@ready
+panic\n@frame 0x12
+@frame 0x34
+again
+@frame 0x56
+";
+        let expected = "panic\n   0: 0x12
+   1: 0x34
+again
+   0: 0x56
+";
+        let pieces = split(&mut splitter, &[stream]);
+        assert_eq!(pieces, [record("@ready"), text(expected)]);
     }
 
     #[test]

@@ -12,6 +12,7 @@ use crate::{
     boot_watch::{BootWatch, Booted, End, Scale},
     cli::MachineOptions,
     failure::Failure,
+    files::{self, File},
     image::Builder,
     kernel::Kernel,
     machine::{Exit, Machine, SerialEvent},
@@ -20,7 +21,6 @@ use crate::{
     qemu::{self, Qemu},
     ramdisk,
     report::TestResult,
-    serial::Splitter,
     toolchain::Toolchain,
 };
 
@@ -35,6 +35,7 @@ pub(crate) struct Session<'a> {
     machine: &'a MachineOptions,
     builder: Builder<'a>,
     kernel: PathBuf,
+    files: Vec<File>,
     scale: Scale,
 }
 
@@ -48,7 +49,8 @@ impl<'a> Session<'a> {
         hardened: bool,
         deadline_scale: u32,
     ) -> Result<Self, Failure> {
-        let builder = Builder::prepare(project, toolchain)?;
+        let files = files::load(&project.files())?;
+        let builder = Builder::prepare(project, toolchain, machine.build.firmware())?;
         let kernel = Kernel::Tests { hardened }.build(project, toolchain, &machine.build)?;
         let (unit, ticks_per_unit) = match qemu::ticks_per_instruction(machine) {
             Some(ticks) => ("instructions", ticks.get()),
@@ -65,6 +67,7 @@ impl<'a> Session<'a> {
             machine,
             builder,
             kernel,
+            files,
             scale,
         })
     }
@@ -78,14 +81,13 @@ impl<'a> Session<'a> {
 
     /// Boots the tests with `config`. The caller keeps the image file while the machine runs.
     pub(crate) fn start(&self, config: &Config<'_>) -> Result<(Machine, NamedTempFile), Failure> {
-        let ramdisk = ramdisk::archive(config, &[])?;
-        let image = self.builder.make(
-            &self.kernel,
-            &ramdisk,
-            &self.machine.build,
-            self.project.target(),
-        )?;
-        let machine = self.qemu.start(self.machine, &self.kernel, image.path())?;
+        let ramdisk = ramdisk::archive(config, &[], &self.files)?;
+        let image = self
+            .builder
+            .make(&self.kernel, &ramdisk, self.project.target())?;
+        let machine = self
+            .qemu
+            .start(self.machine, &self.kernel, image.path(), None)?;
         Ok((machine, image))
     }
 
@@ -115,25 +117,26 @@ impl<'a> Session<'a> {
         };
         let (mut machine, _image) = self.start(&config)?;
         let whole_limit = self.deadline(WHOLE_LIMIT);
-        let mut splitter = Splitter::default();
+        let mut splitter = machine.splitter();
         let mut watch = BootWatch::new(self.scale, TestResult::print);
         let before = *spent;
         let mut booted = loop {
             if process::interrupted() {
                 return Err(Failure::Interrupted);
             }
-            let now = machine.clock();
-            *spent = before + now;
+            let now = machine.now();
+            *spent = before + now.clock;
             if let Some(limit) = whole_limit.filter(|&limit| *spent > limit) {
                 break watch.give_up(Failure::timed_out("end of the tests", limit));
             }
-            if watch.due().is_some_and(|due| due < now) {
+            if watch.due().is_some_and(|due| due < now.clock) {
                 machine.kill();
                 break watch.end(End::Killed, now);
             }
             match machine.listen(process::POLL) {
                 SerialEvent::Nothing => {}
                 SerialEvent::Bytes(bytes) => {
+                    let now = machine.now();
                     if let Err(failure) = splitter.push(&bytes, |piece| watch.take(piece, now)) {
                         break watch.give_up(failure);
                     }

@@ -17,7 +17,7 @@ use crate::{
     failure::Failure,
     machine::{BOOT_LIMIT, SerialEvent},
     process, ramdisk,
-    serial::{Piece, Splitter},
+    serial::Piece,
     session::Session,
     terminal,
 };
@@ -64,7 +64,7 @@ fn watch(session: &Session, length: Duration, seed: u64, soak: &mut Soak) -> Res
         seed,
         ..ramdisk::test_config()
     })?;
-    let mut splitter = Splitter::default();
+    let mut splitter = machine.splitter();
     let began = Instant::now();
     let mut shown = began;
     let mut is_stopped = false;
@@ -202,6 +202,7 @@ fn again(mut arguments: impl Iterator<Item = String>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::serial::Splitter;
 
     fn soak_after(lines: &[&str]) -> Soak {
         let mut soak = Soak::default();

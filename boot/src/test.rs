@@ -74,10 +74,11 @@ pub(crate) fn run(project: &Project, options: &TestOptions) -> Result<(), Failur
             },
         ));
     }
-    report.add(
-        &format!("kernel, {}", options.machine.build.firmware().name()),
-        results,
-    );
+    let mut suite = format!("kernel, {}", options.machine.build.firmware().name());
+    if options.hardened {
+        suite += ", hardened";
+    }
+    report.add(&suite, results);
 
     conclude(&report, options, junit, ending)
 }

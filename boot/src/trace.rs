@@ -3,6 +3,7 @@
 use std::{fs, path::Path};
 
 use kernel_protocol::{
+    config::DEFAULT_TRACE,
     ramdisk::MAX_TRACE_NAME,
     trace::{self, TraceError},
 };
@@ -18,9 +19,12 @@ pub(crate) struct Trace {
     pub bytes: Vec<u8>,
 }
 
-/// Returns the names of the traces in the repository.
+/// Returns the names of the traces in the repository. A fork may have deleted all.
 pub(crate) fn names(project: &Project) -> Result<Vec<String>, Failure> {
     let folder = project.traces();
+    if !folder.exists() {
+        return Ok(Vec::new());
+    }
     let entries = fs::read_dir(&folder).map_err(Failure::io("cannot read", &folder))?;
     let mut names: Vec<_> = entries
         .flatten()
@@ -36,6 +40,27 @@ pub(crate) fn names(project: &Project) -> Result<Vec<String>, Failure> {
         .collect();
     names.sort();
     Ok(names)
+}
+
+/// Reads and checks the trace `chosen`, or else the default one. `None` if the repository does not
+/// have the default one: a kernel boots without a trace.
+///
+/// # Errors
+/// As [`load`].
+pub(crate) fn load_chosen(
+    project: &Project,
+    chosen: Option<&str>,
+) -> Result<Option<Trace>, Failure> {
+    let default = project.traces().join(format!("{DEFAULT_TRACE}.trace"));
+    match chosen {
+        None if !default.exists() => Ok(None),
+        chosen => load(project, chosen.unwrap_or(DEFAULT_TRACE)).map(Some),
+    }
+}
+
+/// Returns the name for the configuration of a kernel that has `trace`, or none.
+pub(crate) fn name_of(trace: Option<&Trace>) -> &str {
+    trace.map_or(DEFAULT_TRACE, |trace| &trace.name)
 }
 
 /// Reads and checks the trace `chosen`: a name in the repository, or a file.

@@ -67,8 +67,20 @@ fn unknown_or_contradictory_options_are_refused() {
         ),
         (&["--cpu", "help"], "-cpu help"),
         (
+            &["--screenshto"],
+            "a similar argument exists: '--screenshot'",
+        ),
+        (
+            &["--screenshot", "/usr"],
+            "cannot write a picture to /usr: it is a folder",
+        ),
+        (&["--attach"], "--gdb"),
+        // No program is found in PATH.
+        (&["--gdb", "--attach"], "--attach needs gdb"),
+        (&["-device", "e1000"], "unexpected argument"),
+        (
             &["--uefi", "--memory", "1G", "test"],
-            "options follow the command: ./run-qemu.sh test --uefi --memory <SIZE>",
+            "options follow the command: ./run-qemu.sh test --uefi --memory 1G",
         ),
     ];
     for (arguments, part) in cases {
@@ -118,6 +130,14 @@ fn a_target_folder_that_cannot_be_written_is_refused() {
 fn an_unwritable_report_is_refused_before_the_tests_run() {
     let line = refusal(boot(&["test", "--junit", "/dev/null/junit.xml"], &[]), 14);
     assert!(line.contains("/dev/null/junit.xml"), "{line}");
+}
+
+#[test]
+fn folders_for_a_report_that_is_not_written_do_not_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("new/junit.xml");
+    refusal(boot(&["test", "--junit", file.to_str().unwrap()], &[]), 10);
+    assert_eq!(folder.path().read_dir().unwrap().count(), 0);
 }
 
 #[test]

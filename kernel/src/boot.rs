@@ -14,7 +14,7 @@ use crate::entropy::Seed;
 use crate::framebuffer::Framebuffer;
 use crate::heap::HEAP;
 use crate::ramdisk::{Ramdisk, RamdiskError};
-use crate::{console, interrupts, memory, serial};
+use crate::{console, exit, interrupts, memory, serial};
 
 /// The kernel's requests to the bootloader: all mappings in the higher half, a mapping of all
 /// physical memory, and a stack of 256 KiB.
@@ -113,6 +113,9 @@ pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> 
     let ramdisk = Ramdisk::new(bytes).map_err(InitError::Ramdisk)?;
     let text = ramdisk.text(CONFIG).map_err(InitError::Ramdisk)?;
     let config = Config::parse(text).map_err(InitError::Config)?;
+    if config.hold {
+        exit::hold_before_exit();
+    }
     let seed = config
         .randomisation_seed
         .map_or_else(Seed::gather, Seed::of_host);

@@ -63,20 +63,27 @@ macro_rules! entry_point {
             bootloader_api::entry_point!(start, config = &$crate::BOOTLOADER_CONFIG);
 
             fn start(boot_info: &'static mut bootloader_api::BootInfo) -> ! {
-                let main: fn($crate::Boot) -> $crate::exit::ExitCode = $main;
                 // SAFETY: the bootloader made the boot information with this configuration, and
                 // enters the kernel once, here.
                 let code = match unsafe { $crate::init(boot_info) } {
                     Ok(boot) if boot.config.mode == $crate::config::Mode::Test => {
                         $crate::testing::run(&boot.config, ::core::module_path!())
                     }
-                    Ok(boot) => main(boot),
+                    Ok(boot) => call_kernel_main(boot),
                     Err(error) => {
                         $crate::println!("refused: {error}");
                         $crate::exit::ExitCode::Refused
                     }
                 };
                 $crate::exit::exit(code)
+            }
+
+            // The host names this function to gdb: it is `kernel_protocol::address::KERNEL_MAIN`.
+            // SAFETY: a kernel has one entry point, so no other function has this name.
+            #[unsafe(no_mangle)]
+            #[inline(never)]
+            fn call_kernel_main(boot: $crate::Boot) -> $crate::exit::ExitCode {
+                $main(boot)
             }
 
             #[panic_handler]

@@ -123,6 +123,18 @@ pub(crate) fn send_unlocked(arguments: fmt::Arguments) {
     let _ = serial.write_fmt(arguments);
 }
 
+/// Tells the host that the kernel is about to end, and waits for a byte from it. Takes no lock, for
+/// panics and faults.
+pub(crate) fn hold_unlocked() {
+    // The output so far may have ended within a line.
+    println_unlocked!("\n{}", Record::Hold);
+    // SAFETY: this function reads a byte, and changes no settings.
+    let mut serial = unsafe { Serial::attach() };
+    while serial.port.try_receive_byte().is_err() {
+        core::hint::spin_loop();
+    }
+}
+
 /// Waits for a line from the host. Returns `None` at the end of the input.
 ///
 /// Each byte that is not printable ASCII becomes `?`. The part of a line that does not fit into

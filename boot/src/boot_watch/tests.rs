@@ -34,7 +34,15 @@ impl Boot {
     fn take(&mut self, line: &str) -> Result<(), Failure> {
         let text = format!("{line}\n");
         let piece = Record::parse(line).map_or(Piece::Text(text.as_bytes()), Piece::Record);
-        self.watch.take(piece, self.now)
+        self.watch.take(piece, self.moment())
+    }
+
+    /// Twice the time of the clock has passed.
+    fn moment(&self) -> Moment {
+        Moment {
+            clock: self.now,
+            passed: self.now * 2,
+        }
     }
 
     fn refuses(mut self, line: &str) -> String {
@@ -42,11 +50,13 @@ impl Boot {
     }
 
     fn exits(self, exit: Exit) -> Booted {
-        self.watch.end(End::Exit(exit), self.now)
+        let now = self.moment();
+        self.watch.end(End::Exit(exit), now)
     }
 
     fn killed(self) -> Booted {
-        self.watch.end(End::Killed, self.now)
+        let now = self.moment();
+        self.watch.end(End::Killed, now)
     }
 
     fn due_in(&self) -> Option<Duration> {
@@ -81,7 +91,7 @@ fn a_boot_in_which_all_tests_end_leaves_none() {
         .exits(Exit::Kernel(ExitCode::Failed));
     assert_eq!(outcomes(&booted), [("m::a", "passed"), ("m::b", "failed")]);
     assert_eq!(booted.left.unwrap(), 0);
-    assert_eq!(booted.results[0].took, Some(Duration::from_secs(1)));
+    assert_eq!(booted.results[0].took, Some(Duration::from_secs(2)));
 }
 
 #[test]

@@ -113,3 +113,15 @@ fn a_valid_trace_costs_one_word_a_slot() {
     assert_eq!(result, Ok(()));
     assert_eq!(requested, size_of::<usize>(), "bytes");
 }
+
+#[test]
+fn without_the_default_trace_a_kernel_boots_without_one() {
+    let default = load_chosen(&Project::find().unwrap(), None).unwrap();
+    assert_eq!(default.unwrap().name, DEFAULT_TRACE);
+    let folder = tempfile::tempdir().unwrap();
+    let fork = Project::at(folder.path());
+    assert_eq!(load_chosen(&fork, None).unwrap(), None);
+    assert_eq!(names(&fork).unwrap(), [""; 0]);
+    let line = load_chosen(&fork, Some("json")).unwrap_err().to_string();
+    assert!(line.contains("tests/traces has none"), "{line}");
+}

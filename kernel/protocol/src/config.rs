@@ -66,6 +66,13 @@ pub struct Config<'a> {
     /// `randomisation-seed=N`: the seed for the address of the heap's window. Without it, the
     /// kernel takes a seed from the CPU's generator, or else from the clocks.
     pub randomisation_seed: Option<u64>,
+    /// `host=yes|no`: whether the host program watches the serial port. With `no`, as in an image
+    /// for a real machine, a person reads it, and the kernel prints no [record](crate::record)
+    /// except `@ready`. The default is `no`.
+    pub host: bool,
+    /// `hold=yes|no`: whether the kernel prints `@hold` and waits for a byte before it ends. The
+    /// host then takes a picture of the screen. The default is `no`.
+    pub hold: bool,
 }
 
 impl Default for Config<'_> {
@@ -80,6 +87,8 @@ impl Default for Config<'_> {
             ticks_per_instruction: None,
             seed: 0,
             randomisation_seed: None,
+            host: false,
+            hold: false,
         }
     }
 }
@@ -124,7 +133,7 @@ impl fmt::Display for ConfigError<'_> {
 
 impl core::error::Error for ConfigError<'_> {}
 
-const KEYS: [&str; 9] = [
+const KEYS: [&str; 11] = [
     "mode",
     "filter",
     "after",
@@ -134,6 +143,8 @@ const KEYS: [&str; 9] = [
     "ticks-per-instruction",
     "seed",
     "randomisation-seed",
+    "host",
+    "hold",
 ];
 
 impl fmt::Display for Config<'_> {
@@ -163,6 +174,12 @@ impl fmt::Display for Config<'_> {
         }
         if let Some(seed) = self.randomisation_seed {
             writeln!(f, "randomisation-seed={seed}")?;
+        }
+        if self.host != default.host {
+            writeln!(f, "host={}", yes_or_no(self.host))?;
+        }
+        if self.hold != default.hold {
+            writeln!(f, "hold={}", yes_or_no(self.hold))?;
         }
         Ok(())
     }
@@ -208,6 +225,8 @@ impl<'a> Config<'a> {
             "ticks-per-instruction" => self.ticks_per_instruction = Some(value.parse().ok()?),
             "seed" => self.seed = value.parse().ok()?,
             "randomisation-seed" => self.randomisation_seed = Some(value.parse().ok()?),
+            "host" => self.host = parse_yes_or_no(value)?,
+            "hold" => self.hold = parse_yes_or_no(value)?,
             _ => return None,
         }
         Some(())
@@ -236,7 +255,8 @@ mod tests {
     fn every_key_is_written_and_read() {
         let text = "mode=test\nfilter=grow::\nafter=grow::in_place\n\
                     trace=git\nmonitor=yes\njobs=no\n\
-                    ticks-per-instruction=32\nseed=18446744073709551615\nrandomisation-seed=3\n";
+                    ticks-per-instruction=32\nseed=18446744073709551615\nrandomisation-seed=3\n\
+                    host=yes\nhold=yes\n";
         let expected = Config {
             mode: Mode::Test,
             filter: Some("grow::"),
@@ -247,6 +267,8 @@ mod tests {
             ticks_per_instruction: NonZero::new(32),
             seed: u64::MAX,
             randomisation_seed: Some(3),
+            host: true,
+            hold: true,
         };
         assert_eq!(Config::parse(text), Ok(expected));
         assert_eq!(expected.to_string(), text);

@@ -8,7 +8,7 @@
 //! | [`config`] | host | kernel | lines of `key=value` in the RAM disk |
 //! | [`ramdisk`] | host | kernel | the names of the files in the RAM disk |
 //! | [`trace`] | recorder | both | every heap call of a real program |
-//! | [`address`] | kernel | host | where the bootloader loads the kernel |
+//! | [`address`] | kernel | host | where the kernel is in memory, and its main function |
 //! | [`number`] | both | people | numbers with a comma between thousands |
 //!
 //! The crate allocates nothing and has no dependencies.

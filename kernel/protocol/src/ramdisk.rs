@@ -21,6 +21,12 @@ impl fmt::Display for TraceFile<'_> {
     }
 }
 
+/// Returns whether a file with this name has a meaning of its own, so that no other file can have
+/// the name: [`CONFIG`], and everything in the folder of the traces.
+pub fn is_reserved(file: &str) -> bool {
+    file == CONFIG || file.starts_with(TRACE_FOLDER)
+}
+
 /// Returns the name of the trace in `file`. `None` if no trace has that file name.
 pub fn trace_name(file: &str) -> Option<&str> {
     file.strip_prefix(TRACE_FOLDER)?.strip_suffix(TRACE_SUFFIX)
@@ -37,6 +43,16 @@ mod tests {
         assert_eq!(trace_name(&TraceFile("git").to_string()), Some("git"));
         for file in [CONFIG, "git.trace", "traces/git", "other/git.trace"] {
             assert_eq!(trace_name(file), None, "{file}");
+        }
+    }
+
+    #[test]
+    fn the_names_of_configuration_and_traces_are_reserved() {
+        for file in ["config", "traces/git.trace", "traces/motd"] {
+            assert!(is_reserved(file), "{file}");
+        }
+        for file in ["motd", "config.txt", "etc/config", "traces.txt"] {
+            assert!(!is_reserved(file), "{file}");
         }
     }
 }

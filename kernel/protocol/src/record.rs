@@ -9,6 +9,8 @@
 //! @soak seed=N programs=N operations=N     a program of a soak test begins
 //! @done passed=N failed=N                  the last test of this boot has ended
 //! @run-tests [FILTER]                      the monitor asks the host to run the tests
+//! @frame ADDRESS                           a frame of a backtrace, innermost first; hexadecimal
+//! @hold                                    the kernel ends once the host has sent a byte
 //! ```
 
 use core::fmt;
@@ -54,6 +56,16 @@ pub enum Record<'a> {
         /// Runs only the tests whose names contain this.
         filter: Option<&'a str>,
     },
+    /// A frame of a backtrace. The frames follow each other, innermost first, and the host prints
+    /// function, file and line instead.
+    Frame {
+        /// An address within the instruction that the frame executes. Where that is a call, the
+        /// return address is the address of the next instruction, which may belong to another line
+        /// or function. The kernel then sends the return address minus 1.
+        address: u64,
+    },
+    /// The kernel has done its work. It waits for a byte, and then ends.
+    Hold,
 }
 
 /// How a test ended.
@@ -122,6 +134,8 @@ impl fmt::Display for Record<'_> {
             Self::RunTests {
                 filter: Some(filter),
             } => write!(f, "@run-tests {filter}"),
+            Self::Frame { address } => write!(f, "@frame {address:#x}"),
+            Self::Hold => f.write_str("@hold"),
         }
     }
 }
@@ -177,6 +191,10 @@ impl<'a> Record<'a> {
             "@run-tests" => Some(Self::RunTests {
                 filter: Some(rest.trim()).filter(|filter| !filter.is_empty()),
             }),
+            "@frame" => Some(Self::Frame {
+                address: u64::from_str_radix(rest.strip_prefix("0x")?, 16).ok()?,
+            }),
+            "@hold" if rest.is_empty() => Some(Self::Hold),
             _ => None,
         }
     }
@@ -276,6 +294,13 @@ mod tests {
                     filter: Some("grow::"),
                 },
             ),
+            (
+                "@frame 0xffff800000012345",
+                Record::Frame {
+                    address: 0xffff_8000_0001_2345,
+                },
+            ),
+            ("@hold", Record::Hold),
         ];
         for (line, record) in cases {
             assert_eq!(record.to_string(), line);
@@ -304,6 +329,11 @@ mod tests {
             "@soak seed=x programs=1 operations=1",
             "@done passed=1",
             "@done failed=1 passed=1",
+            "@frame",
+            "@frame 12345",
+            "@frame 0x",
+            "@frame 0x12345678901234567",
+            "@hold on",
         ];
         for line in lines {
             assert_eq!(Record::parse(line), None, "{line}");
