@@ -11,9 +11,11 @@
 
 use core::arch::asm;
 
+#[cfg(target_os = "none")]
+use crate::memory::PAGE_SIZE;
 use crate::memory::address_kind;
 use crate::memory::stacks::stack_of;
-use crate::serial::send_unlocked;
+use crate::serial::{print_frame_unlocked, println_unlocked};
 
 /// The most addresses of a backtrace.
 const MAX_FRAMES: usize = 48;
@@ -52,7 +54,9 @@ impl Frames {
     /// Skips the frames that are on another stack than `stack_pointer`, or below it.
     #[cfg(target_os = "none")]
     fn skip_below(&mut self, stack_pointer: usize) {
-        let stack = stack_of(stack_pointer).map_or(0..0, |stack| stack_pointer..stack.end);
+        // The pointer of a stack that has overflowed is in the guard page below.
+        let stack = stack_of(stack_pointer).or_else(|| stack_of(stack_pointer + PAGE_SIZE));
+        let stack = stack.map_or(0..0, |stack| stack_pointer..stack.end);
         while !stack.contains(&self.pointer) {
             let Some((next, _)) = self.link() else { return };
             self.pointer = next;
@@ -86,18 +90,20 @@ impl Iterator for Frames {
     }
 }
 
-/// Prints a backtrace, as records for the host, which knows the functions. A recursion has one
-/// record and its depth. Takes no lock.
-pub fn print(addresses: impl Iterator<Item = usize>) {
-    let mut addresses = addresses.peekable();
+/// Prints the instruction that failed, if it is known, and the callers of its function. The host
+/// turns the addresses into functions. A recursion has one line and its depth. Takes no lock.
+pub fn print(instruction: Option<usize>, callers: Frames) {
+    // A return address may be that of the next function.
+    let callers = callers.map(|address| address - 1);
+    let mut addresses = instruction.into_iter().chain(callers).peekable();
     while let Some(address) = addresses.next() {
-        send_unlocked(format_args!("@frame {address:#x}\n"));
-        let mut times = 1;
+        print_frame_unlocked(address as u64);
+        let mut times = 0_usize;
         while addresses.next_if_eq(&address).is_some() {
             times += 1;
         }
-        if times > 1 {
-            send_unlocked(format_args!("      and {} times more\n", times - 1));
+        if times > 0 {
+            println_unlocked!("      and {times} times more");
         }
     }
 }

@@ -106,13 +106,13 @@ pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> 
     if let Some(screen) = take_framebuffer(boot_info) {
         console::init(screen);
     }
-    serial::print_record(Record::Ready);
     interrupts::init();
     // SAFETY: the caller guarantees that the bootloader has made the boot information.
-    let bytes = unsafe { ramdisk_bytes(boot_info) }.ok_or(InitError::NoRamdisk)?;
-    let ramdisk = Ramdisk::new(bytes).map_err(InitError::Ramdisk)?;
-    let text = ramdisk.text(CONFIG).map_err(InitError::Ramdisk)?;
-    let config = Config::parse(text).map_err(InitError::Config)?;
+    let files = unsafe { read_ramdisk(boot_info) };
+    // The host reads the reason of a failure.
+    serial::set_host(files.as_ref().map_or(true, |(_, config)| config.host));
+    serial::print_record(Record::Ready);
+    let (ramdisk, config) = files?;
     if config.hold {
         exit::hold_before_exit();
     }
@@ -147,6 +147,21 @@ fn take_framebuffer(boot_info: &mut BootInfo) -> Option<Framebuffer> {
     let framebuffer = mem::replace(&mut boot_info.framebuffer, Optional::None).into_option()?;
     let info = framebuffer.info();
     Framebuffer::new(framebuffer.into_buffer(), info)
+}
+
+/// Returns the RAM disk, and the configuration in it.
+///
+/// # Safety
+/// The bootloader has made `boot_info`.
+unsafe fn read_ramdisk(
+    boot_info: &BootInfo,
+) -> Result<(Ramdisk<'static>, Config<'static>), InitError> {
+    // SAFETY: the caller guarantees that the bootloader has made the boot information.
+    let bytes = unsafe { ramdisk_bytes(boot_info) }.ok_or(InitError::NoRamdisk)?;
+    let ramdisk = Ramdisk::new(bytes).map_err(InitError::Ramdisk)?;
+    let text = ramdisk.text(CONFIG).map_err(InitError::Ramdisk)?;
+    let config = Config::parse(text).map_err(InitError::Config)?;
+    Ok((ramdisk, config))
 }
 
 /// Returns the bytes of the RAM disk, if the bootloader has loaded one.

@@ -48,7 +48,7 @@ pub(crate) fn call_crash_hook(crash: Crash, reason: &dyn fmt::Display) {
 pub fn panicked(info: &PanicInfo) -> ! {
     begin_crash(Crash::Panic, &Reason(info));
     println_unlocked!("{info}");
-    backtrace::print(Frames::of_caller());
+    backtrace::print(None, Frames::of_caller());
     call_crash_hook(Crash::Panic, &Reason(info));
     exit(ExitCode::Panicked)
 }

@@ -2,6 +2,7 @@
 //! same text.
 
 use core::fmt::{self, Write};
+use core::sync::atomic::{AtomicBool, Ordering};
 
 use kernel_protocol::record::{END_OF_INPUT, Record};
 use uart_16550::{Config, Uart16550, backend::PioBackend};
@@ -12,6 +13,8 @@ use crate::sync::{InterruptMutex, InterruptMutexGuard};
 const COM1: u16 = 0x3f8;
 
 static SERIAL: InterruptMutex<Option<Serial>> = InterruptMutex::new(None);
+/// See [`set_host`].
+static HAS_HOST: AtomicBool = AtomicBool::new(false);
 /// The text that the console has not drawn yet.
 static QUEUE: InterruptMutex<Queue> = InterruptMutex::new(Queue::new());
 
@@ -98,8 +101,17 @@ pub(crate) fn is_queue_almost_full() -> bool {
     QUEUE.try_lock().is_some_and(|queue| queue.is_almost_full())
 }
 
+/// Notes whether the host program reads the output. Otherwise a person does, and no records are
+/// sent.
+pub(crate) fn set_host(has_host: bool) {
+    HAS_HOST.store(has_host, Ordering::Relaxed);
+}
+
 /// Sends `record` to the host, on a line of its own. The screen does not show it.
 pub(crate) fn print_record(record: Record<'_>) {
+    if !HAS_HOST.load(Ordering::Relaxed) {
+        return;
+    }
     if let Some(serial) = SERIAL.lock().as_mut() {
         if serial.within_line {
             let _ = serial.write_str("\n");
@@ -123,11 +135,22 @@ pub(crate) fn send_unlocked(arguments: fmt::Arguments) {
     let _ = serial.write_fmt(arguments);
 }
 
+/// Prints the address of a frame of a backtrace, without taking the lock.
+pub(crate) fn print_frame_unlocked(address: u64) {
+    let text = format_args!("  at {address:#x}\n");
+    if HAS_HOST.load(Ordering::Relaxed) {
+        send_unlocked(format_args!("{}\n", Record::Frame { address }));
+        console::print_unlocked(text);
+    } else {
+        print_unlocked(text);
+    }
+}
+
 /// Tells the host that the kernel is about to end, and waits for a byte from it. Takes no lock, for
 /// panics and faults.
 pub(crate) fn hold_unlocked() {
     // The output so far may have ended within a line.
-    println_unlocked!("\n{}", Record::Hold);
+    send_unlocked(format_args!("\n{}\n", Record::Hold));
     // SAFETY: this function reads a byte, and changes no settings.
     let mut serial = unsafe { Serial::attach() };
     while serial.port.try_receive_byte().is_err() {

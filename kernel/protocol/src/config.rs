@@ -67,8 +67,8 @@ pub struct Config<'a> {
     /// kernel takes a seed from the CPU's generator, or else from the clocks.
     pub randomisation_seed: Option<u64>,
     /// `host=yes|no`: whether the host program watches the serial port. With `no`, as in an image
-    /// for a real machine, a person reads it, and the kernel prints no [record](crate::record)
-    /// except `@ready`. The default is `no`.
+    /// for a real machine, a person reads it, and the kernel prints no [record](crate::record).
+    /// The default is `no`.
     pub host: bool,
     /// `hold=yes|no`: whether the kernel prints `@hold` and waits for a byte before it ends. The
     /// host then takes a picture of the screen. The default is `no`.

@@ -69,6 +69,9 @@ pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
                 println!("  {} unmapped", Bytes(HEAP.reap()));
                 stats();
             }
+            ("test", _) if !config.host => {
+                println!("only `./run-qemu.sh` can boot the tests; nothing was done");
+            }
             ("test", filter) => {
                 let filter = Some(filter).filter(|filter| !filter.is_empty());
                 // A record is a line of its own. The prompt's line has ended on the terminal, but

@@ -1,6 +1,6 @@
 //! Reports of the exceptions that end the kernel.
 
-use core::{fmt, iter};
+use core::fmt;
 
 use x86_64::VirtAddr;
 use x86_64::structures::idt::{InterruptStackFrame, PageFaultErrorCode};
@@ -53,7 +53,7 @@ impl Fault<'_> {
         );
         let [instruction, stack] = [self.frame.instruction_pointer, self.frame.stack_pointer]
             .map(|address| address.as_u64() as usize);
-        backtrace::print(iter::once(instruction).chain(Frames::of_interrupted(stack)));
+        backtrace::print(Some(instruction), Frames::of_interrupted(stack));
         call_crash_hook(Crash::Fault, &report);
         exit(ExitCode::Faulted)
     }
