@@ -45,7 +45,7 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
         qemu.check_screenshot()?;
     }
     let builder = Builder::prepare(project, &toolchain, options.machine.build.firmware())?;
-    let kernel = Kernel::Demonstration.build(project, &toolchain, &options.machine.build)?;
+    let kernel = Kernel::to_run(project).build(project, &toolchain, &options.machine.build)?;
     let traces = traces_for(project, trace.as_ref(), console.is_some())?;
 
     let mut jobs = true;
@@ -79,7 +79,8 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
         let Some(TestRequest { filter }) = request else {
             return Ok(());
         };
-        let session = Session::prepare(project, &toolchain, &qemu, &options.machine, false, 1)?;
+        let tests = Kernel::to_test(project, false);
+        let session = Session::prepare(project, &toolchain, &qemu, &options.machine, tests, 1)?;
         let (results, ending) = session.run(filter.as_deref());
         match ending {
             Err(Failure::Interrupted) => return ending,
@@ -154,7 +155,7 @@ fn traces_for(
     monitor: bool,
 ) -> Result<Vec<Trace>, Failure> {
     let mut traces = Vec::from_iter(chosen.cloned());
-    if monitor {
+    if monitor && !project.is_fork() {
         for name in trace::names(project)? {
             if chosen.is_none_or(|chosen| chosen.name != name) {
                 traces.push(trace::load(project, &name)?);

@@ -13,13 +13,13 @@ use std::{
 use kernel_protocol::config::Config;
 
 use crate::{
-    cli::MachineOptions,
+    cli::{MachineOptions, NewOptions},
     demonstration, elf,
     failure::Failure,
     image::Builder,
     kernel::{Kernel, Padding, TARGET_OPTIONS},
     machine::{BOOT_LIMIT, Exit, Machine, SerialEvent},
-    new::copy,
+    new::{self, copy},
     process,
     project::Project,
     qemu::Qemu,
@@ -90,6 +90,8 @@ pub(crate) fn run(
     }
     keep("forks::lift", small.try_lift())?;
     keep("forks::readme", fork_of_the_readme(project))?;
+    keep("forks::new", new_kernel(project, false))?;
+    keep("forks::new_standalone", new_kernel(project, true))?;
     keep(
         "forks::demonstration",
         demonstration::try_demonstration(project, toolchain, qemu, &small.builder, machine),
@@ -257,6 +259,43 @@ fn fork_of_the_readme(project: &Project) -> Result<(), Failure> {
         what: format!("the fork in {}", folder.keep().display()),
         status,
     })
+}
+
+/// Makes a kernel with the command `new`, boots it, and runs its tests, with its own script.
+fn new_kernel(project: &Project, standalone: bool) -> Result<(), Failure> {
+    let folder = tempfile::Builder::new()
+        .prefix("new-kernel-")
+        .tempdir()
+        .map_err(Failure::because("cannot make a folder for a kernel"))?;
+    let own = folder.path().join("own");
+    new::run(
+        project,
+        &NewOptions {
+            name: "own-kernel".into(),
+            folder: Some(own.clone()),
+            standalone,
+        },
+    )?;
+    for (arguments, expected) in [
+        (&[][..], "This is own-kernel"),
+        (&["test"], "\n3 passed, 0 failed"),
+    ] {
+        let mut script = Command::new("sh");
+        script
+            .arg(own.join("run-qemu.sh"))
+            .args(arguments)
+            .env("CARGO_TARGET_DIR", project.target())
+            .env_remove("CARGO_MANIFEST_DIR");
+        let (status, output) = process::run_quietly(&mut script)?;
+        if !(status.success() && output.contains(expected)) {
+            eprint!("{output}");
+            return Err(Failure::Build {
+                what: format!("the new kernel in {}", folder.keep().display()),
+                status,
+            });
+        }
+    }
+    Ok(())
 }
 
 /// A part of the output of README.md's kernel: the statistics of its heap.

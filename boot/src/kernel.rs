@@ -16,6 +16,10 @@ pub(crate) enum Kernel {
     },
     /// A small kernel with padding.
     Padded(Padding),
+    /// The kernel of a fork.
+    Fork,
+    /// The kernel of a fork, with its tests.
+    ForkTests,
 }
 
 /// The padding of a small kernel.
@@ -53,49 +57,113 @@ pub(crate) const TARGET_OPTIONS: &[&str] = &[
 ];
 
 impl Kernel {
-    /// Returns the name of its package, which is also the name of its binary.
-    fn name(self) -> &'static str {
+    /// Returns the kernel that is run: the fork's, or else the demonstration.
+    pub(crate) fn to_run(project: &Project) -> Self {
+        if project.is_fork() {
+            Self::Fork
+        } else {
+            Self::Demonstration
+        }
+    }
+
+    /// Returns the kernel with the tests: the fork's, or else those of this repository.
+    pub(crate) fn to_test(project: &Project, hardened: bool) -> Self {
+        if project.is_fork() {
+            Self::ForkTests
+        } else {
+            Self::Tests { hardened }
+        }
+    }
+
+    /// Returns the arguments of cargo that choose the package. A fork has only one.
+    fn package(self) -> &'static [&'static str] {
         match self {
-            Self::Demonstration => "kernel",
-            Self::Tests { .. } => "kernel-tests",
-            Self::Padded(_) => "kernel-sizes",
+            Self::Demonstration => &["--package", "kernel"],
+            Self::Tests { hardened: false } => &["--package", "kernel-tests"],
+            Self::Tests { hardened: true } => {
+                &["--package", "kernel-tests", "--features", "hardened"]
+            }
+            Self::Padded(_) => &["--package", "kernel-sizes"],
+            Self::Fork | Self::ForkTests => &[],
         }
     }
 
     /// Builds the kernel, and returns the path of its ELF file.
+    ///
+    /// # Errors
+    /// [`Failure::Build`] if cargo fails, [`Failure::Input`] if the package has no program, or
+    /// several.
     pub(crate) fn build(
         self,
         project: &Project,
         toolchain: &Toolchain,
         options: &BuildOptions,
     ) -> Result<PathBuf, Failure> {
-        let mut cargo = toolchain.cargo(project, "build");
+        let mut cargo = match self {
+            Self::ForkTests => {
+                let mut cargo = toolchain.kernel_cargo(project, "test");
+                cargo.arg("--no-run");
+                cargo
+            }
+            _ => toolchain.kernel_cargo(project, "build"),
+        };
         cargo
             .args(TARGET_OPTIONS)
             .arg("--target")
-            .arg(project.target_spec());
-        cargo.args(["--package", self.name(), "--bin", self.name()]);
-        if self == (Self::Tests { hardened: true }) {
-            cargo.args(["--features", "hardened"]);
-        }
+            .arg(project.target_spec())
+            .args(["--bins", "--message-format=json-render-diagnostics"])
+            .args(self.package());
         if let Self::Padded(padding) = self {
             cargo.envs(padding.environment());
         }
         if !options.debug {
             cargo.arg("--release");
         }
-        let status = process::run(&mut cargo)?;
+        let (status, messages) = process::run_for_output(&mut cargo)?;
         if !status.success() {
             return Err(Failure::Build {
-                what: self.name().into(),
+                what: "the kernel".into(),
                 status,
             });
         }
-        let profile = if options.debug { "debug" } else { "release" };
-        Ok(project
-            .bare_target()
-            .join("x86_64-talc")
-            .join(profile)
-            .join(self.name()))
+        let manifest = project.kernel_root().join("Cargo.toml");
+        match &programs(&messages)[..] {
+            [program] => Ok(program.clone()),
+            [] => Err(Failure::Input(format!(
+                "{} has no program: a kernel is one",
+                manifest.display()
+            ))),
+            several => Err(Failure::Input(format!(
+                "{} has {} programs: a kernel is one",
+                manifest.display(),
+                several.len()
+            ))),
+        }
+    }
+}
+
+/// Returns the programs that cargo has built, by its messages.
+fn programs(messages: &str) -> Vec<PathBuf> {
+    messages
+        .lines()
+        .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
+        .filter(|message| message["target"]["kind"][0] == "bin")
+        .filter_map(|message| Some(message["executable"].as_str()?.into()))
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn programs_are_found_in_the_messages_of_cargo() {
+        let messages = r#"
+            {"reason":"compiler-artifact","target":{"kind":["lib"]},"executable":null}
+            {"reason":"compiler-artifact","target":{"kind":["custom-build"]},"executable":"/b"}
+            {"reason":"compiler-artifact","target":{"kind":["bin"]},"executable":"/a/my-kernel"}
+            {"reason":"build-finished","success":true}
+            no message"#;
+        assert_eq!(programs(messages), [PathBuf::from("/a/my-kernel")]);
     }
 }

@@ -79,7 +79,13 @@ fn checks(
             .args(TARGET_OPTIONS)
             .arg("--target")
             .arg(project.target_spec());
-        for package in ["kernel-protocol", "kernel", "kernel-tests", "kernel-sizes"] {
+        for package in [
+            "heap-x86_64",
+            "kernel-protocol",
+            "kernel",
+            "kernel-tests",
+            "kernel-sizes",
+        ] {
             command.args(["--package", package]);
         }
         command
@@ -143,6 +149,8 @@ fn checks(
         ("rustfmt, loom", "heap/loom"),
         ("rustfmt, fuzz", "heap/fuzz"),
         ("rustfmt, arena's benchmarks", "heap/benches/vmem"),
+        ("rustfmt, lifted heap", "tests/lift"),
+        ("rustfmt, template", "kernel/template"),
     ] {
         let mut rustfmt = apart("fmt", folder);
         rustfmt.arg("--check");

@@ -90,6 +90,11 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Run(options) => demonstration::run(&project, &options),
         Command::Test(options) => test::run(&project, &options),
         Command::Image(options) => image::run(&project, &options),
+        Command::New(_) | Command::Lint | Command::Ci(_) if project.is_fork() => {
+            Err(Failure::Input(
+                "this command is for the kernel library: call its own run-qemu.sh".into(),
+            ))
+        }
         Command::New(options) => new::run(&project, &options),
         Command::Lint => lint::run(&project),
         Command::Ci(options) => ci::run(&project, options.long),

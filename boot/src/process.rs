@@ -95,6 +95,18 @@ pub(crate) fn run_quietly(command: &mut Command) -> Result<(ExitStatus, String),
     Ok((status, read_from_start(&mut log)?))
 }
 
+/// Runs `command`, and shows what it writes to standard error. Returns its status and its standard
+/// output.
+pub(crate) fn run_for_output(command: &mut Command) -> Result<(ExitStatus, String), Failure> {
+    let lost = |error| Failure::because("cannot keep a program's output")(error);
+    let mut log = tempfile::tempfile().map_err(lost)?;
+    command
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().map_err(lost)?);
+    let status = run(command)?;
+    Ok((status, read_from_start(&mut log)?))
+}
+
 /// Returns all text in `log`, a file that a child wrote.
 pub(crate) fn read_from_start(log: &mut File) -> Result<String, Failure> {
     let mut output = Vec::new();

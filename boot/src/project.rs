@@ -7,12 +7,24 @@ use std::{
 
 use crate::failure::Failure;
 
-/// The repository and its target folder.
+/// The repository and its target folder; and the kernel that is built, if it is not this
+/// repository's own.
 #[derive(Debug)]
 pub(crate) struct Project {
     root: PathBuf,
     target: PathBuf,
+    fork: Option<Fork>,
 }
+
+/// A kernel in a folder of its own, which uses the kernel library of this repository.
+#[derive(Debug)]
+struct Fork {
+    root: PathBuf,
+    target: PathBuf,
+}
+
+/// The environment variable with the folder of a fork. Its `run-qemu.sh` sets it.
+const FORK: &str = "KERNEL_FOLDER";
 
 impl Project {
     /// Finds the repository that this program was built from.
@@ -33,10 +45,18 @@ impl Project {
             .map_err(Failure::io("cannot create the target folder", &target))?;
         tempfile::tempfile_in(&target)
             .map_err(Failure::io("cannot write to the target folder", &target))?;
-        Ok(Self {
-            root,
-            target: normal(&target)?,
-        })
+        let target = normal(&target)?;
+        let fork = match env::var_os(FORK).map(PathBuf::from) {
+            None => None,
+            Some(folder) => Some(Fork {
+                root: normal(&folder)?,
+                target: match env::var_os("CARGO_TARGET_DIR") {
+                    Some(_) => target.clone(),
+                    None => normal(&folder)?.join("target"),
+                },
+            }),
+        };
+        Ok(Self { root, target, fork })
     }
 
     /// Returns a repository in `root`.
@@ -45,7 +65,24 @@ impl Project {
         Self {
             root: root.to_owned(),
             target: root.join("target"),
+            fork: None,
         }
+    }
+
+    /// Returns whether the kernel is a fork, and not this repository's own.
+    pub(crate) fn is_fork(&self) -> bool {
+        self.fork.is_some()
+    }
+
+    /// Returns the folder with the manifest of the kernel's package or workspace.
+    pub(crate) fn kernel_root(&self) -> &Path {
+        self.fork.as_ref().map_or(&self.root, |fork| &fork.root)
+    }
+
+    /// Returns the target folder for the kernel.
+    pub(crate) fn kernel_target(&self) -> PathBuf {
+        let fork = self.fork.as_ref();
+        fork.map_or(&self.target, |fork| &fork.target).join("bare")
     }
 
     /// Returns the folder with the workspace's manifest.
@@ -81,7 +118,10 @@ impl Project {
 
     /// Returns the folder whose files go on the RAM disk. It need not exist.
     pub(crate) fn files(&self) -> PathBuf {
-        self.root.join("kernel/files")
+        match &self.fork {
+            Some(fork) => fork.root.join("files"),
+            None => self.root.join("kernel/files"),
+        }
     }
 
     /// Returns the folder of the recorded traces. It need not exist.

@@ -40,18 +40,18 @@ pub(crate) struct Session<'a> {
 }
 
 impl<'a> Session<'a> {
-    /// Builds the tests, and the program that makes disk images.
+    /// Builds `kernel`, which has the tests, and the program that makes disk images.
     pub(crate) fn prepare(
         project: &'a Project,
         toolchain: &Toolchain,
         qemu: &'a Qemu,
         machine: &'a MachineOptions,
-        hardened: bool,
+        kernel: Kernel,
         deadline_scale: u32,
     ) -> Result<Self, Failure> {
         let files = files::load(&project.files())?;
         let builder = Builder::prepare(project, toolchain, machine.build.firmware())?;
-        let kernel = Kernel::Tests { hardened }.build(project, toolchain, &machine.build)?;
+        let kernel = kernel.build(project, toolchain, &machine.build)?;
         let (unit, ticks_per_unit) = match qemu::ticks_per_instruction(machine) {
             Some(ticks) => ("instructions", ticks.get()),
             None => ("cycles", 1),

@@ -6,6 +6,7 @@ use crate::{
     cli::TestOptions,
     failure::Failure,
     forks, host_tests,
+    kernel::Kernel,
     project::Project,
     qemu::Qemu,
     report::{JunitFile, Report, TestResult, Verdict},
@@ -16,7 +17,9 @@ use crate::{
 
 /// Runs `./run-qemu.sh test`.
 pub(crate) fn run(project: &Project, options: &TestOptions) -> Result<(), Failure> {
-    if options.all {
+    if project.is_fork() {
+        check_for_fork(options)?;
+    } else if options.all {
         return ci::run(project, true);
     }
     options.machine.check()?;
@@ -45,7 +48,7 @@ pub(crate) fn run(project: &Project, options: &TestOptions) -> Result<(), Failur
             &toolchain,
             &qemu,
             &options.machine,
-            options.hardened,
+            Kernel::to_test(project, options.hardened),
             options.deadline_scale,
         )
     };
@@ -53,7 +56,7 @@ pub(crate) fn run(project: &Project, options: &TestOptions) -> Result<(), Failur
         return soak::run(&session()?, &options.soak);
     }
 
-    if !options.kernel_only {
+    if !options.kernel_only && !project.is_fork() {
         report.add("host", host_tests::run(project, filter)?);
     }
     let (mut results, ending) = match session() {
@@ -81,6 +84,23 @@ pub(crate) fn run(project: &Project, options: &TestOptions) -> Result<(), Failur
     report.add(&suite, results);
 
     conclude(&report, options, junit, ending)
+}
+
+/// Refuses the options of `test` that are for this repository alone.
+fn check_for_fork(options: &TestOptions) -> Result<(), Failure> {
+    let refused = [
+        ("--all", options.all),
+        ("--forks", options.forks),
+        ("--hardened", options.hardened),
+        ("--i686", options.i686),
+        ("--soak", options.soak.soak.is_some()),
+    ];
+    match refused.into_iter().find(|&(_, is_given)| is_given) {
+        None => Ok(()),
+        Some((option, _)) => Err(Failure::Input(format!(
+            "{option} tests the kernel library: call its own run-qemu.sh"
+        ))),
+    }
 }
 
 /// Writes the report and prints the totals. Returns `ending`, or an error if a test failed.

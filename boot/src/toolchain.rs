@@ -79,9 +79,29 @@ impl Toolchain {
         installed.map_err(|why| Failure::NoToolchain(format!("{self} has no clippy ({why})")))
     }
 
-    /// Returns a command of this toolchain's cargo that builds into the project's bare target
-    /// folder.
+    /// Returns a command of this toolchain's cargo for the repository. It builds into the bare
+    /// target folder.
     pub(crate) fn cargo(&self, project: &Project, subcommand: &str) -> Command {
+        let mut command = self.cargo_of(subcommand);
+        command
+            .current_dir(project.root())
+            .arg("--target-dir")
+            .arg(project.bare_target());
+        command
+    }
+
+    /// Returns a command of this toolchain's cargo for the package or workspace of the kernel.
+    pub(crate) fn kernel_cargo(&self, project: &Project, subcommand: &str) -> Command {
+        let mut command = self.cargo_of(subcommand);
+        command
+            .current_dir(project.kernel_root())
+            .arg("--target-dir")
+            .arg(project.kernel_target());
+        command
+    }
+
+    /// Returns a command of this toolchain's cargo.
+    fn cargo_of(&self, subcommand: &str) -> Command {
         // `cargo clippy` could find the `cargo-clippy` of another toolchain first, so the program
         // is called by its own name.
         let mut command = Command::new(if subcommand == "clippy" {
@@ -110,10 +130,7 @@ impl Toolchain {
         command
             // Allows unstable options in a stable compiler. All other builds are stable Rust.
             .env("RUSTC_BOOTSTRAP", "1")
-            .current_dir(project.root())
-            .arg(subcommand)
-            .arg("--target-dir")
-            .arg(project.bare_target());
+            .arg(subcommand);
         command
     }
 }

@@ -53,7 +53,7 @@ pub(crate) fn load_chosen(
 ) -> Result<Option<Trace>, Failure> {
     let default = project.traces().join(format!("{DEFAULT_TRACE}.trace"));
     match chosen {
-        None if !default.exists() => Ok(None),
+        None if project.is_fork() || !default.exists() => Ok(None),
         chosen => load(project, chosen.unwrap_or(DEFAULT_TRACE)).map(Some),
     }
 }
