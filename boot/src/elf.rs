@@ -14,7 +14,7 @@
 use std::{fs, ops::Range, path::Path};
 
 use object::{
-    Endianness,
+    Endianness, Object, ObjectSection,
     elf::{FileHeader64, PT_GNU_RELRO, PT_LOAD},
     read::elf::{FileHeader, ProgramHeader},
 };
@@ -59,6 +59,23 @@ pub(crate) fn zeroed(kernel: &Path) -> Result<u64, Failure> {
         kernel: kernel.to_owned(),
         why,
     })
+}
+
+/// Returns whether `kernel` contains in-kernel tests.
+///
+/// # Errors
+/// [`Failure::Unbootable`] if the file is no ELF file.
+pub(crate) fn has_tests(kernel: &Path) -> Result<bool, Failure> {
+    /// The section of the list `kernel::testing::TESTS`.
+    const TESTS: &str = "linkme_TESTS";
+
+    let bytes = fs::read(kernel).map_err(Failure::io("cannot read", kernel))?;
+    let file = object::File::parse(&*bytes).map_err(|why| Failure::Unbootable {
+        kernel: kernel.to_owned(),
+        why: why.to_string(),
+    })?;
+    let section = file.section_by_name(TESTS);
+    Ok(section.is_some_and(|section| section.size() > 0))
 }
 
 /// Returns the sum, over all segments, of what memory has more than the file.

@@ -233,7 +233,7 @@ fn fork_of_the_readme(project: &Project) -> Result<(), Failure> {
     let readme = project.root().join("README.md");
     let text = fs::read_to_string(&readme).map_err(Failure::io("cannot read", &readme))?;
     let recipe = Recipe::read(&text).ok_or_else(|| {
-        Failure::Input("README.md has no section `Fork it` in the expected form".into())
+        Failure::Input("README.md has no section `By hand` in the expected form".into())
     })?;
     let folder = tempfile::Builder::new()
         .prefix("fork-of-readme-")
@@ -317,9 +317,9 @@ struct Recipe {
 }
 
 impl Recipe {
-    /// Reads steps 1 and 2 of the section "Fork it". `None` if they have another form.
+    /// Reads steps 1 and 2 of the section "By hand". `None` if they have another form.
     fn read(readme: &str) -> Option<Self> {
-        let (_, section) = readme.split_once("\n## Fork it\n")?;
+        let (_, section) = readme.split_once("\n### By hand\n")?;
         let (first, second) = section.split_once("\n2. ")?;
         let mut names = quoted(first).map(str::to_owned);
         let (folder, manifest) = (names.next()?.into(), names.next()?.into());
@@ -408,7 +408,7 @@ mod tests {
         copy(&root, &fork, &[]).unwrap();
         assert!(!fork.join("target").exists() && !fork.join("heap/target").exists());
         assert!(!fork.join(".git").exists());
-        let readme = "# x\n\n## Fork it\n\n\
+        let readme = "# x\n\n### By hand\n\n\
                       1. Delete `kernel/src/demo/` and in `kernel/Cargo.toml` (`other`, `talc`).\n\
                       2. Write `kernel/src/main.rs`:\n\n       one\n\n           two\n\n   Then\n\
                       3. `x`\n";

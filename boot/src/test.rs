@@ -42,27 +42,40 @@ pub(crate) fn run(project: &Project, options: &TestOptions) -> Result<(), Failur
         report.add("forks", results);
         return conclude(&report, options, junit, Ok(()));
     }
-    let session = || {
+    let session = |kernel: Kernel| {
         Session::prepare(
             project,
             &toolchain,
             &qemu,
             &options.machine,
-            Kernel::to_test(project, options.hardened),
+            kernel,
             options.deadline_scale,
         )
     };
+    let tests = Kernel::to_test(project, options.hardened);
     if options.soak.soak.is_some() {
-        return soak::run(&session()?, &options.soak);
+        return soak::run(&session(tests)?, &options.soak);
     }
 
     if !options.kernel_only && !project.is_fork() {
         report.add("host", host_tests::run(project, filter)?);
     }
-    let (mut results, ending) = match session() {
+    let (mut results, mut ending) = match session(tests) {
         Ok(session) => session.run(filter),
         Err(failure) => (Vec::new(), Err(failure)),
     };
+    // The kernel that is run may have tests of its own, in a fork that was made by hand.
+    if ending.is_ok() && !project.is_fork() && !options.hardened {
+        match session(Kernel::Demonstration) {
+            Ok(session) if session.has_tests()? => {
+                let (more, its_ending) = session.run(filter);
+                results.extend(more);
+                ending = its_ending;
+            }
+            Ok(_) => {}
+            Err(failure) => ending = Err(failure),
+        }
+    }
     if let Err(Failure::Interrupted) = ending {
         return ending;
     }

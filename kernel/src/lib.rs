@@ -15,7 +15,6 @@
 //!
 //! A kernel names its main function with [`entry_point!`]. The library compiles on the host too:
 //! for its documentation, and for unit tests of the parts that need no machine.
-#![deny(missing_docs)]
 #![warn(clippy::multiple_unsafe_ops_per_block)]
 #![cfg_attr(not(test), no_std)]
 #![cfg_attr(target_os = "none", feature(abi_x86_interrupt))]
