@@ -14,7 +14,7 @@
 //! interrupts are masked is drawn later: by the next `print!`, or after an interrupt. If the queue
 //! becomes full, its text is drawn at once.
 //!
-//! A crash takes no lock. It writes white on red below the text, through [`print_unlocked`].
+//! A crash takes no lock. It writes white on red below the text.
 
 use core::fmt::{self, Write};
 use core::mem;

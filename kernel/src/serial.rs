@@ -1,5 +1,4 @@
-//! The serial port COM1: output to the host, and its input. The [console](crate::console) shows the
-//! same text.
+//! The serial port COM1: output to the host, and its input. The [`console`] shows the same text.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};

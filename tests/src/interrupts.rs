@@ -152,8 +152,8 @@ kernel_test! {
 fn clock_register(index: u8, change: impl FnOnce(u8) -> u8) -> u8 {
     interrupts::without_interrupts(|| {
         let (mut select, mut data) = (Port::<u8>::new(0x70), Port::<u8>::new(0x71));
-        // SAFETY: these are the ports of the real-time clock, which no other code uses. The register
-        // that is selected is read and written before another one can be selected.
+        // SAFETY: these are the ports of the real-time clock, which no other code uses. The
+        // register that is selected is read and written before another one can be selected.
         unsafe {
             select.write(index);
             let old = data.read();

@@ -2,8 +2,8 @@
 //!
 //! [`kernel_test!`](crate::kernel_test) puts a test into a section of the program, wherever it
 //! stands: in the kernel's own crate, in any module, or in a crate that the kernel uses. [`run`]
-//! runs the tests that the configuration selects, in the order of their names. Lines that begin with `@`
-//! tell the host when a test begins and how it ended.
+//! runs the tests that the configuration selects, in the order of their names. Lines that begin
+//! with `@` tell the host when a test begins and how it ended.
 //!
 //! A test that panics or faults ends the kernel, also if that is expected: the host boots again,
 //! and continues with the next test. The host does the same when a test exceeds its deadline.
