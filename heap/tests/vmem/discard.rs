@@ -308,6 +308,31 @@ fn free_space_after_a_failed_extension_is_still_restored() {
 }
 
 #[test]
+fn a_failed_extension_discards_again_what_it_restored() {
+    for fails_late in [false, true] {
+        let mut source = source();
+        source.lender.resizable = false;
+        let arena = borrower(PAGE, &source);
+        import_discarded(&arena, 6);
+        arena.xalloc_at(BASE, 2 * PAGE).unwrap();
+        assert_eq!(source.units_of_memory(), 2);
+        let restored = source.ever_restored();
+        // The restore succeeds. Then the extension fails, and also the discard if it is late.
+        source
+            .lender
+            .budget
+            .store(if fails_late { 1 } else { usize::MAX }, SeqCst);
+        assert_eq!(arena.resize(BASE, 7 * PAGE), Err(Error::NotSupported));
+        source.lender.budget.store(usize::MAX, SeqCst);
+        assert_eq!(source.ever_restored(), restored + 4);
+        assert_eq!(source.units_of_memory(), if fails_late { 6 } else { 2 });
+        arena.check().unwrap();
+        arena.xalloc_at(BASE + 2 * PAGE, 4 * PAGE).unwrap();
+        source.write(BASE + 2 * PAGE, 4 * PAGE, 1);
+    }
+}
+
+#[test]
 fn the_tail_of_a_shrunk_segment_keeps_the_mark() {
     // With free space above the segment, and without.
     for pages in [6, 8] {
