@@ -98,9 +98,17 @@ impl Growth {
                 let is_grown = |retained: usize| {
                     // Pages in the release queue are still mapped, unless a hole was among them.
                     let queued = retained.min(old.size) - old.retained;
-                    let is_memory =
-                        !has_holes || queued == 0 || restore(arena, base + old.retained, queued);
-                    is_memory && (retained <= old.size || arena.resize(base, retained).is_ok())
+                    let may_be_hole = has_holes && queued != 0;
+                    if may_be_hole && !restore(arena, base + old.retained, queued) {
+                        return false;
+                    }
+                    let is_grown = retained <= old.size || arena.resize(base, retained).is_ok();
+                    if may_be_hole && !is_grown {
+                        // Another heap may need this memory. The pages are in no use, and
+                        // `has_holes` says that they may not be memory.
+                        let _ = arena.discard(base + old.retained, queued);
+                    }
+                    is_grown
                 };
                 sizes
                     .into_iter()
