@@ -44,6 +44,16 @@ enum Place {
     Arena,
 }
 
+/// What a call does whose layout fits at the top of the heap that was claimed last, if that heap
+/// cannot grow. (The allocator has searched only some gaps so far.)
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenFits {
+    /// It refuses, and the allocator searches all gaps.
+    Refuse,
+    /// It gets memory elsewhere: others have taken that gap before the allocator found it.
+    GoOn,
+}
+
 /// Memory that is being got. The two `sizes` are what is preferred, and what the layout requires.
 enum Growth {
     Hole {
@@ -58,8 +68,8 @@ enum Growth {
         old: SegmentRecord,
         /// What the heap is to retain.
         sizes: [usize; 2],
-        /// Whether the layout fits in the heap as it is.
-        fits: bool,
+        /// Whether to refuse if the heap cannot grow, because the layout fits in it as it is.
+        refuses: bool,
         /// Whether there may be holes among the pages of the release queue.
         has_holes: bool,
     },
@@ -139,7 +149,8 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     pub(super) fn acquire_locked(&mut self, layout: Layout) -> Result<(), ()> {
         let mut place = Some(Place::Hole);
         while let Some(from) = place {
-            let (arena, growth) = self.begin_growth(from, layout).ok_or(())?;
+            let begun = self.begin_growth(from, layout, WhenFits::Refuse);
+            let (arena, growth) = begun.ok_or(())?;
             let granted = growth.perform(arena);
             match self.finish_growth(&growth, granted, arena) {
                 Ok(()) => return Ok(()),
@@ -155,6 +166,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         &mut self,
         from: Place,
         layout: Layout,
+        when_fits: WhenFits,
     ) -> Option<(&'a Arena<'a, 'a, A, L>, Growth)> {
         let arena = self.source.arena?;
         if !self.source.owner.is_bound_to(&self.owner_token) {
@@ -169,15 +181,18 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             }
         }
         if from <= Place::Above {
-            if let Some(growth) = self.plan_growth_above(layout, quantum) {
-                let Growth::Above { record, fits, .. } = growth else {
+            if let Some(growth) = self.plan_growth_above(layout, quantum, when_fits) {
+                let Growth::Above {
+                    record, refuses, ..
+                } = growth
+                else {
                     return None;
                 };
                 // SAFETY: records in the list are live.
                 if unsafe { self.source.begin_growing(record) } {
                     return Some((arena, growth));
                 }
-                if fits {
+                if refuses {
                     // The allocator then searches all gaps, and finds the one at the top.
                     return None;
                 }
@@ -190,7 +205,12 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     /// Plans to grow the heap that was claimed last in place, so that `layout` fits at its top.
     ///
     /// Growth only raises the end of a heap: below the end lies memory that the allocator uses.
-    fn plan_growth_above(&mut self, layout: Layout, quantum: usize) -> Option<Growth> {
+    fn plan_growth_above(
+        &mut self,
+        layout: Layout,
+        quantum: usize,
+        when_fits: WhenFits,
+    ) -> Option<Growth> {
         let record = self.source.heaps.first()?;
         // SAFETY: records in the list are live.
         let Some(old) = (unsafe { SegmentRecord::read(record) }) else {
@@ -214,7 +234,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             record,
             old,
             sizes: [preferred, required],
-            fits: required <= old.retained,
+            refuses: required <= old.retained && when_fits == WhenFits::Refuse,
             has_holes: self.source.has_holes,
         })
     }
@@ -280,11 +300,13 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 self.fill_hole(hole, size);
                 return Ok(());
             }
-            Growth::Above { record, fits, .. } => {
+            Growth::Above {
+                record, refuses, ..
+            } => {
                 // SAFETY: the record stays where it is while its heap grows.
                 let is_grown = unsafe { self.raise_end(record, granted.map(|(_, size)| size)) };
                 if !is_grown {
-                    return Err((!fits).then_some(Place::Queue));
+                    return Err((!refuses).then_some(Place::Queue));
                 }
             }
             Growth::Queue { record, .. } => {
@@ -426,17 +448,19 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     }
 }
 
-/// Implements [`Source::acquire_unlocked`](crate::talc::source::Source::acquire_unlocked).
+/// Implements [`Source::acquire_unlocked`](crate::talc::source::Source::acquire_unlocked), and what
+/// follows a refusal.
 pub(super) fn acquire_unlocked<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning, T>(
     lock: &TalcLock<R, ArenaSource<'a, A, L>, B>,
     layout: Layout,
+    when_fits: WhenFits,
     retry: impl FnOnce(&mut Talc<ArenaSource<'a, A, L>, B>) -> T,
 ) -> Result<T, ()> {
     let mut retry = Some(retry);
     let mut place = Some(Place::Hole);
     while let Some(from) = place {
         // SAFETY: neither the allocator nor its source is replaced or dropped.
-        let begun = unsafe { lock.run_locked(|talc| talc.begin_growth(from, layout)) };
+        let begun = unsafe { lock.run_locked(|talc| talc.begin_growth(from, layout, when_fits)) };
         let (arena, growth) = begun.ok_or(())?;
         // If the arena unwinds, what is reserved stays so.
         let granted = growth.perform(arena);
