@@ -62,17 +62,7 @@ enum Growth {
         base: NonNull<u8>,
         sizes: [usize; 2],
     },
-    Above {
-        record: NonNull<SegmentRecord>,
-        /// The record as it was: its sizes do not change meanwhile.
-        old: SegmentRecord,
-        /// What the heap is to retain.
-        sizes: [usize; 2],
-        /// Whether to refuse if the heap cannot grow, because the layout fits in it as it is.
-        refuses: bool,
-        /// Whether there may be holes among the pages of the release queue.
-        has_holes: bool,
-    },
+    Above(GrowthAbove),
     Queue {
         record: NonNull<SegmentRecord>,
         base: NonNull<u8>,
@@ -87,6 +77,19 @@ enum Growth {
     },
 }
 
+/// Growth of a heap in place.
+struct GrowthAbove {
+    record: NonNull<SegmentRecord>,
+    /// The record as it was: its sizes do not change meanwhile.
+    old: SegmentRecord,
+    /// What the heap is to retain.
+    sizes: [usize; 2],
+    /// Whether to refuse if the heap cannot grow, because the layout fits in it as it is.
+    refuses: bool,
+    /// Whether there may be holes among the pages of the release queue.
+    has_holes: bool,
+}
+
 /// What the arena has given: a base and a size in bytes.
 type Granted = (NonNull<u8>, usize);
 
@@ -98,12 +101,12 @@ impl Growth {
                 .into_iter()
                 .find(|&size| arena.restore(base.addr().get(), size).is_ok())
                 .map(|size| (base, size)),
-            Growth::Above {
+            Growth::Above(GrowthAbove {
                 old,
                 sizes,
                 has_holes,
                 ..
-            } => {
+            }) => {
                 let base = old.base.addr().get();
                 let is_grown = |retained: usize| {
                     // Pages in the release queue are still mapped, unless a hole was among them.
@@ -182,17 +185,11 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         }
         if from <= Place::Above {
             if let Some(growth) = self.plan_growth_above(layout, quantum, when_fits) {
-                let Growth::Above {
-                    record, refuses, ..
-                } = growth
-                else {
-                    return None;
-                };
                 // SAFETY: records in the list are live.
-                if unsafe { self.source.begin_growing(record) } {
-                    return Some((arena, growth));
+                if unsafe { self.source.begin_growing(growth.record) } {
+                    return Some((arena, Growth::Above(growth)));
                 }
-                if refuses {
+                if growth.refuses {
                     // The allocator then searches all gaps, and finds the one at the top.
                     return None;
                 }
@@ -210,7 +207,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         layout: Layout,
         quantum: usize,
         when_fits: WhenFits,
-    ) -> Option<Growth> {
+    ) -> Option<GrowthAbove> {
         let record = self.source.heaps.first()?;
         // SAFETY: records in the list are live.
         let Some(old) = (unsafe { SegmentRecord::read(record) }) else {
@@ -230,7 +227,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             .checked_next_multiple_of(quantum)?;
         let growth = self.source.growth(quantum);
         let preferred = old.retained.saturating_add(growth).max(required);
-        Some(Growth::Above {
+        Some(GrowthAbove {
             record,
             old,
             sizes: [preferred, required],
@@ -300,9 +297,9 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 self.fill_hole(hole, size);
                 return Ok(());
             }
-            Growth::Above {
+            Growth::Above(GrowthAbove {
                 record, refuses, ..
-            } => {
+            }) => {
                 // SAFETY: the record stays where it is while its heap grows.
                 let is_grown = unsafe { self.raise_end(record, granted.map(|(_, size)| size)) };
                 if !is_grown {
@@ -430,11 +427,10 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         if has_table {
             // SAFETY: the heap's gap begins above the overhead, in the segment.
             let gap = unsafe { base.byte_add(overhead) };
-            // SAFETY: the heap's gap begins there.
-            if unsafe { self.reserve_bottom(gap, TABLE_SIZE) } {
-                // SAFETY: the chunk was made for the table, in the heap that stays.
-                unsafe { self.source.holes.set_table(gap) };
-            }
+            // SAFETY: the heap's gap begins there, and is larger: `next_overhead` has seen to that.
+            unsafe { self.reserve_bottom(gap, TABLE_SIZE) };
+            // SAFETY: the chunk was made for the table, in the heap that stays.
+            unsafe { self.source.holes.set_table(gap) };
         }
         // SAFETY: a heap was claimed, so the flag exists.
         let flag = unsafe { self.owner_flag() };
