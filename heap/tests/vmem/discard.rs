@@ -608,6 +608,23 @@ fn a_segment_is_resized_while_a_part_is_discarded() {
 }
 
 #[test]
+fn an_undone_extension_discards_again_what_it_restored() {
+    // The first call is the restore, after which the span cannot be extended any more.
+    let calls: fn(&TestArena<'_>) = |arena| _ = arena.add_span(BASE + 6 * PAGE, PAGE);
+    meanwhile(1, calls, |arena, source, enabled| {
+        import_discarded(arena, 6);
+        arena.xalloc_at(BASE, 2 * PAGE).unwrap();
+        enabled.store(true, SeqCst);
+        let occupied = Error::Occupied {
+            base: BASE + 6 * PAGE,
+            size: PAGE,
+        };
+        assert_eq!(arena.resize(BASE, 7 * PAGE), Err(occupied));
+        assert_eq!(source.units_of_memory(), 2 * PAGE / UNIT);
+    });
+}
+
+#[test]
 fn other_parts_are_discarded_and_restored_meanwhile() {
     static DEPTH: AtomicBool = AtomicBool::new(false);
     let calls: fn(&TestArena<'_>) = |arena| {
