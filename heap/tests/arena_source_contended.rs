@@ -165,6 +165,16 @@ fn others_do_not_come_between_growth_and_the_search() {
 }
 
 #[test]
+fn a_heap_that_has_not_grown_yet_is_in_order() {
+    let (_, _, heap) = with_one_gap();
+    // Before the last lock the segment is larger than the heap.
+    let check = move |_| assert_eq!(heap.lock().check(), Ok(()));
+    let (block, _) = contended(check, || alloc(heap, layout(50 * PAGE)));
+    assert!(!block.is_null());
+    assert_eq!(heap.lock().arena_heaps().count(), 1);
+}
+
+#[test]
 fn memory_that_others_restored_is_not_taken_for_zero() {
     let block = layout(25 * PAGE);
     let mut last = 0;
