@@ -193,3 +193,36 @@ fn a_heap_that_one_gap_could_not_fill_is_refused() {
     assert_eq!(heap.lock().check(), Ok(()));
     free(&heap, block, layout(100));
 }
+
+#[test]
+fn a_heap_grows_by_more_than_is_required() {
+    let window = Window::new(256);
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let claimed = || heap.lock().source.claimed();
+    alloc(&heap, layout(100));
+    let before = claimed();
+    while claimed() == before {
+        assert!(!alloc(&heap, layout(PAGE)).is_null());
+    }
+    assert_eq!(claimed() - before, 64 << 10);
+    settled(&window, &arena, &heap);
+}
+
+#[test]
+fn no_holes_are_made_where_a_record_is_larger_than_a_quantum() {
+    const QUANTUM: usize = 32;
+    static TAGS: TagPool<SpinLock, Pages, 64> = TagPool::new(SpinLock::new(), Pages);
+    static mut MEMORY: MaybeUninit<[Page; 64]> = MaybeUninit::uninit();
+    let source: PageArena<'static> = Arena::create("memory", QUANTUM, None, &TAGS).unwrap();
+    let base = (&raw mut MEMORY).expose_provenance();
+    source.add_span(base, 64 * PAGE).unwrap();
+    let arena = Arena::create("blocks", QUANTUM, Some(&source), &TAGS).unwrap();
+    let heap = heap(&arena);
+    let blocks = [(); 3].map(|()| alloc(&heap, layout(PAGE)));
+    free(&heap, blocks[1], layout(PAGE));
+    assert_eq!((heap.punch(), heap.decay(), heap.decay()), (0, 0, 0));
+    assert_eq!(heap.lock().check(), Ok(()));
+    drop(heap);
+    assert_eq!(arena.allocated_space(), 0);
+}

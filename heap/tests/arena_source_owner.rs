@@ -110,6 +110,32 @@ fn swapped_sources_do_no_harm() {
 }
 
 #[test]
+fn a_swapped_source_takes_no_pages_out_of_a_heap() {
+    let window = Window::new(1024);
+    let arena = arena(&window);
+    let (mut a, mut b) = (heap(&arena), heap(&arena));
+    let block = layout(10 * PAGE);
+    // Each heap has free pages between two blocks.
+    for heap in [&a, &b] {
+        let blocks = [(); 3].map(|()| alloc(heap, block));
+        free(heap, blocks[1], block);
+    }
+    let mapped = window.mapped();
+    swap(&mut a.get_mut().source, &mut b.get_mut().source);
+    for heap in [&a, &b] {
+        assert_eq!((heap.punch(), heap.decay(), heap.decay()), (0, 0, 0));
+        assert_eq!(heap.lock().source.hole_bytes(), 0);
+    }
+    assert_eq!(window.mapped(), mapped);
+    swap(&mut a.get_mut().source, &mut b.get_mut().source);
+    for heap in [&a, &b] {
+        let makes_holes = cfg!(not(feature = "hardened"));
+        assert_eq!(heap.punch() >= 8 * PAGE, makes_holes);
+        assert_eq!(heap.lock().check(), Ok(()));
+    }
+}
+
+#[test]
 fn a_source_that_outlives_its_allocator_gives_everything_back() {
     let window = Window::new(256);
     let arena = arena(&window);

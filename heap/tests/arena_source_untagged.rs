@@ -176,6 +176,59 @@ fn records_are_used_again_when_holes_join() {
 }
 
 #[test]
+fn a_gap_that_joins_the_hole_above_takes_no_record() {
+    let window = window();
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let mut blocks = blocks(&heap, 4, 1);
+    fill_up(&window, &heap);
+    for round in 0..3 * RECORDS {
+        for index in [2, 1] {
+            free(&heap, blocks[index], whole(1));
+            assert_eq!(heap.punch(), PAGE, "{round}");
+        }
+        assert_eq!(heap.lock().arena_holes().count(), 1);
+        for block in &mut blocks[1..3] {
+            *block = alloc(&heap, whole(1));
+        }
+        blocks.sort_unstable();
+        settled(&window, &arena, &heap);
+    }
+}
+
+#[test]
+fn records_of_holes_at_the_top_are_used_again() {
+    let window = window();
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    alloc(&heap, layout(100));
+    for round in 0..3 * RECORDS {
+        let pages = blocks(&heap, 2, 1);
+        free(&heap, pages[0], whole(1));
+        assert_eq!(heap.punch(), PAGE, "{round}");
+        free(&heap, pages[1], whole(1));
+        heap.trim();
+        settled(&window, &arena, &heap);
+        assert_eq!(heap.lock().arena_holes().count(), 0);
+    }
+}
+
+#[test]
+fn a_heap_shrinks_when_the_block_above_a_hole_is_freed() {
+    let window = window();
+    let arena = arena(&window);
+    let heap = heap(&arena);
+    let hole = blocks(&heap, 1, 1)[0];
+    let top = alloc(&heap, whole(100));
+    assert_eq!(hole.addr() + PAGE, top.addr());
+    free(&heap, hole, whole(1));
+    assert_eq!(heap.punch(), PAGE);
+    free(&heap, top, whole(100));
+    assert!(heap.lock().source.has_pending_releases());
+    settled(&window, &arena, &heap);
+}
+
+#[test]
 fn many_holes_at_the_top_are_given_up() {
     let window = window();
     let arena = arena(&window);

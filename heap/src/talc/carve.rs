@@ -223,21 +223,17 @@ impl<S: Source, B: Binning> Talc<S, B> {
     }
 
     /// Makes a chunk of `size` bytes at the base of the gap that a new heap is, for records of the
-    /// source. It counts as overhead. Returns whether the gap is larger.
+    /// source. It counts as overhead.
     ///
     /// # Safety
-    /// A gap that is no sliver begins at `gap`. `size` is a multiple of the unit, and at least two.
-    pub(crate) unsafe fn reserve_bottom(&mut self, gap: NonNull<u8>, size: usize) -> bool {
-        // SAFETY: a gap begins there.
-        if unsafe { Gap::at(gap) }.size() <= size {
-            return false;
-        }
+    /// A gap of more than `size` bytes begins at `gap`. `size` is a multiple of the unit, and at
+    /// least two.
+    pub(crate) unsafe fn reserve_bottom(&mut self, gap: NonNull<u8>, size: usize) {
         // SAFETY: the gap has as many bytes.
         let end = unsafe { gap.byte_add(size) };
         // SAFETY: the gap is no sliver, and larger than the chunk.
         unsafe { self.carve(gap, gap, end) };
         self.counters.uncount_hole(size);
-        true
     }
 
     /// Frees a chunk of `size` bytes that begins above an untagged hole, for which its lowest unit

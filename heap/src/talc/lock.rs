@@ -94,7 +94,8 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
     /// has no more: see [`Talc::allocate`].
     ///
     /// A source may have refused because the request fitted in a gap, which others have taken
-    /// since. So if no gap is found after all, the source is asked once more.
+    /// since. So if no gap is found after all, the source is asked once more, and does not refuse
+    /// for that reason again: see `Source::acquire_unlocked_again`.
     #[cold]
     #[inline(never)]
     fn allocate_growing<T>(
@@ -105,10 +106,15 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
         let mut progress = Progress::from(self.lock().heap_bytes);
         let mut refusals = 0;
         loop {
-            let grown = S::acquire_unlocked(self, layout, |talc| {
+            let retry = |talc: &mut Talc<S, B>| {
                 let block = allocate(talc, Talc::find_soon);
                 (block, progress.continues(talc.heap_bytes))
-            });
+            };
+            let grown = if refusals == 0 {
+                S::acquire_unlocked(self, layout, retry)
+            } else {
+                S::acquire_unlocked_again(self, layout, retry)
+            };
             let is_last = match grown {
                 Ok((None, true)) => continue,
                 Ok((None, false)) => true,

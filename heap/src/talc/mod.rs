@@ -214,6 +214,10 @@ impl<S: Source, B: Binning> Talc<S, B> {
     /// [`CHUNK_UNIT`](base::CHUNK_UNIT), to its lowest allocation: for the base tag and, in the
     /// first heap, the list heads. O(1).
     ///
+    /// A source may keep records of its own above them, as an
+    /// [`ArenaSource`](crate::source::ArenaSource) does in the first heap: a table of holes. Then
+    /// the lowest allocation lies above these.
+    ///
     /// See [`ChunkRequirement`](base::ChunkRequirement).
     pub const fn next_heap_overhead(&self) -> usize {
         heap_overhead::<B>(!self.free_lists.is_established())

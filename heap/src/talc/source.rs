@@ -153,6 +153,25 @@ pub unsafe trait Source: Debug + Sized {
         }
     }
 
+    /// Does what [`acquire_unlocked`](Source::acquire_unlocked) does, after that has refused and all
+    /// gaps were searched in vain: others may have taken the gap in which the layout fitted. So the
+    /// source must not refuse again because such a gap exists.
+    ///
+    /// # Errors
+    /// When the source has no more memory. `retry` was not called.
+    #[doc(hidden)]
+    #[expect(
+        clippy::result_unit_err,
+        reason = "the only error is that there is no more memory"
+    )]
+    fn acquire_unlocked_again<R: RawMutex, B: Binning, T>(
+        lock: &TalcLock<R, Self, B>,
+        layout: Layout,
+        retry: impl FnOnce(&mut Talc<Self, B>) -> T,
+    ) -> Result<T, ()> {
+        Self::acquire_unlocked(lock, layout, retry)
+    }
+
     /// Compares the records that the source keeps of its heaps with the heaps, for [`Talc::check`].
     ///
     /// # Errors

@@ -318,16 +318,39 @@ impl<'src, A: TagSupply, L: Lock> Arena<'_, 'src, A, L> {
         start: usize,
         last: usize,
     ) -> Result<()> {
-        let quantum = self.import_quantum;
-        let behind = last.wrapping_add(1) % quantum;
-        let whole = start
-            .checked_next_multiple_of(quantum)
-            .zip(last.checked_sub(behind))
-            .filter(|(start, last)| start <= last);
-        match whole {
+        match self.whole_quanta(start, last) {
             // SAFETY: the caller guarantees it for the range, of which this is a part.
-            Some((start, last)) => unsafe { source.restore(start, last - start + 1) },
+            Some((base, size)) => unsafe { source.restore(base, size) },
             None => Ok(()),
         }
+    }
+
+    /// Discards the source's quanta that lie entirely from `start` to `last`, inclusive.
+    ///
+    /// # Safety
+    /// As for [`restore_whole_quanta`](Self::restore_whole_quanta), and the range is not in use.
+    pub(super) unsafe fn discard_whole_quanta(
+        &self,
+        source: &dyn Source,
+        start: usize,
+        last: usize,
+    ) -> Result<()> {
+        match self.whole_quanta(start, last) {
+            // SAFETY: the caller guarantees it for the range, of which this is a part.
+            Some((base, size)) => unsafe { source.discard(base, size) },
+            None => Ok(()),
+        }
+    }
+
+    /// Returns the base and the size of the source's quanta that lie entirely from `start` to
+    /// `last`, inclusive, if there are any.
+    fn whole_quanta(&self, start: usize, last: usize) -> Option<(usize, usize)> {
+        let quantum = self.import_quantum;
+        let behind = last.wrapping_add(1) % quantum;
+        start
+            .checked_next_multiple_of(quantum)
+            .zip(last.checked_sub(behind))
+            .filter(|(start, last)| start <= last)
+            .map(|(start, last)| (start, last - start + 1))
     }
 }

@@ -198,6 +198,7 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
             // `begin_part` excludes other calls about it.
             extended = unsafe { self.restore_whole_quanta(source, before + 1, end) };
         }
+        let is_restored = discarded && extended.is_ok();
         if extended.is_ok() {
             // SAFETY: the source lent this span, it has exactly this size, and the busy mark
             // prevents other calls about the end of this span.
@@ -211,6 +212,14 @@ impl<A: TagSupply, L: Lock> Arena<'_, '_, A, L> {
             // added part, and the busy mark still prevents other calls about this span.
             undone = unsafe { source.shrink(span_base, size + more, size) };
             extended = Err(occupied);
+            state = self.lock();
+        }
+        if extended.is_err() && is_restored {
+            drop(state);
+            // If the source refuses, the free space is memory, which the mark permits.
+            // SAFETY: the part is still not in use, and `begin_part` still excludes other calls
+            // about it.
+            let _ = unsafe { self.discard_whole_quanta(source, before + 1, end) };
             state = self.lock();
         }
 

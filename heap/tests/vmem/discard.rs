@@ -308,6 +308,31 @@ fn free_space_after_a_failed_extension_is_still_restored() {
 }
 
 #[test]
+fn a_failed_extension_discards_again_what_it_restored() {
+    for fails_late in [false, true] {
+        let mut source = source();
+        source.lender.resizable = false;
+        let arena = borrower(PAGE, &source);
+        import_discarded(&arena, 6);
+        arena.xalloc_at(BASE, 2 * PAGE).unwrap();
+        assert_eq!(source.units_of_memory(), 2);
+        let restored = source.ever_restored();
+        // The restore succeeds. Then the extension fails, and also the discard if it is late.
+        source
+            .lender
+            .budget
+            .store(if fails_late { 1 } else { usize::MAX }, SeqCst);
+        assert_eq!(arena.resize(BASE, 7 * PAGE), Err(Error::NotSupported));
+        source.lender.budget.store(usize::MAX, SeqCst);
+        assert_eq!(source.ever_restored(), restored + 4);
+        assert_eq!(source.units_of_memory(), if fails_late { 6 } else { 2 });
+        arena.check().unwrap();
+        arena.xalloc_at(BASE + 2 * PAGE, 4 * PAGE).unwrap();
+        source.write(BASE + 2 * PAGE, 4 * PAGE, 1);
+    }
+}
+
+#[test]
 fn the_tail_of_a_shrunk_segment_keeps_the_mark() {
     // With free space above the segment, and without.
     for pages in [6, 8] {
@@ -580,6 +605,23 @@ fn a_segment_is_resized_while_a_part_is_discarded() {
             arena.free(BASE).unwrap();
         });
     }
+}
+
+#[test]
+fn an_undone_extension_discards_again_what_it_restored() {
+    // The first call is the restore, after which the span cannot be extended any more.
+    let calls: fn(&TestArena<'_>) = |arena| _ = arena.add_span(BASE + 6 * PAGE, PAGE);
+    meanwhile(1, calls, |arena, source, enabled| {
+        import_discarded(arena, 6);
+        arena.xalloc_at(BASE, 2 * PAGE).unwrap();
+        enabled.store(true, SeqCst);
+        let occupied = Error::Occupied {
+            base: BASE + 6 * PAGE,
+            size: PAGE,
+        };
+        assert_eq!(arena.resize(BASE, 7 * PAGE), Err(occupied));
+        assert_eq!(source.units_of_memory(), 2 * PAGE / UNIT);
+    });
 }
 
 #[test]

@@ -44,6 +44,16 @@ enum Place {
     Arena,
 }
 
+/// What a call does whose layout fits at the top of the heap that was claimed last, if that heap
+/// cannot grow. (The allocator has searched only some gaps so far.)
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum WhenFits {
+    /// It refuses, and the allocator searches all gaps.
+    Refuse,
+    /// It gets memory elsewhere: others have taken that gap before the allocator found it.
+    GoOn,
+}
+
 /// Memory that is being got. The two `sizes` are what is preferred, and what the layout requires.
 enum Growth {
     Hole {
@@ -52,17 +62,7 @@ enum Growth {
         base: NonNull<u8>,
         sizes: [usize; 2],
     },
-    Above {
-        record: NonNull<SegmentRecord>,
-        /// The record as it was: its sizes do not change meanwhile.
-        old: SegmentRecord,
-        /// What the heap is to retain.
-        sizes: [usize; 2],
-        /// Whether the layout fits in the heap as it is.
-        fits: bool,
-        /// Whether there may be holes among the pages of the release queue.
-        has_holes: bool,
-    },
+    Above(GrowthAbove),
     Queue {
         record: NonNull<SegmentRecord>,
         base: NonNull<u8>,
@@ -77,6 +77,19 @@ enum Growth {
     },
 }
 
+/// Growth of a heap in place.
+struct GrowthAbove {
+    record: NonNull<SegmentRecord>,
+    /// The record as it was: its sizes do not change meanwhile.
+    old: SegmentRecord,
+    /// What the heap is to retain.
+    sizes: [usize; 2],
+    /// Whether to refuse if the heap cannot grow, because the layout fits in it as it is.
+    refuses: bool,
+    /// Whether there may be holes among the pages of the release queue.
+    has_holes: bool,
+}
+
 /// What the arena has given: a base and a size in bytes.
 type Granted = (NonNull<u8>, usize);
 
@@ -88,19 +101,27 @@ impl Growth {
                 .into_iter()
                 .find(|&size| arena.restore(base.addr().get(), size).is_ok())
                 .map(|size| (base, size)),
-            Growth::Above {
+            Growth::Above(GrowthAbove {
                 old,
                 sizes,
                 has_holes,
                 ..
-            } => {
+            }) => {
                 let base = old.base.addr().get();
                 let is_grown = |retained: usize| {
                     // Pages in the release queue are still mapped, unless a hole was among them.
                     let queued = retained.min(old.size) - old.retained;
-                    let is_memory =
-                        !has_holes || queued == 0 || restore(arena, base + old.retained, queued);
-                    is_memory && (retained <= old.size || arena.resize(base, retained).is_ok())
+                    let may_be_hole = has_holes && queued != 0;
+                    if may_be_hole && !restore(arena, base + old.retained, queued) {
+                        return false;
+                    }
+                    let is_grown = retained <= old.size || arena.resize(base, retained).is_ok();
+                    if may_be_hole && !is_grown {
+                        // Another heap may need this memory. The pages are in no use, and
+                        // `has_holes` says that they may not be memory.
+                        let _ = arena.discard(base + old.retained, queued);
+                    }
+                    is_grown
                 };
                 sizes
                     .into_iter()
@@ -131,7 +152,8 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     pub(super) fn acquire_locked(&mut self, layout: Layout) -> Result<(), ()> {
         let mut place = Some(Place::Hole);
         while let Some(from) = place {
-            let (arena, growth) = self.begin_growth(from, layout).ok_or(())?;
+            let begun = self.begin_growth(from, layout, WhenFits::Refuse);
+            let (arena, growth) = begun.ok_or(())?;
             let granted = growth.perform(arena);
             match self.finish_growth(&growth, granted, arena) {
                 Ok(()) => return Ok(()),
@@ -147,6 +169,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         &mut self,
         from: Place,
         layout: Layout,
+        when_fits: WhenFits,
     ) -> Option<(&'a Arena<'a, 'a, A, L>, Growth)> {
         let arena = self.source.arena?;
         if !self.source.owner.is_bound_to(&self.owner_token) {
@@ -161,15 +184,12 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             }
         }
         if from <= Place::Above {
-            if let Some(growth) = self.plan_growth_above(layout, quantum) {
-                let Growth::Above { record, fits, .. } = growth else {
-                    return None;
-                };
+            if let Some(growth) = self.plan_growth_above(layout, quantum, when_fits) {
                 // SAFETY: records in the list are live.
-                if unsafe { self.source.begin_growing(record) } {
-                    return Some((arena, growth));
+                if unsafe { self.source.begin_growing(growth.record) } {
+                    return Some((arena, Growth::Above(growth)));
                 }
-                if fits {
+                if growth.refuses {
                     // The allocator then searches all gaps, and finds the one at the top.
                     return None;
                 }
@@ -182,7 +202,12 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     /// Plans to grow the heap that was claimed last in place, so that `layout` fits at its top.
     ///
     /// Growth only raises the end of a heap: below the end lies memory that the allocator uses.
-    fn plan_growth_above(&mut self, layout: Layout, quantum: usize) -> Option<Growth> {
+    fn plan_growth_above(
+        &mut self,
+        layout: Layout,
+        quantum: usize,
+        when_fits: WhenFits,
+    ) -> Option<GrowthAbove> {
         let record = self.source.heaps.first()?;
         // SAFETY: records in the list are live.
         let Some(old) = (unsafe { SegmentRecord::read(record) }) else {
@@ -202,11 +227,11 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
             .checked_next_multiple_of(quantum)?;
         let growth = self.source.growth(quantum);
         let preferred = old.retained.saturating_add(growth).max(required);
-        Some(Growth::Above {
+        Some(GrowthAbove {
             record,
             old,
             sizes: [preferred, required],
-            fits: required <= old.retained,
+            refuses: required <= old.retained && when_fits == WhenFits::Refuse,
             has_holes: self.source.has_holes,
         })
     }
@@ -272,11 +297,13 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 self.fill_hole(hole, size);
                 return Ok(());
             }
-            Growth::Above { record, fits, .. } => {
+            Growth::Above(GrowthAbove {
+                record, refuses, ..
+            }) => {
                 // SAFETY: the record stays where it is while its heap grows.
                 let is_grown = unsafe { self.raise_end(record, granted.map(|(_, size)| size)) };
                 if !is_grown {
-                    return Err((!fits).then_some(Place::Queue));
+                    return Err((!refuses).then_some(Place::Queue));
                 }
             }
             Growth::Queue { record, .. } => {
@@ -400,11 +427,10 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         if has_table {
             // SAFETY: the heap's gap begins above the overhead, in the segment.
             let gap = unsafe { base.byte_add(overhead) };
-            // SAFETY: the heap's gap begins there.
-            if unsafe { self.reserve_bottom(gap, TABLE_SIZE) } {
-                // SAFETY: the chunk was made for the table, in the heap that stays.
-                unsafe { self.source.holes.set_table(gap) };
-            }
+            // SAFETY: the heap's gap begins there, and is larger: `next_overhead` has seen to that.
+            unsafe { self.reserve_bottom(gap, TABLE_SIZE) };
+            // SAFETY: the chunk was made for the table, in the heap that stays.
+            unsafe { self.source.holes.set_table(gap) };
         }
         // SAFETY: a heap was claimed, so the flag exists.
         let flag = unsafe { self.owner_flag() };
@@ -418,17 +444,19 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
     }
 }
 
-/// Implements [`Source::acquire_unlocked`](crate::talc::source::Source::acquire_unlocked).
+/// Implements [`Source::acquire_unlocked`](crate::talc::source::Source::acquire_unlocked), and what
+/// follows a refusal.
 pub(super) fn acquire_unlocked<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning, T>(
     lock: &TalcLock<R, ArenaSource<'a, A, L>, B>,
     layout: Layout,
+    when_fits: WhenFits,
     retry: impl FnOnce(&mut Talc<ArenaSource<'a, A, L>, B>) -> T,
 ) -> Result<T, ()> {
     let mut retry = Some(retry);
     let mut place = Some(Place::Hole);
     while let Some(from) = place {
         // SAFETY: neither the allocator nor its source is replaced or dropped.
-        let begun = unsafe { lock.run_locked(|talc| talc.begin_growth(from, layout)) };
+        let begun = unsafe { lock.run_locked(|talc| talc.begin_growth(from, layout, when_fits)) };
         let (arena, growth) = begun.ok_or(())?;
         // If the arena unwinds, what is reserved stays so.
         let granted = growth.perform(arena);

@@ -37,6 +37,7 @@ use core::ptr::NonNull;
 
 use lock_api::RawMutex;
 
+use self::acquire::WhenFits;
 pub use self::drain::DrainError;
 use self::growth::GrowthPolicy;
 use self::hole::HoleTree;
@@ -294,7 +295,15 @@ unsafe impl<A: TagSupply, L: Lock> Source for ArenaSource<'_, A, L> {
         layout: Layout,
         retry: impl FnOnce(&mut Talc<Self, B>) -> T,
     ) -> Result<T, ()> {
-        acquire::acquire_unlocked(lock, layout, retry)
+        acquire::acquire_unlocked(lock, layout, WhenFits::Refuse, retry)
+    }
+
+    fn acquire_unlocked_again<R: RawMutex, B: Binning, T>(
+        lock: &TalcLock<R, Self, B>,
+        layout: Layout,
+        retry: impl FnOnce(&mut Talc<Self, B>) -> T,
+    ) -> Result<T, ()> {
+        acquire::acquire_unlocked(lock, layout, WhenFits::GoOn, retry)
     }
 
     fn check<B: Binning>(talc: &Talc<Self, B>) -> Result<(), Corruption> {

@@ -47,10 +47,18 @@ struct PendingHole {
     carved_base: NonNull<u8>,
     /// The hole below, and the extent that it had.
     lower: Option<(HoleRef, Extent)>,
-    /// The same, if its record is in the table, and is not that of `hole`.
-    kept: Option<HoleRef>,
     /// The base of the hole above.
     upper: Option<NonNull<u8>>,
+}
+
+impl PendingHole {
+    /// Returns the hole below, if its record is in the table, and is not that of the whole. (Any
+    /// other record may lie in pages that were given back.)
+    fn lower_in_table(&self) -> Option<HoleRef> {
+        let (lower, extent) = self.lower?;
+        let is_in_table = lower.record() != extent.pages_end;
+        (is_in_table && lower != self.hole).then_some(lower)
+    }
 }
 
 /// What was found while the lock was held.
@@ -237,8 +245,7 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
             self.note_untagged();
         }
         let holes = &mut self.source.holes;
-        let lower_in_table = lower.filter(|lower| lower.is_in_table());
-        let in_table = match lower_in_table {
+        let in_table = match lower.filter(|lower| lower.is_in_table()) {
             _ if !is_untagged => None,
             Some(lower) => Some(lower.record()),
             None => holes.take_spare(),
@@ -255,7 +262,6 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
             to,
             carved_base,
             lower: lower.map(|lower| (lower, lower.extent())),
-            kept: lower_in_table.filter(|lower| lower.record() != record),
             upper: upper_base,
             // SAFETY: the record is that of the upper hole, or one of the table, or lies in the
             // carved chunk.
@@ -273,7 +279,6 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
             hole,
             carved_base,
             lower,
-            kept,
             upper,
             ..
         } = pending;
@@ -281,7 +286,7 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
         if is_discarded {
             self.source.has_holes = true;
             holes.update(hole, hole.base(), false);
-            if let Some(lower) = kept {
+            if let Some(lower) = pending.lower_in_table() {
                 holes.forget(lower);
             }
             return;
@@ -289,9 +294,7 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
         holes.remove(hole);
         // The chunk above may have been freed meanwhile, and have given a unit.
         let Extent { chunk_end, .. } = hole.extent();
-        let mut is_reused = false;
         if let Some((lower, extent)) = lower {
-            is_reused = lower == hole;
             // SAFETY: the record is in the table, or in pages that were not given back.
             holes.insert(unsafe { HoleRef::new(lower.record(), extent, false) });
         }
@@ -304,7 +307,8 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
             holes.insert(unsafe { HoleRef::new(hole.record(), extent, false) });
             to
         } else {
-            if !is_reused {
+            // The hole below is in the tree again, with this record if it was used for the whole.
+            if lower.is_none_or(|(lower, _)| lower != hole) {
                 holes.forget(hole);
             }
             chunk_end
