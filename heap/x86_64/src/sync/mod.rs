@@ -117,9 +117,18 @@ unsafe impl heap::slab::Cpus for ThisCpu {
 /// Lets a heap unmap pages where interrupts are enabled: not inside handlers, for instance.
 ///
 /// A kernel that has not enabled interrupts yet has no handlers either, so it may unmap too. The
-/// gate takes a kernel for one of these until it has found interrupts enabled once.
+/// gate takes a kernel for one of these until it has found interrupts enabled once, or a call of
+/// [`note`](Self::note).
 #[derive(Debug, Clone, Copy)]
 pub struct InterruptsEnabled;
+
+impl InterruptsEnabled {
+    /// Notes that interrupts are enabled from now on. Without this call, the first pages may be
+    /// unmapped while interrupts are masked.
+    pub fn note() {
+        FOUND_ENABLED.store(true, Relaxed);
+    }
+}
 
 static FOUND_ENABLED: AtomicBool = AtomicBool::new(false);
 
@@ -128,7 +137,7 @@ impl ReleaseGate for InterruptsEnabled {
     fn is_open() -> bool {
         let are_enabled = machine::are_interrupts_enabled();
         if are_enabled {
-            FOUND_ENABLED.store(true, Relaxed);
+            Self::note();
         }
         are_enabled || !FOUND_ENABLED.load(Relaxed)
     }
