@@ -15,9 +15,11 @@ use heap::talc::TalcLock;
 use heap::talc::base::CHUNK_OVERHEAD;
 use heap::vmem::AllocPolicy;
 
+/// What others do before the lock is taken. It gets the number of the lock, from 1.
+type Others = Box<dyn FnMut(usize)>;
+
 thread_local! {
-    /// What others do before the lock is taken. It gets the number of the lock, from 1.
-    static OTHERS: RefCell<Option<Box<dyn FnMut(usize)>>> = const { RefCell::new(None) };
+    static OTHERS: RefCell<Option<Others>> = const { RefCell::new(None) };
     static LOCKS: Cell<usize> = const { Cell::new(0) };
 }
 

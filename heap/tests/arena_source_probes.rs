@@ -50,7 +50,7 @@ fn a_hole_that_has_room_with_the_gaps_beside_it_is_found() {
     alloc(&heap, whole(1));
     let mut blocks: Vec<_> = (0..3).map(|_| fenced(&heap, whole(9))).collect();
     // This one begins within a page.
-    alloc(&heap, layout(100));
+    alloc(&heap, layout(PAGE / 2));
     blocks.push(fenced(&heap, layout(10 * PAGE)));
     make_holes(&heap, &blocks);
     assert_eq!(alloc(&heap, layout(10 * PAGE)), blocks[3].0);

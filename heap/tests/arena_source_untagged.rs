@@ -180,7 +180,7 @@ fn a_gap_that_joins_the_hole_above_takes_no_record() {
     let window = window();
     let arena = arena(&window);
     let heap = heap(&arena);
-    let mut blocks = blocks(&heap, 4, 1);
+    let mut blocks = blocks(&heap, 6, 1);
     fill_up(&window, &heap);
     for round in 0..3 * RECORDS {
         for index in [2, 1] {
@@ -194,6 +194,11 @@ fn a_gap_that_joins_the_hole_above_takes_no_record() {
         blocks.sort_unstable();
         settled(&window, &arena, &heap);
     }
+    // One record would be enough for the holes above, but not for these.
+    for index in [2, 4] {
+        free(&heap, blocks[index], whole(1));
+    }
+    assert_eq!(heap.punch(), 2 * PAGE);
 }
 
 #[test]

@@ -379,9 +379,9 @@ impl<S: Source, B: Binning> Talc<S, B> {
     ///     ├───────────────── gap: 256 ────────────────────┤   after: one, in list 16
     /// ```
     ///
-    /// Constant time. (With `hardened`, in proportion to the size and to the number of heaps. If the
-    /// source has made holes without a tag, O(log holes) where `ptr` is a multiple of 4,096: one may
-    /// lie below.) When the free space at the top of a heap has grown, a
+    /// Constant time. (With `hardened`, in proportion to the size and to the number of heaps. If
+    /// the source has made holes without a tag, O(log holes) where `ptr` is a multiple of 4,096:
+    /// one may lie below.) When the free space at the top of a heap has grown, a
     /// [tracking](Source::TRACK_HEAP_END) source decides where the heap ends from now on.
     ///
     /// # Safety

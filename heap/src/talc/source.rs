@@ -153,9 +153,9 @@ pub unsafe trait Source: Debug + Sized {
         }
     }
 
-    /// Does what [`acquire_unlocked`](Source::acquire_unlocked) does, after that has refused and all
-    /// gaps were searched in vain: others may have taken the gap in which the layout fitted. So the
-    /// source must not refuse again because such a gap exists.
+    /// Does what [`acquire_unlocked`](Source::acquire_unlocked) does, after that has refused and
+    /// all gaps were searched in vain: others may have taken the gap in which the layout fitted. So
+    /// the source must not refuse again because such a gap exists.
     ///
     /// # Errors
     /// When the source has no more memory. `retry` was not called.
