@@ -130,6 +130,9 @@ pub(crate) struct RunOptions {
     /// option it is `json`, if tests/traces has it.
     #[arg(long, value_name = "NAME|FILE", value_parser = parse_trace)]
     pub trace: Option<String>,
+    /// Run an example of the kernel instead, such as `timer`.
+    #[arg(long, value_name = "NAME", conflicts_with = "trace")]
+    pub example: Option<String>,
     /// Write a picture of the machine's screen, as PNG, when the kernel ends. Ctrl-C, `kill` or
     /// `timeout` ends a kernel that runs on for ever, and the picture is taken first.
     #[arg(long, value_name = "FILE")]

@@ -45,7 +45,8 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
         qemu.check_screenshot()?;
     }
     let builder = Builder::prepare(project, &toolchain, options.machine.build.firmware())?;
-    let kernel = Kernel::to_run(project).build(project, &toolchain, &options.machine.build)?;
+    let kernel = Kernel::to_run(project, options.example.as_deref());
+    let kernel = kernel.build(project, &toolchain, &options.machine.build)?;
     let traces = traces_for(project, trace.as_ref(), console.is_some())?;
 
     let mut jobs = true;

@@ -90,6 +90,7 @@ pub(crate) fn run(
     }
     keep("forks::lift", small.try_lift())?;
     keep("forks::readme", fork_of_the_readme(project))?;
+    keep("forks::example", small.try_example("timer"))?;
     keep("forks::new", new_kernel(project, false))?;
     keep("forks::new_standalone", new_kernel(project, true))?;
     keep(
@@ -134,6 +135,13 @@ impl Small<'_> {
         if !boots {
             return elf::check(&kernel);
         }
+        self.boot(&kernel)
+    }
+
+    /// Builds an example of the kernel, and boots it.
+    fn try_example(&self, name: &str) -> Result<(), Failure> {
+        let kernel = Kernel::Example(name.into());
+        let kernel = kernel.build(self.project, self.toolchain, &self.machine.build)?;
         self.boot(&kernel)
     }
 

@@ -31,7 +31,7 @@ pub(crate) fn run(project: &Project, options: &ImageOptions) -> Result<(), Failu
     let files = files::load(&project.files())?;
     let toolchain = Toolchain::prepare(project)?;
     let builder = Builder::prepare(project, &toolchain, options.build.firmware())?;
-    let kernel = Kernel::to_run(project).build(project, &toolchain, &options.build)?;
+    let kernel = Kernel::to_run(project, None).build(project, &toolchain, &options.build)?;
     // Which machine will run the image is unknown, so the configuration names no ticks.
     let config = Config {
         trace: trace::name_of(trace.as_ref()),

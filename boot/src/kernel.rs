@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use crate::{cli::BuildOptions, failure::Failure, process, project::Project, toolchain::Toolchain};
 
 /// A kernel that this program builds.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Kernel {
     /// The demonstration, with its monitor.
     Demonstration,
@@ -20,6 +20,8 @@ pub(crate) enum Kernel {
     Fork,
     /// The kernel of a fork, with its tests.
     ForkTests,
+    /// An example of the package that is run.
+    Example(String),
 }
 
 /// The padding of a small kernel.
@@ -37,7 +39,7 @@ pub(crate) struct Padding {
 
 impl Padding {
     /// Returns the environment variables of the build, with their values.
-    fn environment(self) -> [(&'static str, String); 4] {
+    fn environment(&self) -> [(&'static str, String); 4] {
         [
             ("KERNEL_CODE", self.code),
             ("KERNEL_CONSTANTS", self.constants),
@@ -57,12 +59,13 @@ pub(crate) const TARGET_OPTIONS: &[&str] = &[
 ];
 
 impl Kernel {
-    /// Returns the kernel that is run: the fork's, or else the demonstration.
-    pub(crate) fn to_run(project: &Project) -> Self {
-        if project.is_fork() {
-            Self::Fork
-        } else {
-            Self::Demonstration
+    /// Returns the kernel that is run: the example that is asked for, the fork's, or else the
+    /// demonstration.
+    pub(crate) fn to_run(project: &Project, example: Option<&str>) -> Self {
+        match example {
+            Some(name) => Self::Example(name.into()),
+            None if project.is_fork() => Self::Fork,
+            None => Self::Demonstration,
         }
     }
 
@@ -75,16 +78,24 @@ impl Kernel {
         }
     }
 
-    /// Returns the arguments of cargo that choose the package. A fork has only one.
-    fn package(self) -> &'static [&'static str] {
+    /// Returns the arguments of cargo that choose package and program. A fork has one package.
+    fn arguments(&self, project: &Project) -> Vec<&str> {
         match self {
-            Self::Demonstration => &["--package", "kernel"],
-            Self::Tests { hardened: false } => &["--package", "kernel-tests"],
+            Self::Demonstration => vec!["--package", "kernel", "--bins"],
+            Self::Tests { hardened: false } => vec!["--package", "kernel-tests", "--bins"],
             Self::Tests { hardened: true } => {
-                &["--package", "kernel-tests", "--features", "hardened"]
+                vec![
+                    "--package",
+                    "kernel-tests",
+                    "--bins",
+                    "--features",
+                    "hardened",
+                ]
             }
-            Self::Padded(_) => &["--package", "kernel-sizes"],
-            Self::Fork | Self::ForkTests => &[],
+            Self::Padded(_) => vec!["--package", "kernel-sizes", "--bins"],
+            Self::Fork | Self::ForkTests => vec!["--bins"],
+            Self::Example(name) if project.is_fork() => vec!["--example", name],
+            Self::Example(name) => vec!["--package", "kernel", "--example", name],
         }
     }
 
@@ -111,9 +122,9 @@ impl Kernel {
             .args(TARGET_OPTIONS)
             .arg("--target")
             .arg(project.target_spec())
-            .args(["--bins", "--message-format=json-render-diagnostics"])
-            .args(self.package());
-        if let Self::Padded(padding) = self {
+            .arg("--message-format=json-render-diagnostics")
+            .args(self.arguments(project));
+        if let Self::Padded(padding) = &self {
             cargo.envs(padding.environment());
         }
         if !options.debug {
@@ -147,7 +158,11 @@ fn programs(messages: &str) -> Vec<PathBuf> {
     messages
         .lines()
         .filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok())
-        .filter(|message| message["target"]["kind"][0] == "bin")
+        .filter(|message| {
+            ["bin", "example"]
+                .iter()
+                .any(|kind| message["target"]["kind"][0] == *kind)
+        })
         .filter_map(|message| Some(message["executable"].as_str()?.into()))
         .collect()
 }
@@ -162,8 +177,10 @@ mod tests {
             {"reason":"compiler-artifact","target":{"kind":["lib"]},"executable":null}
             {"reason":"compiler-artifact","target":{"kind":["custom-build"]},"executable":"/b"}
             {"reason":"compiler-artifact","target":{"kind":["bin"]},"executable":"/a/my-kernel"}
+            {"reason":"compiler-artifact","target":{"kind":["example"]},"executable":"/a/timer"}
             {"reason":"build-finished","success":true}
             no message"#;
-        assert_eq!(programs(messages), [PathBuf::from("/a/my-kernel")]);
+        let expected = ["/a/my-kernel", "/a/timer"].map(PathBuf::from);
+        assert_eq!(programs(messages), expected);
     }
 }
