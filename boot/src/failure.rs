@@ -183,4 +183,5 @@ Exit status:
   1 a test failed        6 the kernel refused          11 no QEMU, or too old
   2 bad input            7 the machine reset           12 no UEFI firmware
   3 a panic              8 contradictory records       13 QEMU failed
-  4 the kernel faulted   9 a build failed              14 a file or a process failed";
+  4 the kernel faulted   9 a build failed              14 a file or a process failed
+130 ended with Ctrl-C";

@@ -87,9 +87,12 @@ impl Splitter {
         let record = str::from_utf8(line.trim_ascii_end())
             .ok()
             .and_then(Record::parse);
-        if let Some(Record::Frame { address }) = record {
-            let text = self.symbols.frame(self.frames, address);
-            self.frames += 1;
+        if let Some(Record::Frame { address, times }) = record {
+            let mut text = self.symbols.frame(self.frames, address);
+            if times > 1 {
+                text += &format!("      and {} times more\n", times - 1);
+            }
+            self.frames += times;
             return take(Piece::Text(text.as_bytes()));
         }
         self.frames = 0;
@@ -246,13 +249,14 @@ mod tests {
     fn frames_become_text_and_are_counted_until_other_text() {
         let mut splitter = Splitter::default();
         let stream = b"@ready
-panic\n@frame 0x12
-@frame 0x34
+panic\n@frame 0x12 times=3
+@frame 0x34 times=1
 again
-@frame 0x56
+@frame 0x56 times=1
 ";
         let expected = "panic\n   0: 0x12
-   1: 0x34
+      and 2 times more
+   3: 0x34
 again
    0: 0x56
 ";

@@ -15,10 +15,10 @@ use core::arch::asm;
 use crate::memory::PAGE_SIZE;
 use crate::memory::address_kind;
 use crate::memory::stacks::stack_of;
-use crate::serial::{print_frame_unlocked, println_unlocked};
+use crate::serial::print_frame_unlocked;
 
-/// The most addresses of a backtrace.
-const MAX_FRAMES: usize = 48;
+/// The most addresses of a backtrace: a full stack has fewer, and damaged links may form a cycle.
+const MAX_FRAMES: usize = 1 << 15;
 
 /// The size of what a frame pointer points to: a frame pointer and a return address.
 const LINK: usize = 16;
@@ -97,14 +97,11 @@ pub fn print(instruction: Option<usize>, callers: Frames) {
     let callers = callers.map(|address| address - 1);
     let mut addresses = instruction.into_iter().chain(callers).peekable();
     while let Some(address) = addresses.next() {
-        print_frame_unlocked(address as u64);
-        let mut times = 0_usize;
+        let mut times = 1_usize;
         while addresses.next_if_eq(&address).is_some() {
             times += 1;
         }
-        if times > 0 {
-            println_unlocked!("      and {times} times more");
-        }
+        print_frame_unlocked(address as u64, times);
     }
 }
 

@@ -41,6 +41,9 @@ pub mod text;
 pub use boot::{BOOTLOADER_CONFIG, Boot, Firmware, InitError, init};
 pub use kernel_protocol::{config, trace};
 
+/// Ports, registers and page tables of the CPU.
+pub use x86_64;
+
 #[doc(hidden)]
 pub use bootloader_api;
 #[doc(hidden)]

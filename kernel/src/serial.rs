@@ -134,15 +134,22 @@ pub(crate) fn send_unlocked(arguments: fmt::Arguments) {
     let _ = serial.write_fmt(arguments);
 }
 
-/// Prints the address of a frame of a backtrace, without taking the lock.
-pub(crate) fn print_frame_unlocked(address: u64) {
-    let text = format_args!("  at {address:#x}\n");
-    if HAS_HOST.load(Ordering::Relaxed) {
-        send_unlocked(format_args!("{}\n", Record::Frame { address }));
-        console::print_unlocked(text);
-    } else {
-        print_unlocked(text);
+/// Prints the address of `times` frames of a backtrace, without taking the lock.
+pub(crate) fn print_frame_unlocked(address: u64, times: usize) {
+    let has_host = HAS_HOST.load(Ordering::Relaxed);
+    if has_host {
+        send_unlocked(format_args!("{}\n", Record::Frame { address, times }));
     }
+    let print = if has_host {
+        console::print_unlocked
+    } else {
+        print_unlocked
+    };
+    print(format_args!("  at {address:#x}"));
+    if times > 1 {
+        print(format_args!(", {times} times"));
+    }
+    print(format_args!("\n"));
 }
 
 /// Tells the host that the kernel is about to end, and waits for a byte from it. Takes no lock, for

@@ -5,9 +5,14 @@ set -eu
 root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 
 # The host program belongs to the kernel library that Cargo.toml names.
-library=$(sed -n 's/^kernel = { path = "\([^"]*\)".*/\1/p' "$root/Cargo.toml")
-repository=$(CDPATH='' cd -- "$root" && CDPATH='' cd -- "${library:-.}/.." && pwd) || repository=
-if [ ! -f "$repository/run-qemu.sh" ] || [ "$repository" = "$root" ]; then
+library=$(sed -n 's/^kernel = {.*path = "\([^"]*\)".*/\1/p' "$root/Cargo.toml")
+if [ -z "$library" ]; then
+    printf 'run-qemu.sh: %s has no line `kernel = { path = "…/kernel" }`, which names the library\n' \
+        "$root/Cargo.toml" >&2
+    exit 1
+fi
+repository=$(CDPATH='' && cd -- "$root" && cd -- "$library/.." 2>/dev/null && pwd) || repository=
+if [ ! -f "$repository/run-qemu.sh" ]; then
     printf 'run-qemu.sh: there is no kernel library in `%s`: correct the path of `kernel` in %s\n' \
         "$library" "$root/Cargo.toml" >&2
     exit 1

@@ -88,7 +88,7 @@ pub(crate) fn clear() {
 /// Starts a timer with this handler at 1000 Hz. Returns the time of one call and the time between
 /// two calls, in ticks of the time-stamp counter.
 fn measure() -> (u64, u64) {
-    const CALLS: u64 = 64;
+    const CALLS: usize = 64;
     LAST.store(u64::MAX, Ordering::Relaxed);
     timer::set_hook(Some(allocate_at_a_tick));
     timer::start(1000);
@@ -99,14 +99,16 @@ fn measure() -> (u64, u64) {
         (now(), TIME.load(Ordering::Relaxed))
     };
     let (mut before, used) = wait_until(ticks() + 2);
-    // On a busy host the machine misses ticks while it is halted. The shortest time counts.
-    let mut shortest = u64::MAX;
-    for _ in 0..CALLS {
+    let mut times = [0; CALLS];
+    for time in &mut times {
         let (after, _) = wait_until(ticks() + 1);
-        shortest = shortest.min(after - before);
+        *time = after - before;
         before = after;
     }
-    ((TIME.load(Ordering::Relaxed) - used) / CALLS, shortest)
+    let handler = (TIME.load(Ordering::Relaxed) - used) / CALLS as u64;
+    // On a busy host the machine is halted for too long, and misses ticks. The median is right.
+    times.sort_unstable();
+    (handler, times[CALLS / 2])
 }
 
 kernel_test! {
@@ -153,8 +155,8 @@ kernel_test! {
             let guard = HEAP.core().lock();
             let seen = timer::ticks();
             let began = now();
-            // Longer than the time between two ticks at the new rate.
-            while now() - began < period * 3 / 8 {
+            // Four times the time between two ticks at the new rate.
+            while now() - began < period {
                 core::hint::spin_loop();
             }
             assert_eq!(timer::ticks(), seen, "no tick comes while the heap is locked");

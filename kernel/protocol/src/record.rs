@@ -9,7 +9,7 @@
 //! @soak seed=N programs=N operations=N     a program of a soak test begins
 //! @done passed=N failed=N                  the last test of this boot has ended
 //! @run-tests [FILTER]                      the monitor asks the host to run the tests
-//! @frame ADDRESS                           a frame of a backtrace, innermost first; hexadecimal
+//! @frame 0xADDRESS times=N                 a frame of a backtrace, innermost first
 //! @hold                                    the kernel ends once the host has sent a byte
 //! ```
 
@@ -63,6 +63,8 @@ pub enum Record<'a> {
         /// return address is the address of the next instruction, which may belong to another line
         /// or function. The kernel then sends the return address minus 1.
         address: u64,
+        /// How often the same frame follows: more than once in a recursion.
+        times: usize,
     },
     /// The kernel has done its work. It waits for a byte, and then ends.
     Hold,
@@ -134,7 +136,7 @@ impl fmt::Display for Record<'_> {
             Self::RunTests {
                 filter: Some(filter),
             } => write!(f, "@run-tests {filter}"),
-            Self::Frame { address } => write!(f, "@frame {address:#x}"),
+            Self::Frame { address, times } => write!(f, "@frame {address:#x} times={times}"),
             Self::Hold => f.write_str("@hold"),
         }
     }
@@ -191,9 +193,13 @@ impl<'a> Record<'a> {
             "@run-tests" => Some(Self::RunTests {
                 filter: Some(rest.trim()).filter(|filter| !filter.is_empty()),
             }),
-            "@frame" => Some(Self::Frame {
-                address: u64::from_str_radix(rest.strip_prefix("0x")?, 16).ok()?,
-            }),
+            "@frame" => {
+                let (address, times) = rest.split_once(' ')?;
+                Some(Self::Frame {
+                    address: u64::from_str_radix(address.strip_prefix("0x")?, 16).ok()?,
+                    times: field(times, "times")?.parse().ok()?,
+                })
+            }
             "@hold" if rest.is_empty() => Some(Self::Hold),
             _ => None,
         }
@@ -295,9 +301,10 @@ mod tests {
                 },
             ),
             (
-                "@frame 0xffff800000012345",
+                "@frame 0xffff800000012345 times=3",
                 Record::Frame {
                     address: 0xffff_8000_0001_2345,
+                    times: 3,
                 },
             ),
             ("@hold", Record::Hold),
@@ -330,9 +337,10 @@ mod tests {
             "@done passed=1",
             "@done failed=1 passed=1",
             "@frame",
-            "@frame 12345",
-            "@frame 0x",
-            "@frame 0x12345678901234567",
+            "@frame 0x1",
+            "@frame 12345 times=1",
+            "@frame 0x times=1",
+            "@frame 0x12345678901234567 times=1",
             "@hold on",
         ];
         for line in lines {

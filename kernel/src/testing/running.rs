@@ -74,10 +74,28 @@ pub(super) fn crashed(crash: Crash, reason: &dyn fmt::Display) {
     // The code that crashed may hold the lock of the frames. The count before the test then stands
     // in.
     let frames = frames::try_usage().map_or(ended.frames, |usage| usage.used());
-    let reason = (!as_expected).then_some(reason);
+    let not_as_expected = Unexpected { reason, expected };
+    let reason = (!as_expected).then_some(&not_as_expected as &dyn fmt::Display);
     ended.report(outcome, frames, reason, |record| {
         send_unlocked(format_args!("{record}\n"));
     });
+}
+
+/// The reason of a crash that is not as expected.
+struct Unexpected<'a> {
+    reason: &'a dyn fmt::Display,
+    /// The text that was expected in the reason.
+    expected: Option<&'static str>,
+}
+
+impl fmt::Display for Unexpected<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.reason.fmt(f)?;
+        match self.expected {
+            Some(text) => write!(f, " (expected: `{text}`)"),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Returns the time-stamp counter. Under QEMU's `-icount shift=0` it counts instructions.

@@ -2,12 +2,13 @@
 
 use alloc::boxed::Box;
 use alloc::vec;
+use core::hint::black_box;
 
 use kernel::kernel_test;
 
 kernel_test! {
     fn a_box_holds_its_value() {
-        let number = Box::new(7);
+        let number = black_box(Box::new(7));
         assert_eq!(*number, 7);
     }
 
@@ -19,7 +20,7 @@ kernel_test! {
 
     fn an_index_behind_the_end_panics(should_panic = "index out of bounds") {
         let numbers = vec![1, 2, 3];
-        let index = core::hint::black_box(3);
+        let index = black_box(3);
         assert_ne!(numbers[index], 0);
     }
 }
