@@ -7,7 +7,7 @@ root=$(CDPATH='' cd -- "$(dirname -- "$0")" && pwd)
 # The host program belongs to the kernel library that Cargo.toml names.
 library=$(sed -n 's/^kernel = {.*path = "\([^"]*\)".*/\1/p' "$root/Cargo.toml")
 if [ -z "$library" ]; then
-    printf 'run-qemu.sh: %s has no line `kernel = { path = "…/kernel" }`, which names the library\n' \
+    printf 'run-qemu.sh: %s has no line `kernel = { path = "…" }`: add it, with the library\n' \
         "$root/Cargo.toml" >&2
     exit 1
 fi
