@@ -3,13 +3,14 @@
 use std::{env, ffi::OsString, net::TcpListener, path::PathBuf, time::Duration};
 
 use clap::{
-    Args, CommandFactory, Parser, Subcommand, ValueEnum,
+    Args, CommandFactory, FromArgMatches, Parser, Subcommand, ValueEnum,
     error::{ContextKind, ContextValue, ErrorKind},
 };
 
 use crate::{
     failure::{Failure, STATUS_HELP},
     gdb, new,
+    project::is_for_fork,
 };
 
 /// Builds the kernel, boots it in QEMU and runs its demonstration: a recorded program's
@@ -37,7 +38,15 @@ impl Cli {
     /// # Errors
     /// [`Failure::Input`] with clap's message in one line.
     pub(crate) fn read() -> Result<Self, Failure> {
-        Self::try_parse().map_err(|error| {
+        let command = if is_for_fork() {
+            for_fork(Self::command())
+        } else {
+            Self::command()
+        };
+        let parsed = command
+            .try_get_matches()
+            .and_then(|matches| Self::from_arg_matches(&matches));
+        parsed.map_err(|error| {
             if !error.use_stderr() {
                 error.exit();
             }
@@ -52,6 +61,53 @@ impl Cli {
         })
     }
 }
+
+/// Returns the command line for the kernel of a fork: its help leaves out what is for this
+/// repository alone.
+fn for_fork(command: clap::Command) -> clap::Command {
+    const ABOUT: &str = "Builds this kernel and boots it in QEMU.";
+
+    let hide = |mut command: clap::Command, names: &[&'static str]| {
+        for name in names {
+            command = command.mut_arg(name, |option| option.hide(true));
+        }
+        command
+    };
+    let run = |command| hide(command, &["trace"]);
+    let test = [
+        "all",
+        "forks",
+        "hardened",
+        "i686",
+        "kernel_only",
+        "soak",
+        "seed",
+    ];
+    let mut command = run(command)
+        .about(ABOUT)
+        .long_about(ABOUT)
+        .after_help(FORK_EXAMPLES)
+        .after_long_help(format!("{FORK_EXAMPLES}\n\n{ENVIRONMENT}\n\n{STATUS_HELP}"))
+        .mut_subcommand("run", |it| run(it).about("Boot the kernel (the default)"))
+        .mut_subcommand("test", |it| {
+            hide(it, &test).about("Run the tests of the kernel, inside it")
+        })
+        .mut_subcommand("image", |it| {
+            run(it).about("Write a disk image that boots the kernel, without running it")
+        });
+    for name in ["new", "lint", "ci"] {
+        command = command.mut_subcommand(name, |it| it.hide(true));
+    }
+    command
+}
+
+const FORK_EXAMPLES: &str = "\
+Examples:
+  ./run-qemu.sh --uefi --memory 4G       boot under UEFI, with 4 GiB of memory
+  ./run-qemu.sh --screenshot out.png     keep a picture of the screen
+  ./run-qemu.sh --gdb --attach           debug the kernel from its main function on
+  ./run-qemu.sh test boxes::             the tests whose names contain `boxes::`
+  ./run-qemu.sh image --uefi kernel.img  only write the disk image";
 
 /// Returns the command that follows options, if that is the error.
 fn misplaced_command(error: &clap::Error) -> Option<String> {
@@ -517,6 +573,33 @@ mod tests {
     #[test]
     fn claps_checks_of_the_options_pass() {
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn the_help_of_a_fork_leaves_out_what_is_for_this_repository() {
+        let mut command = for_fork(Cli::command());
+        command.build();
+        let test = command.find_subcommand_mut("test").unwrap();
+        let mut help = test.render_long_help().to_string();
+        assert!(
+            help.contains("--filter") || help.contains("[FILTER]"),
+            "{help}"
+        );
+        help += &command.render_long_help().to_string();
+        assert!(
+            help.contains("--gdb") && help.contains("Exit status"),
+            "{help}"
+        );
+        for word in [
+            "demonstration",
+            "trace",
+            "--forks",
+            "--hardened",
+            "lint",
+            "  new ",
+        ] {
+            assert!(!help.contains(word), "{word}: {help}");
+        }
     }
 
     #[test]

@@ -26,6 +26,11 @@ struct Fork {
 /// The environment variable with the folder of a fork. Its `run-qemu.sh` sets it.
 const FORK: &str = "KERNEL_FOLDER";
 
+/// Returns whether this program was started for the kernel of a fork.
+pub(crate) fn is_for_fork() -> bool {
+    env::var_os(FORK).is_some()
+}
+
 impl Project {
     /// Finds the repository that this program was built from.
     ///
