@@ -232,7 +232,7 @@ fn watch(mut machine: Machine) -> Result<Exit, Failure> {
 }
 
 /// Makes the fork of README.md in a copy of the repository, and boots it with the script of the
-/// copy. The fork shares the target folder, so that little is built again.
+/// copy.
 ///
 /// The copy is not below the target folder. If it were, cargo would note paths of its files that
 /// are relative to the target folder. Later builds of this repository would then look for changes
@@ -252,21 +252,7 @@ fn fork_of_the_readme(project: &Project) -> Result<(), Failure> {
     recipe
         .apply(fork)
         .map_err(Failure::io("cannot make a fork in", fork))?;
-    let mut script = Command::new("sh");
-    // The variable names the package of this program, but the script builds the copy.
-    script
-        .arg(fork.join("run-qemu.sh"))
-        .env("CARGO_TARGET_DIR", project.target())
-        .env_remove("CARGO_MANIFEST_DIR");
-    let (status, output) = process::run_quietly(&mut script)?;
-    if status.success() && output.contains(EXPECTED) {
-        return Ok(());
-    }
-    eprint!("{output}");
-    Err(Failure::Build {
-        what: format!("the fork in {}", folder.keep().display()),
-        status,
-    })
+    run_script(project, fork, &[], EXPECTED).inspect_err(|_| _ = folder.keep())
 }
 
 /// Makes a kernel with the command `new`, boots it, and runs its tests, with its own script.
@@ -284,26 +270,37 @@ fn new_kernel(project: &Project, standalone: bool) -> Result<(), Failure> {
             standalone,
         },
     )?;
-    for (arguments, expected) in [
-        (&[][..], "This is own-kernel"),
-        (&["test"], "\n3 passed, 0 failed"),
-    ] {
-        let mut script = Command::new("sh");
-        script
-            .arg(own.join("run-qemu.sh"))
-            .args(arguments)
-            .env("CARGO_TARGET_DIR", project.target())
-            .env_remove("CARGO_MANIFEST_DIR");
-        let (status, output) = process::run_quietly(&mut script)?;
-        if !(status.success() && output.contains(expected)) {
-            eprint!("{output}");
-            return Err(Failure::Build {
-                what: format!("the new kernel in {}", folder.keep().display()),
-                status,
-            });
-        }
+    run_script(project, &own, &[], "This is own-kernel")
+        .and_then(|()| run_script(project, &own, &["test"], "\n3 passed, 0 failed"))
+        .inspect_err(|_| _ = folder.keep())
+}
+
+/// Calls the script of the kernel in `folder`. Succeeds if the script does, and its output contains
+/// `expected`. Otherwise shows the output.
+///
+/// The kernel shares the target folder, so that little is built again.
+fn run_script(
+    project: &Project,
+    folder: &Path,
+    arguments: &[&str],
+    expected: &str,
+) -> Result<(), Failure> {
+    let mut script = Command::new("sh");
+    // The variable names the package of this program, but the script may build a copy.
+    script
+        .arg(folder.join("run-qemu.sh"))
+        .args(arguments)
+        .env("CARGO_TARGET_DIR", project.target())
+        .env_remove("CARGO_MANIFEST_DIR");
+    let (status, output) = process::run_quietly(&mut script)?;
+    if status.success() && output.contains(expected) {
+        return Ok(());
     }
-    Ok(())
+    eprint!("{output}");
+    Err(Failure::Build {
+        what: format!("the kernel in {}", folder.display()),
+        status,
+    })
 }
 
 /// A part of the output of README.md's kernel: the statistics of its heap.

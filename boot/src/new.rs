@@ -11,6 +11,8 @@ use std::{
     path::{Component, Path, PathBuf},
 };
 
+use walkdir::WalkDir;
+
 use crate::{cli::NewOptions, failure::Failure, host::folder_of, project::Project};
 
 /// The name of the template, in all its files.
@@ -62,8 +64,6 @@ pub(crate) fn run(project: &Project, options: &NewOptions) -> Result<(), Failure
         .tempdir_in(&parent)
         .map_err(Failure::io("cannot write to", &parent))?;
     let library = if *standalone {
-        copy(project.root(), &made.path().join(COPY), &LEFT_OUT)
-            .map_err(Failure::io("cannot copy the repository to", made.path()))?;
         Path::new(COPY).join("kernel")
     } else {
         relative(&folder, &project.root().join("kernel"))
@@ -77,6 +77,10 @@ pub(crate) fn run(project: &Project, options: &NewOptions) -> Result<(), Failure
     })?;
     fill_template(&project.template(), made.path(), name, library)
         .map_err(Failure::io("cannot write the kernel to", made.path()))?;
+    if *standalone {
+        copy(project.root(), &made.path().join(COPY), &LEFT_OUT)
+            .map_err(Failure::io("cannot copy the repository to", made.path()))?;
+    }
     // An empty folder is in the way of the next step only on some systems.
     let _ = fs::remove_dir(&folder);
     fs::rename(made.path(), &folder).map_err(Failure::io("cannot make", &folder))?;
@@ -136,33 +140,16 @@ fn is_empty_folder(folder: &Path) -> bool {
 /// Copies the template to `to`, with the name of the kernel and the path of the kernel library.
 fn fill_template(template: &Path, to: &Path, name: &str, library: &str) -> io::Result<()> {
     copy(template, to, &[])?;
-    for file in files(to)? {
-        if file
-            .strip_prefix(to)
-            .is_ok_and(|file| file.starts_with(COPY))
-        {
-            continue;
+    for entry in WalkDir::new(to) {
+        let entry = entry?;
+        if entry.file_type().is_file() {
+            let text = fs::read_to_string(entry.path())?
+                .replace(TEMPLATE_NAME, name)
+                .replace(TEMPLATE_LIBRARY, library);
+            fs::write(entry.path(), text)?;
         }
-        let text = fs::read_to_string(&file)?
-            .replace(TEMPLATE_NAME, name)
-            .replace(TEMPLATE_LIBRARY, library);
-        fs::write(&file, text)?;
     }
     Ok(())
-}
-
-/// Returns all files in `folder` and its folders.
-fn files(folder: &Path) -> io::Result<Vec<PathBuf>> {
-    let mut found = Vec::new();
-    for entry in fs::read_dir(folder)? {
-        let entry = entry?;
-        if entry.file_type()?.is_dir() {
-            found.extend(files(&entry.path())?);
-        } else {
-            found.push(entry.path());
-        }
-    }
-    Ok(found)
 }
 
 /// Copies a folder, without those of git and cargo, and without `left_out`. Links are not copied.

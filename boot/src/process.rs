@@ -85,26 +85,34 @@ pub(crate) fn run(command: &mut Command) -> Result<ExitStatus, Failure> {
 
 /// Runs `command` without showing its output. Returns its status and its output.
 pub(crate) fn run_quietly(command: &mut Command) -> Result<(ExitStatus, String), Failure> {
-    let lost = |error| Failure::because("cannot keep a program's output")(error);
-    let mut log = tempfile::tempfile().map_err(lost)?;
-    command
-        .stdin(Stdio::null())
-        .stdout(log.try_clone().map_err(lost)?)
-        .stderr(log.try_clone().map_err(lost)?);
-    let status = run(command)?;
-    Ok((status, read_from_start(&mut log)?))
+    let log = new_log()?;
+    command.stderr(log.try_clone().map_err(output_lost)?);
+    run_into(command, log)
 }
 
 /// Runs `command`, and shows what it writes to standard error. Returns its status and its standard
 /// output.
 pub(crate) fn run_for_output(command: &mut Command) -> Result<(ExitStatus, String), Failure> {
-    let lost = |error| Failure::because("cannot keep a program's output")(error);
-    let mut log = tempfile::tempfile().map_err(lost)?;
+    run_into(command, new_log()?)
+}
+
+/// Runs `command`, whose standard output goes to `log`. Returns its status and the text in `log`.
+fn run_into(command: &mut Command, mut log: File) -> Result<(ExitStatus, String), Failure> {
     command
         .stdin(Stdio::null())
-        .stdout(log.try_clone().map_err(lost)?);
+        .stdout(log.try_clone().map_err(output_lost)?);
     let status = run(command)?;
     Ok((status, read_from_start(&mut log)?))
+}
+
+/// Creates a file for the output of a child.
+fn new_log() -> Result<File, Failure> {
+    tempfile::tempfile().map_err(output_lost)
+}
+
+/// Returns the failure to keep the output of a child.
+fn output_lost(error: io::Error) -> Failure {
+    Failure::because("cannot keep a program's output")(error)
 }
 
 /// Returns all text in `log`, a file that a child wrote.
@@ -112,7 +120,7 @@ pub(crate) fn read_from_start(log: &mut File) -> Result<String, Failure> {
     let mut output = Vec::new();
     log.rewind()
         .and_then(|()| log.read_to_end(&mut output))
-        .map_err(Failure::because("cannot keep a program's output"))?;
+        .map_err(output_lost)?;
     Ok(String::from_utf8_lossy(&output).into_owned())
 }
 

@@ -51,15 +51,16 @@ impl Project {
         tempfile::tempfile_in(&target)
             .map_err(Failure::io("cannot write to the target folder", &target))?;
         let target = normal(&target)?;
-        let fork = match env::var_os(FORK).map(PathBuf::from) {
+        let fork = match env::var_os(FORK) {
             None => None,
-            Some(folder) => Some(Fork {
-                root: normal(&folder)?,
-                target: match env::var_os("CARGO_TARGET_DIR") {
+            Some(folder) => {
+                let root = normal(Path::new(&folder))?;
+                let target = match env::var_os("CARGO_TARGET_DIR") {
                     Some(_) => target.clone(),
-                    None => normal(&folder)?.join("target"),
-                },
-            }),
+                    None => root.join("target"),
+                };
+                Some(Fork { root, target })
+            }
         };
         Ok(Self { root, target, fork })
     }

@@ -20,12 +20,13 @@ use core::fmt::{self, Write};
 use core::mem;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 
+use embedded_graphics_core::pixelcolor::RgbColor;
 use noto_sans_mono_bitmap::{FontWeight, RasterHeight, get_raster, get_raster_width};
 use spin::{Mutex, Once};
 
 use crate::framebuffer::{Framebuffer, Rgb888};
 use crate::interrupts;
-use crate::serial;
+use crate::sync::InterruptMutex;
 
 /// The height of a character in pixels.
 const HEIGHT: usize = RasterHeight::Size16.val();
@@ -47,6 +48,8 @@ const CRASH: Colors = Colors {
 /// The screen. Crashes write to it without the lock of the console.
 static SCREEN: Once<Framebuffer> = Once::new();
 static CONSOLE: Mutex<Console> = Mutex::new(Console::new());
+/// The text that is not drawn yet.
+static QUEUE: InterruptMutex<Queue> = InterruptMutex::new(Queue::new());
 /// The row that a crash writes to next, counted from the top of the screen.
 static CRASH_ROW: AtomicUsize = AtomicUsize::new(0);
 /// Whether interrupts were never enabled so far, so that drawing delays none.
@@ -79,38 +82,51 @@ pub(crate) fn end_boot() {
     IS_BOOTING.store(false, Relaxed);
 }
 
+/// Adds text to the queue, if there is a screen.
+pub(crate) fn enqueue(text: &str) {
+    if SCREEN.get().is_some() {
+        QUEUE.lock().push(text.as_bytes());
+    }
+}
+
 /// Draws the text in the queue, unless interrupts are masked and the queue has room.
 pub(crate) fn draw() {
-    if interrupts::enabled() || IS_BOOTING.load(Relaxed) || serial::is_queue_almost_full() {
+    if interrupts::enabled() || IS_BOOTING.load(Relaxed) || is_queue(Queue::is_almost_full) {
         draw_all();
     }
 }
 
 /// Draws the text in the queue. If other code draws already, it will find the text.
 pub(crate) fn draw_all() {
-    let Some(screen) = SCREEN.get() else { return };
-    // Text that came between the last look into the queue and the unlocking is drawn too.
-    while serial::is_queued() {
-        let Some(mut console) = CONSOLE.try_lock() else {
-            return;
-        };
-        console.write_queued(screen);
-    }
+    draw_by(Console::write_queued);
 }
 
 /// Draws what interrupt handlers have printed, with interrupts enabled. The handler of an interrupt
 /// calls this function at its end. Other interrupts may come meanwhile, and draw nothing.
 #[cfg(target_os = "none")]
 pub(crate) fn draw_after_interrupt() {
-    let Some(screen) = SCREEN.get() else { return };
-    while serial::is_queued() {
-        let Some(mut console) = CONSOLE.try_lock() else {
-            return;
-        };
+    draw_by(|console, screen| {
         x86_64::instructions::interrupts::enable();
         console.write_queued(screen);
         x86_64::instructions::interrupts::disable();
+    });
+}
+
+/// Calls `work` with the console until the queue is empty, or other code has the console.
+fn draw_by(work: impl Fn(&mut Console, &Framebuffer)) {
+    let Some(screen) = SCREEN.get() else { return };
+    // Text that came between the last look into the queue and the unlocking is drawn too.
+    while is_queue(|queue| !queue.is_empty()) {
+        let Some(mut console) = CONSOLE.try_lock() else {
+            return;
+        };
+        work(&mut console, screen);
     }
+}
+
+/// Returns whether the queue is as `test` says. Not if code that this interrupts has locked it.
+fn is_queue(test: impl FnOnce(&Queue) -> bool) -> bool {
+    QUEUE.try_lock().is_some_and(|queue| test(&queue))
 }
 
 /// Writes the text of a crash below the text of the console. Takes no lock.
@@ -178,7 +194,10 @@ impl Console {
     /// Writes the text in the queue.
     fn write_queued(&mut self, screen: &Framebuffer) {
         let mut text = [0; 64];
-        while let Some(part) = serial::try_dequeue(&mut text) {
+        loop {
+            // The queue is not locked while its text is drawn.
+            let part = QUEUE.try_lock().and_then(|mut queue| queue.pop(&mut text));
+            let Some(part) = part else { return };
             self.write(screen, part);
         }
     }
@@ -283,8 +302,6 @@ fn draw_character(screen: &Framebuffer, x: usize, y: usize, character: u8, color
 impl Colors {
     /// Returns the colour of a pixel of which ink covers `coverage` of 255 parts.
     fn blend(self, coverage: u8) -> Rgb888 {
-        use embedded_graphics_core::pixelcolor::RgbColor;
-
         let mix = |ink: u8, paper: u8| {
             let (ink, paper, coverage) = (u32::from(ink), u32::from(paper), u32::from(coverage));
             ((ink * coverage + paper * (255 - coverage)) / 255) as u8
@@ -341,31 +358,31 @@ impl Write for CrashWriter<'_> {
 }
 
 /// Text that waits to be drawn.
-pub(crate) struct Queue {
-    bytes: [u8; QUEUE],
+struct Queue {
+    bytes: [u8; Queue::SIZE],
     /// The index of the oldest byte.
     first: usize,
     length: usize,
 }
 
-/// The size of the queue in bytes: some lines, because drawing begins after each.
-const QUEUE: usize = 4096;
-
 impl Queue {
-    pub(crate) const fn new() -> Self {
+    /// The size in bytes: some lines, because drawing begins after each.
+    const SIZE: usize = 4096;
+
+    const fn new() -> Self {
         Self {
-            bytes: [0; QUEUE],
+            bytes: [0; Self::SIZE],
             first: 0,
             length: 0,
         }
     }
 
     /// Adds text. If it does not fit, the oldest text is dropped.
-    pub(crate) fn push(&mut self, text: &[u8]) {
+    fn push(&mut self, text: &[u8]) {
         for &byte in text {
-            self.bytes[(self.first + self.length) % QUEUE] = byte;
-            if self.length == QUEUE {
-                self.first = (self.first + 1) % QUEUE;
+            self.bytes[(self.first + self.length) % Self::SIZE] = byte;
+            if self.length == Self::SIZE {
+                self.first = (self.first + 1) % Self::SIZE;
             } else {
                 self.length += 1;
             }
@@ -373,23 +390,23 @@ impl Queue {
     }
 
     /// Removes the oldest text, as much as fits into `text`. `None` if the queue is empty.
-    pub(crate) fn pop<'a>(&mut self, text: &'a mut [u8]) -> Option<&'a [u8]> {
+    fn pop<'a>(&mut self, text: &'a mut [u8]) -> Option<&'a [u8]> {
         let count = self.length.min(text.len());
         for byte in &mut text[..count] {
             *byte = self.bytes[self.first];
-            self.first = (self.first + 1) % QUEUE;
+            self.first = (self.first + 1) % Self::SIZE;
         }
         self.length -= count;
         (count > 0).then_some(&text[..count])
     }
 
-    pub(crate) fn is_empty(&self) -> bool {
+    fn is_empty(&self) -> bool {
         self.length == 0
     }
 
     /// Returns whether less than half of the queue is left.
-    pub(crate) fn is_almost_full(&self) -> bool {
-        self.length > QUEUE / 2
+    fn is_almost_full(&self) -> bool {
+        self.length > Self::SIZE / 2
     }
 }
 
@@ -477,7 +494,7 @@ mod tests {
     fn text_leaves_the_top_of_the_screen_alone() {
         let (screen, mut console) = console(4, 4);
         console.start(&screen, HEIGHT + 1);
-        assert_eq!(console.rows, 3 - usize::from(HEIGHT < 2));
+        assert_eq!(console.rows, 3);
         console.write(&screen, b"M\nM\nM\nM\nM");
         let top = (0..=HEIGHT).flat_map(|y| (0..4 * WIDTH).map(move |x| (x, y)));
         assert!(top.into_iter().all(|(x, y)| screen.pixel(x, y) == [0; 4]));
@@ -513,15 +530,13 @@ mod tests {
         assert_eq!(queue.pop(&mut text), Some(&b"abcd"[..]));
         assert_eq!(queue.pop(&mut text), Some(&b"ef"[..]));
         assert!(!queue.is_almost_full());
-        queue.push(&[b'x'; QUEUE]);
+        queue.push(&[b'x'; Queue::SIZE]);
         assert!(queue.is_almost_full());
         queue.push(b"yz");
-        let mut all = [0; QUEUE + 1];
+        let mut all = [0; Queue::SIZE + 1];
         let kept = queue.pop(&mut all).unwrap();
-        assert_eq!(kept.len(), QUEUE);
+        assert_eq!(kept.len(), Queue::SIZE);
         assert!(kept.starts_with(b"xx") && kept.ends_with(b"xyz"));
         assert!(queue.is_empty());
     }
-
-    use embedded_graphics_core::pixelcolor::RgbColor;
 }

@@ -6,7 +6,7 @@ use core::sync::atomic::{AtomicBool, Ordering};
 use kernel_protocol::record::{END_OF_INPUT, Record};
 use uart_16550::{Config, Uart16550, backend::PioBackend};
 
-use crate::console::{self, Queue};
+use crate::console;
 use crate::sync::{InterruptMutex, InterruptMutexGuard};
 
 const COM1: u16 = 0x3f8;
@@ -14,8 +14,6 @@ const COM1: u16 = 0x3f8;
 static SERIAL: InterruptMutex<Option<Serial>> = InterruptMutex::new(None);
 /// See [`set_host`].
 static HAS_HOST: AtomicBool = AtomicBool::new(false);
-/// The text that the console has not drawn yet.
-static QUEUE: InterruptMutex<Queue> = InterruptMutex::new(Queue::new());
 
 /// A writer to the port. Lines end with `\n`, without `\r`.
 struct Serial {
@@ -77,27 +75,9 @@ impl Write for Both<'_> {
         if let Some(serial) = self.0.as_mut() {
             serial.write_str(text)?;
         }
-        if console::framebuffer().is_some() {
-            QUEUE.lock().push(text.as_bytes());
-        }
+        console::enqueue(text);
         Ok(())
     }
-}
-
-/// Takes the oldest text that the console has not drawn, as much as fits into `text`. `None` if
-/// there is none, or the queue is locked by code that this interrupts.
-pub(crate) fn try_dequeue(text: &mut [u8]) -> Option<&[u8]> {
-    QUEUE.try_lock()?.pop(text)
-}
-
-/// Returns whether the console has text to draw.
-pub(crate) fn is_queued() -> bool {
-    QUEUE.try_lock().is_some_and(|queue| !queue.is_empty())
-}
-
-/// Returns whether the text for the console should be drawn at once.
-pub(crate) fn is_queue_almost_full() -> bool {
-    QUEUE.try_lock().is_some_and(|queue| queue.is_almost_full())
 }
 
 /// Notes whether the host program reads the output. Otherwise a person does, and no records are

@@ -33,7 +33,6 @@ pub(crate) fn init() {
 
 /// Enables interrupts.
 pub fn enable() {
-    #[cfg(target_os = "none")]
     heap_x86_64::sync::InterruptsEnabled::note();
     x86_64::instructions::interrupts::enable();
 }
