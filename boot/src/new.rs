@@ -58,6 +58,12 @@ pub(crate) fn run(project: &Project, options: &NewOptions) -> Result<(), Failure
         ))
     })?;
     let folder = parent.join(last);
+    if *standalone && folder.starts_with(project.root()) {
+        return Err(Failure::Input(format!(
+            "{shown} is in the repository, which it would contain a copy of: choose a folder \
+             outside"
+        )));
+    }
     // The folder gets its name when it is complete.
     let made = tempfile::Builder::new()
         .prefix(".new-kernel-")
@@ -268,6 +274,17 @@ mod tests {
         assert_eq!(fs::read_to_string(&file).unwrap(), "text");
         assert!(refused(&parent.join("no/where")).contains("No such file"));
         assert!(refused(Path::new("/")).contains("exists"));
+    }
+
+    #[test]
+    fn a_copy_of_the_repository_is_not_made_inside_it() {
+        let (_folder, project) = repository();
+        let inside = project.root().join("inside");
+        let failure = run(&project, &options("tiny", &inside, true)).unwrap_err();
+        assert!(failure.to_string().contains("is in the repository"));
+        assert!(!inside.exists());
+        run(&project, &options("tiny", &inside, false)).unwrap();
+        assert!(inside.join("Cargo.toml").exists());
     }
 
     #[test]
