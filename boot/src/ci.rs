@@ -50,7 +50,7 @@ const MUTATIONS: &str = "heap/tests/mutations.sh";
 
 /// The number of parts that the mutations are divided into: all of them take too long for the
 /// shorter form.
-const MUTATION_PARTS: usize = 6;
+const MUTATION_PARTS: usize = 24;
 
 /// The programs that some steps need, and their packages.
 const PROGRAMS: [(&str, &str); 2] = [("valgrind", "valgrind"), ("c++", "g++")];
