@@ -155,7 +155,7 @@ impl BootWatch {
             Record::RunTests { .. } => {
                 return Err(Failure::Protocol("the tests ask for the tests".into()));
             }
-            Record::Soak { .. } | Record::Hold | Record::Frame { .. } => {
+            Record::Soak { .. } | Record::Input | Record::Hold | Record::Frame { .. } => {
                 return Err(Failure::Protocol(format!("`{record}` in a test")));
             }
         }

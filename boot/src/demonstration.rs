@@ -27,6 +27,9 @@ use crate::{
 /// The time limit of a boot in tests. A kernel that a user runs may run on for ever.
 const WHOLE_LIMIT: Duration = Duration::from_secs(300);
 
+/// The number of columns of a small terminal: no line of the demonstration has more.
+const TERMINAL_COLUMNS: usize = 80;
+
 /// Runs `./run-qemu.sh run`. After each test run that the monitor requests, boots again.
 pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure> {
     options.machine.check()?;
@@ -56,6 +59,7 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
             jobs,
             host: true,
             hold: screenshot.is_some(),
+            color: terminal::has_color(),
             monitor: console.is_some(),
             ticks_per_instruction: qemu::ticks_per_instruction(&options.machine),
             ..Config::default()
@@ -68,12 +72,20 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
             machine,
             options: &options.machine,
             console: console.as_ref(),
+            // The monitor says when it reads a line. A fork may read the port in its own way.
+            is_reading: project.is_fork() || options.example.is_some(),
+            reads_lines: false,
             screenshot,
             is_picture_taken: false,
             limit: None,
+            columns: Columns::default(),
             show: terminal::show,
         };
-        let (exit, request) = watched.run_to_end()?;
+        let ended = watched.run_to_end();
+        if let Some(console) = &console {
+            console.read_lines();
+        }
+        let (exit, request) = ended?;
         if let Some(failure) = exit.failure() {
             return Err(failure);
         }
@@ -117,8 +129,8 @@ pub(crate) fn try_demonstration(
     exit.failure().map_or(Ok(()), Err)
 }
 
-/// Boots the monitor, and types a command before the prompt. Succeeds if the monitor then asks for
-/// the tests.
+/// Boots the monitor, and types commands before the prompt. Succeeds if the monitor then asks for
+/// the tests, and nothing that follows is lost.
 pub(crate) fn try_monitor(
     project: &Project,
     toolchain: &Toolchain,
@@ -136,10 +148,17 @@ pub(crate) fn try_monitor(
     let ramdisk = ramdisk::archive(&config, &[], &[])?;
     let image = builder.make(&kernel, &ramdisk, project.target())?;
     let machine = qemu.start(options, &kernel, image.path(), None)?;
-    let console = Console::with_lines(["trim now\n", "test grow::\n", "exit\n"]);
+    let console = Console::with_text(
+        "help\nstats\nslabs\narenas\nframes\nmap\ntrace\ntrim\ntrim now\nno\x08\x7fte\tgrow::\nexit\n",
+    );
     let (exit, request) = Watched::in_a_test(machine, options, Some(&console)).run_to_end()?;
+    let left = console.take();
     match (exit.failure(), request) {
         (Some(failure), _) => Err(failure),
+        (None, _) if left != b"exit\n" => Err(Failure::Protocol(format!(
+            "of the typed text {:?} is left for the next boot",
+            String::from_utf8_lossy(&left)
+        ))),
         (None, Some(request)) if request.filter.as_deref() == Some("grow::") => Ok(()),
         (None, request) => Err(Failure::Protocol(format!(
             "the monitor was asked for the tests `grow::`, and asks for {request:?}"
@@ -173,23 +192,22 @@ struct TestRequest {
     filter: Option<String>,
 }
 
-/// Returns whether a line that the user typed is the monitor's command `test`.
-fn asks_for_tests(line: &[u8]) -> bool {
-    let command = line.trim_ascii().split(|&byte| byte == b' ').next();
-    command == Some(b"test")
-}
-
 /// A machine that runs the demonstration, or the kernel of a fork.
 struct Watched<'a> {
     machine: Machine,
     options: &'a MachineOptions,
     /// The terminal of the user.
     console: Option<&'a Console>,
+    /// Whether the kernel takes what the user types.
+    is_reading: bool,
+    /// Whether the kernel says when it reads a line. Then it gets no more than that.
+    reads_lines: bool,
     /// The picture that is taken before the end.
     screenshot: Option<&'a Screenshot>,
     is_picture_taken: bool,
     /// The time limit from the kernel's start to its end.
     limit: Option<Duration>,
+    columns: Columns,
     /// Gets the text that the kernel prints.
     show: fn(&[u8]),
 }
@@ -205,9 +223,12 @@ impl<'a> Watched<'a> {
             machine,
             options,
             console,
+            is_reading: false,
+            reads_lines: false,
             screenshot: None,
             is_picture_taken: false,
             limit: Some(WHOLE_LIMIT),
+            columns: Columns::default(),
             show: |_| {},
         }
     }
@@ -234,12 +255,17 @@ impl<'a> Watched<'a> {
                 "the kernel ended without `@hold`, so there is no picture".into(),
             ));
         }
+        if self.limit.is_some() && self.columns.most > TERMINAL_COLUMNS {
+            return Err(Failure::Protocol(format!(
+                "a line has {} columns; a terminal has {TERMINAL_COLUMNS}",
+                self.columns.most
+            )));
+        }
         result.map_err(|failure| self.options.explain(failure))
     }
 
     fn watch(&mut self, splitter: &mut Splitter) -> Result<(Exit, Option<TestRequest>), Failure> {
         let mut request = None;
-        let mut is_test_typed = false;
         loop {
             if process::interrupted() {
                 return Err(Failure::Interrupted);
@@ -252,12 +278,8 @@ impl<'a> Watched<'a> {
             if let Some(limit) = limit.filter(is_over) {
                 return Err(Failure::timed_out(what, limit));
             }
-            if let Some(console) = self.console.filter(|_| splitter.is_ready()) {
-                // The tests end this machine. Later lines are for the next one.
-                while !is_test_typed && let Some(line) = console.line() {
-                    self.machine.send(&line);
-                    is_test_typed = asks_for_tests(&line);
-                }
+            if splitter.is_ready() && self.is_reading {
+                self.send_typed();
             }
             let bytes = match self.machine.listen(process::POLL) {
                 SerialEvent::Nothing => continue,
@@ -266,8 +288,17 @@ impl<'a> Watched<'a> {
             };
             splitter.push(&bytes, |piece| {
                 match (piece, self.screenshot) {
-                    (Piece::Text(text), _) => (self.show)(text),
+                    (Piece::Text(text), _) => {
+                        self.columns.add(text);
+                        (self.show)(text);
+                    }
                     (Piece::Record(Record::Ready), _) => {}
+                    (Piece::Record(Record::Input), _) => {
+                        (self.is_reading, self.reads_lines) = (true, true);
+                        if let Some(console) = self.console {
+                            console.read_keys();
+                        }
+                    }
                     (Piece::Record(Record::RunTests { filter }), _) => {
                         let filter = filter.map(str::to_owned);
                         request = Some(TestRequest { filter });
@@ -285,6 +316,50 @@ impl<'a> Watched<'a> {
             })?;
         }
     }
+
+    /// Sends the kernel what the user typed.
+    fn send_typed(&mut self) {
+        while let Some(console) = self.console
+            && self.is_reading
+        {
+            let typed = console.take();
+            if typed.is_empty() {
+                return;
+            }
+            self.machine.send(&typed);
+            // The next line may be for the next machine.
+            self.is_reading = !(self.reads_lines && typed.ends_with(b"\n"));
+        }
+    }
+}
+
+/// Counts the columns of lines.
+#[derive(Debug, Default)]
+struct Columns {
+    column: usize,
+    /// The most columns of a line.
+    most: usize,
+    is_in_sequence: bool,
+}
+
+impl Columns {
+    /// Adds text: lines, or parts of them. Control sequences of a terminal take no column.
+    fn add(&mut self, text: &[u8]) {
+        for &byte in text {
+            match byte {
+                _ if self.is_in_sequence => {
+                    self.is_in_sequence = byte == b'[' || !(0x40..0x80).contains(&byte);
+                }
+                0x1b => self.is_in_sequence = true,
+                b'\n' | b'\r' => self.column = 0,
+                0x08 => self.column = self.column.saturating_sub(1),
+                // The first byte of a character counts for the others.
+                0x80..0xc0 => {}
+                _ => self.column += 1,
+            }
+            self.most = self.most.max(self.column);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -292,12 +367,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_command_for_the_tests_is_told_from_all_others() {
-        for line in ["test\n", " test grow::\r\n", "test a b\n", "test"] {
-            assert!(asks_for_tests(line.as_bytes()), "{line:?}");
-        }
-        for line in ["\n", "tests\n", "trace test\n", "\u{4}", ""] {
-            assert!(!asks_for_tests(line.as_bytes()), "{line:?}");
-        }
+    fn columns_are_those_that_a_terminal_shows() {
+        let most = |parts: &[&str]| {
+            let mut columns = Columns::default();
+            parts.iter().for_each(|part| columns.add(part.as_bytes()));
+            columns.most
+        };
+        assert_eq!(most(&["abc\nab", "cd\n", "abc\n"]), 4);
+        assert_eq!(most(&["\x1b[1;3", "2mok\x1b[0m \x1b[K"]), 3);
+        assert_eq!(most(&["ab\x08\x08abc\rab", "é"]), 3);
     }
 }

@@ -252,7 +252,10 @@ fn fork_of_the_readme(project: &Project) -> Result<(), Failure> {
     recipe
         .apply(fork)
         .map_err(Failure::io("cannot make a fork in", fork))?;
-    run_script(project, fork, &[], EXPECTED).inspect_err(|_| _ = folder.keep())
+    let tests: Vec<_> = recipe.tests.command.split(' ').skip(1).collect();
+    run_script(project, fork, &[], EXPECTED)
+        .and_then(|()| run_script(project, fork, &tests, "\n2 passed, 0 failed"))
+        .inspect_err(|_| _ = folder.keep())
 }
 
 /// Makes a kernel with the command `new`, boots it, and runs its tests, with its own script.
@@ -319,30 +322,63 @@ struct Recipe {
     main: PathBuf,
     /// The new content of that file.
     source: String,
+    tests: TestRecipe,
+}
+
+/// The step of README.md that adds tests.
+#[derive(Debug, PartialEq, Eq)]
+struct TestRecipe {
+    /// The file to write.
+    file: PathBuf,
+    /// Its content.
+    source: String,
+    /// The line that names the file's module, and the file that the line is added to.
+    module: String,
+    main: PathBuf,
+    /// The command that runs the tests.
+    command: String,
+}
+
+impl TestRecipe {
+    /// Reads step 3. `None` if it has another form.
+    fn read(step: &str) -> Option<Self> {
+        let mut names = quoted(step).map(str::to_owned);
+        let (file, module, main) = (names.next()?.into(), names.next()?, names.next()?.into());
+        let command = names.find(|name| name.contains("--kernel-only"))?;
+        let source = code(step)?;
+        Some(Self {
+            file,
+            source,
+            module,
+            main,
+            command,
+        })
+    }
+
+    /// Applies the step to the copy of the repository in `fork`.
+    fn apply(&self, fork: &Path) -> std::io::Result<()> {
+        fs::write(fork.join(&self.file), &self.source)?;
+        let main = fork.join(&self.main);
+        let text = fs::read_to_string(&main)?;
+        fs::write(main, format!("{text}{}\n", self.module))
+    }
 }
 
 impl Recipe {
-    /// Reads steps 1 and 2 of the section "By hand". `None` if they have another form.
+    /// Reads the steps of the section "By hand". `None` if they have another form.
     fn read(readme: &str) -> Option<Self> {
         let (_, section) = readme.split_once("\n### By hand\n")?;
-        let (first, second) = section.split_once("\n2. ")?;
+        let (first, rest) = section.split_once("\n2. ")?;
+        let (second, third) = rest.split_once("\n3. ")?;
         let mut names = quoted(first).map(str::to_owned);
-        let (folder, manifest) = (names.next()?.into(), names.next()?.into());
-        let main = quoted(second).next()?.into();
-        let mut source = String::new();
-        let code = second.lines().skip_while(|line| !line.starts_with(CODE));
-        for line in code.take_while(|line| line.is_empty() || line.starts_with(CODE)) {
-            source += line.strip_prefix(CODE).unwrap_or_default();
-            source.push('\n');
-        }
         Some(Self {
-            folder,
-            manifest,
+            folder: names.next()?.into(),
+            manifest: names.next()?.into(),
             dependencies: names.collect(),
-            main,
-            source,
+            main: quoted(second).next()?.into(),
+            source: code(second)?,
+            tests: TestRecipe::read(third)?,
         })
-        .filter(|recipe| !recipe.source.is_empty())
     }
 
     /// Applies the steps to the copy of the repository in `fork`.
@@ -359,12 +395,23 @@ impl Recipe {
             .map(|line| format!("{line}\n"))
             .collect();
         fs::write(manifest, kept.concat())?;
-        fs::write(fork.join(&self.main), &self.source)
+        fs::write(fork.join(&self.main), &self.source)?;
+        self.tests.apply(fork)
     }
 }
 
 /// The beginning of a line of code in a list.
 const CODE: &str = "       ";
+
+/// Returns the code in a step. `None` if there is none.
+fn code(step: &str) -> Option<String> {
+    let lines = step.lines().skip_while(|line| !line.starts_with(CODE));
+    let lines = lines.take_while(|line| line.is_empty() || line.starts_with(CODE));
+    let code: String = lines
+        .map(|line| line.strip_prefix(CODE).unwrap_or_default().to_owned() + "\n")
+        .collect();
+    Some(code).filter(|code| !code.is_empty())
+}
 
 /// Returns the parts of `text` between backticks.
 fn quoted(text: &str) -> impl Iterator<Item = &str> {
@@ -400,6 +447,7 @@ mod tests {
         let (root, fork) = (folder.path().join("root"), folder.path().join("fork"));
         for file in [
             "kernel/src/demo/mod.rs",
+            "tests/src/main.rs",
             "target/x",
             "heap/target/x",
             ".git/x",
@@ -416,8 +464,11 @@ mod tests {
         let readme = "# x\n\n### By hand\n\n\
                       1. Delete `kernel/src/demo/` and in `kernel/Cargo.toml` (`other`, `talc`).\n\
                       2. Write `kernel/src/main.rs`:\n\n       one\n\n           two\n\n   Then\n\
-                      3. `x`\n";
-        Recipe::read(readme).unwrap().apply(&fork).unwrap();
+                      3. Such as `tests/src/x.rs`, `mod x;` in `tests/src/main.rs`:\n\n       three\n\n   \
+                      Run `./run-qemu.sh test`, or `./run-qemu.sh test --kernel-only x::`.\n";
+        let recipe = Recipe::read(readme).unwrap();
+        recipe.apply(&fork).unwrap();
+        assert_eq!(recipe.tests.command, "./run-qemu.sh test --kernel-only x::");
         assert!(!fork.join("kernel/src/demo").exists());
         let read = |file: &str| fs::read_to_string(fork.join(file)).unwrap();
         assert_eq!(
@@ -425,6 +476,8 @@ mod tests {
             "[dependencies]\nheap = 1\n# those\ntalc-like = 2\n"
         );
         assert_eq!(read("kernel/src/main.rs"), "one\n\n    two\n\n");
+        assert_eq!(read("tests/src/x.rs"), "three\n\n");
+        assert_eq!(read("tests/src/main.rs"), "mod x;\n");
     }
 
     #[test]

@@ -1,12 +1,16 @@
 //! The user's terminal.
 
 use std::{
-    io::{self, BufRead, IsTerminal, Write},
+    cell::RefCell,
+    collections::VecDeque,
+    env,
+    io::{self, IsTerminal, Read, Write},
     sync::mpsc::{self, Receiver},
     thread,
 };
 
 use kernel_protocol::record::END_OF_INPUT;
+use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
 /// Writes `bytes` to the terminal and flushes them, with or without a line break at the end.
 pub(crate) fn show(bytes: &[u8]) {
@@ -20,10 +24,21 @@ pub(crate) fn show_line(line: &str) {
     show(format!("{line}\n").as_bytes());
 }
 
+/// Returns whether the user wants colours: standard output is a terminal, and the variable
+/// `NO_COLOR` is not set (<https://no-color.org>).
+pub(crate) fn has_color() -> bool {
+    let is_refused = env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty());
+    io::stdout().is_terminal() && !is_refused
+}
+
 /// The user's terminal.
 pub(crate) struct Console {
-    /// The lines that the user typed. At the end of input comes [`END_OF_INPUT`].
-    lines: Receiver<Vec<u8>>,
+    /// What the user typed, in parts. At the end of input comes [`END_OF_INPUT`].
+    typed: Receiver<Vec<u8>>,
+    /// What was received, and not taken yet.
+    waiting: RefCell<VecDeque<u8>>,
+    /// How the terminal was before it was to [show no keys](Console::read_keys).
+    before: RefCell<Option<Termios>>,
 }
 
 impl Console {
@@ -32,34 +47,99 @@ impl Console {
         if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
             return None;
         }
-        let (sender, lines) = mpsc::channel();
+        let (sender, typed) = mpsc::channel();
         thread::spawn(move || {
             let mut input = io::stdin().lock();
+            let mut buffer = [0; 1024];
             loop {
-                let mut line = Vec::new();
                 // An error ends the input too.
-                let is_end = !matches!(input.read_until(b'\n', &mut line), Ok(1..));
-                let typed = if is_end { vec![END_OF_INPUT] } else { line };
-                if sender.send(typed).is_err() || is_end {
+                let length = input.read(&mut buffer).unwrap_or(0);
+                let is_end = length == 0;
+                let part = if is_end {
+                    vec![END_OF_INPUT]
+                } else {
+                    buffer[..length].to_vec()
+                };
+                if sender.send(part).is_err() || is_end {
                     return;
                 }
             }
         });
-        Some(Self { lines })
+        Some(Self::new(typed))
     }
 
-    /// Returns a terminal on which a user has typed `lines`.
-    pub(crate) fn with_lines<const N: usize>(lines: [&str; N]) -> Self {
-        let (sender, receiver) = mpsc::channel();
-        for line in lines {
-            // The receiver exists, so sending succeeds.
-            let _ = sender.send(line.into());
+    /// Returns a terminal on which a user has typed `text`.
+    pub(crate) fn with_text(text: &str) -> Self {
+        let (sender, typed) = mpsc::channel();
+        // The receiver exists, so sending succeeds.
+        let _ = sender.send(text.into());
+        Self::new(typed)
+    }
+
+    fn new(typed: Receiver<Vec<u8>>) -> Self {
+        Self {
+            typed,
+            waiting: RefCell::default(),
+            before: RefCell::default(),
         }
-        Self { lines: receiver }
     }
 
-    /// Returns the next line that the user typed. `None` if there is none yet.
-    pub(crate) fn line(&self) -> Option<Vec<u8>> {
-        self.lines.try_recv().ok()
+    /// Takes what the user typed, but no more than to the end of a line. It is empty if the user
+    /// typed nothing.
+    pub(crate) fn take(&self) -> Vec<u8> {
+        let mut waiting = self.waiting.borrow_mut();
+        waiting.extend(self.typed.try_iter().flatten());
+        let line = waiting.iter().position(|&byte| byte == b'\n');
+        let length = line.map_or(waiting.len(), |end| end + 1);
+        waiting.drain(..length).collect()
+    }
+
+    /// From now on, keys come as they are typed, and the terminal does not show them. Ctrl-C and
+    /// Ctrl-Z work as before.
+    pub(crate) fn read_keys(&self) {
+        let mut before = self.before.borrow_mut();
+        // What is no terminal, as in tests, stays as it is.
+        if let (None, Ok(modes)) = (&*before, termios::tcgetattr(io::stdin())) {
+            let mut keys = modes.clone();
+            keys.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
+            keys.special_codes[SpecialCodeIndex::VMIN] = 1;
+            keys.special_codes[SpecialCodeIndex::VTIME] = 0;
+            if termios::tcsetattr(io::stdin(), OptionalActions::Now, &keys).is_ok() {
+                *before = Some(modes);
+            }
+        }
+    }
+
+    /// Undoes [`read_keys`](Self::read_keys).
+    pub(crate) fn read_lines(&self) {
+        if let Some(modes) = self.before.take() {
+            // If it fails, the terminal is gone.
+            let _ = termios::tcsetattr(io::stdin(), OptionalActions::Now, &modes);
+        }
+    }
+}
+
+impl Drop for Console {
+    fn drop(&mut self) {
+        self.read_lines();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn typed_text_is_taken_line_by_line() {
+        let (sender, typed) = mpsc::channel();
+        let console = Console::new(typed);
+        for part in ["one\ntw", "o\n", "three"] {
+            sender.send(part.into()).unwrap();
+        }
+        let taken = [(); 4].map(|()| String::from_utf8(console.take()).unwrap());
+        assert_eq!(taken, ["one\n", "two\n", "three", ""]);
+        // The thread that reads the input has ended.
+        drop(sender);
+        assert!(console.take().is_empty());
     }
 }

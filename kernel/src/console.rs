@@ -14,6 +14,9 @@
 //! interrupts are masked is drawn later: by the next `print!`, or after an interrupt. If the queue
 //! becomes full, its text is drawn at once.
 //!
+//! Of the control sequences of terminals, those for colours and `ESC [ K` (clears the rest of the
+//! line) have an effect.
+//!
 //! A crash takes no lock. It writes white on red below the text.
 
 use core::fmt::{self, Write};
@@ -36,10 +39,18 @@ const WIDTH: usize = get_raster_width(FontWeight::Regular, RasterHeight::Size16)
 const MAX_COLUMNS: usize = 320;
 const MAX_ROWS: usize = 160;
 
-const TEXT: Colors = Colors {
-    ink: Rgb888::new(0xd0, 0xd0, 0xd0),
-    paper: Rgb888::new(0, 0, 0),
-};
+const TEXT: Colors = on_black(Rgb888::new(0xd0, 0xd0, 0xd0));
+/// The colours of the parameters 30 to 37 in `ESC [ … m`.
+const PALETTE: [Colors; 8] = [
+    on_black(Rgb888::new(0x70, 0x70, 0x70)),
+    on_black(Rgb888::new(0xf0, 0x50, 0x50)),
+    on_black(Rgb888::new(0x50, 0xd0, 0x50)),
+    on_black(Rgb888::new(0xe0, 0xc0, 0x40)),
+    on_black(Rgb888::new(0x60, 0x90, 0xf0)),
+    on_black(Rgb888::new(0xd0, 0x60, 0xd0)),
+    on_black(Rgb888::new(0x40, 0xc0, 0xd0)),
+    TEXT,
+];
 const CRASH: Colors = Colors {
     ink: Rgb888::new(0xff, 0xff, 0xff),
     paper: Rgb888::new(0x90, 0x10, 0x10),
@@ -143,6 +154,36 @@ struct Colors {
     paper: Rgb888,
 }
 
+const fn on_black(ink: Rgb888) -> Colors {
+    Colors {
+        ink,
+        paper: Rgb888::new(0, 0, 0),
+    }
+}
+
+/// A character on the screen. Cells that look the same are equal.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Cell {
+    /// 0 for an empty cell.
+    character: u8,
+    /// An index of the [`PALETTE`].
+    color: u8,
+}
+
+impl Cell {
+    const EMPTY: Self = Self {
+        character: 0,
+        color: 0,
+    };
+
+    fn of(character: u8, color: u8) -> Self {
+        match character {
+            b' ' => Self::EMPTY,
+            _ => Self { character, color },
+        }
+    }
+}
+
 /// The text of the screen, and the place of the next character.
 struct Console {
     /// The height of the area above, in pixels.
@@ -152,16 +193,21 @@ struct Console {
     column: usize,
     row: usize,
     sequence: Sequence,
-    /// The characters on the screen; 0 for an empty cell.
-    cells: [[u8; MAX_COLUMNS]; MAX_ROWS],
+    /// The colour of the next character: an index of the [`PALETTE`].
+    color: u8,
+    cells: [[Cell; MAX_COLUMNS]; MAX_ROWS],
 }
+
+/// The index of [`TEXT`] in the [`PALETTE`].
+const TEXT_COLOR: u8 = 7;
 
 /// How much of a control sequence of a terminal, such as `ESC [ 31 m`, was read.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Sequence {
     None,
     Escape,
-    Parameters,
+    /// The last parameter so far.
+    Parameters(u8),
 }
 
 impl Console {
@@ -173,7 +219,8 @@ impl Console {
             column: 0,
             row: 0,
             sequence: Sequence::None,
-            cells: [[0; MAX_COLUMNS]; MAX_ROWS],
+            color: TEXT_COLOR,
+            cells: [[Cell::EMPTY; MAX_COLUMNS]; MAX_ROWS],
         }
     }
 
@@ -185,7 +232,7 @@ impl Console {
         self.rows = (info.height.saturating_sub(top) / HEIGHT).min(MAX_ROWS);
         (self.column, self.row) = (0, 0);
         for row in &mut self.cells {
-            row.fill(0);
+            row.fill(Cell::EMPTY);
         }
         screen.fill(0..info.width, 0..info.height, TEXT.paper);
         self.note_row();
@@ -202,7 +249,7 @@ impl Console {
         }
     }
 
-    /// Writes text. Control sequences of terminals have no effect.
+    /// Writes text, with the control sequences of terminals in it.
     fn write(&mut self, screen: &Framebuffer, text: &[u8]) {
         if self.rows == 0 || self.columns == 0 {
             return;
@@ -218,16 +265,46 @@ impl Console {
                         self.put(screen, b' ');
                     }
                 }
+                (Sequence::None, 0x07) => {}
                 // The first byte of a character of several bytes stands for the others.
                 (Sequence::None, 0x80..0xc0) => {}
                 (Sequence::None, byte) => self.put(screen, byte),
-                (Sequence::Escape, b'[') => self.sequence = Sequence::Parameters,
-                (Sequence::Escape, _) | (Sequence::Parameters, 0x40..) => {
-                    self.sequence = Sequence::None;
+                (Sequence::Escape, b'[') => self.sequence = Sequence::Parameters(0),
+                (Sequence::Escape, _) => self.sequence = Sequence::None,
+                (Sequence::Parameters(number), _) => {
+                    self.sequence = self.continue_sequence(screen, number, byte);
                 }
-                (Sequence::Parameters, _) => {}
             }
         }
+    }
+
+    /// Takes a byte of a sequence, whose last parameter so far is `number`.
+    fn continue_sequence(&mut self, screen: &Framebuffer, number: u8, byte: u8) -> Sequence {
+        match byte {
+            b'0'..=b'9' => {
+                let number = number.saturating_mul(10).saturating_add(byte - b'0');
+                return Sequence::Parameters(number);
+            }
+            b';' | b'm' => {
+                match number {
+                    0 | 39 => self.color = TEXT_COLOR,
+                    30..=37 => self.color = number - 30,
+                    90..=97 => self.color = number - 90,
+                    _ => {}
+                }
+                if byte == b';' {
+                    return Sequence::Parameters(0);
+                }
+            }
+            b'K' if number == 0 => {
+                for column in self.column..self.columns {
+                    self.set(screen, self.row, column, Cell::EMPTY);
+                }
+            }
+            0x40.. => {}
+            _ => return Sequence::Parameters(number),
+        }
+        Sequence::None
     }
 
     /// Writes a character that is not a line break.
@@ -235,7 +312,12 @@ impl Console {
         if self.column == self.columns {
             self.break_line(screen);
         }
-        self.set(screen, self.row, self.column, character);
+        self.set(
+            screen,
+            self.row,
+            self.column,
+            Cell::of(character, self.color),
+        );
         self.column += 1;
     }
 
@@ -252,8 +334,8 @@ impl Console {
                         .cells
                         .get(row + count)
                         .filter(|_| row + count < self.rows);
-                    let character = below.map_or(0, |below| below[column]);
-                    self.set(screen, row, column, character);
+                    let cell = below.map_or(Cell::EMPTY, |below| below[column]);
+                    self.set(screen, row, column, cell);
                 }
             }
             self.row -= count;
@@ -261,16 +343,15 @@ impl Console {
         self.note_row();
     }
 
-    /// Sets a cell, and draws it unless it shows that character already.
-    fn set(&mut self, screen: &Framebuffer, row: usize, column: usize, character: u8) {
-        let character = if character == b' ' { 0 } else { character };
-        if mem::replace(&mut self.cells[row][column], character) != character {
+    /// Sets a cell, and draws it unless it looks like that already.
+    fn set(&mut self, screen: &Framebuffer, row: usize, column: usize, cell: Cell) {
+        if mem::replace(&mut self.cells[row][column], cell) != cell {
             draw_character(
                 screen,
                 column * WIDTH,
                 self.top + row * HEIGHT,
-                character,
-                TEXT,
+                cell.character,
+                PALETTE[usize::from(cell.color)],
             );
         }
     }
@@ -435,7 +516,10 @@ mod tests {
     /// Returns the characters of a row.
     fn row(console: &Console, row: usize) -> String {
         let cells = &console.cells[row][..console.columns];
-        let character = |&cell: &u8| if cell == 0 { ' ' } else { char::from(cell) };
+        let character = |cell: &Cell| match cell.character {
+            0 => ' ',
+            character => char::from(character),
+        };
         String::from(cells.iter().map(character).collect::<String>().trim_end())
     }
 
@@ -488,6 +572,38 @@ mod tests {
         let (screen, mut console) = console(8, 2);
         console.write(&screen, b"\x1b[1;31ma\x1b[0m\x1b(b\x08c");
         assert_eq!(row(&console, 0), "ac");
+        // A sequence of an operating system, and one that does not end.
+        console.write(&screen, b"\n\x07\x1b[?25hd\x1b[999999999999Je\x1b[");
+        assert_eq!(row(&console, 1), "de");
+    }
+
+    #[test]
+    fn sequences_choose_the_colour_of_the_ink() {
+        let (screen, mut console) = console(8, 2);
+        console.write(
+            &screen,
+            b"a\x1b[1;31mb\x1b[32mc d\x1b[39;1me\x1b[92mf\x1b[mg",
+        );
+        let colors: [u8; 8] = core::array::from_fn(|column| console.cells[0][column].color);
+        assert_eq!(colors, [7, 1, 2, 0, 2, 7, 2, 7]);
+        // Some pixel of the ink is fully covered.
+        let ink = PALETTE[1].ink;
+        let is_red = |x, y| screen.pixel(x, y) == [ink.r(), ink.g(), ink.b(), 0];
+        assert!((0..HEIGHT).any(|y| (WIDTH..2 * WIDTH).any(|x| is_red(x, y))));
+        // The same character in another colour is drawn again.
+        console.write(&screen, b"\ra\x1b[32mb");
+        assert!(!(0..HEIGHT).any(|y| (WIDTH..2 * WIDTH).any(|x| is_red(x, y))));
+    }
+
+    #[test]
+    fn the_rest_of_a_line_is_cleared() {
+        let (screen, mut console) = console(8, 2);
+        console.write(&screen, b"abcdef\r>\x1b[K\nabc\x1b[1K");
+        assert_eq!(
+            (row(&console, 0), row(&console, 1)),
+            (">".into(), "abc".into())
+        );
+        assert!(is_drawn(&screen, 0, 0) && !is_drawn(&screen, 0, 1));
     }
 
     #[test]

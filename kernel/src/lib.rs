@@ -30,6 +30,7 @@ pub mod exit;
 pub mod framebuffer;
 pub mod heap;
 pub mod interrupts;
+pub mod line_editor;
 pub mod memory;
 pub mod panic;
 pub mod ramdisk;

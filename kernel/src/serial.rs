@@ -144,30 +144,10 @@ pub(crate) fn hold_unlocked() {
     }
 }
 
-/// Waits for a line from the host. Returns `None` at the end of the input.
+/// Waits for a byte from the host, with interrupts as they are.
 ///
-/// Each byte that is not printable ASCII becomes `?`. The part of a line that does not fit into
-/// `buffer` is dropped.
-pub fn read_line(buffer: &mut [u8]) -> Option<&str> {
-    let mut length = 0;
-    loop {
-        match read_byte() {
-            END_OF_INPUT => return None,
-            b'\r' => {}
-            b'\n' => break,
-            byte => {
-                if let Some(slot) = buffer.get_mut(length) {
-                    let printable = byte == b' ' || byte.is_ascii_graphic();
-                    *slot = if printable { byte } else { b'?' };
-                    length += 1;
-                }
-            }
-        }
-    }
-    core::str::from_utf8(&buffer[..length]).ok()
-}
-
-fn read_byte() -> u8 {
+/// Without a port, the input is at its end: [`END_OF_INPUT`].
+pub fn read_byte() -> u8 {
     loop {
         match try_read_byte() {
             Some(byte) => return byte,

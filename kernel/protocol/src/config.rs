@@ -73,6 +73,9 @@ pub struct Config<'a> {
     /// `hold=yes|no`: whether the kernel prints `@hold` and waits for a byte before it ends. The
     /// host then takes a picture of the screen. The default is `no`.
     pub hold: bool,
+    /// `color=yes|no`: whether the output has the control sequences of terminals for colours. The
+    /// default is `no`.
+    pub color: bool,
 }
 
 impl Default for Config<'_> {
@@ -89,6 +92,7 @@ impl Default for Config<'_> {
             randomisation_seed: None,
             host: false,
             hold: false,
+            color: false,
         }
     }
 }
@@ -133,7 +137,7 @@ impl fmt::Display for ConfigError<'_> {
 
 impl core::error::Error for ConfigError<'_> {}
 
-const KEYS: [&str; 11] = [
+const KEYS: [&str; 12] = [
     "mode",
     "filter",
     "after",
@@ -145,6 +149,7 @@ const KEYS: [&str; 11] = [
     "randomisation-seed",
     "host",
     "hold",
+    "color",
 ];
 
 impl fmt::Display for Config<'_> {
@@ -180,6 +185,9 @@ impl fmt::Display for Config<'_> {
         }
         if self.hold != default.hold {
             writeln!(f, "hold={}", yes_or_no(self.hold))?;
+        }
+        if self.color != default.color {
+            writeln!(f, "color={}", yes_or_no(self.color))?;
         }
         Ok(())
     }
@@ -227,6 +235,7 @@ impl<'a> Config<'a> {
             "randomisation-seed" => self.randomisation_seed = Some(value.parse().ok()?),
             "host" => self.host = parse_yes_or_no(value)?,
             "hold" => self.hold = parse_yes_or_no(value)?,
+            "color" => self.color = parse_yes_or_no(value)?,
             _ => return None,
         }
         Some(())
@@ -256,7 +265,7 @@ mod tests {
         let text = "mode=test\nfilter=grow::\nafter=grow::in_place\n\
                     trace=git\nmonitor=yes\njobs=no\n\
                     ticks-per-instruction=32\nseed=18446744073709551615\nrandomisation-seed=3\n\
-                    host=yes\nhold=yes\n";
+                    host=yes\nhold=yes\ncolor=yes\n";
         let expected = Config {
             mode: Mode::Test,
             filter: Some("grow::"),
@@ -269,6 +278,7 @@ mod tests {
             randomisation_seed: Some(3),
             host: true,
             hold: true,
+            color: true,
         };
         assert_eq!(Config::parse(text), Ok(expected));
         assert_eq!(expected.to_string(), text);

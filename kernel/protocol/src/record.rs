@@ -10,6 +10,7 @@
 //! @done passed=N failed=N                  the last test of this boot has ended
 //! @run-tests [FILTER]                      the monitor asks the host to run the tests
 //! @frame 0xADDRESS times=N                 a frame of a backtrace, innermost first
+//! @input                                   the kernel reads keys, until the end of a line
 //! @hold                                    the kernel ends once the host has sent a byte
 //! ```
 
@@ -66,6 +67,9 @@ pub enum Record<'a> {
         /// How often the same frame follows: more than once in a recursion.
         times: usize,
     },
+    /// The kernel waits for a line, and reads each key. Until the line has ended, the host sends
+    /// keys as they are typed, without showing them: the kernel does.
+    Input,
     /// The kernel has done its work. It waits for a byte, and then ends.
     Hold,
 }
@@ -137,6 +141,7 @@ impl fmt::Display for Record<'_> {
                 filter: Some(filter),
             } => write!(f, "@run-tests {filter}"),
             Self::Frame { address, times } => write!(f, "@frame {address:#x} times={times}"),
+            Self::Input => f.write_str("@input"),
             Self::Hold => f.write_str("@hold"),
         }
     }
@@ -200,6 +205,7 @@ impl<'a> Record<'a> {
                     times: field(times, "times")?.parse().ok()?,
                 })
             }
+            "@input" if rest.is_empty() => Some(Self::Input),
             "@hold" if rest.is_empty() => Some(Self::Hold),
             _ => None,
         }
@@ -307,6 +313,7 @@ mod tests {
                     times: 3,
                 },
             ),
+            ("@input", Record::Input),
             ("@hold", Record::Hold),
         ];
         for (line, record) in cases {

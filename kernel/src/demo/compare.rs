@@ -164,9 +164,7 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &Unit) 
         "The same {} operations on other allocators: {title}.",
         Count(operations)
     );
-    println!(
-        "The others start with 64 KiB, get 64 KiB more each time they run out, and give none back."
-    );
+    println!("The others get 64 KiB at a time, as they need it, and give none back.");
     println!();
     let measured = || {
         let nothing = measure(&Nothing::default(), workload)?;
@@ -187,7 +185,7 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &Unit) 
     };
     let row = |title: &str, value: &dyn Fn(&Measured) -> String| {
         println!(
-            "  {title:<34} {:>12} {:>23} {:>12}",
+            "  {title:<27} {:>11} {:>23} {:>12}",
             value(&this),
             value(&list),
             value(&talc)
@@ -208,7 +206,7 @@ fn table(title: core::fmt::Arguments<'_>, workload: &Workload<'_>, unit: &Unit) 
         });
     };
     println!(
-        "  {:<34} {:>12} {:>23} {:>12}",
+        "  {:<27} {:>11} {:>23} {:>12}",
         "", "this heap", "linked_list_allocator", "talc 5.1.1"
     );
     count(unit.title, &|m| m.all / unit.ticks / operations);

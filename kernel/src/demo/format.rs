@@ -79,6 +79,27 @@ impl fmt::Display for Ratio {
     }
 }
 
+/// Whether a promise was kept, displayed as `ok` or `FAILED`, in colour if the terminal has it.
+pub(crate) struct Kept {
+    pub kept: bool,
+    pub color: bool,
+}
+
+impl fmt::Display for Kept {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (word, code) = if self.kept {
+            ("ok", 32)
+        } else {
+            ("FAILED", 31)
+        };
+        if self.color {
+            write!(f, "\x1b[1;{code}m{word:<6}\x1b[0m")
+        } else {
+            write!(f, "{word:<6}")
+        }
+    }
+}
+
 /// A bar of `width` characters for the range 0 to `scale`. Each symbol fills the bar from the value
 /// before to its own.
 pub(crate) struct Bar {

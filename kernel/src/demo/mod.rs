@@ -29,7 +29,7 @@ pub(crate) fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) -> ExitCode {
                 return ExitCode::Refused;
             }
         };
-        let replayed = replay::replay(name, &trace);
+        let replayed = replay::replay(name, &trace, config.color);
         let compared = compare::compare(name, &trace, config);
         if !(replayed && compared) {
             code = ExitCode::Failed;

@@ -7,50 +7,77 @@ use heap::slab::SLAB_SIZE;
 use heap::vmem::SegmentKind;
 use kernel::config::Config;
 use kernel::heap::HEAP;
+use kernel::line_editor::LineEditor;
 use kernel::memory::{arenas, frames, heap_pages, kernel_addresses};
+use kernel::println;
 use kernel::ramdisk::Ramdisk;
-use kernel::{print, println, serial};
 use kernel_protocol::record::Record;
 
 use super::format::{Bytes, Count};
 use super::{compare, replay, trace};
 
-const HELP: &str = concat!(
-    "  stats          how much memory the heap claims, has free, and has mapped\n",
-    "  slabs          the slabs for small blocks, by block size\n",
-    "  arenas         the two arenas: space allocated, free, borrowed\n",
-    "  frames         physical memory by purpose\n",
-    "  map            the heaps, and the use of the heap's window of addresses\n",
-    "  trace [NAME]   replay a recorded program; without a name, list them\n",
-    "  compare        this heap and others under the same operations\n",
-    "  test [FILTER]  boot the test image, run the in-kernel tests, come back\n",
-    "  trim           unmap all free memory, at the tops of heaps and inside them\n",
-    "  exit           switch the machine off (so does the end of input)",
-);
-
-/// The commands that take no argument.
-const WITHOUT_ARGUMENT: [&str; 9] = [
-    "help", "stats", "slabs", "arenas", "frames", "map", "compare", "trim", "exit",
+/// The commands: name, argument, and what they do.
+const COMMANDS: [(&str, &str, &str); 11] = [
+    ("help", "", "list the commands"),
+    (
+        "stats",
+        "",
+        "how much memory the heap claims, has free, and has mapped",
+    ),
+    ("slabs", "", "the slabs for small blocks, by block size"),
+    (
+        "arenas",
+        "",
+        "the two arenas: space allocated, free, borrowed",
+    ),
+    ("frames", "", "physical memory by purpose"),
+    (
+        "map",
+        "",
+        "the heaps, and the use of the heap's window of addresses",
+    ),
+    (
+        "trace",
+        "[NAME]",
+        "replay a recorded program; without a name, list them",
+    ),
+    (
+        "compare",
+        "",
+        "this heap and others under the same operations",
+    ),
+    (
+        "test",
+        "[FILTER]",
+        "boot the test image, run its tests, come back",
+    ),
+    (
+        "trim",
+        "",
+        "unmap all free memory, at the tops of heaps and inside them",
+    ),
+    (
+        "exit",
+        "",
+        "switch the machine off (so does the end of input, Ctrl-D)",
+    ),
 ];
 
 /// Reads commands from the serial port until `exit` or the end of input.
 pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
     println!();
-    println!("Type `help` for the commands.");
-    let mut line = [0; 128];
-    loop {
-        print!("heap> ");
-        let Some(line) = serial::read_line(&mut line) else {
-            println!();
-            return;
-        };
+    println!("Type `help` for the commands; Tab completes them.");
+    let mut editor = LineEditor::new();
+    while let Some(line) =
+        editor.read_line("heap> ", &|before, visit| words(ramdisk, before, visit))
+    {
         let (command, argument) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
         match (command, argument.trim()) {
             ("", _) => {}
-            (known, extra) if !extra.is_empty() && WITHOUT_ARGUMENT.contains(&known) => {
+            (known, extra) if !extra.is_empty() && stands_alone(known) => {
                 println!("`{known}` stands alone, without `{extra}`; nothing was done");
             }
-            ("help", _) => println!("{HELP}"),
+            ("help", _) => help(),
             ("stats", _) => stats(),
             ("slabs", _) => println!("{}", HEAP.slabs()),
             ("arenas", _) => arenas(),
@@ -58,7 +85,7 @@ pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
             ("map", _) => map(),
             ("trace", "") => trace::list(ramdisk),
             ("trace", name) => match trace::load(ramdisk, name) {
-                Ok(trace) => _ = replay::replay(name, &trace),
+                Ok(trace) => _ = replay::replay(name, &trace, config.color),
                 Err(error) => println!("{error}"),
             },
             ("compare", _) => match trace::load(ramdisk, trace) {
@@ -74,14 +101,35 @@ pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
             }
             ("test", filter) => {
                 let filter = Some(filter).filter(|filter| !filter.is_empty());
-                // A record is a line of its own. The prompt's line has ended on the terminal, but
-                // not here, because nothing echoes the command.
-                println!("\n{}", Record::RunTests { filter });
+                println!("{}", Record::RunTests { filter });
                 return;
             }
             ("exit", _) => return,
             (unknown, _) => println!("`{unknown}` is not a command; `help` lists them"),
         }
+    }
+}
+
+/// Visits the words that can follow the text `before`.
+fn words(ramdisk: &Ramdisk<'_>, before: &str, visit: &mut dyn FnMut(&str)) {
+    match before.trim() {
+        "" => COMMANDS.iter().for_each(|(name, ..)| visit(name)),
+        "trace" => trace::for_each_name(ramdisk, visit),
+        _ => {}
+    }
+}
+
+/// Returns whether `command` is one without an argument.
+fn stands_alone(command: &str) -> bool {
+    COMMANDS
+        .iter()
+        .any(|&(name, argument, _)| name == command && argument.is_empty())
+}
+
+/// Prints the list of commands.
+fn help() {
+    for (name, argument, what) in COMMANDS {
+        println!("  {name:<5} {argument:<8}  {what}");
     }
 }
 
@@ -103,14 +151,15 @@ fn stats() {
     );
     let slabs = HEAP.slabs();
     println!(
-        "  slabs              {:>12} in {}, {} in use, {} held back",
+        "  slabs              {:>12} in {}",
         Bytes(slabs.bytes()),
-        Counted(slabs.slabs(), "slab"),
-        Bytes(slabs.used_bytes()),
-        Bytes(slabs.held_back())
+        Counted(slabs.slabs(), "slab")
     );
+    println!("    in use           {:>12}", Bytes(slabs.used_bytes()));
+    println!("    held back        {:>12}", Bytes(slabs.held_back()));
     if let Some(window) = arenas::window() {
         println!("  window             {window}");
+        println!("    chosen by seed   {}", window.seed);
     }
 }
 
@@ -127,12 +176,12 @@ impl fmt::Display for Counted {
 /// Prints the state of the arenas.
 fn arenas() {
     println!(
-        "  {:<18} {:>10} {:>12} {:>12} {:>12} {:>12}",
+        "  {:<17} {:>9} {:>11} {:>11} {:>11} {:>11}",
         "arena", "quantum", "total", "allocated", "free", "borrowed"
     );
     for arena in [heap_pages(), kernel_addresses()] {
         println!(
-            "  {:<18} {:>10} {:>12} {:>12} {:>12} {:>12}",
+            "  {:<17} {:>9} {:>11} {:>11} {:>11} {:>11}",
             arena.label(),
             Bytes(arena.quantum()),
             Bytes(arena.total_space()),
@@ -188,10 +237,8 @@ fn map() {
             Bytes(segment.last - segment.base + 1),
         );
     }
-    println!(
-        "  The heaps, # where most of a part is in use, s where most of that is slabs, . where most"
-    );
-    println!("  is free, and a space where most was given back:");
+    println!("  The heaps. # is for parts that are mostly in use, s where that is mostly slabs,");
+    println!("  . for parts that are mostly free, and a space for those mostly given back:");
     let talc = HEAP.core().lock();
     let heaps = talc.arena_heaps().count();
     drop(talc);
@@ -219,7 +266,7 @@ fn heap_line(index: usize) {
         let slab = Span::from_base_size(base, SLAB_SIZE).unwrap_or(Span::empty());
         parts.add(slab, |part| &mut part.slabs);
     });
-    println!("  {:p} {:>12} [{parts}]", heap.base, Bytes(heap.retained));
+    println!("  {:p} {:>10} [{parts}]", heap.base, Bytes(heap.retained));
 }
 
 /// The bytes of a part of a heap.
@@ -238,7 +285,7 @@ struct Parts {
 }
 
 impl Parts {
-    const COUNT: usize = 64;
+    const COUNT: usize = 44;
 
     fn of(heap: Span) -> Self {
         Parts {

@@ -1,25 +1,26 @@
 //! The first part of the demonstration: replays a recorded program on the kernel heap, and draws
 //! how the heap grows and shrinks.
 
-use core::fmt::{self, Display};
-use core::mem;
+use core::fmt;
 
 use kernel::heap::HEAP;
 use kernel::memory::{PAGE_SIZE, mapped_pages};
-use kernel::println;
 use kernel::trace::Trace;
+use kernel::{print, println};
 
-use super::format::{Bar, Bytes, Count, Ratio};
+use super::format::{Bar, Bytes, Count, Kept, Ratio};
 use super::pages::PageCounter;
 use super::replayer::Replayer;
 
-/// The number of lines for the operations.
+/// The number of lines for the operations. It is even, so that the last one is shown.
 const LINES: usize = 20;
 /// The lines for freeing what is left: the percentage that is freed, of the bytes that are live at
 /// the trace's end.
 const FREED: [usize; 5] = [25, 50, 75, 90, 98];
 /// The width of the bars in characters.
-const WIDTH: usize = 32;
+const WIDTH: usize = 18;
+/// The most lines: those of the operations, one for their end, and two for the end of the table.
+const MAX_LINES: usize = LINES + 1 + FREED.len() + 2;
 
 /// The bound for mapped memory: a percentage of the pages with live bytes, and an allowance in
 /// bytes.
@@ -27,10 +28,14 @@ const BOUND: (usize, usize) = (110, 64 << 10);
 
 /// Replays `trace`, and draws. Returns whether no allocation failed, no block was damaged, and the
 /// heap is as small as before.
-pub(crate) fn replay(name: &str, trace: &Trace<'_>) -> bool {
+pub(crate) fn replay(name: &str, trace: &Trace<'_>, color: bool) -> bool {
     HEAP.reap();
-    let before = HEAP.stats();
-    introduce(name, trace);
+    let before = HEAP.stats().heap_frames;
+    println!();
+    println!(
+        "The recorded program `{name}` on the kernel heap: {} operations.",
+        Count(trace.len() as u64)
+    );
     let Some(replay) = Replay::new(trace) else {
         println!(
             "  not enough memory for the {} slots",
@@ -38,39 +43,30 @@ pub(crate) fn replay(name: &str, trace: &Trace<'_>) -> bool {
         );
         return false;
     };
-    let mut summary = replay.run(trace);
-    summary.mapped_again = mapped_again(trace);
-    let after = HEAP.stats();
+    let mut replayed = replay.run(trace);
+    replayed.mapped_again = mapped_again(trace);
+    replayed.frames = (before, HEAP.stats().heap_frames);
     println!();
+    let summary = Summary {
+        replayed: &replayed,
+        color,
+    };
     println!("{summary}");
-    println!(
-        "  Frames of the heap: {} before, {} after.",
-        before.heap_frames, after.heap_frames
-    );
-    summary.failed == 0 && summary.damaged == 0 && after.heap_frames == before.heap_frames
+    println!("{TABLE}");
+    for line in replayed.shown() {
+        let scale = trace.peak() * 4 / 3;
+        println!("  {}", Drawn { line, scale });
+    }
+    replayed.is_complete() && replayed.is_small()
 }
 
-/// Prints what the table shows, and its header.
-fn introduce(name: &str, trace: &Trace<'_>) {
-    println!();
-    println!(
-        "The recorded program `{name}` on the kernel heap: {} operations, at most {} live,",
-        Count(trace.len() as u64),
-        Bytes(trace.peak())
-    );
-    println!(
-        "\
-every byte of every block verified; what is left is freed in the order of its slots.
-Touched is the size of all pages with a live byte: no heap can map less. The last two
-columns divide mapped by live and by touched. In the bars, # is live, + is the rest of
-touched, and - is the rest of mapped memory.
-"
-    );
-    println!(
-        "   {:>9} {:>9} {:>9} {:>9} {:>6} {:>8}",
-        "operation", "live", "touched", "mapped", "/live", "/touched"
-    );
-}
+/// What the table shows, and its header.
+const TABLE: &str = "\
+Touched are all pages with a live byte: no heap can map less. The last columns
+divide mapped by live and by touched. In the bars, # is live, + is the rest of
+touched, - the rest of mapped. What is left is freed in the order of its slots.
+
+   operation      live   touched    mapped  /live /touched";
 
 /// A running replay, whose tables do not lie on the heap.
 struct Replay {
@@ -78,23 +74,7 @@ struct Replay {
     pages: PageCounter,
     /// The number of bytes that are mapped for the tables.
     tables: usize,
-    /// The value at the end of the bars.
-    scale: usize,
-    /// The largest quotients since they were last taken.
-    worst: Quotients,
-    /// The number of lines.
-    lines: usize,
-    /// The number of lines in which more than the [`BOUND`] is mapped.
-    above_bound: usize,
-}
-
-/// The mapped memory in relation to other memory.
-#[derive(Clone, Copy, Default)]
-struct Quotients {
-    /// In relation to the live bytes.
-    per_live: Ratio,
-    /// In relation to the pages with live bytes, without the allowance of the [`BOUND`].
-    per_touched: Ratio,
+    replayed: Replayed,
 }
 
 impl Replay {
@@ -105,50 +85,47 @@ impl Replay {
             replayer: Replayer::new(&HEAP, trace.slots())?,
             pages: PageCounter::new(trace.slots())?,
             tables: (mapped_pages::mapped() - before) * PAGE_SIZE,
-            scale: trace.peak() * 4 / 3,
-            worst: Quotients::default(),
-            lines: 0,
-            above_bound: 0,
+            replayed: Replayed {
+                operations: trace.len(),
+                ..Replayed::default()
+            },
         })
     }
 
-    /// Replays `trace`, frees what is left, and prints the lines of the table.
-    fn run(mut self, trace: &Trace<'_>) -> Summary {
+    /// Replays `trace`, and frees what is left. Prints a dot for each line of the table.
+    fn run(mut self, trace: &Trace<'_>) -> Replayed {
+        print!("  ");
         for (done, operation) in trace.operations().enumerate() {
             if done % trace.len().div_ceil(LINES) == 0 {
-                self.line(&Count(done as u64));
+                self.line(Title::Operation(done));
             }
             self.replayer.replay(operation);
         }
-        self.line(&Count(trace.len() as u64));
-        let running = mem::take(&mut self.worst);
+        self.line(Title::Operation(trace.len()));
         let left = self.replayer.live;
         for percentage in FREED {
             self.replayer.free_down_to(left * (100 - percentage) / 100);
-            self.line(&format_args!("{percentage} % freed"));
+            self.line(Title::Freed(percentage));
         }
         self.replayer.free_down_to(0);
-        self.line(&"all freed");
+        self.line(Title::AllFreed);
         HEAP.reap();
-        self.line(&"trimmed");
-        Summary {
-            operations: trace.len(),
-            live: self.replayer.peak,
+        self.line(Title::Trimmed);
+        println!();
+        Replayed {
+            peak: self.replayer.peak,
             failed: self.replayer.failed,
             damaged: self.replayer.damaged,
-            running,
-            freeing: self.worst,
-            lines: self.lines,
-            above_bound: self.above_bound,
-            mapped_again: None,
+            ..self.replayed
         }
     }
 
-    /// Lets the heap settle, and prints a line of the table. O(blocks · log blocks).
+    /// Lets the heap settle, and measures a line of the table. O(blocks · log blocks).
     ///
     /// # Panics
     /// Panics if fewer bytes are mapped than the pages with live bytes have.
-    fn line(&mut self, title: &dyn Display) {
+    fn line(&mut self, title: Title) {
+        print!(".");
         HEAP.settle();
         let live = self.replayer.live;
         let touched = self.pages.count(self.replayer.blocks()) * PAGE_SIZE;
@@ -157,24 +134,12 @@ impl Replay {
             touched <= mapped,
             "{touched} bytes of pages have live bytes, and only {mapped} are mapped"
         );
-        let bar = Bar {
-            parts: [('#', live), ('+', touched), ('-', mapped)],
-            scale: self.scale,
-            width: WIDTH,
-        };
-        let (per_live, per_touched) = (Ratio::of(mapped, live), Ratio::of(mapped, touched));
-        println!(
-            "  {title:>10} {:>9} {:>9} {:>9} {per_live:>6} {per_touched:>8} |{bar}|",
-            Bytes(live),
-            Bytes(touched),
-            Bytes(mapped),
-        );
-        let without_allowance = mapped.saturating_sub(BOUND.1);
-        let worst = &mut self.worst;
-        worst.per_live = worst.per_live.max(per_live);
-        worst.per_touched = worst.per_touched.max(Ratio::of(without_allowance, touched));
-        self.lines += 1;
-        self.above_bound += usize::from(without_allowance * 100 > touched * BOUND.0);
+        self.replayed.add(Line {
+            title,
+            live,
+            touched,
+            mapped,
+        });
     }
 }
 
@@ -196,64 +161,209 @@ fn mapped_again(trace: &Trace<'_>) -> Option<usize> {
     Some(pages)
 }
 
+/// When a line of the table was measured.
+#[derive(Clone, Copy, Default)]
+enum Title {
+    /// After this many operations.
+    Operation(usize),
+    /// When this percentage of what was left is freed.
+    Freed(usize),
+    /// When all is freed.
+    #[default]
+    AllFreed,
+    /// When the heap has given back all free pages at once.
+    Trimmed,
+}
+
+impl fmt::Display for Title {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Operation(done) => write!(f, "{:>10}", Count(*done as u64)),
+            Self::Freed(percentage) => write!(f, "{percentage:>2} % freed"),
+            Self::AllFreed => f.write_str(" all freed"),
+            Self::Trimmed => f.write_str("   trimmed"),
+        }
+    }
+}
+
+/// A line of the table: sizes in bytes.
+#[derive(Clone, Copy, Default)]
+struct Line {
+    title: Title,
+    live: usize,
+    /// The size of all pages with a live byte.
+    touched: usize,
+    mapped: usize,
+}
+
+impl Line {
+    /// Returns whether no more than the [`BOUND`] is mapped.
+    fn is_within_bound(&self) -> bool {
+        self.beyond_allowance() * 100 <= self.touched * BOUND.0
+    }
+
+    /// Returns the mapped bytes without the allowance of the [`BOUND`].
+    fn beyond_allowance(&self) -> usize {
+        self.mapped.saturating_sub(BOUND.1)
+    }
+}
+
+/// A line with its bar, from 0 to `scale` bytes.
+struct Drawn<'a> {
+    line: &'a Line,
+    scale: usize,
+}
+
+impl fmt::Display for Drawn<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Line {
+            title,
+            live,
+            touched,
+            mapped,
+        } = *self.line;
+        let bar = Bar {
+            parts: [('#', live), ('+', touched), ('-', mapped)],
+            scale: self.scale,
+            width: WIDTH,
+        };
+        write!(
+            f,
+            "{title} {:>9} {:>9} {:>9} {:>6} {:>8} |{bar}|",
+            Bytes(live),
+            Bytes(touched),
+            Bytes(mapped),
+            Ratio::of(mapped, live),
+            Ratio::of(mapped, touched),
+        )
+    }
+}
+
 /// The results of a replay.
-struct Summary {
+#[derive(Default)]
+struct Replayed {
     operations: usize,
     /// The largest number of live bytes.
-    live: usize,
+    peak: usize,
     /// The number of failed allocations.
     failed: usize,
     /// The number of damaged blocks.
     damaged: usize,
-    /// The largest quotients while the program runs.
-    running: Quotients,
-    /// The largest quotients while what is left is freed.
-    freeing: Quotients,
-    /// The number of lines.
-    lines: usize,
-    /// The number of lines in which more than the [`BOUND`] is mapped.
-    above_bound: usize,
+    /// The lines, and how many there are.
+    lines: [Line; MAX_LINES],
+    count: usize,
     /// See [`mapped_again`].
     mapped_again: Option<usize>,
+    /// The frames of the heap before the replay, and after it.
+    frames: (usize, usize),
 }
 
-impl fmt::Display for Summary {
+impl Replayed {
+    /// Adds a line. The table has at most [`MAX_LINES`].
+    fn add(&mut self, line: Line) {
+        self.lines[self.count] = line;
+        self.count += 1;
+    }
+
+    fn lines(&self) -> &[Line] {
+        &self.lines[..self.count]
+    }
+
+    /// Returns the lines that are printed: of those of the operations each second one, so that a
+    /// terminal with 24 lines shows the table.
+    fn shown(&self) -> impl Iterator<Item = &Line> {
+        let is_left_out =
+            |index: usize, line: &Line| index % 2 == 1 && matches!(line.title, Title::Operation(_));
+        let lines = self.lines().iter().enumerate();
+        lines
+            .filter(move |(index, line)| !is_left_out(*index, line))
+            .map(|(_, line)| line)
+    }
+
+    /// Returns whether no allocation failed, and no block was damaged.
+    fn is_complete(&self) -> bool {
+        self.failed == 0 && self.damaged == 0
+    }
+
+    /// Returns whether the heap is as small as before.
+    fn is_small(&self) -> bool {
+        self.frames.0 == self.frames.1
+    }
+
+    /// Returns the largest value of `ratio`: while the program runs, and while what is left is
+    /// freed.
+    fn worst(&self, ratio: impl Fn(&Line) -> Ratio) -> (Ratio, Ratio) {
+        let is_running = |line: &&Line| matches!(line.title, Title::Operation(_));
+        let worst = |running: bool| {
+            let lines = self.lines().iter();
+            let lines = lines.filter(|line| is_running(line) == running);
+            lines.map(&ratio).max().unwrap_or_default()
+        };
+        (worst(true), worst(false))
+    }
+}
+
+/// The results in short, in colour if the terminal has it.
+struct Summary<'a> {
+    replayed: &'a Replayed,
+    color: bool,
+}
+
+impl fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let replayed = self.replayed;
+        let mark = |kept| Kept {
+            kept,
+            color: self.color,
+        };
         writeln!(
             f,
-            "  {} live at the peak; {} allocations failed; {} blocks damaged.",
-            Bytes(self.live),
-            self.failed,
-            self.damaged
+            "  {} {} allocations failed; {} blocks damaged; {} live at the peak",
+            mark(replayed.is_complete()),
+            replayed.failed,
+            replayed.damaged,
+            Bytes(replayed.peak)
         )?;
         writeln!(
             f,
-            "  Worst mapped/live: {} while the program runs, {} while what is left is freed.",
-            self.running.per_live, self.freeing.per_live
+            "  {} frames of the heap: {} before, {} after",
+            mark(replayed.is_small()),
+            replayed.frames.0,
+            replayed.frames.1
         )?;
+        let lines = replayed.lines();
+        let within = lines.iter().filter(|line| line.is_within_bound()).count();
         writeln!(
             f,
-            "  Worst (mapped - {})/touched: {} and {}.",
-            Bytes(BOUND.1),
-            self.running.per_touched,
-            self.freeing.per_touched
-        )?;
-        writeln!(
-            f,
-            "  Lines with mapped above {} x touched + {}: {} of {}.",
+            "  {} mapped is at most {} x touched + {} at {within} of {} times",
+            mark(within == lines.len()),
             Ratio::of(BOUND.0, 100),
             Bytes(BOUND.1),
-            self.above_bound,
-            self.lines
+            lines.len()
         )?;
-        match self.mapped_again {
-            Some(pages) => write!(
+        let (running, freeing) =
+            replayed.worst(|line| Ratio::of(line.beyond_allowance(), line.touched));
+        writeln!(
+            f,
+            "         worst (mapped - {})/touched: {running}; as the rest is freed: {freeing}",
+            Bytes(BOUND.1),
+        )?;
+        let (running, freeing) = replayed.worst(|line| Ratio::of(line.mapped, line.live));
+        writeln!(
+            f,
+            "         worst mapped/live: {running}; as the rest is freed: {freeing}",
+        )?;
+        match replayed.mapped_again {
+            Some(pages) => writeln!(
                 f,
-                "  Without the lines, {} pages are mapped a second time: {} per 1,000 operations.",
+                "         pages mapped a second time: {} ({} per 1,000 operations)",
                 Count(pages as u64),
-                Ratio::of(pages * 1000, self.operations)
+                Ratio::of(pages * 1000, replayed.operations)
             ),
-            None => write!(f, "  No memory is left to run without the lines."),
+            None => writeln!(
+                f,
+                "         no memory is left to count pages that are mapped a second time"
+            ),
         }
     }
 }

@@ -52,24 +52,22 @@ pub(crate) fn load<'r, 'n>(
     Ok(trace)
 }
 
-/// Prints the list of traces.
-pub(crate) fn list(ramdisk: &Ramdisk<'_>) {
+/// Visits the names of all traces.
+pub(crate) fn for_each_name(ramdisk: &Ramdisk<'_>, visit: &mut dyn FnMut(&str)) {
     for file in ramdisk.files() {
-        let Some(name) = file
-            .filename()
-            .as_str()
-            .ok()
-            .and_then(trace_name)
-            .map(alloc::string::String::from)
-        else {
-            continue;
-        };
-        match load(ramdisk, &name) {
-            Ok(trace) => {
-                let (operations, peak) = (Count(trace.len() as u64), Bytes(trace.peak()));
-                println!("  {name:<10} {operations:>9} operations, at most {peak} live");
-            }
-            Err(error) => println!("  {error}"),
+        if let Some(name) = file.filename().as_str().ok().and_then(trace_name) {
+            visit(name);
         }
     }
+}
+
+/// Prints the list of traces.
+pub(crate) fn list(ramdisk: &Ramdisk<'_>) {
+    for_each_name(ramdisk, &mut |name| match load(ramdisk, name) {
+        Ok(trace) => {
+            let (operations, peak) = (Count(trace.len() as u64), Bytes(trace.peak()));
+            println!("  {name:<10} {operations:>9} operations, at most {peak} live");
+        }
+        Err(error) => println!("  {error}"),
+    });
 }

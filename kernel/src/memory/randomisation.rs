@@ -85,7 +85,7 @@ impl Window {
 impl fmt::Display for Window {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Range { start, end } = self.addresses();
-        write!(f, "{start:#x} to {end:#x}, chosen by seed {}", self.seed)
+        write!(f, "{start:#x} to {end:#x}")
     }
 }
 
