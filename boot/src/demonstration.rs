@@ -148,9 +148,10 @@ pub(crate) fn try_monitor(
     let ramdisk = ramdisk::archive(&config, &[], &[])?;
     let image = builder.make(&kernel, &ramdisk, project.target())?;
     let machine = qemu.start(options, &kernel, image.path(), None)?;
-    let console = Console::with_text(
-        "help\nstats\nslabs\narenas\nframes\nmap\ntrace\ntrim\ntrim now\nno\x08\x7fte\tgrow::\nexit\n",
-    );
+    let console = Console::with_text(concat!(
+        "help\nstats\nslabs\narenas\nframes\nmap\ntrace\ntrim\ntrim now\n",
+        "no\x08\x7fte\tgrow::\nexit\n"
+    ));
     let (exit, request) = Watched::in_a_test(machine, options, Some(&console)).run_to_end()?;
     let left = console.take();
     match (exit.failure(), request) {

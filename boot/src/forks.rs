@@ -464,7 +464,8 @@ mod tests {
         let readme = "# x\n\n### By hand\n\n\
                       1. Delete `kernel/src/demo/` and in `kernel/Cargo.toml` (`other`, `talc`).\n\
                       2. Write `kernel/src/main.rs`:\n\n       one\n\n           two\n\n   Then\n\
-                      3. Such as `tests/src/x.rs`, `mod x;` in `tests/src/main.rs`:\n\n       three\n\n   \
+                      3. Such as `tests/src/x.rs`, `mod x;` in `tests/src/main.rs`:\n\n       \
+                      three\n\n   \
                       Run `./run-qemu.sh test`, or `./run-qemu.sh test --kernel-only x::`.\n";
         let recipe = Recipe::read(readme).unwrap();
         recipe.apply(&fork).unwrap();

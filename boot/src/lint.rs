@@ -1,5 +1,5 @@
 //! `./run-qemu.sh lint`: formatting, lints and documentation for the host and for the kernel's
-//! target, spelling and the length of lines. A warning fails its check.
+//! target, spelling, the length of lines, and the texts of mutations. A warning fails its check.
 
 mod columns;
 mod spelling;
@@ -90,6 +90,17 @@ fn checks(
         }
         command
     };
+    // Packages for the kernel's target that are workspaces of their own.
+    let clippy_of_package = |manifest: &str| {
+        let mut command = toolchain.cargo(project, "clippy");
+        command
+            .args(TARGET_OPTIONS)
+            .arg("--target")
+            .arg(project.target_spec())
+            .args(["--locked", "--manifest-path"])
+            .arg(project.root().join(manifest));
+        command
+    };
     let deny_warnings = |mut clippy: Command| {
         clippy.args(["--", "-D", "warnings"]);
         clippy
@@ -124,6 +135,11 @@ fn checks(
     };
     let mut checks = vec![
         ("typos", spelling::command(project)?),
+        ("mutations, texts", {
+            let mut command = Command::new(project.root().join("heap/tests/mutations.sh"));
+            command.arg("--check");
+            command
+        }),
         ("rustfmt", host(&["fmt", "--all", "--check"])),
         (
             "clippy, host",
@@ -146,6 +162,14 @@ fn checks(
         ("clippy, kernel", deny_undocumented(for_kernel("clippy"))),
         ("clippy, kernel, hardened", deny_warnings(hardened_clippy)),
         ("rustdoc, kernel", kernel_doc),
+        (
+            "clippy, lifted heap",
+            deny_warnings(clippy_of_package("tests/lift/Cargo.toml")),
+        ),
+        (
+            "clippy, template",
+            deny_warnings(clippy_of_package("kernel/template/Cargo.toml")),
+        ),
         ("clippy, disk image for BIOS", image_clippy("bios")),
         ("clippy, disk image for UEFI", image_clippy("uefi")),
         ("clippy, loom", deny_warnings(apart("clippy", "heap/loom"))),

@@ -2,14 +2,18 @@
 # Do the tests notice when a rule of the heap is broken? Each entry of the lists in `mutations/`
 # breaks one, in a copy of the sources, and tests run until one fails.
 #
-#     heap/tests/mutations.sh [--part K/N] [LAYER…]    talc, hardened, slab, vmem, source, bump; all
+#     heap/tests/mutations.sh --check
+#     heap/tests/mutations.sh [--part K/N] [LAYER…]    all, if not said otherwise:
+#                                           talc, hardened, slab, vmem, source, bump, x86_64
 #
+# With --check, no test runs: each text must occur where its entry says.
 # With --part, every Nth entry of each list runs, from the Kth on (from 0).
 #
 # An entry of a list:
 #
 #     = what is broken
-#     @ FILE TEST…             the file in heap/src; the tests that are to notice it first
+#     @ FILE TEST…             the file in heap/src, or heap/x86_64/src; the tests that are to
+#                              notice it first
 #     - the text, which occurs once in the file, of one or more lines
 #     + what takes its place
 #
@@ -18,25 +22,23 @@
 set -eu
 cd "$(dirname "$0")/../.."
 
-part=0 parts=1
-if [ "${1:-}" = --part ]; then
+part=0 parts=1 check=
+case ${1:-} in
+--part)
     part=${2%/*} parts=${2#*/}
     shift 2
-fi
+    ;;
+--check)
+    check=yes
+    shift
+    ;;
+esac
 
 seconds=150 # for one test program, which takes ten at most with so few programs, on idle cores:
 export HEAP_PROGRAMS=500
 memory=8000000 # KiB
 all_features=counters,local-alloc,std,spin
 
-target=${CARGO_TARGET_DIR:-$PWD/target}/mutations
-copy=$target/source
-export CARGO_TARGET_DIR="$target/target" CARGO_INCREMENTAL=1
-export CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_TEST_DEBUG=none CARGO_PROFILE_DEV_DEBUG=none
-rm -rf "$copy"
-mkdir -p "$copy"
-# (As of now: an earlier run may have been stopped when what it had built last was broken.)
-tar --exclude=./target --exclude=./.git --exclude=./.toolchain -c . | tar -x --touch -C "$copy"
 entries=$(mktemp -d)
 trap 'rm -r "$entries"' EXIT
 
@@ -72,7 +74,7 @@ substitute() {
 with_test() {
     case $1 in lib) program=--lib ;; *) program=--test=$1 ;; esac
     shift
-    "$@" --quiet --package heap --features "$features" "$program"
+    "$@" --quiet --package "$package" --features "$features" "$program"
 }
 
 # Runs test programs until one fails, and leaves its name in `$entries/caught`. Fails if something
@@ -88,9 +90,19 @@ run_tests() {
     done
 }
 
-cd "$copy"
-lists=${*:-talc hardened slab vmem source bump}
+lists=${*:-talc hardened slab vmem source bump x86_64}
 passed=0 failed=0
+if [ -z "$check" ]; then
+    target=${CARGO_TARGET_DIR:-$PWD/target}/mutations
+    copy=$target/source
+    export CARGO_TARGET_DIR="$target/target" CARGO_INCREMENTAL=1
+    export CARGO_PROFILE_TEST_OPT_LEVEL=1 CARGO_PROFILE_TEST_DEBUG=none CARGO_PROFILE_DEV_DEBUG=none
+    rm -rf "$copy"
+    mkdir -p "$copy"
+    # (As of now: an earlier run may have been stopped when what it had built last was broken.)
+    tar --exclude=./target --exclude=./.git --exclude=./.toolchain -c . | tar -x --touch -C "$copy"
+    cd "$copy"
+fi
 
 fail() {
     echo "$1"
@@ -98,13 +110,16 @@ fail() {
 }
 
 for list in $lists; do
-    features=$all_features
-    [ "$list" = hardened ] && features=$features,hardened
+    package=heap sources=heap/src features=$all_features
+    case $list in
+    hardened) features=$features,hardened ;;
+    x86_64) package=heap-x86_64 sources=heap/x86_64/src features= ;;
+    esac
     rm -rf "$entries"/*
     split "heap/tests/mutations/$list"
     rest=$(cat "$entries/rest")
     # shellcheck disable=SC2086 # one argument for each test
-    if ! run_tests $rest || [ -s "$entries/caught" ]; then
+    if [ -z "$check" ] && { ! run_tests $rest || [ -s "$entries/caught" ]; }; then
         cat "$entries/log"
         fail "$list: without a mutation, $(cat "$entries/caught") fails"
         continue
@@ -113,11 +128,17 @@ for list in $lists; do
         entry=$entries/$entry
         name="$list: $(cat "$entry/name")"
         read -r file tests <"$entry/place"
-        file=heap/src/$file
+        file=$sources/$file
         cp "$file" "$entry/original"
-        if ! substitute "$entry/original" "$entry/find" "$entry/replace" >"$file"; then
+        if ! substitute "$entry/original" "$entry/find" "$entry/replace" >"$entry/broken"; then
             fail "$name: the text is not in $file exactly once"
-        elif ! run_tests $tests $rest; then
+            continue
+        elif [ -n "$check" ]; then
+            passed=$((passed + 1))
+            continue
+        fi
+        cp "$entry/broken" "$file"
+        if ! run_tests $tests $rest; then
             cat "$entries/log"
             fail "$name: does not compile"
         elif [ -s "$entries/caught" ]; then
@@ -129,6 +150,6 @@ for list in $lists; do
         cp "$entry/original" "$file"
     done
 done
-echo "$passed of $((passed + failed)) mutations caught"
+[ -n "$check" ] || echo "$passed of $((passed + failed)) mutations caught"
 echo "$passed passed, $failed failed"
 [ "$failed" -eq 0 ]

@@ -524,7 +524,7 @@ mod tests {
             edited(&["a", RIGHT, LEFT, LEFT, "b", RIGHT, RIGHT, "c"].concat()),
             "bac|"
         );
-        assert_eq!(edited("b\x01a\x05c\x02\x02\x06d"), "abd|c");
+        assert_eq!(edited("y\x01x\x05z\x02\x02\x06w"), "xyw|z");
         assert_eq!(edited("b\x1b[Ha\x1b[Fc\x1b[1~0\x1b[4~d"), "0abcd|");
         // Keys that mean nothing, keys with modifiers, and other characters.
         assert_eq!(edited("a\x1b[5~\x1b[1;5Db\x1bx\u{e9}\x07"), "b|a");
@@ -550,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_ends_once_whatever_ends_it() {
+    fn each_kind_of_line_end_ends_one_line() {
         for end in ["\n", "\r", "\r\n"] {
             let mut editor = LineEditor::new();
             let (terminal, _) = type_into(&mut editor, &["a", end, end, "b"].concat());

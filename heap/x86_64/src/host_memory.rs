@@ -7,8 +7,11 @@ use std::vec::Vec;
 
 use heap::vmem::TagPool;
 use spin::Mutex;
+use x86_64::structures::paging::mapper::TranslateResult;
 use x86_64::structures::paging::page::PageRangeInclusive;
-use x86_64::structures::paging::{Mapper, OffsetPageTable, Page, PhysFrame, Size4KiB};
+use x86_64::structures::paging::{
+    Mapper, OffsetPageTable, Page, PageTableFlags, PhysFrame, Size4KiB, Translate,
+};
 use x86_64::{PhysAddr, VirtAddr};
 
 use crate::mapped_pages::{MappedPages, PageArena};
@@ -106,6 +109,14 @@ impl HostMemory {
     pub(crate) fn frame_at(&self, address: usize) -> Option<PhysFrame> {
         let page = Page::<Size4KiB>::containing_address(VirtAddr::new(address as u64));
         self.mapper.lock().translate_page(page).ok()
+    }
+
+    /// Returns the flags of the page that is mapped at `address`.
+    pub(crate) fn flags_at(&self, address: usize) -> Option<PageTableFlags> {
+        match self.mapper.lock().translate(VirtAddr::new(address as u64)) {
+            TranslateResult::Mapped { flags, .. } => Some(flags),
+            _ => None,
+        }
     }
 
     /// Returns the first byte of the page that is mapped at `address`.

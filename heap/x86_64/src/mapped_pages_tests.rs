@@ -155,6 +155,55 @@ fn a_hole_that_cannot_be_restored_stays_a_hole() {
 }
 
 #[test]
+fn restored_pages_are_zero() {
+    let fixture = Fixture::new(100);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    let base = arena.alloc(30 * PAGE_SIZE, InstantFit).unwrap();
+    let page = |page: usize| memory.byte(base + page * PAGE_SIZE).unwrap();
+    for index in 0..30 {
+        // SAFETY: the page is mapped, and the test owns it.
+        unsafe { page(index).write_bytes(7, PAGE_SIZE) };
+    }
+    let (first, count) = (5, 20);
+    let hole = base + first * PAGE_SIZE;
+    arena.discard(hole, count * PAGE_SIZE).unwrap();
+    // The frames of the hole, which are zero. Those that are left are not.
+    let other = arena.alloc(count * PAGE_SIZE, InstantFit).unwrap();
+    arena.restore(hole, count * PAGE_SIZE).unwrap();
+    for index in 0..30 {
+        let expected = if (first..first + count).contains(&index) {
+            0
+        } else {
+            7
+        };
+        // SAFETY: the page is mapped, and the test owns it.
+        let bytes = unsafe { core::slice::from_raw_parts(page(index), PAGE_SIZE) };
+        assert!(bytes.iter().all(|&byte| byte == expected), "page {index}");
+    }
+    arena.free(other).unwrap();
+    arena.free(base).unwrap();
+}
+
+#[test]
+fn pages_of_the_heap_are_writable_and_not_executable() {
+    let fixture = Fixture::new(100);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    let base = arena.alloc(20 * PAGE_SIZE, InstantFit).unwrap();
+    arena.discard(base, 2 * PAGE_SIZE).unwrap();
+    arena.restore(base, PAGE_SIZE).unwrap();
+    let flags = |page| memory.flags_at(base + page * PAGE_SIZE);
+    assert_eq!(
+        [flags(0), flags(1), flags(19)],
+        [Some(FLAGS), None, Some(FLAGS)]
+    );
+    assert!(FLAGS.contains(PageTableFlags::NO_EXECUTE | PageTableFlags::WRITABLE));
+}
+
+#[test]
 fn frames_are_freed_after_the_flush_of_their_batch() {
     let fixture = Fixture::new(100);
     let &Fixture {
@@ -206,6 +255,15 @@ fn a_request_for_more_than_all_frames_takes_none() {
     let refused = arena.alloc(101 * PAGE_SIZE, InstantFit);
     assert_eq!(refused, Err(OUT_OF_FRAMES));
     assert_eq!(memory.state.lock().events, [], "none was freed");
+
+    let base = arena.alloc(50 * PAGE_SIZE, InstantFit).unwrap();
+    arena.discard(base, 50 * PAGE_SIZE).unwrap();
+    let free = memory.free_frame_count();
+    let other = arena.alloc((free - 40) * PAGE_SIZE, InstantFit).unwrap();
+    memory.state.lock().events.clear();
+    assert_eq!(arena.restore(base, 50 * PAGE_SIZE), Err(OUT_OF_FRAMES));
+    assert_eq!(memory.state.lock().events, [], "none was freed");
+    arena.free(other).unwrap();
 }
 
 #[test]

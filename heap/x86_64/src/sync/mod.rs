@@ -142,3 +142,17 @@ impl ReleaseGate for InterruptsEnabled {
         are_enabled || !FOUND_ENABLED.load(Relaxed)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::InterruptMutex;
+
+    #[test]
+    fn a_lock_that_is_held_is_not_taken() {
+        let mutex = InterruptMutex::new(1);
+        let guard = mutex.lock();
+        assert!(mutex.try_lock().is_none() && mutex.is_locked());
+        drop(guard);
+        assert!(mutex.try_lock().is_some() && !mutex.is_locked());
+    }
+}
