@@ -81,9 +81,36 @@ impl Symbols {
         }
         names
             .into_iter()
-            .map(|(function, place)| function + &place)
+            .map(|(function, place)| without_generics(&function) + &place)
             .collect()
     }
+}
+
+/// Returns the name of a function without generic arguments: those of a heap take a thousand
+/// characters. The type and trait in `<Type as Trait>::method` stay.
+fn without_generics(name: &str) -> String {
+    let mut kept = String::new();
+    // How many generic arguments contain the next character.
+    let mut depth = 0_usize;
+    let mut before = ' ';
+    for character in name.chars() {
+        // A name or `::` before it tells generic arguments from `<Type as Trait>`.
+        let follows_name =
+            before.is_alphanumeric() || matches!(before, '_' | '}' | ')' | ']' | ':' | '>');
+        match character {
+            '<' if depth > 0 || follows_name => {
+                depth += 1;
+                kept.truncate(kept.trim_end_matches("::").len());
+            }
+            '>' if before == '-' && depth == 0 => kept.push('>'),
+            '>' if before == '-' => {}
+            '>' if depth > 0 => depth -= 1,
+            _ if depth > 0 => {}
+            _ => kept.push(character),
+        }
+        before = character;
+    }
+    kept
 }
 
 /// Returns the path of `file` from the current folder, if it is in that folder.
@@ -157,6 +184,35 @@ mod tests {
         let mut program = Symbols::of(&env::current_exe().unwrap());
         for address in [0, KERNEL_BASE - 1, u64::MAX] {
             assert_eq!(program.frame(0, address), format!("   0: {address:#x}\n"));
+        }
+    }
+
+    #[test]
+    fn names_have_no_generic_arguments() {
+        for (name, expected) in [
+            ("main", "main"),
+            ("with<heap::Lock<u8>, (), {closure#0}>", "with"),
+            (
+                "core::ptr::drop_in_place::<Vec<u8>>",
+                "core::ptr::drop_in_place",
+            ),
+            (
+                "<heap::Heap<R, 64> as Alloc<u8>>::dealloc::<u8>",
+                "<heap::Heap as Alloc>::dealloc",
+            ),
+            ("<a::B>::new", "<a::B>::new"),
+            (
+                "<fn(u8) -> u8 as Fn<(u8,)>>::call",
+                "<fn(u8) -> u8 as Fn>::call",
+            ),
+            (
+                "run::<fn(&[T]) -> Vec<T>, u8>::{closure#0}",
+                "run::{closure#0}",
+            ),
+            ("<[T] as A<B>>::c", "<[T] as A>::c"),
+            ("{impl#2}::with<A>::inner", "{impl#2}::with::inner"),
+        ] {
+            assert_eq!(without_generics(name), expected);
         }
     }
 
