@@ -17,7 +17,7 @@ use crate::{
     demonstration, elf,
     failure::Failure,
     image::Builder,
-    kernel::{Kernel, Padding, TARGET_OPTIONS},
+    kernel::{Kernel, Padding},
     machine::{BOOT_LIMIT, Exit, Machine, SerialEvent},
     new::{self, copy},
     process,
@@ -155,14 +155,8 @@ impl Small<'_> {
             let why = format!("{LIFT}/src/heap.rs has {lines} lines of code, not {LIFT_LINES}");
             return Err(Failure::Input(why));
         }
-        let mut cargo = self.toolchain.cargo(self.project, "build");
-        cargo
-            .args(TARGET_OPTIONS)
-            .arg("--target")
-            .arg(self.project.target_spec())
-            .arg("--manifest-path")
-            .arg(folder.join("Cargo.toml"))
-            .args(["--release", "--locked"]);
+        let (mut cargo, target) = self.toolchain.package_cargo(self.project, LIFT, "build");
+        cargo.arg("--release");
         let status = process::run(&mut cargo)?;
         if !status.success() {
             return Err(Failure::Build {
@@ -170,8 +164,7 @@ impl Small<'_> {
                 status,
             });
         }
-        let target = self.project.bare_target().join("x86_64-talc/release");
-        self.boot(&target.join("lift"))
+        self.boot(&target.join("x86_64-talc/release/lift"))
     }
 
     /// Boots a kernel, and waits for its end.

@@ -2,7 +2,13 @@
 
 use std::path::PathBuf;
 
-use crate::{cli::BuildOptions, failure::Failure, process, project::Project, toolchain::Toolchain};
+use crate::{
+    cli::BuildOptions,
+    failure::Failure,
+    process,
+    project::Project,
+    toolchain::{TARGET_OPTIONS, Toolchain},
+};
 
 /// A kernel that this program builds.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -49,14 +55,6 @@ impl Padding {
         .map(|(name, value)| (name, value.to_string()))
     }
 }
-
-/// The options of cargo for the kernel's target. The target has no compiled standard library, so
-/// `core` and `alloc` are built from source.
-pub(crate) const TARGET_OPTIONS: &[&str] = &[
-    "-Zjson-target-spec",
-    "-Zbuild-std=core,alloc,compiler_builtins",
-    "-Zbuild-std-features=compiler-builtins-mem",
-];
 
 impl Kernel {
     /// Returns the kernel that is run: the example that is asked for, the fork's, or else the

@@ -9,12 +9,11 @@ use std::process::Command;
 use crate::{
     failure::Failure,
     host::cargo,
-    kernel::TARGET_OPTIONS,
     process,
     project::Project,
     report::{Report, TestResult, Verdict},
     terminal,
-    toolchain::Toolchain,
+    toolchain::{TARGET_OPTIONS, Toolchain},
 };
 
 /// Runs all checks. The last line is `N passed, N failed`.
@@ -90,17 +89,7 @@ fn checks(
         }
         command
     };
-    // Packages for the kernel's target that are workspaces of their own.
-    let clippy_of_package = |manifest: &str| {
-        let mut command = toolchain.cargo(project, "clippy");
-        command
-            .args(TARGET_OPTIONS)
-            .arg("--target")
-            .arg(project.target_spec())
-            .args(["--locked", "--manifest-path"])
-            .arg(project.root().join(manifest));
-        command
-    };
+    let clippy_of_package = |folder: &str| toolchain.package_cargo(project, folder, "clippy").0;
     let deny_warnings = |mut clippy: Command| {
         clippy.args(["--", "-D", "warnings"]);
         clippy
@@ -164,11 +153,11 @@ fn checks(
         ("rustdoc, kernel", kernel_doc),
         (
             "clippy, lifted heap",
-            deny_warnings(clippy_of_package("tests/lift/Cargo.toml")),
+            deny_warnings(clippy_of_package("tests/lift")),
         ),
         (
             "clippy, template",
-            deny_warnings(clippy_of_package("kernel/template/Cargo.toml")),
+            deny_warnings(clippy_of_package("kernel/template")),
         ),
         ("clippy, disk image for BIOS", image_clippy("bios")),
         ("clippy, disk image for UEFI", image_clippy("uefi")),

@@ -88,7 +88,22 @@ impl Project {
     /// Returns the target folder for the kernel.
     pub(crate) fn kernel_target(&self) -> PathBuf {
         let fork = self.fork.as_ref();
-        fork.map_or(&self.target, |fork| &fork.target).join("bare")
+        let target = fork.map_or(&self.target, |fork| &fork.target);
+        self.target_of_workspace(self.kernel_root(), target)
+    }
+
+    /// Returns the folder in `target` for a package or workspace in `root`, for the kernel's
+    /// target.
+    ///
+    /// The source of `core` lies in the target folder. Cargo notes its path from the root of a
+    /// workspace that contains it, and its absolute path otherwise. If both shared a folder,
+    /// each would compile `core` again after the other.
+    pub(crate) fn target_of_workspace(&self, root: &Path, target: &Path) -> PathBuf {
+        target.join(if self.toolchain().starts_with(root) {
+            "bare"
+        } else {
+            "bare-outside"
+        })
     }
 
     /// Returns the folder with the workspace's manifest.
@@ -145,6 +160,21 @@ fn normal(folder: &Path) -> Result<PathBuf, Failure> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn kernels_in_the_repository_and_outside_have_different_target_folders() {
+        let mut project = Project::at(Path::new("/repository"));
+        assert_eq!(project.kernel_target(), project.bare_target());
+        let fork = Fork {
+            root: "/fork".into(),
+            target: project.target.clone(),
+        };
+        project.fork = Some(fork);
+        assert_eq!(
+            project.kernel_target(),
+            Path::new("/repository/target/bare-outside")
+        );
+    }
 
     #[test]
     fn the_path_of_the_target_folder_has_no_dots() {

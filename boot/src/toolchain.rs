@@ -26,6 +26,14 @@ use crate::{
 /// The nightly that is installed as the last resort. The bootloader compiles with it.
 const PINNED_NIGHTLY: &str = "nightly-2026-05-20";
 
+/// The options of cargo for the kernel's target. The target has no compiled standard library, so
+/// `core` and `alloc` are built from source.
+pub(crate) const TARGET_OPTIONS: &[&str] = &[
+    "-Zjson-target-spec",
+    "-Zbuild-std=core,alloc,compiler_builtins",
+    "-Zbuild-std-features=compiler-builtins-mem",
+];
+
 /// A toolchain that builds for the kernel's target.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Toolchain {
@@ -98,6 +106,28 @@ impl Toolchain {
             .arg("--target-dir")
             .arg(project.kernel_target());
         command
+    }
+
+    /// Returns a command of this toolchain's cargo for a package that is a workspace of its own, in
+    /// a folder of the repository, and the target folder.
+    pub(crate) fn package_cargo(
+        &self,
+        project: &Project,
+        folder: &str,
+        subcommand: &str,
+    ) -> (Command, PathBuf) {
+        let root = project.root().join(folder);
+        let target = project.target_of_workspace(&root, project.target());
+        let mut command = self.cargo_of(subcommand);
+        command
+            .current_dir(root)
+            .arg("--target-dir")
+            .arg(&target)
+            .args(TARGET_OPTIONS)
+            .arg("--target")
+            .arg(project.target_spec())
+            .arg("--locked");
+        (command, target)
     }
 
     /// Returns a command of this toolchain's cargo.
