@@ -237,7 +237,7 @@ fn map() {
             Bytes(segment.last - segment.base + 1),
         );
     }
-    println!("  The heaps. # is for parts that are mostly in use, s where that is mostly slabs,");
+    println!("  The heaps. # is for parts that are mostly in use, s if that is mostly slabs,");
     println!("  . for parts that are mostly free, and a space for those mostly given back:");
     let talc = HEAP.core().lock();
     let heaps = talc.arena_heaps().count();
