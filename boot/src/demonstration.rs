@@ -41,7 +41,7 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
         .map(Screenshot::prepare)
         .transpose()?;
     // gdb reads what the user types.
-    let console = (!options.machine.attach).then(Console::open).flatten();
+    let has_console = !options.machine.attach && Console::exists();
     let toolchain = Toolchain::prepare(project)?;
     let qemu = Qemu::prepare(options.machine.build.firmware())?;
     if screenshot.is_some() {
@@ -50,7 +50,8 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
     let builder = Builder::prepare(project, &toolchain, options.machine.build.firmware())?;
     let kernel = Kernel::to_run(project, options.example.as_deref());
     let kernel = kernel.build(project, &toolchain, &options.machine.build)?;
-    let traces = traces_for(project, trace.as_ref(), console.is_some())?;
+    let traces = traces_for(project, trace.as_ref(), has_console)?;
+    let console = has_console.then(Console::open);
 
     let mut jobs = true;
     loop {
@@ -320,6 +321,12 @@ impl<'a> Watched<'a> {
 
     /// Sends the kernel what the user typed.
     fn send_typed(&mut self) {
+        if self.reads_lines
+            && process::was_continued()
+            && let Some(console) = self.console
+        {
+            console.read_keys();
+        }
         while let Some(console) = self.console
             && self.is_reading
         {

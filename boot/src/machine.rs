@@ -6,7 +6,7 @@ use std::{
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
-    sync::mpsc::{self, Receiver, RecvTimeoutError},
+    sync::mpsc::{self, Receiver, RecvTimeoutError, Sender},
     thread::{self, JoinHandle},
     time::{Duration, Instant},
 };
@@ -38,6 +38,8 @@ pub(crate) struct Machine {
     child: Child,
     began: Instant,
     serial: Receiver<Vec<u8>>,
+    /// What is sent to the serial port.
+    input: Sender<Vec<u8>>,
     /// The thread that reads standard error to its end.
     errors_reader: Option<JoinHandle<String>>,
     /// The debugger that was started for this machine.
@@ -120,6 +122,16 @@ impl Machine {
                 }
             }
         });
+        let mut port = child.stdin.take().expect("standard input is piped");
+        let (input, to_send) = mpsc::channel::<Vec<u8>>();
+        thread::spawn(move || {
+            // The loop ends when the machine does, or is dropped.
+            for bytes in to_send {
+                if port.write_all(&bytes).and_then(|()| port.flush()).is_err() {
+                    break;
+                }
+            }
+        });
         let errors_reader = thread::spawn(move || {
             let mut text = Vec::new();
             // After an error, the text before it is still useful.
@@ -130,6 +142,7 @@ impl Machine {
             child,
             began: Instant::now(),
             serial,
+            input,
             errors_reader: Some(errors_reader),
             debugger: None,
             kernel: kernel.into(),
@@ -176,11 +189,10 @@ impl Machine {
         }
     }
 
-    /// Sends `bytes` to the serial port. If the machine has ended, they are lost.
+    /// Sends `bytes` to the serial port, without waiting for the kernel to read them. If the
+    /// machine has ended, they are lost.
     pub(crate) fn send(&mut self, bytes: &[u8]) {
-        if let Some(input) = &mut self.child.stdin {
-            let _ = input.write_all(bytes).and_then(|()| input.flush());
-        }
+        let _ = self.input.send(bytes.to_vec());
     }
 
     /// Waits for the end of the machine, after [`SerialEvent::End`].

@@ -20,7 +20,7 @@ use std::{
 use rustix::process::{Signal, set_parent_process_death_signal};
 use signal_hook::{
     SigId,
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGCONT, SIGHUP, SIGINT, SIGTERM},
     flag, low_level,
 };
 
@@ -32,14 +32,20 @@ pub(crate) const POLL: Duration = Duration::from_millis(20);
 /// Whether a signal has asked this program to stop.
 static INTERRUPTED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
 
+/// Whether this program was stopped and goes on: Ctrl-Z and `fg`.
+static CONTINUED: OnceLock<Arc<AtomicBool>> = OnceLock::new();
+
 /// The handler of SIGINT.
 static CTRL_C: OnceLock<SigId> = OnceLock::new();
 
-/// Begins to note SIGINT, SIGTERM and SIGHUP.
+/// Begins to note SIGINT, SIGTERM, SIGHUP and SIGCONT.
 ///
 /// # Errors
 /// If a handler cannot be installed.
 pub(crate) fn watch_signals() -> Result<(), Failure> {
+    let continued = CONTINUED.get_or_init(Arc::default);
+    flag::register(SIGCONT, Arc::clone(continued))
+        .map_err(Failure::because("cannot watch for signals"))?;
     let noted = INTERRUPTED.get_or_init(Arc::default);
     for signal in [SIGINT, SIGTERM, SIGHUP] {
         let handler = flag::register(signal, Arc::clone(noted))
@@ -64,6 +70,13 @@ pub(crate) fn interrupted() -> bool {
     INTERRUPTED
         .get()
         .is_some_and(|noted| noted.load(Ordering::Relaxed))
+}
+
+/// Returns whether this program was stopped, and continued since the last call.
+pub(crate) fn was_continued() -> bool {
+    CONTINUED
+        .get()
+        .is_some_and(|noted| noted.swap(false, Ordering::Relaxed))
 }
 
 /// Starts `command` as a child that the operating system kills when this process ends.

@@ -40,7 +40,7 @@ impl Project {
         // `cargo run` sets the variable. Without cargo, the package is where it was built.
         let package = env::var_os("CARGO_MANIFEST_DIR")
             .map_or_else(|| env!("CARGO_MANIFEST_DIR").into(), PathBuf::from);
-        let root = package.parent().map(Path::to_path_buf).unwrap_or_default();
+        let root = normal(package.parent().unwrap_or(Path::new("")))?;
         let target = match env::var_os("CARGO_TARGET_DIR") {
             Some(folder) => std::path::absolute(&folder)
                 .map_err(Failure::io("cannot resolve", Path::new(&folder)))?,
@@ -151,7 +151,7 @@ impl Project {
     }
 }
 
-/// Returns the path of `folder` without `..`. Below a target folder with `..`, cargo takes the
+/// Returns the path of `folder` without `..` and symbolic links. Below a target folder with `..`, cargo takes the
 /// library's source for a member of the wrong workspace.
 fn normal(folder: &Path) -> Result<PathBuf, Failure> {
     fs::canonicalize(folder).map_err(Failure::io("cannot resolve", folder))

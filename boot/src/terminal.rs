@@ -10,7 +10,7 @@ use std::{
 };
 
 use kernel_protocol::record::END_OF_INPUT;
-use rustix::termios::{self, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
+use rustix::termios::{self, InputModes, LocalModes, OptionalActions, SpecialCodeIndex, Termios};
 
 /// Writes `bytes` to the terminal and flushes them, with or without a line break at the end.
 pub(crate) fn show(bytes: &[u8]) {
@@ -42,11 +42,14 @@ pub(crate) struct Console {
 }
 
 impl Console {
-    /// Returns the terminal. `None` if standard input or standard output is no terminal.
-    pub(crate) fn open() -> Option<Self> {
-        if !(io::stdin().is_terminal() && io::stdout().is_terminal()) {
-            return None;
-        }
+    /// Returns whether there is a terminal: standard input and standard output are one.
+    pub(crate) fn exists() -> bool {
+        io::stdin().is_terminal() && io::stdout().is_terminal()
+    }
+
+    /// Begins to read what the user types. Other programs in the same terminal, such as `sudo`,
+    /// must have read what they ask for.
+    pub(crate) fn open() -> Self {
         let (sender, typed) = mpsc::channel();
         thread::spawn(move || {
             let mut input = io::stdin().lock();
@@ -54,18 +57,18 @@ impl Console {
             loop {
                 // An error ends the input too.
                 let length = input.read(&mut buffer).unwrap_or(0);
-                let is_end = length == 0;
-                let part = if is_end {
-                    vec![END_OF_INPUT]
-                } else {
-                    buffer[..length].to_vec()
+                let part = match length {
+                    0 => &[END_OF_INPUT],
+                    _ => &buffer[..length],
                 };
-                if sender.send(part).is_err() || is_end {
+                let is_sent = sender.send(part.to_vec()).is_ok();
+                // Ctrl-D may end a line that goes on. A terminal that was closed is none any more.
+                if !is_sent || (length == 0 && !io::stdin().is_terminal()) {
                     return;
                 }
             }
         });
-        Some(Self::new(typed))
+        Self::new(typed)
     }
 
     /// Returns a terminal on which a user has typed `text`.
@@ -95,18 +98,21 @@ impl Console {
     }
 
     /// From now on, keys come as they are typed, and the terminal does not show them. Ctrl-C and
-    /// Ctrl-Z work as before.
+    /// Ctrl-Z work as before. (After Ctrl-Z the shell changes the terminal, so that this function
+    /// must be called again.)
     pub(crate) fn read_keys(&self) {
-        let mut before = self.before.borrow_mut();
         // What is no terminal, as in tests, stays as it is.
-        if let (None, Ok(modes)) = (&*before, termios::tcgetattr(io::stdin())) {
-            let mut keys = modes.clone();
-            keys.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
-            keys.special_codes[SpecialCodeIndex::VMIN] = 1;
-            keys.special_codes[SpecialCodeIndex::VTIME] = 0;
-            if termios::tcsetattr(io::stdin(), OptionalActions::Now, &keys).is_ok() {
-                *before = Some(modes);
-            }
+        let Ok(modes) = termios::tcgetattr(io::stdin()) else {
+            return;
+        };
+        let mut keys = modes.clone();
+        keys.local_modes -= LocalModes::ICANON | LocalModes::ECHO;
+        // Lines end with `\n`.
+        keys.input_modes |= InputModes::ICRNL;
+        keys.special_codes[SpecialCodeIndex::VMIN] = 1;
+        keys.special_codes[SpecialCodeIndex::VTIME] = 0;
+        if termios::tcsetattr(io::stdin(), OptionalActions::Now, &keys).is_ok() {
+            self.before.borrow_mut().get_or_insert(modes);
         }
     }
 

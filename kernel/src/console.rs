@@ -12,7 +12,8 @@
 //! Only one piece of code draws at a time, and none waits for it: text that is printed meanwhile
 //! goes into the queue, and the code that draws finds it there. Text that is printed while
 //! interrupts are masked is drawn later: by the next `print!`, or after an interrupt. If the queue
-//! becomes full, its text is drawn at once.
+//! becomes full, its text is drawn at once. Of a single `print!` with more than 4,096 bytes, the
+//! screen shows the end.
 //!
 //! Of the control sequences of terminals, those for colours and `ESC [ K` (clears the rest of the
 //! line) have an effect.
@@ -208,6 +209,8 @@ enum Sequence {
     Escape,
     /// The last parameter so far.
     Parameters(u8),
+    /// After a parameter for colours that the [`PALETTE`] lacks: others belong to it.
+    Ignored,
 }
 
 impl Console {
@@ -256,7 +259,7 @@ impl Console {
         }
         for &byte in text {
             match (self.sequence, byte) {
-                (Sequence::None, 0x1b) => self.sequence = Sequence::Escape,
+                (_, 0x1b) => self.sequence = Sequence::Escape,
                 (Sequence::None, b'\n') => self.break_line(screen),
                 (Sequence::None, b'\r') => self.column = 0,
                 (Sequence::None, 0x08) => self.column = self.column.saturating_sub(1),
@@ -270,7 +273,10 @@ impl Console {
                 (Sequence::None, 0x80..0xc0) => {}
                 (Sequence::None, byte) => self.put(screen, byte),
                 (Sequence::Escape, b'[') => self.sequence = Sequence::Parameters(0),
-                (Sequence::Escape, _) => self.sequence = Sequence::None,
+                (Sequence::Escape, _) | (Sequence::Ignored, 0x40..) => {
+                    self.sequence = Sequence::None;
+                }
+                (Sequence::Ignored, _) => {}
                 (Sequence::Parameters(number), _) => {
                     self.sequence = self.continue_sequence(screen, number, byte);
                 }
@@ -285,6 +291,7 @@ impl Console {
                 let number = number.saturating_mul(10).saturating_add(byte - b'0');
                 return Sequence::Parameters(number);
             }
+            b';' if matches!(number, 38 | 48) => return Sequence::Ignored,
             b';' | b'm' => {
                 match number {
                     0 | 39 => self.color = TEXT_COLOR,
@@ -575,6 +582,9 @@ mod tests {
         // A sequence of an operating system, and one that does not end.
         console.write(&screen, b"\n\x07\x1b[?25hd\x1b[999999999999Je\x1b[");
         assert_eq!(row(&console, 1), "de");
+        // A new sequence ends one that is not complete.
+        console.write(&screen, b"\x1b[1\x1b[32mf");
+        assert_eq!(row(&console, 1), "def");
     }
 
     #[test]
@@ -586,6 +596,12 @@ mod tests {
         );
         let colors: [u8; 8] = core::array::from_fn(|column| console.cells[0][column].color);
         assert_eq!(colors, [7, 1, 2, 0, 2, 7, 2, 7]);
+        console.write(&screen, b"\r\x1b[38;5;31;33mh\x1b[48;2;32;0;0mi");
+        assert_eq!(
+            [console.cells[0][0].color, console.cells[0][1].color],
+            [7, 7]
+        );
+        console.write(&screen, b"\ra\x1b[31mb");
         // Some pixel of the ink is fully covered.
         let ink = PALETTE[1].ink;
         let is_red = |x, y| screen.pixel(x, y) == [ink.r(), ink.g(), ink.b(), 0];

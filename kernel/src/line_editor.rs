@@ -81,7 +81,8 @@ impl LineEditor {
 
     /// Prints `prompt`, and reads a line. Returns `None` at the end of the input.
     ///
-    /// Waits for the user in a loop, with interrupts as they are.
+    /// Waits for the user in a loop, with interrupts as they are. `prompt` does not begin with `@`,
+    /// which would begin a [record](kernel_protocol::record) for the host.
     pub fn read_line(&mut self, prompt: &str, complete: &Complete<'_>) -> Option<&str> {
         self.line = Line::EMPTY;
         self.cursor = 0;
@@ -176,8 +177,11 @@ impl LineEditor {
         self.cursor = from;
     }
 
-    /// Shows a line of the history: 1 is the last one, and 0 an empty line.
+    /// Shows a line of the history: 1 is the last one, and 0 the new one.
     fn select(&mut self, index: usize) {
+        if self.history.selected == 0 {
+            self.history.new = self.line;
+        }
         if let Some(line) = self.history.get(index) {
             self.line = line;
             self.cursor = line.length;
@@ -286,6 +290,8 @@ struct History {
     length: usize,
     /// The line that is shown: 0 for a new one, 1 for the last one.
     selected: usize,
+    /// The new line, while another one is shown.
+    new: Line,
 }
 
 impl History {
@@ -294,6 +300,7 @@ impl History {
             lines: [Line::EMPTY; HISTORY],
             length: 0,
             selected: 0,
+            new: Line::EMPTY,
         }
     }
 
@@ -308,10 +315,10 @@ impl History {
         }
     }
 
-    /// Returns a line: 1 is the last one, and 0 an empty line.
+    /// Returns a line: 1 is the last one, and 0 the new one.
     fn get(&self, index: usize) -> Option<Line> {
         match index.checked_sub(1) {
-            None => Some(Line::EMPTY),
+            None => Some(self.new),
             Some(index) => self.lines[..self.length].get(index).copied(),
         }
     }
@@ -345,8 +352,12 @@ enum KeyReader {
     CarriageReturn,
     /// After `ESC`.
     Escape,
-    /// After `ESC [` or `ESC O`, with the number so far.
+    /// After `ESC [` or `ESC O`, with the first number so far.
     Sequence(u8),
+    /// After the first number: others tell of modifiers.
+    Modifiers(u8),
+    /// Before a last byte without meaning.
+    Ignored,
 }
 
 impl KeyReader {
@@ -354,34 +365,36 @@ impl KeyReader {
     fn push(&mut self, byte: u8) -> Option<Key> {
         let state = core::mem::replace(self, Self::Start);
         match (state, byte) {
-            (Self::Escape, b'[' | b'O') => {
-                *self = Self::Sequence(0);
-                None
+            (Self::CarriageReturn, b'\n') => return None,
+            // A control character begins anew: the end of a line is one in any case.
+            (Self::Start | Self::CarriageReturn, _) | (_, ..b' ' | 0x7f) => {
+                return self.start(byte);
             }
-            (Self::Escape, _) => None,
+            (Self::Escape, b'[' | b'O') => *self = Self::Sequence(0),
+            // `ESC [ [ A` is a function key of Linux.
+            (Self::Sequence(0), b'[') => *self = Self::Ignored,
             (Self::Sequence(number), b'0'..=b'9') => {
                 let number = number.saturating_mul(10).saturating_add(byte - b'0');
                 *self = Self::Sequence(number);
-                None
             }
-            // Parameters after the first tell of modifiers.
-            (Self::Sequence(number), b' '..=b'?') => {
-                *self = Self::Sequence(number);
-                None
+            (Self::Sequence(number) | Self::Modifiers(number), b' '..=b'?') => {
+                *self = Self::Modifiers(number);
             }
-            (Self::Sequence(number), _) => match (byte, number) {
-                (b'A', _) => Some(Key::Up),
-                (b'B', _) => Some(Key::Down),
-                (b'C', _) => Some(Key::Right),
-                (b'D', _) => Some(Key::Left),
-                (b'H', _) | (b'~', 1 | 7) => Some(Key::Home),
-                (b'F', _) | (b'~', 4 | 8) => Some(Key::End),
-                (b'~', 3) => Some(Key::Delete),
-                _ => None,
-            },
-            (Self::CarriageReturn, b'\n') => None,
-            (Self::Start | Self::CarriageReturn, _) => self.start(byte),
+            (Self::Sequence(number) | Self::Modifiers(number), _) => {
+                return match (byte, number) {
+                    (b'A', _) => Some(Key::Up),
+                    (b'B', _) => Some(Key::Down),
+                    (b'C', _) => Some(Key::Right),
+                    (b'D', _) => Some(Key::Left),
+                    (b'H', _) | (b'~', 1 | 7) => Some(Key::Home),
+                    (b'F', _) | (b'~', 4 | 8) => Some(Key::End),
+                    (b'~', 3) => Some(Key::Delete),
+                    _ => None,
+                };
+            }
+            (Self::Escape | Self::Ignored, _) => {}
         }
+        None
     }
 
     /// Takes the first byte of a key.
@@ -528,6 +541,8 @@ mod tests {
         assert_eq!(edited("b\x1b[Ha\x1b[Fc\x1b[1~0\x1b[4~d"), "0abcd|");
         // Keys that mean nothing, keys with modifiers, and other characters.
         assert_eq!(edited("a\x1b[5~\x1b[1;5Db\x1bx\u{e9}\x07"), "b|a");
+        // Function keys of Linux, and two Escapes.
+        assert_eq!(edited("ab\x1b[[A\x1b\x1b[D"), "a|b");
     }
 
     #[test]
@@ -536,6 +551,7 @@ mod tests {
         assert_eq!(edited("abc\x02\x7f"), "a|c");
         assert_eq!(edited("abc\x01\x1b[3~"), "|bc");
         assert_eq!(edited("abc\x1b[3~"), "abc|");
+        assert_eq!(edited("abc\x01\x1b[3;5~"), "|bc");
         assert_eq!(edited("trace  git  \x17"), "trace  |");
         assert_eq!(edited("git\x17\x17"), "|");
         assert_eq!(edited("abcd\x02\x02\x15"), "|cd");
@@ -565,6 +581,19 @@ mod tests {
     }
 
     #[test]
+    fn a_line_ends_within_a_sequence_too() {
+        for begun in ["\x1b", "\x1b[", "\x1b[3", "\x1b[[", "\x1b[1;"] {
+            let mut editor = LineEditor::new();
+            let (terminal, _) = type_into(&mut editor, &["a", begun, "\nb"].concat());
+            assert_eq!(
+                (terminal.lines.len(), editor.line.as_str()),
+                (2, "b"),
+                "{begun:?}"
+            );
+        }
+    }
+
+    #[test]
     fn the_input_ends_at_an_empty_line_only() {
         let mut editor = LineEditor::new();
         assert_eq!(type_into(&mut editor, "a\x04").1, Outcome::Reading);
@@ -584,6 +613,8 @@ mod tests {
         assert_eq!(after(&[UP, UP, UP, "s"]), "ones|");
         assert_eq!(after(&[UP, UP, DOWN]), "two|");
         assert_eq!(after(&[UP, "\x0e", DOWN]), "|");
+        assert_eq!(after(&["new", UP, UP, DOWN, DOWN]), "new|");
+        assert_eq!(after(&["new", DOWN]), "new|");
         // The line that was changed is a new one.
         assert_eq!(after(&[UP, "!\n", UP, UP]), "two|");
         let many: String = (0..HISTORY + 3)

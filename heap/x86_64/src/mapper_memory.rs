@@ -38,6 +38,8 @@ impl<M, F> MapperMemory<M, F> {
     /// * No other code changes these page tables, except for entries outside of the heap's window.
     /// * No other address space has a copy of the level 4 entries of the heap's window: page tables
     ///   below them are freed when they are empty.
+    /// * `mapper` reaches page tables at `physical_offset`, as `OffsetPageTable` does. (A
+    ///   `RecursivePageTable` reaches them at addresses that are not flushed when a table is freed.)
     /// * `mapper` and `frames` do not allocate from the heap.
     pub unsafe fn init(&self, mapper: M, frames: F, physical_offset: VirtAddr) {
         self.parts.call_once(|| Parts {

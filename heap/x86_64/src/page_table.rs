@@ -17,6 +17,7 @@ use x86_64::structures::paging::{
 };
 
 use crate::frame_list::FrameList;
+use crate::machine;
 use crate::memory::{Memory, Purpose};
 use crate::page_set::{BATCH, PageSet};
 
@@ -186,6 +187,9 @@ impl Unmapped {
     ///
     /// Searching tables for entries in use takes as long as unmapping, so the page tables are
     /// locked once more. What others map meanwhile is found.
+    ///
+    /// Once the lock is free, an interrupt handler may link another table for the same addresses.
+    /// So the TLB of this CPU, which has entries of upper levels too, forgets the old one before.
     fn unlink_tables<M: Memory>(&mut self, memory: &M) {
         if memory.keeps_tables() {
             return;
@@ -197,6 +201,9 @@ impl Unmapped {
                     // collected here, and freed after the flush.
                     unsafe { tables.clean_up_addr_range(part, &mut self.tables) };
                 }
+            }
+            if !self.tables.as_slice().is_empty() {
+                machine::flush(self.range);
             }
         };
         // SAFETY: a table that is empty maps no page that is in use.

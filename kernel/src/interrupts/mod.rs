@@ -41,8 +41,9 @@ pub fn enable() {
 /// until the next interrupt: a handler makes the condition true.
 ///
 /// `condition` is called with interrupts masked, so that no handler runs between the call and the
-/// halt. Interrupts are enabled meanwhile, and on return.
-pub fn wait_until<T>(mut condition: impl FnMut() -> Option<T>) -> T {
+/// halt. Interrupts are enabled meanwhile, and on return: the caller holds no
+/// [`InterruptMutex`](crate::sync::InterruptMutex), and the guard of one is no value to return.
+pub fn wait_until<T: Send>(mut condition: impl FnMut() -> Option<T>) -> T {
     use x86_64::instructions::interrupts::{disable, enable_and_hlt};
 
     loop {
