@@ -96,7 +96,11 @@ fn steps(long: bool) -> Vec<Step> {
             arguments: "test --i686".into(),
             programs: if long { None } else { Some("1000") },
         },
-        Step::Script("heap/tests/features.sh".into()),
+        Step::Script(if long {
+            "heap/tests/features.sh".into()
+        } else {
+            "heap/tests/features.sh --short".into()
+        }),
         Step::Script(if long {
             "heap/tests/msrv.sh".into()
         } else {
@@ -118,7 +122,10 @@ fn steps(long: bool) -> Vec<Step> {
 pub(crate) fn run(project: &Project, long: bool) -> Result<(), Failure> {
     let mut totals = Totals::default();
     let mut mutations = None;
+    let began = Instant::now();
     for step in steps(long) {
+        let after = began.elapsed().as_secs();
+        show_line(&format!("\n== {} (after {after} s)", step.name()));
         match step {
             Step::StartMutations => mutations = Some(Background::start(project, long)?),
             Step::InstallPrograms => install_programs(),
@@ -166,7 +173,6 @@ impl Step {
 
     /// Runs the step, and shows its output.
     fn run(&self, project: &Project) -> Result<Totals, Failure> {
-        show_line(&format!("\n== {}", self.name()));
         let began = Instant::now();
         let totals = match self {
             Self::CargoTest(folder) => {

@@ -56,6 +56,11 @@ pub(crate) fn run_32_bit(
     cargo
         .args(["--no-fail-fast", "--package", "heap"])
         .args(["--target", TARGET_32_BIT, "-Zbuild-std=std"])
+        // Compiling takes much longer than the tests.
+        .envs([
+            ("CARGO_PROFILE_TEST_OPT_LEVEL", "1"),
+            ("CARGO_PROFILE_TEST_DEBUG", "none"),
+        ])
         .args(filter);
     collect(cargo)
 }
