@@ -65,7 +65,7 @@ fn steps(long: bool) -> Vec<Step> {
     if long {
         steps.push(Step::Boot {
             arguments: "test".into(),
-            programs: Some("100000"),
+            programs: Some("30000"),
         });
         for memory in ["64M", "4G"] {
             let test = format!("test --kernel-only --memory {memory}");
@@ -90,7 +90,7 @@ fn steps(long: bool) -> Vec<Step> {
             boot("test --forks"),
         ]);
     }
-    let fuzz_seconds = if long { 300 } else { 30 };
+    let fuzz_seconds = if long { 120 } else { 30 };
     steps.extend([
         Step::Boot {
             arguments: "test --i686".into(),

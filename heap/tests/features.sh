@@ -14,6 +14,13 @@
 set -u
 cd "$(dirname "$0")/.."
 short=${1:-}
+case $short in
+'' | --short) ;;
+*)
+    echo "usage: $0 [--short]" >&2
+    exit 2
+    ;;
+esac
 passed=0
 failed=0
 skipped=0
