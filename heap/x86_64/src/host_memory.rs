@@ -1,6 +1,8 @@
 //! A [`Memory`] for unit tests: frames in a block of the host's memory, and real page tables in it,
 //! which no CPU uses.
 
+use core::ops::Range;
+use core::ptr;
 use std::alloc::{Layout, alloc_zeroed};
 use std::boxed::Box;
 use std::vec::Vec;
@@ -10,7 +12,7 @@ use spin::Mutex;
 use x86_64::structures::paging::mapper::TranslateResult;
 use x86_64::structures::paging::page::PageRangeInclusive;
 use x86_64::structures::paging::{
-    Mapper, OffsetPageTable, Page, PageTableFlags, PhysFrame, Size4KiB, Translate,
+    Mapper, OffsetPageTable, Page, PageTable, PageTableFlags, PhysFrame, Size4KiB, Translate,
 };
 use x86_64::{PhysAddr, VirtAddr};
 
@@ -26,8 +28,10 @@ pub(crate) const WINDOW: usize = 0x7000_0000_0000 + 510 * PAGE_SIZE;
 const UNTOUCHED: u8 = 0xdd;
 
 /// What was done last, in this order.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Event {
+    /// These pages of the range that begins at the second address are going to be unmapped.
+    WillUnmap(Range<usize>, usize),
     /// This many pages were flushed.
     Flush(usize),
     /// This many frames were freed.
@@ -45,6 +49,8 @@ pub(crate) struct State {
     /// The number of calls that map a page before all fail.
     pub(crate) mappings_left: Option<usize>,
     pub(crate) keeps_tables: bool,
+    /// The addresses of the window are memory of the host, which a program may use like pages.
+    pub(crate) is_window_usable: bool,
     pub(crate) events: Vec<Event>,
 }
 
@@ -70,6 +76,29 @@ fn fails(left: &mut Option<usize>) -> bool {
     }
 }
 
+/// Returns a block of `bytes` bytes, which are zero, at the boundary of a page. It is never freed.
+pub(crate) fn leaked_block(bytes: usize) -> *mut u8 {
+    let layout = Layout::from_size_align(bytes, PAGE_SIZE).unwrap();
+    assert!(bytes > 0);
+    // SAFETY: the size is not zero.
+    let block = unsafe { alloc_zeroed(layout) };
+    assert!(!block.is_null());
+    block
+}
+
+/// Returns page tables that map nothing, the offset of their frames, and `frames` other frames at
+/// this offset.
+pub(crate) fn empty_tables(frames: usize) -> (OffsetPageTable<'static>, VirtAddr, Vec<PhysFrame>) {
+    let block = leaked_block((frames + 1) * PAGE_SIZE);
+    let offset = VirtAddr::new(block.expose_provenance() as u64);
+    // SAFETY: the first frame is zero, and so an empty table. It is never freed.
+    let table = unsafe { &mut *block.cast() };
+    // SAFETY: all frames lie in the block, at this offset.
+    let mapper = unsafe { OffsetPageTable::new(table, offset) };
+    let frame = |index| PhysFrame::containing_address(PhysAddr::new(index * PAGE_SIZE as u64));
+    (mapper, offset, (1..=frames as u64).map(frame).collect())
+}
+
 pub(crate) struct HostMemory {
     offset: VirtAddr,
     mapper: Mutex<OffsetPageTable<'static>>,
@@ -79,22 +108,12 @@ pub(crate) struct HostMemory {
 impl HostMemory {
     /// Returns a memory with `frames` free frames, which are not zero.
     pub(crate) fn new(frames: usize) -> &'static Self {
-        let size = (frames + 1) * PAGE_SIZE;
-        let layout = Layout::from_size_align(size, PAGE_SIZE).unwrap();
-        // SAFETY: the size is not zero.
-        let block = unsafe { alloc_zeroed(layout) };
-        assert!(!block.is_null());
-        let offset = VirtAddr::new(block.expose_provenance() as u64);
-        // SAFETY: the first frame is zero, and so an empty table. It is never freed.
-        let table = unsafe { &mut *block.cast() };
-        // SAFETY: all frames lie in the block, at this offset.
-        let mapper = unsafe { OffsetPageTable::new(table, offset) };
-        let frame = |index| PhysFrame::containing_address(PhysAddr::new(index * PAGE_SIZE as u64));
+        let (mapper, offset, free) = empty_tables(frames);
         let memory = Self {
             offset,
             mapper: Mutex::new(mapper),
             state: Mutex::new(State {
-                free: (1..=frames as u64).map(frame).collect(),
+                free,
                 ..State::default()
             }),
         };
@@ -117,6 +136,20 @@ impl HostMemory {
             TranslateResult::Mapped { flags, .. } => Some(flags),
             _ => None,
         }
+    }
+
+    /// Returns the flags of the entries that lead to the page at `address`, from level 4 down to 2.
+    pub(crate) fn parent_flags_at(&self, address: usize) -> [PageTableFlags; 3] {
+        let page = Page::<Size4KiB>::containing_address(VirtAddr::new(address as u64));
+        let mapper = self.mapper.lock();
+        let mut table = mapper.level_4_table();
+        [page.p4_index(), page.p3_index(), page.p2_index()].map(|index| {
+            let entry = &table[index];
+            let next = memory::pointer::<PageTable>(self, entry.frame().unwrap());
+            // SAFETY: the entry leads to a table, which does not change while the mapper is locked.
+            table = unsafe { next.as_ref() };
+            entry.flags()
+        })
     }
 
     /// Returns the first byte of the page that is mapped at `address`.
@@ -184,8 +217,23 @@ unsafe impl Memory for HostMemory {
     }
 
     fn flush(&self, pages: PageRangeInclusive) {
-        let count = pages.count();
-        self.state.lock().events.push(Event::Flush(count));
+        let event = Event::Flush(pages.count());
+        self.state.lock().events.push(event);
+        let is_window_usable = self.state.lock().is_window_usable;
+        for page in pages {
+            let address = page.start_address().as_u64() as usize;
+            if is_window_usable && self.frame_at(address).is_none() {
+                let bytes = ptr::with_exposed_provenance_mut::<u8>(address);
+                // Restored pages must be zero, as their frames are.
+                // SAFETY: the page is memory of the host. It was unmapped, so no code uses it.
+                unsafe { bytes.write_bytes(0, PAGE_SIZE) };
+            }
+        }
+    }
+
+    fn will_unmap(&self, pages: Range<usize>, range: usize) {
+        let event = Event::WillUnmap(pages, range);
+        self.state.lock().events.push(event);
     }
 
     fn keeps_tables(&self) -> bool {
@@ -206,11 +254,15 @@ pub(crate) struct Fixture {
 
 impl Fixture {
     pub(crate) fn new(frames: usize) -> Self {
+        Self::with_window(frames, WINDOW..WINDOW + (1 << 30))
+    }
+
+    /// Returns a fixture with another window than [`WINDOW`].
+    pub(crate) fn with_window(frames: usize, window: Range<usize>) -> Self {
         let memory = HostMemory::new(frames);
         let tags = TagPool::new(PageLock::new(), TagFrames::new(memory));
         let tags = Box::leak(Box::new(tags));
         let pages = Box::leak(Box::new(MappedPages::new(memory)));
-        let window = WINDOW..WINDOW + (1 << 30);
         // SAFETY: the memory is usable, and its page tables map nothing.
         unsafe { pages.init(window, tags) }.unwrap();
         let arena = pages.create_arena(tags).unwrap();

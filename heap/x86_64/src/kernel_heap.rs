@@ -138,7 +138,106 @@ unsafe impl<M: Memory> GlobalAlloc for Heap<M> {
 
 #[cfg(test)]
 mod tests {
+    use std::boxed::Box;
     use std::string::String;
+    use std::vec::Vec;
+
+    use super::*;
+    use crate::host_memory::{HostMemory, leaked_block};
+
+    /// Returns a heap whose window is memory of the host.
+    fn heap() -> &'static Heap<HostMemory> {
+        const SIZE: usize = 8 << 20;
+        let memory = HostMemory::new(1000);
+        memory.state.lock().is_window_usable = true;
+        // SAFETY: the heap excludes other threads, and there are no handlers.
+        let heap = Box::leak(Box::new(unsafe { Heap::new(memory) }));
+        let window = leaked_block(SIZE).expose_provenance();
+        // SAFETY: the memory is usable, its page tables map nothing, and no other code uses the
+        // block.
+        unsafe { heap.init(window..window + SIZE) }.unwrap();
+        heap
+    }
+
+    /// A size of slabs, and one of Talc.
+    const SIZES: [usize; 2] = [100, 10_000];
+
+    fn layout(size: usize) -> Layout {
+        Layout::from_size_align(size, 8).unwrap()
+    }
+
+    /// Allocates a block, and fills it.
+    fn filled(heap: &Heap<HostMemory>, size: usize, byte: u8) -> *mut u8 {
+        // SAFETY: the size is not zero.
+        let block = unsafe { heap.alloc(layout(size)) };
+        assert!(!block.is_null());
+        // SAFETY: the block has this size.
+        unsafe { block.write_bytes(byte, size) };
+        block
+    }
+
+    /// Returns whether the first `size` bytes of a block are `byte`.
+    ///
+    /// # Safety
+    /// The block is null, or has as many bytes, which are initialised.
+    unsafe fn is_filled(block: *const u8, size: usize, byte: u8) -> bool {
+        assert!(!block.is_null());
+        // SAFETY: the caller guarantees it.
+        let bytes = unsafe { core::slice::from_raw_parts(block, size) };
+        bytes.iter().all(|&other| other == byte)
+    }
+
+    #[test]
+    #[cfg_attr(feature = "hardened", ignore = "slabs serve nothing")]
+    fn free_slabs_go_back_when_the_heap_decays_or_is_reaped() {
+        let heap = heap();
+        for give_back in [SlabHeap::decay, SlabHeap::reap] {
+            let blocks: Vec<_> = (0..100).map(|_| filled(heap, SIZES[0], 1)).collect();
+            assert!(heap.slabs().slabs() > 1);
+            for block in blocks {
+                // SAFETY: the block was allocated with this layout, and is not used any more.
+                unsafe { heap.dealloc(block, layout(SIZES[0])) };
+            }
+            give_back(heap);
+            assert_eq!(heap.slabs().slabs(), 0);
+        }
+    }
+
+    #[test]
+    fn zeroed_blocks_are_zero_where_others_were_used() {
+        let heap = heap();
+        for size in SIZES {
+            let block = filled(heap, size, 7);
+            // SAFETY: the block was allocated with this layout, and is not used any more.
+            unsafe { heap.dealloc(block, layout(size)) };
+            // SAFETY: the size is not zero.
+            let block = unsafe { heap.alloc_zeroed(layout(size)) };
+            // SAFETY: the block has this size, and is zero.
+            assert!(unsafe { is_filled(block, size, 0) });
+            // SAFETY: the block was allocated with this layout, and is not used any more.
+            unsafe { heap.dealloc(block, layout(size)) };
+        }
+    }
+
+    #[test]
+    fn a_block_that_grows_keeps_its_bytes_and_leaves_others_alone() {
+        let heap = heap();
+        for size in SIZES {
+            let [block, other] = [1, 2].map(|byte| filled(heap, size, byte));
+            // SAFETY: the block was allocated with this layout.
+            let grown = unsafe { heap.realloc(block, layout(size), 4 * size) };
+            // SAFETY: the first bytes are those that were filled.
+            assert!(unsafe { is_filled(grown, size, 1) });
+            // SAFETY: the block has four times the size now.
+            unsafe { grown.write_bytes(1, 4 * size) };
+            // SAFETY: the block is filled.
+            assert!(unsafe { is_filled(other, size, 2) });
+            // SAFETY: the block was reallocated with this layout, and is not used any more.
+            unsafe { heap.dealloc(grown, layout(4 * size)) };
+            // SAFETY: the block was allocated with this layout, and is not used any more.
+            unsafe { heap.dealloc(other, layout(size)) };
+        }
+    }
 
     /// The example in README.md cannot be compiled as it stands. That of [`Heap`](super::Heap) is.
     #[test]

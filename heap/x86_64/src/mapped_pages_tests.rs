@@ -200,6 +200,9 @@ fn pages_of_the_heap_are_writable_and_not_executable() {
         [flags(0), flags(1), flags(19)],
         [Some(FLAGS), None, Some(FLAGS)]
     );
+    // The upper levels permit to write, and leave it to the last one what is not permitted.
+    let parent = PageTableFlags::PRESENT | PageTableFlags::WRITABLE;
+    assert_eq!(memory.parent_flags_at(base), [parent; 3]);
     assert!(FLAGS.contains(PageTableFlags::NO_EXECUTE | PageTableFlags::WRITABLE));
 }
 
@@ -213,19 +216,47 @@ fn frames_are_freed_after_the_flush_of_their_batch() {
     memory.state.lock().events.clear();
     arena.free(base).unwrap();
     let events = memory.state.lock().events.clone();
-    let table = Event::Free(Purpose::PageTables, 1);
+    let table = || Event::Free(Purpose::PageTables, 1);
     assert_eq!(
         events,
         [
+            Event::WillUnmap(base..base + 18 * PAGE_SIZE, base),
             Event::Flush(16),
             Event::Free(Purpose::Heap, 16),
             // The first page has a table of its own.
-            table,
+            table(),
             Event::Flush(2),
             Event::Free(Purpose::Heap, 2),
-            table,
-            table,
-            table,
+            table(),
+            table(),
+            table(),
+        ]
+    );
+}
+
+#[test]
+fn the_memory_is_told_which_pages_will_be_unmapped() {
+    let fixture = Fixture::new(100);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    let base = arena.alloc(10 * PAGE_SIZE, InstantFit).unwrap();
+    let at = |page| base + page * PAGE_SIZE;
+    let told = |operation: &dyn Fn() -> Result<()>| {
+        memory.state.lock().events.clear();
+        operation().unwrap();
+        memory.state.lock().events[0].clone()
+    };
+    assert_eq!(
+        [
+            told(&|| arena.discard(at(3), 2 * PAGE_SIZE)),
+            told(&|| arena.resize(base, 7 * PAGE_SIZE)),
+            told(&|| arena.free(base)),
+        ],
+        [
+            Event::WillUnmap(at(3)..at(5), base),
+            Event::WillUnmap(at(7)..at(10), base),
+            Event::WillUnmap(base..at(7), base),
         ]
     );
 }
@@ -266,6 +297,59 @@ fn a_request_for_more_than_all_frames_takes_none() {
     arena.free(other).unwrap();
 }
 
+/// Takes frames until `count` are free.
+fn leave_frames(memory: &HostMemory, count: usize) {
+    while memory.free_frame_count() > count {
+        memory.allocate_frame(Purpose::Heap).unwrap();
+    }
+}
+
+#[test]
+fn a_request_for_exactly_all_frames_succeeds() {
+    let fixture = Fixture::new(100);
+    let &Fixture {
+        memory, ref arena, ..
+    } = &fixture;
+    let base = arena.alloc(30 * PAGE_SIZE, InstantFit).unwrap();
+    arena.discard(base + 10 * PAGE_SIZE, 3 * PAGE_SIZE).unwrap();
+    leave_frames(memory, 3);
+    arena.restore(base, 30 * PAGE_SIZE).unwrap();
+    assert_eq!(memory.free_frame_count(), 0);
+
+    arena.resize(base, 25 * PAGE_SIZE).unwrap();
+    assert_eq!(memory.free_frame_count(), 5);
+    arena.resize(base, 30 * PAGE_SIZE).unwrap();
+    assert_eq!(memory.free_frame_count(), 0);
+}
+
+#[test]
+fn pages_are_counted_each_time_they_are_mapped() {
+    let fixture = Fixture::new(100);
+    let &Fixture {
+        pages, ref arena, ..
+    } = &fixture;
+    let counts = || {
+        [
+            pages.mapped(),
+            pages.ever_mapped(),
+            pages.discarded(),
+            pages.ever_restored(),
+        ]
+    };
+    let base = arena.alloc(20 * PAGE_SIZE, InstantFit).unwrap();
+    arena.discard(base + 10 * PAGE_SIZE, 5 * PAGE_SIZE).unwrap();
+    assert_eq!(counts(), [15, 20, 5, 0]);
+    arena.restore(base, 12 * PAGE_SIZE).unwrap();
+    assert_eq!(counts(), [17, 22, 3, 2]);
+    // One of the three holes is in the tail.
+    arena.resize(base, 14 * PAGE_SIZE).unwrap();
+    assert_eq!(counts(), [12, 22, 2, 2]);
+    arena.resize(base, 12 * PAGE_SIZE).unwrap();
+    assert_eq!(counts(), [12, 22, 0, 2]);
+    arena.free(base).unwrap();
+    assert_eq!(counts(), [0, 22, 0, 2]);
+}
+
 #[test]
 fn a_page_that_other_code_has_mapped_is_left_alone() {
     let fixture = Fixture::new(100);
@@ -280,7 +364,8 @@ fn a_page_that_other_code_has_mapped_is_left_alone() {
     // SAFETY: no code uses the page or the frame.
     unsafe { page_table::map(memory, PageSet::all(stray, 1), &[frame], FLAGS) }.unwrap();
     let before = counts(&fixture);
-    assert!(arena.resize(base, 20 * PAGE_SIZE).is_err());
+    let in_use = Error::Other("a page of the heap's window is mapped already");
+    assert_eq!(arena.resize(base, 20 * PAGE_SIZE), Err(in_use));
     assert_eq!(counts(&fixture), before);
     assert_eq!(memory.frame_at(base + 18 * PAGE_SIZE), Some(frame));
 }
@@ -315,6 +400,18 @@ fn a_window_that_no_pages_can_be_mapped_at_is_refused() {
         assert!(refused.is_err(), "{window:#x?}");
         assert!(pages.addresses().is_none());
     }
+}
+
+#[test]
+fn a_window_may_end_with_the_lower_half_of_the_addresses() {
+    let end = 0x8000_0000_0000;
+    let fixture = Fixture::with_window(100, end - 20 * PAGE_SIZE..end);
+    let arena = &fixture.arena;
+    // All pages but the leading guard and the guard page of the range.
+    let base = arena.alloc(18 * PAGE_SIZE, InstantFit).unwrap();
+    assert_eq!(base + 19 * PAGE_SIZE, end);
+    arena.free(base).unwrap();
+    assert_eq!(fixture.memory.in_use(), (0, 0));
 }
 
 #[test]
@@ -362,6 +459,21 @@ fn a_range_as_long_as_its_boundaries_is_aligned_to_them() {
         (loose.align(), loose.nocross()),
         (PAGE_SIZE, Some(2 * SIZE))
     );
+}
+
+#[test]
+fn a_range_as_long_as_its_boundaries_has_no_phase() {
+    let layout = Layout::from_size_align(SIZE, 0x2000).unwrap();
+    let exact = layout.with_phase(0x1000).with_nocross(SIZE).unwrap();
+    let size = SIZE + PAGE_SIZE;
+    assert_eq!(with_guard(exact), Err(Error::Unsatisfiable { size }));
+}
+
+#[test]
+fn an_upper_bound_that_excludes_nothing_stays_so() {
+    let layout = Layout::from_size_align(SIZE, PAGE_SIZE).unwrap();
+    let guarded = with_guard(layout.with_max(usize::MAX)).unwrap();
+    assert_eq!(guarded.max(), Some(usize::MAX));
 }
 
 #[test]

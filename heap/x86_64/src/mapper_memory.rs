@@ -111,3 +111,63 @@ where
         self.parts().physical_offset
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::boxed::Box;
+    use std::vec::Vec;
+
+    use heap::vmem::AllocPolicy::InstantFit;
+    use heap::vmem::TagPool;
+    use x86_64::structures::paging::OffsetPageTable;
+
+    use super::*;
+    use crate::host_memory::{WINDOW, empty_tables};
+    use crate::mapped_pages::MappedPages;
+    use crate::memory::PAGE_SIZE;
+    use crate::tags::{PageLock, TagFrames};
+
+    /// The free frames.
+    struct Frames(Vec<PhysFrame>);
+
+    // SAFETY: the list has each frame once that is not in use.
+    unsafe impl FrameAllocator<Size4KiB> for Frames {
+        fn allocate_frame(&mut self) -> Option<PhysFrame> {
+            self.0.pop()
+        }
+    }
+
+    impl FrameDeallocator<Size4KiB> for Frames {
+        unsafe fn deallocate_frame(&mut self, frame: PhysFrame) {
+            assert!(!self.0.contains(&frame), "{frame:?} is free already");
+            self.0.push(frame);
+        }
+    }
+
+    #[test]
+    fn pages_take_frames_of_the_allocator_and_return_them() {
+        let (mapper, offset, frames) = empty_tables(100);
+        let memory = Box::leak(Box::new(MapperMemory::<OffsetPageTable, _>::new()));
+        // SAFETY: all frames are mapped at the offset, and no other code uses the page tables.
+        unsafe { memory.init(mapper, Frames(frames), offset) };
+        assert_eq!(memory.physical_offset(), offset);
+        let tags = TagPool::new(PageLock::new(), TagFrames::new(memory));
+        let tags = Box::leak(Box::new(tags));
+        let pages = Box::leak(Box::new(MappedPages::new(memory)));
+        // SAFETY: the memory is usable, and its page tables map nothing.
+        unsafe { pages.init(WINDOW..WINDOW + (1 << 30), tags) }.unwrap();
+        let arena = pages.create_arena(tags).unwrap();
+
+        let free = || memory.parts().frames.lock().0.len();
+        // The tags take frames, some of which they retain.
+        arena
+            .free(arena.alloc(PAGE_SIZE, InstantFit).unwrap())
+            .unwrap();
+        let before = free();
+        let base = arena.alloc(20 * PAGE_SIZE, InstantFit).unwrap();
+        // The first page has a table of its own, and two more tables are above.
+        assert_eq!(free(), before - 20 - 4);
+        arena.free(base).unwrap();
+        assert_eq!(free(), before);
+    }
+}

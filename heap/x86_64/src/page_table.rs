@@ -250,3 +250,27 @@ unsafe impl<M: Memory> FrameAllocator<Size4KiB> for TableFrames<'_, M> {
         self.0.allocate_frame(Purpose::PageTables)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use heap::vmem::AllocPolicy::InstantFit;
+
+    use super::*;
+    use crate::host_memory::Fixture;
+    use crate::memory::PAGE_SIZE;
+
+    #[test]
+    fn a_batch_that_needs_two_tables_of_each_level_is_unmapped() {
+        // A multiple of 512 GiB: here begin a table of level 3 and those below it.
+        let boundary = 0x7000_0000_0000;
+        let below = BATCH / 2 * PAGE_SIZE;
+        // The first page is the leading guard.
+        let window = boundary - below - PAGE_SIZE..boundary + (1 << 30);
+        let fixture = Fixture::with_window(100, window);
+        let base = fixture.arena.alloc(BATCH * PAGE_SIZE, InstantFit).unwrap();
+        assert_eq!(base, boundary - below);
+        assert_eq!(fixture.memory.in_use(), (BATCH, 6));
+        fixture.arena.free(base).unwrap();
+        assert_eq!(fixture.memory.in_use(), (0, 0));
+    }
+}

@@ -3,9 +3,23 @@
 
 use x86_64::structures::paging::page::PageRangeInclusive;
 
-pub(crate) fn enter() {}
+/// Does nothing, besides counting for tests.
+pub(crate) fn enter() {
+    #[cfg(test)]
+    DEPTH.with(|depth| depth.set(depth.get() + 1));
+}
 
-pub(crate) fn leave() {}
+/// Does nothing, besides counting for tests.
+pub(crate) fn leave() {
+    #[cfg(test)]
+    DEPTH.with(|depth| depth.set(depth.get() - 1));
+}
+
+#[cfg(test)]
+std::thread_local! {
+    /// How often this thread has entered and not left.
+    pub(crate) static DEPTH: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
+}
 
 /// Does nothing: another thread may release the lock.
 pub(crate) fn panic_on_self_deadlock() {}

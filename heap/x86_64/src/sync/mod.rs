@@ -146,6 +146,7 @@ impl ReleaseGate for InterruptsEnabled {
 #[cfg(test)]
 mod tests {
     use super::InterruptMutex;
+    use crate::machine::DEPTH;
 
     #[test]
     fn a_lock_that_is_held_is_not_taken() {
@@ -154,5 +155,17 @@ mod tests {
         assert!(mutex.try_lock().is_none() && mutex.is_locked());
         drop(guard);
         assert!(mutex.try_lock().is_some() && !mutex.is_locked());
+    }
+
+    #[test]
+    fn interrupts_are_masked_only_while_a_lock_is_held() {
+        let depth = || DEPTH.with(|depth| depth.get());
+        let mutex = InterruptMutex::new(1);
+        let guard = mutex.lock();
+        assert_eq!(depth(), 1);
+        assert!(mutex.try_lock().is_none());
+        assert_eq!(depth(), 1, "a lock that was not taken masks nothing");
+        drop(guard);
+        assert_eq!(depth(), 0);
     }
 }
