@@ -500,16 +500,40 @@ impl Queue {
 
 #[cfg(test)]
 mod tests {
+    use core::ops::{Deref, DerefMut};
     use std::boxed::Box;
     use std::string::String;
 
     use bootloader_api::info::PixelFormat;
+    use spin::MutexGuard;
 
     use super::*;
     use crate::framebuffer::tests::screen;
 
+    /// A console. Tests take turns to have one, because all consoles write [`CRASH_ROW`].
+    struct TestConsole {
+        console: Box<Console>,
+        _turn: MutexGuard<'static, ()>,
+    }
+
+    impl Deref for TestConsole {
+        type Target = Console;
+
+        fn deref(&self) -> &Console {
+            &self.console
+        }
+    }
+
+    impl DerefMut for TestConsole {
+        fn deref_mut(&mut self) -> &mut Console {
+            &mut self.console
+        }
+    }
+
     /// Returns a console of `columns` and `rows` on a screen that is a little larger.
-    fn console(columns: usize, rows: usize) -> (Framebuffer, Box<Console>) {
+    fn console(columns: usize, rows: usize) -> (Framebuffer, TestConsole) {
+        static TURN: Mutex<()> = Mutex::new(());
+        let turn = TURN.lock();
         let screen = screen(
             columns * WIDTH + WIDTH - 1,
             rows * HEIGHT + HEIGHT - 1,
@@ -517,6 +541,10 @@ mod tests {
         );
         let mut console = Box::new(Console::new());
         console.start(&screen, 0);
+        let console = TestConsole {
+            console,
+            _turn: turn,
+        };
         (screen, console)
     }
 
@@ -575,6 +603,34 @@ mod tests {
     }
 
     #[test]
+    fn a_low_screen_scrolls_by_one_line() {
+        for rows in 1..=3 {
+            let (screen, mut console) = console(3, rows);
+            console.write(&screen, &b"0\n1\n2\n3"[..2 * rows + 1]);
+            for index in 0..rows {
+                let expected = std::format!("{}", index + 1);
+                assert_eq!(row(&console, index), expected, "{rows} rows");
+            }
+        }
+    }
+
+    #[test]
+    fn a_start_clears_the_screen_and_the_text() {
+        let (screen, mut console) = console(4, 4);
+        console.write(&screen, b"M\nM\nM\nM");
+        let info = screen.info();
+        screen.fill(0..info.width, 0..info.height, CRASH.paper);
+        console.start(&screen, 2 * HEIGHT);
+        let mut pixels = (0..info.height).flat_map(|y| (0..info.width).map(move |x| (x, y)));
+        assert!(pixels.all(|(x, y)| screen.pixel(x, y) == [0; 4]));
+        // The text that was there does not come back, and the same text is drawn again.
+        console.write(&screen, b"M\n\n");
+        assert_eq!([row(&console, 0), row(&console, 1)], ["", ""]);
+        console.write(&screen, b"M");
+        assert!(is_drawn(&screen, 3, 0));
+    }
+
+    #[test]
     fn control_sequences_are_not_shown() {
         let (screen, mut console) = console(8, 2);
         console.write(&screen, b"\x1b[1;31ma\x1b[0m\x1b(b\x08c");
@@ -614,7 +670,7 @@ mod tests {
     #[test]
     fn the_rest_of_a_line_is_cleared() {
         let (screen, mut console) = console(8, 2);
-        console.write(&screen, b"abcdef\r>\x1b[K\nabc\x1b[1K");
+        console.write(&screen, b"abcdef\r>\x1b[K\nabc\x1b[1K\r\x1b[2K");
         assert_eq!(
             (row(&console, 0), row(&console, 1)),
             (">".into(), "abc".into())
@@ -638,7 +694,7 @@ mod tests {
 
     #[test]
     fn a_crash_writes_on_red_below_the_text() {
-        let (screen, _) = console(4, 3);
+        let (screen, _console) = console(4, 3);
         CRASH_ROW.store(2, Relaxed);
         CRASH_COLUMN.store(0, Relaxed);
         CrashWriter(&screen).write_str("abcdefgh\ni").unwrap();
@@ -651,6 +707,28 @@ mod tests {
             (CRASH_ROW.load(Relaxed), CRASH_COLUMN.load(Relaxed)),
             (1, 1)
         );
+    }
+
+    #[test]
+    fn a_crash_finds_the_row_below_the_text() {
+        let (screen, mut console) = console(3, 8);
+        assert_eq!(CRASH_ROW.load(Relaxed), 1);
+        console.write(&screen, b"0\n1\n2\n3\n4\n5\n6\n7");
+        assert_eq!(CRASH_ROW.load(Relaxed), 8);
+        // The text moves up by two rows, and has one more.
+        console.write(&screen, b"\n8");
+        assert_eq!(CRASH_ROW.load(Relaxed), 7);
+        console.start(&screen, HEIGHT + 1);
+        assert_eq!(CRASH_ROW.load(Relaxed), 3);
+    }
+
+    #[test]
+    fn the_queue_is_almost_full_with_less_than_half_left() {
+        let mut queue = Queue::new();
+        queue.push(&[b'x'; Queue::SIZE / 2]);
+        assert!(!queue.is_almost_full());
+        queue.push(b"x");
+        assert!(queue.is_almost_full());
     }
 
     #[test]

@@ -102,8 +102,10 @@ impl Framebuffer {
         let pixel = unsafe { self.first.add(offset) };
         let word = pixel.cast::<AtomicU32>();
         if size == 4 && word.is_aligned() {
-            // SAFETY: the four bytes of the pixel are in the buffer, which only handles access.
-            let word = unsafe { word.as_ref() };
+            // Builds with assertions check the alignment here, which they do not in `as_ref`.
+            // SAFETY: the word is aligned. Its four bytes are in the buffer, which only handles
+            // access.
+            let word = unsafe { &*word.as_ptr() };
             word.store(u32::from_ne_bytes(bytes), Relaxed);
             return;
         }
@@ -253,6 +255,27 @@ pub(crate) mod tests {
         // SAFETY: the buffer has twelve bytes.
         let written: [u8; 12] = unsafe { screen.first.cast().read() };
         assert_eq!(written, [9, 9, 9, 255, 128, 7, 9, 9, 9, 9, 9, 9]);
+    }
+
+    #[test]
+    fn pixels_of_four_bytes_may_lie_anywhere() {
+        let info = FrameBufferInfo {
+            byte_len: 8,
+            width: 2,
+            height: 1,
+            pixel_format: PixelFormat::Rgb,
+            bytes_per_pixel: 4,
+            stride: 2,
+        };
+        for start in 0..4 {
+            let words = vec![0_u32; 3].leak();
+            // SAFETY: all bytes are values of `u8`.
+            let (_, bytes, _) = unsafe { words.align_to_mut::<u8>() };
+            let screen = Framebuffer::new(&mut bytes[start..start + 8], info).unwrap();
+            screen.set(1, 0, ORANGE);
+            assert_eq!(screen.pixel(0, 0), [0; 4]);
+            assert_eq!(screen.pixel(1, 0), [255, 128, 7, 0]);
+        }
     }
 
     #[test]

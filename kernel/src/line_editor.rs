@@ -84,9 +84,7 @@ impl LineEditor {
     /// Waits for the user in a loop, with interrupts as they are. `prompt` does not begin with `@`,
     /// which would begin a [record](kernel_protocol::record) for the host.
     pub fn read_line(&mut self, prompt: &str, complete: &Complete<'_>) -> Option<&str> {
-        self.line = Line::EMPTY;
-        self.cursor = 0;
-        self.history.selected = 0;
+        self.start();
         serial::print_record(Record::Input);
         print!("{prompt}");
         loop {
@@ -97,6 +95,13 @@ impl LineEditor {
                 Outcome::EndOfInput => return None,
             }
         }
+    }
+
+    /// Begins an empty line, below those of the history.
+    fn start(&mut self) {
+        self.line = Line::EMPTY;
+        self.cursor = 0;
+        self.history.selected = 0;
     }
 
     /// Takes a byte of input, and writes to `out` what changes on the terminal.
@@ -505,9 +510,7 @@ mod tests {
         let mut outcome = Outcome::Reading;
         for &byte in keys.as_bytes() {
             if outcome != Outcome::Reading {
-                editor.line = Line::EMPTY;
-                editor.cursor = 0;
-                editor.history.selected = 0;
+                editor.start();
             }
             outcome = editor.push(byte, "> ", &words, &mut terminal);
         }
@@ -644,5 +647,30 @@ mod tests {
         let line = |index: usize| str::from_utf8(&terminal.lines[index]).unwrap();
         assert_eq!([line(0), line(1)], ["> s", "  stats  slabs"]);
         assert_eq!(terminal.shown(), "> s|");
+    }
+
+    #[test]
+    fn no_list_is_shown_for_one_word_or_none() {
+        for (keys, shown) in [("x\t", "> x|"), ("stats\t", "> stats |")] {
+            let (terminal, _) = type_into(&mut LineEditor::new(), keys);
+            assert_eq!((terminal.lines.len(), terminal.shown()), (1, shown.into()));
+        }
+    }
+
+    #[test]
+    fn sequences_of_other_keys_leave_nothing_behind() {
+        assert_eq!(edited("b\x1b[7~a\x1b[8~c"), "abc|");
+        assert_eq!(edited("a\x1b[?25hb"), "ab|");
+        // None of these numbers is 3, that of Delete, although some of their last eight bits are.
+        for number in ["259", "771", "1283"] {
+            let keys = ["a", LEFT, "\x1b[", number, "~"].concat();
+            assert_eq!(edited(&keys), "|a", "{number}");
+        }
+    }
+
+    #[test]
+    fn a_line_ends_before_what_cannot_be_printed() {
+        assert_eq!(Line::of("a\tb").as_str(), "a");
+        assert_eq!(Line::of("a b~\u{e9}").as_str(), "a b~");
     }
 }

@@ -101,19 +101,24 @@ static ALL: InterruptMutex<Lines> = InterruptMutex::new(Lines {
 impl Lines {
     /// Masks the lines that have no handler.
     fn update_masks(&mut self) {
-        let mut open: u16 = self
-            .handlers
-            .iter()
-            .enumerate()
-            .filter(|(_, handler)| handler.is_some())
-            .fold(0, |open, (line, _)| open | 1 << line);
-        if open > 0xff {
-            open |= 1 << Irq::CASCADE;
-        }
-        let [first, second] = (!open).to_le_bytes();
+        let [first, second] = masks(&self.handlers);
         // SAFETY: only this module uses the controllers. Each vector has a handler.
         unsafe { self.controllers.write_masks(first, second) };
     }
+}
+
+/// Returns the masks of the first and the second controller. A bit is 0 if its line has a handler,
+/// or if it is that of the second controller and one of the lines there has a handler.
+fn masks(handlers: &[Option<fn()>; LINES]) -> [u8; 2] {
+    let mut open: u16 = handlers
+        .iter()
+        .enumerate()
+        .filter(|(_, handler)| handler.is_some())
+        .fold(0, |open, (line, _)| open | 1 << line);
+    if open > 0xff {
+        open |= 1 << Irq::CASCADE;
+    }
+    (!open).to_le_bytes()
 }
 
 /// Moves the interrupts of the controllers away from the vectors of exceptions, where the firmware
@@ -201,7 +206,7 @@ fn is_spurious(irq: Irq) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::Irq;
+    use super::{Irq, LINES, masks};
 
     #[test]
     fn a_line_has_a_number_that_a_device_can_have() {
@@ -210,5 +215,22 @@ mod tests {
         for line in [0, 2, 16, 255] {
             assert_eq!(Irq::new(line), None, "{line}");
         }
+    }
+
+    #[test]
+    fn lines_with_a_handler_are_open_and_the_cascade_if_needed() {
+        fn handler() {}
+
+        let masks_with = |lines: &[usize]| {
+            let mut handlers: [Option<fn()>; LINES] = [None; LINES];
+            for &line in lines {
+                handlers[line] = Some(handler);
+            }
+            masks(&handlers)
+        };
+        assert_eq!(masks_with(&[]), [0xff, 0xff]);
+        assert_eq!(masks_with(&[0, 1, 7]), [!0b1000_0011, 0xff]);
+        assert_eq!(masks_with(&[8]), [!0b100, !1]);
+        assert_eq!(masks_with(&[4, 12, 15]), [!0b1_0100, !0b1001_0000]);
     }
 }
