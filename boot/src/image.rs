@@ -109,6 +109,12 @@ impl<'a> Builder<'a> {
         folder: &Path,
     ) -> Result<NamedTempFile, Failure> {
         elf::check(kernel)?;
+        if self.firmware == Firmware::Bios {
+            let size = fs::metadata(kernel)
+                .map_err(Failure::io("cannot read", kernel))?
+                .len();
+            check_bios_size(size, ramdisk.len() as u64)?;
+        }
         let temporary = |folder: &Path| {
             tempfile::Builder::new()
                 .prefix(".image-")
@@ -163,9 +169,41 @@ impl<'a> Builder<'a> {
     }
 }
 
+/// The largest size of kernel and RAM disk under BIOS, in bytes. With the boot stages and its
+/// padding, the volume then stays below 32 MiB. The boot stage of the crate `bootloader` 0.11.15
+/// takes larger volumes for FAT32, which they are not, and never ends.
+const BIOS_LIMIT: u64 = 29 << 20;
+
+/// Checks whether the boot stage for BIOS can read a kernel and a RAM disk of these sizes.
+fn check_bios_size(kernel: u64, ramdisk: u64) -> Result<(), Failure> {
+    let mib = |bytes: u64| bytes.div_ceil(1 << 20);
+    if kernel + ramdisk > BIOS_LIMIT {
+        return Err(Failure::Input(format!(
+            "the kernel ({} MiB) and its files ({} MiB) are too large for the boot stage for BIOS, \
+             which reads {} MiB: try --uefi, or fewer files",
+            mib(kernel),
+            mib(ramdisk),
+            mib(BIOS_LIMIT)
+        )));
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_the_boot_stage_for_bios_cannot_read_is_refused() {
+        assert!(check_bios_size(3 << 20, 26 << 20).is_ok());
+        let refused = check_bios_size(3 << 20, (26 << 20) + 1).unwrap_err();
+        let line = refused.to_string();
+        assert!(
+            line.contains("(3 MiB)") && line.contains("(27 MiB)"),
+            "{line}"
+        );
+        assert_eq!(refused.status(), 2);
+    }
 
     #[test]
     fn the_command_for_a_stick_cannot_be_run_by_mistake() {
