@@ -47,9 +47,9 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
     if screenshot.is_some() {
         qemu.check_screenshot()?;
     }
-    let builder = Builder::prepare(project, &toolchain, options.machine.build.firmware())?;
     let kernel = Kernel::to_run(project, options.example.as_deref());
-    let kernel = kernel.build(project, &toolchain, &options.machine.build)?;
+    let build = &options.machine.build;
+    let (builder, kernel) = Builder::with_kernel(project, &toolchain, kernel, build)?;
     let traces = traces_for(project, trace.as_ref(), has_console)?;
     let console = has_console.then(Console::open);
 

@@ -1,19 +1,23 @@
 //! Disk images: a kernel and its RAM disk, made bootable.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+};
 
 use kernel_protocol::config::Config;
 use tempfile::NamedTempFile;
 
 use crate::{
-    cli::{Firmware, ImageOptions},
+    cli::{BuildOptions, Firmware, ImageOptions},
     elf,
     failure::Failure,
     files,
     host::{check_new_file, folder_of},
     kernel::Kernel,
     process,
-    progress::{self, Build},
+    progress::{Build, Running},
     project::Project,
     ramdisk,
     toolchain::Toolchain,
@@ -30,8 +34,8 @@ pub(crate) fn run(project: &Project, options: &ImageOptions) -> Result<(), Failu
     let trace = trace::load_chosen(project, options.trace.as_deref())?;
     let files = files::load(&project.files())?;
     let toolchain = Toolchain::prepare(project)?;
-    let builder = Builder::prepare(project, &toolchain, options.build.firmware())?;
-    let kernel = Kernel::to_run(project, None).build(project, &toolchain, &options.build)?;
+    let kernel = Kernel::to_run(project, None);
+    let (builder, kernel) = Builder::with_kernel(project, &toolchain, kernel, &options.build)?;
     // Which machine will run the image is unknown, so the configuration names no ticks.
     let config = Config {
         trace: trace::name_of(trace.as_ref()),
@@ -84,18 +88,54 @@ impl<'a> Builder<'a> {
         firmware: Firmware,
     ) -> Result<Self, Failure> {
         let builder = Self { project, firmware };
-        let mut cargo = toolchain.cargo(project, "build");
-        let (feature, program) = builder.names();
+        let running = builder.start(toolchain)?;
+        builder.finish(running)
+    }
+
+    /// Builds the program, and `kernel`. Returns also the path of the kernel's ELF file.
+    ///
+    /// The first time, both are built at once: each compiles `core`, for which one CPU is enough.
+    pub(crate) fn with_kernel(
+        project: &'a Project,
+        toolchain: &Toolchain,
+        kernel: Kernel,
+        options: &BuildOptions,
+    ) -> Result<(Self, PathBuf), Failure> {
+        let builder = Self {
+            project,
+            firmware: options.firmware(),
+        };
+        let is_first = !builder.program().exists();
+        let running = builder.start(toolchain)?;
+        if !is_first {
+            let builder = builder.finish(running)?;
+            let kernel = kernel.build(project, toolchain, options)?;
+            return Ok((builder, kernel));
+        }
+        // Two bars would write over each other.
+        let kernel = kernel.build_quietly(project, toolchain, options)?;
+        Ok((builder.finish(running)?, kernel))
+    }
+
+    /// Starts to build the program.
+    fn start(&self, toolchain: &Toolchain) -> Result<Running, Failure> {
+        let mut cargo = toolchain.cargo(self.project, "build");
+        let (feature, program) = self.names();
         cargo.args(["--profile", PROFILE, "--package", "disk-image"]);
         cargo.args(["--features", feature, "--bin", program]);
-        let status = progress::run(cargo, builder.stage())?;
+        Running::start(cargo, self.stage())
+    }
+
+    /// Waits until the program is built.
+    fn finish(self, running: Running) -> Result<Self, Failure> {
+        let status = running.finish()?;
         if !status.success() {
             return Err(Failure::Build {
                 what: "the bootloader".into(),
                 status,
             });
         }
-        Ok(builder)
+        Ok(self)
     }
 
     /// Makes an image of `kernel` and `ramdisk`, as a temporary file in `folder`.
@@ -163,7 +203,7 @@ impl<'a> Builder<'a> {
         }
     }
 
-    fn program(&self) -> std::path::PathBuf {
+    fn program(&self) -> PathBuf {
         let (_, program) = self.names();
         self.project.bare_target().join(PROFILE).join(program)
     }

@@ -108,6 +108,26 @@ impl Kernel {
         toolchain: &Toolchain,
         options: &BuildOptions,
     ) -> Result<PathBuf, Failure> {
+        self.build_with(project, toolchain, options, &[])
+    }
+
+    /// Builds the kernel as [`build`](Self::build) does, and shows errors and warnings only.
+    pub(crate) fn build_quietly(
+        self,
+        project: &Project,
+        toolchain: &Toolchain,
+        options: &BuildOptions,
+    ) -> Result<PathBuf, Failure> {
+        self.build_with(project, toolchain, options, &["--quiet"])
+    }
+
+    fn build_with(
+        self,
+        project: &Project,
+        toolchain: &Toolchain,
+        options: &BuildOptions,
+        arguments: &[&str],
+    ) -> Result<PathBuf, Failure> {
         let mut cargo = match self {
             Self::ForkTests => {
                 let mut cargo = toolchain.kernel_cargo(project, "test");
@@ -121,6 +141,7 @@ impl Kernel {
             .arg("--target")
             .arg(project.target_spec())
             .arg("--message-format=json-render-diagnostics")
+            .args(arguments)
             .args(self.arguments(project));
         if let Self::Padded(padding) = &self {
             cargo.envs(padding.environment());

@@ -6,8 +6,8 @@
 use std::{
     collections::VecDeque,
     io::{self, BufRead, BufReader, PipeReader},
-    process::{Command, ExitStatus, Stdio},
-    thread,
+    process::{Child, Command, ExitStatus, Stdio},
+    thread::{self, JoinHandle},
     time::Duration,
 };
 
@@ -29,35 +29,52 @@ pub(crate) struct Build {
     pub crates: u64,
 }
 
-/// Runs `cargo`, a `cargo build`, and shows its progress if it compiles something: a bar on a
-/// terminal, and elsewhere one line at the beginning and one at the end. Shows the end of cargo's
-/// output if it fails.
-pub(crate) fn run(mut cargo: Command, build: Build) -> Result<ExitStatus, Failure> {
-    let piped = |error| Failure::because("cannot make a pipe")(error);
-    let (output, input) = io::pipe().map_err(piped)?;
-    cargo
-        .arg("-vv")
-        .env("CARGO_TERM_COLOR", "never")
-        .stdin(Stdio::null())
-        .stdout(input.try_clone().map_err(piped)?)
-        .stderr(input);
-    let mut child = process::spawn(&mut cargo).map_err(Failure::start(cargo.get_program()))?;
-    // The command keeps the ends of the pipe that are written to. Reading ends when they are
-    // closed.
-    drop(cargo);
-    let reader = thread::spawn(move || watch(output, build));
-    let status = process::wait(&mut child)?;
-    let (bar, tail) = reader.join().expect("reading lines does not panic");
-    if let Some(bar) = &bar {
-        bar.finish_and_clear();
+/// A `cargo build` that runs.
+pub(crate) struct Running {
+    child: Child,
+    /// The thread that reads the output. See [`watch`].
+    reader: JoinHandle<(Option<ProgressBar>, VecDeque<String>)>,
+    what: &'static str,
+}
+
+impl Running {
+    /// Starts `cargo`, a `cargo build`. Its progress is shown if it compiles something: a bar on a
+    /// terminal, and elsewhere one line at the beginning and one at the end.
+    pub(crate) fn start(mut cargo: Command, build: Build) -> Result<Self, Failure> {
+        let piped = |error| Failure::because("cannot make a pipe")(error);
+        let (output, input) = io::pipe().map_err(piped)?;
+        cargo
+            .arg("-vv")
+            .env("CARGO_TERM_COLOR", "never")
+            .stdin(Stdio::null())
+            .stdout(input.try_clone().map_err(piped)?)
+            .stderr(input);
+        let child = process::spawn(&mut cargo).map_err(Failure::start(cargo.get_program()))?;
+        // The command keeps the ends of the pipe that are written to. Reading ends when they are
+        // closed.
+        drop(cargo);
+        Ok(Self {
+            child,
+            reader: thread::spawn(move || watch(output, build)),
+            what: build.what,
+        })
     }
-    if !status.success() {
-        tail.iter().for_each(|line| eprintln!("{line}"));
-    } else if let Some(bar) = bar {
-        let (what, seconds) = (build.what, bar.elapsed().as_secs());
-        eprintln!("run-qemu.sh: {what}: built in {seconds} s");
+
+    /// Waits for the end. Shows the end of cargo's output if it fails.
+    pub(crate) fn finish(mut self) -> Result<ExitStatus, Failure> {
+        let status = process::wait(&mut self.child)?;
+        let (bar, tail) = self.reader.join().expect("reading lines does not panic");
+        if let Some(bar) = &bar {
+            bar.finish_and_clear();
+        }
+        if !status.success() {
+            tail.iter().for_each(|line| eprintln!("{line}"));
+        } else if let Some(bar) = bar {
+            let (what, seconds) = (self.what, bar.elapsed().as_secs());
+            eprintln!("run-qemu.sh: {what}: built in {seconds} s");
+        }
+        Ok(status)
     }
-    Ok(status)
 }
 
 /// Counts the crates in the output of cargo. Returns the bar, if a crate was compiled, and the last

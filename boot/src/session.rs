@@ -51,8 +51,7 @@ impl<'a> Session<'a> {
         deadline_scale: u32,
     ) -> Result<Self, Failure> {
         let files = files::load(&project.files())?;
-        let builder = Builder::prepare(project, toolchain, machine.build.firmware())?;
-        let kernel = kernel.build(project, toolchain, &machine.build)?;
+        let (builder, kernel) = Builder::with_kernel(project, toolchain, kernel, &machine.build)?;
         let (unit, ticks_per_unit) = match qemu::ticks_per_instruction(machine) {
             Some(ticks) => ("instructions", ticks.get()),
             None => ("cycles", 1),
