@@ -5,7 +5,7 @@
 
 use std::{
     collections::VecDeque,
-    io::{self, BufRead, BufReader, PipeReader},
+    io::{self, BufRead, BufReader, IsTerminal, PipeReader},
     process::{Child, Command, ExitStatus, Stdio},
     thread::{self, JoinHandle},
     time::Duration,
@@ -17,6 +17,9 @@ use crate::{failure::Failure, process};
 
 /// After a failure, this many lines of cargo's output are shown.
 const TAIL: usize = 40;
+
+/// Without a terminal, a line is shown for each time that this many crates are compiled.
+const LINE_EACH: u64 = 20;
 
 /// What is built.
 #[derive(Debug, Clone, Copy)]
@@ -39,7 +42,7 @@ pub(crate) struct Running {
 
 impl Running {
     /// Starts `cargo`, a `cargo build`. Its progress is shown if it compiles something: a bar on a
-    /// terminal, and elsewhere one line at the beginning and one at the end.
+    /// terminal, and elsewhere a line now and then.
     pub(crate) fn start(mut cargo: Command, build: Build) -> Result<Self, Failure> {
         let piped = |error| Failure::because("cannot make a pipe")(error);
         let (output, input) = io::pipe().map_err(piped)?;
@@ -90,6 +93,10 @@ fn watch(output: PipeReader, build: Build) -> (Option<ProgressBar>, VecDeque<Str
                 bar.inc(1);
                 bar.set_length(build.crates.max(bar.position()));
                 bar.set_message(name.to_owned());
+                if bar.position().is_multiple_of(LINE_EACH) && !io::stderr().is_terminal() {
+                    let (done, all) = (bar.position(), build.crates);
+                    eprintln!("run-qemu.sh: {done} of about {all} crates");
+                }
             }
             Line::Other => {
                 tail.push_back(line);
