@@ -14,7 +14,7 @@ use crate::entropy::Seed;
 use crate::framebuffer::Framebuffer;
 use crate::heap::HEAP;
 use crate::ramdisk::{Ramdisk, RamdiskError};
-use crate::{console, exit, interrupts, memory, serial};
+use crate::{acpi, console, exit, interrupts, memory, serial};
 
 /// The kernel's requests to the bootloader: all mappings in the higher half, a mapping of all
 /// physical memory, and a stack of 256 KiB.
@@ -37,7 +37,8 @@ pub struct Boot {
     pub framebuffer: Option<Framebuffer>,
     /// The regions of physical memory. The kernel's allocator of frames owns the usable ones.
     pub memory_map: &'static [MemoryRegion],
-    /// The address of the root table of ACPI (RSDP), if the bootloader has found it.
+    /// The address of the root pointer of ACPI (RSDP), if the bootloader has found it. See
+    /// [`acpi::tables`].
     pub rsdp: Option<PhysAddr>,
     /// The firmware that started the bootloader.
     pub firmware: Firmware,
@@ -129,15 +130,17 @@ pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> 
     interrupts::enable();
     console::end_boot();
     let boot_info: &'static BootInfo = boot_info;
+    let rsdp = boot_info
+        .rsdp_addr
+        .into_option()
+        .and_then(|address| PhysAddr::try_new(address).ok());
+    acpi::init(rsdp);
     Ok(Boot {
         ramdisk,
         config,
         framebuffer: console::framebuffer(),
         memory_map: &boot_info.memory_regions,
-        rsdp: boot_info
-            .rsdp_addr
-            .into_option()
-            .and_then(|address| PhysAddr::try_new(address).ok()),
+        rsdp,
         firmware: Firmware::of(&boot_info.memory_regions),
     })
 }

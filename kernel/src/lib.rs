@@ -21,6 +21,7 @@
 
 extern crate alloc;
 
+pub mod acpi;
 pub mod audit;
 pub mod backtrace;
 mod boot;

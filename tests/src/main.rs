@@ -5,6 +5,7 @@ extern crate alloc;
 
 mod allocate;
 mod arena;
+mod cpus;
 mod exhaust;
 mod failing;
 mod faults;

@@ -36,7 +36,7 @@ pub(super) fn offset() -> VirtAddr {
 }
 
 /// Returns the end of physical memory, or 4 GiB if that is higher.
-pub(super) fn end() -> PhysAddr {
+pub(crate) fn end() -> PhysAddr {
     mapping().end
 }
 
