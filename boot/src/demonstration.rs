@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use kernel_protocol::{config::Config, record::Record};
+use kernel_protocol::{
+    config::Config,
+    record::{END_OF_INPUT, Record},
+};
 
 use crate::{
     cli::{MachineOptions, RunOptions},
@@ -68,11 +71,13 @@ pub(crate) fn run(project: &Project, options: &RunOptions) -> Result<(), Failure
         let ramdisk = ramdisk::archive(&config, &traces, &files)?;
         let image = builder.make(&kernel, &ramdisk, project.target())?;
         let screenshot = screenshot.as_ref();
+        eprintln!("run-qemu.sh: booting");
         let machine = qemu.start(&options.machine, &kernel, image.path(), screenshot)?;
         let watched = Watched {
             machine,
             options: &options.machine,
             console: console.as_ref(),
+            piped: None,
             // The monitor says when it reads a line. A fork may read the port in its own way.
             is_reading: project.is_fork() || options.example.is_some(),
             reads_lines: false,
@@ -200,6 +205,8 @@ struct Watched<'a> {
     options: &'a MachineOptions,
     /// The terminal of the user.
     console: Option<&'a Console>,
+    /// Standard input that is no terminal, once the kernel reads a line.
+    piped: Option<Console>,
     /// Whether the kernel takes what the user types.
     is_reading: bool,
     /// Whether the kernel says when it reads a line. Then it gets no more than that.
@@ -225,6 +232,7 @@ impl<'a> Watched<'a> {
             machine,
             options,
             console,
+            piped: None,
             is_reading: false,
             reads_lines: false,
             screenshot: None,
@@ -297,8 +305,11 @@ impl<'a> Watched<'a> {
                     (Piece::Record(Record::Ready), _) => {}
                     (Piece::Record(Record::Input), _) => {
                         (self.is_reading, self.reads_lines) = (true, true);
-                        if let Some(console) = self.console {
-                            console.read_keys();
+                        match self.console {
+                            Some(console) => console.read_keys(),
+                            // gdb reads what the user types.
+                            None if self.options.attach => {}
+                            None => _ = self.piped.get_or_insert_with(Console::open),
                         }
                     }
                     (Piece::Record(Record::RunTests { filter }), _) => {
@@ -327,7 +338,7 @@ impl<'a> Watched<'a> {
         {
             console.read_keys();
         }
-        while let Some(console) = self.console
+        while let Some(console) = self.console.or(self.piped.as_ref())
             && self.is_reading
         {
             let typed = console.take();
@@ -335,8 +346,12 @@ impl<'a> Watched<'a> {
                 return;
             }
             self.machine.send(&typed);
-            // The next line may be for the next machine.
-            self.is_reading = !(self.reads_lines && typed.ends_with(b"\n"));
+            self.is_reading = match typed.last() {
+                Some(&END_OF_INPUT) => false,
+                // The next line may be for the next machine.
+                Some(b'\n') => !self.reads_lines,
+                _ => true,
+            };
         }
     }
 }

@@ -192,12 +192,12 @@ impl<'a> Builder<'a> {
         match self.firmware {
             Firmware::Bios => Build {
                 what: "the boot stages for BIOS",
-                expected: "once, about two minutes on two idle cores",
+                expected: "once, two minutes if idle",
                 crates: 100,
             },
             Firmware::Uefi => Build {
                 what: "the boot stage for UEFI",
-                expected: "once, about a minute on two idle cores",
+                expected: "once, a minute if idle",
                 crates: 83,
             },
         }

@@ -98,6 +98,9 @@ fn watch(output: PipeReader, build: Build) -> (Option<ProgressBar>, VecDeque<Str
                     eprintln!("run-qemu.sh: {done} of about {all} crates");
                 }
             }
+            Line::Blocked => {
+                eprintln!("run-qemu.sh: waiting for another build in the same target folder");
+            }
             Line::Other => {
                 tail.push_back(line);
                 if tail.len() > TAIL {
@@ -128,6 +131,8 @@ fn begin(build: Build) -> ProgressBar {
 enum Line<'a> {
     /// A crate with this name is compiled: by this cargo, or by one that a build script runs.
     Compiling(&'a str),
+    /// Another cargo uses the target folder.
+    Blocked,
     /// A line that says nothing to people.
     Noise,
     /// Another line: it may be a warning or an error.
@@ -154,6 +159,7 @@ impl<'a> Line<'a> {
         ];
         match text.strip_prefix("Compiling ") {
             Some(rest) => Self::Compiling(rest.split(' ').next().unwrap_or_default()),
+            None if text.starts_with("Blocking waiting for file lock") => Self::Blocked,
             None if noise.iter().any(|begin| text.starts_with(begin)) => Self::Noise,
             None => Self::Other,
         }
@@ -177,6 +183,8 @@ mod tests {
             Line::of("[bootloader 0.11.15] cargo:rustc-env=A=B"),
             Line::Noise
         );
+        let blocked = "    Blocking waiting for file lock on build directory";
+        assert_eq!(Line::of(blocked), Line::Blocked);
         assert_eq!(Line::of("error[E0277]: no"), Line::Other);
     }
 

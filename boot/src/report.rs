@@ -10,7 +10,11 @@ use std::{
 use quick_junit::{NonSuccessKind, TestCase, TestCaseStatus, TestSuite};
 use tempfile::NamedTempFile;
 
-use crate::{failure::Failure, host::folder_of, terminal};
+use crate::{
+    failure::Failure,
+    host::folder_of,
+    terminal::{self, Color},
+};
 
 /// The result of one test.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -65,11 +69,17 @@ impl TestResult {
                     .as_ref()
                     .map(|cost| format!(" ({cost})"))
                     .unwrap_or_default();
-                terminal::show_line(&format!("test {name} ... ok{cost}"));
+                let word = terminal::colored("ok", Color::Green);
+                terminal::show_line(&format!("test {name} ... {word}{cost}"));
             }
             Verdict::Ignored => terminal::show_line(&format!("test {name} ... ignored")),
             Verdict::Failed { how, reason } => {
-                terminal::show_line(&format!("test {name} ... FAILED ({how}): {reason}"));
+                let how = match *how {
+                    "failed" => String::new(),
+                    how => format!(" ({how})"),
+                };
+                let word = terminal::colored("FAILED", Color::Red);
+                terminal::show_line(&format!("test {name} ... {word}{how}: {reason}"));
                 let lines: Vec<_> = self.text.lines().collect();
                 let tail = &lines[lines.len().saturating_sub(TAIL)..];
                 if tail.len() < lines.len() {

@@ -11,7 +11,6 @@ use tempfile::NamedTempFile;
 use crate::{
     boot_watch::{BootWatch, Booted, End, Scale},
     cli::MachineOptions,
-    elf,
     failure::Failure,
     files::{self, File},
     image::Builder,
@@ -70,11 +69,6 @@ impl<'a> Session<'a> {
             files,
             scale,
         })
-    }
-
-    /// Returns whether the kernel has tests.
-    pub(crate) fn has_tests(&self) -> Result<bool, Failure> {
-        elf::has_tests(&self.kernel)
     }
 
     /// Runs the tests whose names contain `filter`, and shows each result as it comes. Returns the

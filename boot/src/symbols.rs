@@ -113,11 +113,25 @@ fn without_generics(name: &str) -> String {
     kept
 }
 
-/// Returns the path of `file` from the current folder, if it is in that folder.
+/// Returns a short path of `file`: from the current folder or the repository, if it is there, and
+/// from the crate for sources of the standard library and of crates.io.
 fn relative(file: &str) -> &str {
-    env::current_dir()
-        .ok()
-        .and_then(|folder| Path::new(file).strip_prefix(folder).ok()?.to_str())
+    for begin in ["/lib/rustlib/src/rust/library/", "/registry/src/"] {
+        if let Some((_, rest)) = file.split_once(begin) {
+            // The folder of a registry has a name and a hash.
+            let is_registry = begin.starts_with("/registry");
+            return match rest.split_once('/') {
+                Some((_, rest)) if is_registry => rest,
+                _ => rest,
+            };
+        }
+    }
+    let current = env::current_dir().ok();
+    let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent();
+    let folders = current.as_deref().into_iter().chain(repository);
+    folders
+        .filter_map(|folder| Path::new(file).strip_prefix(folder).ok()?.to_str())
+        .next()
         .unwrap_or(file)
 }
 
@@ -217,10 +231,14 @@ mod tests {
     }
 
     #[test]
-    fn only_files_in_the_current_folder_have_short_paths() {
+    fn paths_are_short_where_the_folder_is_known() {
         let folder = env::current_dir().unwrap();
         let file = folder.join("src/main.rs");
         assert_eq!(relative(file.to_str().unwrap()), "src/main.rs");
         assert_eq!(relative("/nonexistent/main.rs"), "/nonexistent/main.rs");
+        let library = "/x/target/toolchain/lib/rustlib/src/rust/library/core/src/panicking.rs";
+        assert_eq!(relative(library), "core/src/panicking.rs");
+        let crates = "/root/.cargo/registry/src/index.crates.io-19/spin-0.12.3/src/once.rs";
+        assert_eq!(relative(crates), "spin-0.12.3/src/once.rs");
     }
 }

@@ -5,7 +5,7 @@ use std::{
     collections::VecDeque,
     env,
     io::{self, IsTerminal, Read, Write},
-    sync::mpsc::{self, Receiver},
+    sync::mpsc::{self, Receiver, TryRecvError},
     thread,
 };
 
@@ -31,6 +31,24 @@ pub(crate) fn has_color() -> bool {
     io::stdout().is_terminal() && !is_refused
 }
 
+/// A colour of text.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Color {
+    /// For failures.
+    Red = 31,
+    /// For successes.
+    Green = 32,
+}
+
+/// Returns `word` in a colour, if the user [wants colours](has_color).
+pub(crate) fn colored(word: &str, color: Color) -> String {
+    if has_color() {
+        format!("\x1b[{}m{word}\x1b[0m", color as u8)
+    } else {
+        word.to_owned()
+    }
+}
+
 /// The user's terminal.
 pub(crate) struct Console {
     /// What the user typed, in parts. At the end of input comes [`END_OF_INPUT`].
@@ -47,23 +65,28 @@ impl Console {
         io::stdin().is_terminal() && io::stdout().is_terminal()
     }
 
-    /// Begins to read what the user types. Other programs in the same terminal, such as `sudo`,
-    /// must have read what they ask for.
+    /// Begins to read what the user types, or what standard input has instead. Other programs in
+    /// the same terminal, such as `sudo`, must have read what they ask for.
     pub(crate) fn open() -> Self {
         let (sender, typed) = mpsc::channel();
         thread::spawn(move || {
             let mut input = io::stdin().lock();
             let mut buffer = [0; 1024];
+            let mut last = b'\n';
             loop {
                 // An error ends the input too.
                 let length = input.read(&mut buffer).unwrap_or(0);
                 let part = match length {
-                    0 => &[END_OF_INPUT],
+                    // Ctrl-D may end a line that goes on. A terminal that was closed is none any
+                    // more.
+                    0 if io::stdin().is_terminal() => &[END_OF_INPUT],
+                    // The last line of a file may lack its end.
+                    0 if last != b'\n' => b"\n",
+                    0 => return,
                     _ => &buffer[..length],
                 };
-                let is_sent = sender.send(part.to_vec()).is_ok();
-                // Ctrl-D may end a line that goes on. A terminal that was closed is none any more.
-                if !is_sent || (length == 0 && !io::stdin().is_terminal()) {
+                last = part[part.len() - 1];
+                if sender.send(part.to_vec()).is_err() {
                     return;
                 }
             }
@@ -88,10 +111,19 @@ impl Console {
     }
 
     /// Takes what the user typed, but no more than to the end of a line. It is empty if the user
-    /// typed nothing.
+    /// typed nothing. After the end of the input it is [`END_OF_INPUT`] each time.
     pub(crate) fn take(&self) -> Vec<u8> {
         let mut waiting = self.waiting.borrow_mut();
-        waiting.extend(self.typed.try_iter().flatten());
+        loop {
+            match self.typed.try_recv() {
+                Ok(part) => waiting.extend(part),
+                Err(TryRecvError::Empty) => break,
+                Err(TryRecvError::Disconnected) if waiting.is_empty() => {
+                    return vec![END_OF_INPUT];
+                }
+                Err(TryRecvError::Disconnected) => break,
+            }
+        }
         let line = waiting.iter().position(|&byte| byte == b'\n');
         let length = line.map_or(waiting.len(), |end| end + 1);
         waiting.drain(..length).collect()
@@ -145,7 +177,9 @@ mod tests {
         let taken = [(); 4].map(|()| String::from_utf8(console.take()).unwrap());
         assert_eq!(taken, ["one\n", "two\n", "three", ""]);
         // The thread that reads the input has ended.
+        sender.send(b"four".into()).unwrap();
         drop(sender);
-        assert!(console.take().is_empty());
+        let taken = [(); 3].map(|()| console.take());
+        assert_eq!(taken, [&b"four"[..], &[END_OF_INPUT], &[END_OF_INPUT]]);
     }
 }

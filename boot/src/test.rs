@@ -3,7 +3,8 @@
 
 use crate::{
     ci,
-    cli::TestOptions,
+    cli::{BuildOptions, TestOptions},
+    elf,
     failure::Failure,
     forks, host_tests,
     kernel::Kernel,
@@ -66,13 +67,16 @@ pub(crate) fn run(project: &Project, options: &TestOptions) -> Result<(), Failur
     };
     // The kernel that is run may have tests of its own, in a fork that was made by hand.
     if ending.is_ok() && !project.is_fork() && !options.hardened {
-        match session(Kernel::Demonstration) {
-            Ok(session) if session.has_tests()? => {
-                let (more, its_ending) = session.run(filter);
-                results.extend(more);
-                ending = its_ending;
-            }
-            Ok(_) => {}
+        match own_tests(project, &toolchain, &options.machine.build) {
+            Ok(false) => {}
+            Ok(true) => match session(Kernel::Demonstration) {
+                Ok(session) => {
+                    let (more, its_ending) = session.run(filter);
+                    results.extend(more);
+                    ending = its_ending;
+                }
+                Err(failure) => ending = Err(failure),
+            },
             Err(failure) => ending = Err(failure),
         }
     }
@@ -141,4 +145,13 @@ fn conclude(
         Ok(()) if totals.failed > 0 => Err(Failure::AlreadyReported(1)),
         Ok(()) => Ok(()),
     }
+}
+
+/// Builds the kernel that is run. Returns whether it has tests of its own.
+fn own_tests(
+    project: &Project,
+    toolchain: &Toolchain,
+    options: &BuildOptions,
+) -> Result<bool, Failure> {
+    elf::has_tests(&Kernel::Demonstration.build_quietly(project, toolchain, options)?)
 }

@@ -53,7 +53,7 @@ pub type Complete<'a> = dyn Fn(&str, &mut dyn FnMut(&str)) + 'a;
 
 /// What a byte of input led to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
+pub enum Outcome {
     /// The line has not ended.
     Reading,
     /// The line has ended.
@@ -79,7 +79,8 @@ impl LineEditor {
         }
     }
 
-    /// Prints `prompt`, and reads a line. Returns `None` at the end of the input.
+    /// Prints `prompt`, and reads a line from the serial port. Returns `None` at the end of the
+    /// input.
     ///
     /// Waits for the user in a loop, with interrupts as they are. `prompt` does not begin with `@`,
     /// which would begin a [record](kernel_protocol::record) for the host.
@@ -88,24 +89,43 @@ impl LineEditor {
         serial::print_record(Record::Input);
         print!("{prompt}");
         loop {
-            let byte = serial::read_byte();
-            match self.push(byte, prompt, complete, &mut Printer) {
+            match self.push(serial::read_byte(), prompt, complete, &mut Printer) {
                 Outcome::Reading => {}
-                Outcome::Line => return Some(self.line.as_str()),
+                Outcome::Line => return Some(self.line()),
                 Outcome::EndOfInput => return None,
             }
         }
     }
 
     /// Begins an empty line, below those of the history.
-    fn start(&mut self) {
+    pub fn start(&mut self) {
         self.line = Line::EMPTY;
         self.cursor = 0;
         self.history.selected = 0;
     }
 
+    /// Returns the line so far.
+    pub fn line(&self) -> &str {
+        self.line.as_str()
+    }
+
     /// Takes a byte of input, and writes to `out` what changes on the terminal.
-    fn push(
+    ///
+    /// For kernels that do something else while they wait, or that read a keyboard. Keys without a
+    /// character are the sequences that a terminal sends: `b"\x1b[A"` for ↑, for instance. After a
+    /// line, [`start`](Self::start) begins the next.
+    ///
+    /// ```
+    /// use kernel::line_editor::{LineEditor, Outcome};
+    ///
+    /// let (mut editor, mut shown) = (LineEditor::new(), String::new());
+    /// let mut outcome = Outcome::Reading;
+    /// for byte in *b"helo\x1b[Dl\n" {
+    ///     outcome = editor.push(byte, "> ", &|_, _| {}, &mut shown);
+    /// }
+    /// assert_eq!((outcome, editor.line()), (Outcome::Line, "hello"));
+    /// ```
+    pub fn push(
         &mut self,
         byte: u8,
         prompt: &str,

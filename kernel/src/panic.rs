@@ -11,7 +11,7 @@ use spin::Once;
 use crate::backtrace::{self, Frames};
 use crate::console;
 use crate::exit::{ExitCode, exit};
-use crate::serial::println_unlocked;
+use crate::serial::{self, println_unlocked};
 
 /// What made the kernel crash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +64,7 @@ pub(crate) fn begin_crash(crash: Crash, reason: &dyn fmt::Display) {
         0 => {
             // The text before the crash. Locks that the interrupted code holds are not waited for.
             console::draw_all();
+            serial::end_line_unlocked();
             return;
         }
         1 => {

@@ -12,14 +12,14 @@ use crate::sync::{InterruptMutex, InterruptMutexGuard};
 const COM1: u16 = 0x3f8;
 
 static SERIAL: InterruptMutex<Option<Serial>> = InterruptMutex::new(None);
+/// Whether the last character that was sent was no line break.
+static WITHIN_LINE: AtomicBool = AtomicBool::new(false);
 /// See [`set_host`].
 static HAS_HOST: AtomicBool = AtomicBool::new(false);
 
 /// A writer to the port. Lines end with `\n`, without `\r`.
 struct Serial {
     port: Uart16550<PioBackend>,
-    /// Whether the last character printed was no line break.
-    within_line: bool,
 }
 
 impl Serial {
@@ -33,7 +33,6 @@ impl Serial {
         let port = unsafe { Uart16550::new_port(COM1) };
         Self {
             port: port.expect("COM1 is a valid port"),
-            within_line: false,
         }
     }
 }
@@ -42,7 +41,7 @@ impl Write for Serial {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         self.port.send_bytes_exact(text.as_bytes());
         if let Some(&last) = text.as_bytes().last() {
-            self.within_line = last != b'\n';
+            WITHIN_LINE.store(last != b'\n', Ordering::Relaxed);
         }
         Ok(())
     }
@@ -92,7 +91,7 @@ pub(crate) fn print_record(record: Record<'_>) {
         return;
     }
     if let Some(serial) = SERIAL.lock().as_mut() {
-        if serial.within_line {
+        if WITHIN_LINE.load(Ordering::Relaxed) {
             let _ = serial.write_str("\n");
         }
         let _ = writeln!(serial, "{record}");
@@ -112,6 +111,13 @@ pub(crate) fn send_unlocked(arguments: fmt::Arguments) {
     // SAFETY: this function writes bytes, and changes no settings.
     let mut serial = unsafe { Serial::attach() };
     let _ = serial.write_fmt(arguments);
+}
+
+/// Ends a line on the serial port that has begun, without taking the lock: a crash begins a new one.
+pub(crate) fn end_line_unlocked() {
+    if WITHIN_LINE.load(Ordering::Relaxed) {
+        send_unlocked(format_args!("\n"));
+    }
 }
 
 /// Prints the address of `times` frames of a backtrace, without taking the lock.
@@ -157,7 +163,7 @@ pub fn read_byte() -> u8 {
 }
 
 /// Returns a byte if the host has sent one. Without a port, the input is at its end.
-pub(crate) fn try_read_byte() -> Option<u8> {
+pub fn try_read_byte() -> Option<u8> {
     match SERIAL.lock().as_mut() {
         Some(serial) => serial.port.try_receive_byte().ok(),
         None => Some(END_OF_INPUT),

@@ -129,7 +129,7 @@ fn stands_alone(command: &str) -> bool {
 /// Prints the list of commands.
 fn help() {
     for (name, argument, what) in COMMANDS {
-        println!("  {name:<5} {argument:<8}  {what}");
+        println!("  {name:<7} {argument:<8}  {what}");
     }
 }
 

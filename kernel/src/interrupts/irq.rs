@@ -7,7 +7,6 @@
 use core::fmt;
 
 use pic8259::ChainedPics;
-#[cfg(target_os = "none")]
 use x86_64::instructions::port::Port;
 
 #[cfg(target_os = "none")]
@@ -132,6 +131,8 @@ pub(super) fn init() {
 
 /// Calls `handler` at each interrupt of `irq` from now on.
 ///
+/// What was typed on the keyboard before it has a handler is dropped.
+///
 /// The handler runs with interrupts masked. It may allocate and free, print, and lock an
 /// [`InterruptMutex`](crate::sync::InterruptMutex); it must not wait for other code. The end of the
 /// interrupt is told to the controller after the handler returns.
@@ -145,8 +146,30 @@ pub fn register(irq: Irq, handler: fn()) -> Result<(), IrqInUse> {
         return Err(IrqInUse(irq));
     }
     *slot = Some(handler);
+    if irq == Irq::KEYBOARD {
+        drop_typed();
+    }
     lines.update_masks();
     Ok(())
+}
+
+/// Drops what was typed before the keyboard had a handler. Until it is read, the keyboard raises no
+/// interrupt.
+fn drop_typed() {
+    /// More bytes than a keyboard controller holds. Without a controller, all bits are 1.
+    const MOST: usize = 32;
+    /// Whether a byte waits, in the status.
+    const WAITS: u8 = 1;
+
+    let (mut status, mut data) = (Port::<u8>::new(0x64), Port::<u8>::new(0x60));
+    for _ in 0..MOST {
+        // SAFETY: this is the status port of the keyboard controller. Reading it changes nothing.
+        if unsafe { status.read() } & WAITS == 0 {
+            return;
+        }
+        // SAFETY: this is the data port of the keyboard controller. Nobody waits for the byte.
+        unsafe { data.read() };
+    }
 }
 
 /// Masks `irq`, and returns its handler. Interrupts of the line do not come any more.

@@ -127,7 +127,7 @@ pub fn run(config: &Config, root: &'static str) -> ExitCode {
     if let Some(window) = arenas::window() {
         println!("The heap's window: {window}");
     }
-    let baseline = baseline();
+    let mut baseline = baseline();
     let (mut passed, mut failed) = (0, 0);
     let mut previous = "";
     while let Some(test) = selected()
@@ -138,6 +138,8 @@ pub fn run(config: &Config, root: &'static str) -> ExitCode {
             passed += 1;
         } else {
             failed += 1;
+            // What this test has left is not the fault of the next one.
+            baseline = frames::usage();
         }
         previous = test.name();
     }
@@ -283,7 +285,7 @@ impl fmt::Display for Failure {
                 after,
             } => write!(
                 f,
-                "frames in use for {what}: {before} before the first test, {after} now"
+                "frames in use for {what}: {before} before, {after} after; a test keeps nothing"
             ),
         }
     }
