@@ -69,7 +69,7 @@ impl TestResult {
                     .as_ref()
                     .map(|cost| format!(" ({cost})"))
                     .unwrap_or_default();
-                let word = terminal::colored("ok", Color::Green);
+                let word = terminal::paint("ok", Color::Green);
                 terminal::show_line(&format!("test {name} ... {word}{cost}"));
             }
             Verdict::Ignored => terminal::show_line(&format!("test {name} ... ignored")),
@@ -78,7 +78,7 @@ impl TestResult {
                     "failed" => String::new(),
                     how => format!(" ({how})"),
                 };
-                let word = terminal::colored("FAILED", Color::Red);
+                let word = terminal::paint("FAILED", Color::Red);
                 terminal::show_line(&format!("test {name} ... {word}{how}: {reason}"));
                 let lines: Vec<_> = self.text.lines().collect();
                 let tail = &lines[lines.len().saturating_sub(TAIL)..];

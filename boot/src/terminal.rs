@@ -41,7 +41,7 @@ pub(crate) enum Color {
 }
 
 /// Returns `word` in a colour, if the user [wants colours](has_color).
-pub(crate) fn colored(word: &str, color: Color) -> String {
+pub(crate) fn paint(word: &str, color: Color) -> String {
     if has_color() {
         format!("\x1b[{}m{word}\x1b[0m", color as u8)
     } else {

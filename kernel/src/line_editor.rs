@@ -120,10 +120,10 @@ impl LineEditor {
     ///
     /// let (mut editor, mut shown) = (LineEditor::new(), String::new());
     /// let mut outcome = Outcome::Reading;
-    /// for byte in *b"helo\x1b[Dl\n" {
+    /// for byte in *b"ct\x1b[Da\n" {
     ///     outcome = editor.push(byte, "> ", &|_, _| {}, &mut shown);
     /// }
-    /// assert_eq!((outcome, editor.line()), (Outcome::Line, "hello"));
+    /// assert_eq!((outcome, editor.line()), (Outcome::Line, "cat"));
     /// ```
     pub fn push(
         &mut self,

@@ -167,7 +167,7 @@ fn drop_typed() {
         if unsafe { status.read() } & WAITS == 0 {
             return;
         }
-        // SAFETY: this is the data port of the keyboard controller. Nobody waits for the byte.
+        // SAFETY: this is the data port of the keyboard controller. No code waits for it.
         unsafe { data.read() };
     }
 }
