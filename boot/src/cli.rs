@@ -333,10 +333,19 @@ pub(crate) struct MachineOptions {
     /// The memory of the machine: a number of MiB, or a number with a suffix K, M or G.
     #[arg(long, value_name = "SIZE", default_value = "256M")]
     pub memory: Memory,
+    /// The number of CPUs.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value_t = 1,
+        value_parser = clap::value_parser!(u32).range(1..=16)
+    )]
+    pub smp: u32,
     /// What executes the machine's instructions. tcg counts instructions, and every run is the
-    /// same.
-    #[arg(long, value_enum, default_value_t = Accelerator::Tcg)]
-    pub accel: Accelerator,
+    /// same: the default for one CPU. mttcg is as fast as this computer allows: the default for
+    /// several.
+    #[arg(long, value_enum)]
+    accel: Option<Accelerator>,
     /// QEMU's name of the CPU (`qemu-system-x86_64 -cpu help` lists all). `max` has all features,
     /// with a random number generator among them.
     #[arg(long, value_name = "MODEL", value_parser = parse_cpu)]
@@ -356,6 +365,14 @@ pub(crate) struct MachineOptions {
 }
 
 impl MachineOptions {
+    /// Returns what executes the machine's instructions.
+    pub(crate) fn accel(&self) -> Accelerator {
+        self.accel.unwrap_or(match self.smp {
+            1 => Accelerator::Tcg,
+            _ => Accelerator::Mttcg,
+        })
+    }
+
     /// Checks the options before a build begins.
     ///
     /// # Errors
@@ -408,7 +425,7 @@ impl MachineOptions {
 
     /// Adds to `failure` what the user can try on this machine.
     pub(crate) fn explain(&self, failure: Failure) -> Failure {
-        match (failure, self.accel) {
+        match (failure, self.accel()) {
             (Failure::TimedOut { what, limit, .. }, Accelerator::Kvm) => Failure::TimedOut {
                 what,
                 limit,
@@ -496,8 +513,10 @@ impl Firmware {
 /// What executes the machine's instructions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(crate) enum Accelerator {
-    /// QEMU's translator.
+    /// QEMU's translator, which counts instructions. The CPUs take turns.
     Tcg,
+    /// QEMU's translator, with a thread of this computer for each CPU.
+    Mttcg,
     /// The host's processor, through /dev/kvm.
     Kvm,
 }

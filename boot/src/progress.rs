@@ -85,6 +85,7 @@ impl Running {
 fn watch(output: PipeReader, build: Build) -> (Option<ProgressBar>, VecDeque<String>) {
     let mut bar: Option<ProgressBar> = None;
     let mut tail = VecDeque::new();
+    let mut waited = false;
     for line in BufReader::new(output).split(b'\n').map_while(Result::ok) {
         let line = String::from_utf8_lossy(&line).into_owned();
         match Line::of(&line) {
@@ -98,7 +99,9 @@ fn watch(output: PipeReader, build: Build) -> (Option<ProgressBar>, VecDeque<Str
                     eprintln!("run-qemu.sh: {done} of about {all} crates");
                 }
             }
+            Line::Blocked if waited => {}
             Line::Blocked => {
+                waited = true;
                 eprintln!("run-qemu.sh: waiting for another build in the same target folder");
             }
             Line::Other => {
@@ -142,12 +145,12 @@ enum Line<'a> {
 impl<'a> Line<'a> {
     fn of(line: &'a str) -> Self {
         // Cargo puts `[NAME VERSION] ` before the output of a build script.
-        let text = match line
+        let (nested, text) = match line
             .strip_prefix('[')
             .and_then(|rest| rest.split_once("] "))
         {
-            Some((_, rest)) => rest.trim_start(),
-            None => line.trim_start(),
+            Some((_, rest)) => (true, rest.trim_start()),
+            None => (false, line.trim_start()),
         };
         let noise = [
             "Running `",
@@ -159,7 +162,11 @@ impl<'a> Line<'a> {
         ];
         match text.strip_prefix("Compiling ") {
             Some(rest) => Self::Compiling(rest.split(' ').next().unwrap_or_default()),
-            None if text.starts_with("Blocking waiting for file lock") => Self::Blocked,
+            // The cargos that a build script runs wait for each other, for moments.
+            None if text.starts_with("Blocking waiting for file lock") => match nested {
+                true => Self::Noise,
+                false => Self::Blocked,
+            },
             None if noise.iter().any(|begin| text.starts_with(begin)) => Self::Noise,
             None => Self::Other,
         }
@@ -185,6 +192,8 @@ mod tests {
         );
         let blocked = "    Blocking waiting for file lock on build directory";
         assert_eq!(Line::of(blocked), Line::Blocked);
+        let nested = "[bootloader 0.11.15]     Blocking waiting for file lock on package cache";
+        assert_eq!(Line::of(nested), Line::Noise);
         assert_eq!(Line::of("error[E0277]: no"), Line::Other);
     }
 

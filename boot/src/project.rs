@@ -151,8 +151,8 @@ impl Project {
     }
 }
 
-/// Returns the path of `folder` without `..` and symbolic links. Below a target folder with `..`, cargo takes the
-/// library's source for a member of the wrong workspace.
+/// Returns the path of `folder` without `..` and symbolic links. Below a target folder with `..`,
+/// cargo takes the library's source for a member of the wrong workspace.
 fn normal(folder: &Path) -> Result<PathBuf, Failure> {
     fs::canonicalize(folder).map_err(Failure::io("cannot resolve", folder))
 }

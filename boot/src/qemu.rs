@@ -169,13 +169,17 @@ impl Qemu {
             &format!("isa-debug-exit,iobase={PORT:#x},iosize=4"),
         ]);
         add(&["-m", &format!("{}K", options.memory.kib())]);
-        match options.accel {
+        if options.smp > 1 {
+            add(&["-smp", &options.smp.to_string()]);
+        }
+        match options.accel() {
             Accelerator::Tcg => add(&[
                 "-accel",
                 "tcg",
                 "-icount",
                 &format!("shift={}", icount_shift(options)),
             ]),
+            Accelerator::Mttcg => add(&["-accel", "tcg,thread=multi"]),
             Accelerator::Kvm => add(&["-accel", "kvm"]),
         }
         if let Some(cpu) = &options.cpu {
@@ -225,9 +229,9 @@ fn icount_shift(options: &MachineOptions) -> u32 {
 
 /// Returns how far `rdtsc` moves with each instruction. `None` if the machine does not count them.
 pub(crate) fn ticks_per_instruction(options: &MachineOptions) -> Option<NonZero<u64>> {
-    match options.accel {
+    match options.accel() {
         Accelerator::Tcg => NonZero::new(1 << icount_shift(options)),
-        Accelerator::Kvm => None,
+        Accelerator::Mttcg | Accelerator::Kvm => None,
     }
 }
 
@@ -291,6 +295,19 @@ mod tests {
             kvm.contains("-accel kvm") && !kvm.contains("-icount"),
             "{kvm}"
         );
+    }
+
+    #[test]
+    fn several_cpus_run_at_once_unless_instructions_are_counted() {
+        assert!(!command_line(&["--smp", "1"]).contains("-smp"));
+        let several = command_line(&["--smp", "4"]);
+        assert!(
+            several.contains("-smp 4 -accel tcg,thread=multi"),
+            "{several}"
+        );
+        assert!(!several.contains("-icount"), "{several}");
+        let counted = command_line(&["--smp", "4", "--accel", "tcg"]);
+        assert!(counted.contains("-smp 4 -accel tcg -icount"), "{counted}");
     }
 
     #[test]

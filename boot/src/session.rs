@@ -112,6 +112,7 @@ impl<'a> Session<'a> {
         let config = Config {
             filter,
             after,
+            ticks_per_instruction: qemu::ticks_per_instruction(self.machine),
             ..ramdisk::test_config()
         };
         let (mut machine, _image) = self.start(&config)?;

@@ -10,7 +10,7 @@ use crate::heap::HEAP;
 use crate::memory::page_table::Below;
 use crate::memory::{
     HeapArenaView, PAGE_SIZE, arenas, frames, heap_pages, kernel_addresses, mapped_pages,
-    page_table, protection, tags::TAGS,
+    page_table, protection, stacks, tags::TAGS,
 };
 
 /// The first mismatch that an audit found.
@@ -69,7 +69,7 @@ pub fn quiesce() {
 /// Compares the counts of all layers.
 ///
 /// The counts match while the heap is [quiescent](quiesce), no other code changes memory, and all
-/// pages of "heap pages" belong to the heap. O(all heaps, arenas, frames and page tables).
+/// pages of "heap pages" belong to the heap or are stacks. O(all heaps, arenas, frames and page tables).
 ///
 /// # Errors
 /// Returns the first mismatch.
@@ -94,8 +94,8 @@ pub fn check() -> Result<(), Mismatch> {
     });
     for (what, upper, lower) in [
         (
-            "bytes of the heap and of heap pages",
-            claimed,
+            "bytes of the heap and the stacks, and of heap pages",
+            claimed + stacks::allocated(),
             pages.allocated_space(),
         ),
         ("bytes of holes", holes, discarded * PAGE_SIZE),

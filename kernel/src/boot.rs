@@ -4,17 +4,19 @@ use core::{fmt, mem};
 
 use bootloader_api::config::{BootloaderConfig, Mapping};
 use bootloader_api::info::{BootInfo, MemoryRegion, MemoryRegionKind, Optional};
+use heap_x86_64::smp;
 use kernel_protocol::address::KERNEL_BASE;
 use kernel_protocol::ramdisk::CONFIG;
 use kernel_protocol::record::Record;
 use x86_64::PhysAddr;
 
 use crate::config::{Config, ConfigError};
+use crate::cpus::BOOT_CPU;
 use crate::entropy::Seed;
 use crate::framebuffer::Framebuffer;
 use crate::heap::HEAP;
 use crate::ramdisk::{Ramdisk, RamdiskError};
-use crate::{acpi, console, exit, interrupts, memory, serial};
+use crate::{acpi, console, cpus, exit, interrupts, memory, serial};
 
 /// The kernel's requests to the bootloader: all mappings in the higher half, a mapping of all
 /// physical memory, and a stack of 256 KiB.
@@ -93,7 +95,7 @@ impl fmt::Display for InitError {
 impl core::error::Error for InitError {}
 
 /// Initialises the serial port, the console, the exceptions, the RAM disk, the memory and the heap,
-/// in this order. Enables interrupts at the end.
+/// in this order. Then enables interrupts, and starts the other CPUs.
 ///
 /// # Errors
 /// Returns an error if the boot information, the RAM disk or its configuration is unusable.
@@ -102,6 +104,9 @@ impl core::error::Error for InitError {}
 /// * The bootloader has made `boot_info`, with [`BOOTLOADER_CONFIG`].
 /// * This function is called once.
 pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> {
+    // SAFETY: this is the only CPU, and interrupts are masked. It handles its interrupts until the
+    // kernel ends. No other code uses `GS`.
+    unsafe { smp::start_cpu(BOOT_CPU) };
     serial::init();
     memory::stacks::init(boot_info);
     if let Some(screen) = take_framebuffer(boot_info) {
@@ -135,6 +140,7 @@ pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> 
         .into_option()
         .and_then(|address| PhysAddr::try_new(address).ok());
     acpi::init(rsdp);
+    cpus::start_all(&boot_info.memory_regions);
     Ok(Boot {
         ramdisk,
         config,

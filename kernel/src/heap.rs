@@ -9,7 +9,7 @@ use core::ops::Deref;
 
 use heap_x86_64::SlabHeap;
 
-use crate::memory::{HeapArena, PAGE_SIZE, Tags, frames, mapped_pages};
+use crate::memory::{HeapArena, PAGE_SIZE, Tags, frames, mapped_pages, stacks};
 
 /// The global allocator. Allocations fail until [`crate::init`] has attached the arena.
 #[cfg_attr(target_os = "none", global_allocator)]
@@ -45,7 +45,7 @@ pub struct Stats {
 impl KernelHeap {
     const fn new() -> Self {
         KernelHeap {
-            // SAFETY: the kernel runs on one CPU. A non-maskable interrupt ends in a report that
+            // SAFETY: `boot::init` and `cpus` call `start_cpu` first. A non-maskable interrupt ends in a report that
             // does not allocate.
             slabs: unsafe { SlabHeap::new() },
         }
@@ -76,11 +76,11 @@ impl KernelHeap {
         Stats {
             claimed,
             holes,
-            mapped: mapped_pages::mapped() * PAGE_SIZE,
+            mapped: mapped_pages::mapped() * PAGE_SIZE - stacks::allocated(),
             free,
             gaps,
             heaps,
-            heap_frames: usage.heap,
+            heap_frames: usage.heap - stacks::allocated() / PAGE_SIZE,
             frames: usage.used(),
         }
     }

@@ -6,6 +6,7 @@
 //! | [`console`], [`framebuffer`] | the same output on the screen, and pictures |
 //! | [`sync`] | locks that interrupt handlers may take |
 //! | [`interrupts`] | exceptions, their reports, and the timer interrupt |
+//! | [`cpus`] | the CPUs of the machine, and work for them |
 //! | [`entropy`] | seeds for randomness |
 //! | [`memory`] | frames, page tables, and the pages of the heap |
 //! | [`heap`](mod@heap), [`audit`] | the global allocator, and a comparison of all layers |
@@ -26,6 +27,7 @@ pub mod audit;
 pub mod backtrace;
 mod boot;
 pub mod console;
+pub mod cpus;
 pub mod entropy;
 pub mod exit;
 pub mod framebuffer;

@@ -4,13 +4,15 @@
 
 use core::fmt;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use spin::Once;
 
 use crate::backtrace::{self, Frames};
 use crate::console;
-use crate::exit::{ExitCode, exit};
+use crate::cpus;
+use crate::exit::{ExitCode, exit, halt};
+use crate::interrupts::apic;
 use crate::serial::{self, println_unlocked};
 
 /// What made the kernel crash.
@@ -29,8 +31,15 @@ pub type CrashHook = fn(Crash, &dyn fmt::Display);
 
 static HOOK: Once<CrashHook> = Once::new();
 
-/// The number of crashes so far: a report of a crash may crash in turn.
+/// The number of crashes so far of one CPU: a report of a crash may crash in turn.
 static CRASHES: AtomicUsize = AtomicUsize::new(0);
+
+/// The number of the CPU whose crash is reported, plus 1; 0 before.
+static REPORTER: AtomicUsize = AtomicUsize::new(0);
+
+/// Whether this CPU stops the others, and how many have stopped.
+static STOPS: AtomicBool = AtomicBool::new(false);
+static STOPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Sets the function that is called after a crash was reported. Only the first call has an effect.
 pub(crate) fn set_crash_hook(hook: CrashHook) {
@@ -53,13 +62,50 @@ pub fn panicked(info: &PanicInfo) -> ! {
     exit(ExitCode::Panicked)
 }
 
-/// Masks interrupts, and returns if this is the first crash.
+/// Stops all other CPUs, and waits for a moment until they have. Does nothing after the first call.
+pub(crate) fn stop_others() {
+    /// More turns than a CPU needs that runs at all.
+    const MOST: usize = 1_000_000;
+
+    if STOPS.swap(true, Ordering::SeqCst) {
+        return;
+    }
+    let this = cpus::this();
+    let others = cpus::count() - 1;
+    for number in (0..=others).filter(|&number| number != this) {
+        apic::interrupt_non_maskable(number);
+    }
+    for _ in 0..MOST {
+        if STOPPED.load(Ordering::Relaxed) >= others {
+            return;
+        }
+        core::hint::spin_loop();
+    }
+}
+
+/// Stops this CPU, if another one [stops the others](stop_others): a non-maskable interrupt says so.
+#[cfg(target_os = "none")]
+pub(crate) fn stop_if_told() {
+    if STOPS.load(Ordering::SeqCst) {
+        STOPPED.fetch_add(1, Ordering::Relaxed);
+        halt();
+    }
+}
+
+/// Masks interrupts, stops the other CPUs, and returns if this is the first crash. While another
+/// CPU reports one, halts this CPU.
 ///
 /// Code that reports a crash calls this function before it looks up or prints anything: either may
 /// crash again. The second crash ends the kernel here, after one line about its `reason`. The third
 /// crash comes from printing that line, and ends the kernel without a word.
 pub(crate) fn begin_crash(crash: Crash, reason: &dyn fmt::Display) {
     x86_64::instructions::interrupts::disable();
+    let this = cpus::this() + 1;
+    let reporter = REPORTER.compare_exchange(0, this, Ordering::Relaxed, Ordering::Relaxed);
+    if reporter.is_err_and(|reporter| reporter != this) {
+        halt();
+    }
+    stop_others();
     match CRASHES.fetch_add(1, Ordering::Relaxed) {
         0 => {
             // The text before the crash. Locks that the interrupted code holds are not waited for.

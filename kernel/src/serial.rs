@@ -113,7 +113,8 @@ pub(crate) fn send_unlocked(arguments: fmt::Arguments) {
     let _ = serial.write_fmt(arguments);
 }
 
-/// Ends a line on the serial port that has begun, without taking the lock: a crash begins a new one.
+/// Ends a line on the serial port that has begun, without taking the lock: a crash begins a new
+/// one.
 pub(crate) fn end_line_unlocked() {
     if WITHIN_LINE.load(Ordering::Relaxed) {
         send_unlocked(format_args!("\n"));

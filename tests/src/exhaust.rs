@@ -170,7 +170,8 @@ kernel_test! {
             assert!(left <= 2, "round {round}: {left} frames are left");
             // Nearly all frames are pages with blocks, and the rest are page tables.
             assert!(
-                chain.bytes / PAGE_SIZE + chain.bytes / PAGE_SIZE / 100 + 16 > frames::usage().heap
+                chain.bytes / PAGE_SIZE + chain.bytes / PAGE_SIZE / 100 + 16
+                    > HEAP.stats().heap_frames
             );
             assert_eq!(audit::check(), Ok(()), "round {round}, all in use");
             if round % 2 == 1 {

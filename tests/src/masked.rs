@@ -80,7 +80,10 @@ fn check(what: &str, bound: u64) {
 }
 
 kernel_test! {
-    fn interrupts_are_masked_no_longer_than_sixteen_pages_take(deadline = 300) {
+    fn interrupts_are_masked_no_longer_than_sixteen_pages_take(
+        deadline = 300,
+        counts_instructions = true,
+    ) {
         let bound = time_of_pages();
         masked_time::take();
         run(&mut Random::new(1));
@@ -89,7 +92,7 @@ kernel_test! {
     }
 
     /// A large block is mapped at once, and unmapped.
-    fn a_large_block_masks_interrupts_no_longer(deadline = 120) {
+    fn a_large_block_masks_interrupts_no_longer(deadline = 120, counts_instructions = true) {
         HEAP.reap();
         let bound = time_of_pages();
         masked_time::take();
@@ -103,7 +106,7 @@ kernel_test! {
     }
 
     /// Memory runs out: everything is tried before an allocation fails.
-    fn running_out_masks_interrupts_no_longer(deadline = 300) {
+    fn running_out_masks_interrupts_no_longer(deadline = 300, counts_instructions = true) {
         HEAP.reap();
         let bound = time_of_pages();
         masked_time::take();
@@ -121,7 +124,7 @@ kernel_test! {
         check("by running out of memory", bound);
     }
     /// Text is drawn, and the screen scrolls, while interrupts are enabled.
-    fn printing_masks_interrupts_no_longer() {
+    fn printing_masks_interrupts_no_longer(counts_instructions = true) {
         let bound = time_of_pages();
         masked_time::take();
         for line in 0..100 {

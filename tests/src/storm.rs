@@ -148,7 +148,10 @@ kernel_test! {
 kernel_test! {
     /// Regression scenario 20: the tick arrives at the moment when the heap is unlocked, and
     /// allocates.
-    fn a_handler_allocates_right_after_the_heap_is_unlocked(deadline = 120) {
+    fn a_handler_allocates_right_after_the_heap_is_unlocked(
+        deadline = 120,
+        counts_instructions = true,
+    ) {
         let (_, period) = measure();
         timer::start(4_000);
         for _ in 0..200 {

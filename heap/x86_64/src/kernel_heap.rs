@@ -58,8 +58,8 @@ impl<M: Memory> Heap<M> {
     /// Creates a heap without addresses: allocations fail until [`init`](Self::init).
     ///
     /// # Safety
-    /// As for [`SlabHeap::new`]: the code that uses the heap runs on one CPU, and no handler that
-    /// masking interrupts does not keep out uses the heap.
+    /// As for [`SlabHeap::new`]: without the feature `smp`, the code that uses the heap runs on one
+    /// CPU. No handler that masking interrupts does not keep out uses the heap.
     pub const unsafe fn new(memory: &'static M) -> Self {
         Self {
             // SAFETY: the caller guarantees the same.

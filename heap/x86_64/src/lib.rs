@@ -12,12 +12,13 @@
 //! [`Heap`] shows the few lines that a kernel needs. A kernel with layers of its own takes them one
 //! by one.
 //!
-//! The crate is for kernels that run on one CPU. It compiles for the host too, for documentation
-//! and unit tests: there nothing masks interrupts.
+//! Without the feature `smp`, the crate is for kernels that run on one CPU. It compiles for the host
+//! too, for documentation and unit tests: there nothing masks interrupts.
 //!
 //! | feature | adds |
 //! |---|---|
 //! | `hardened` | detection of misuse and corruption by [`heap`]; takes memory and time |
+//! | `smp` | up to 16 CPUs, and the module `smp`, which they need |
 //! | `masked-time` | `sync::masked_time`, a histogram of how long interrupts are masked |
 #![no_std]
 #![deny(missing_docs)]
@@ -26,6 +27,7 @@
 #[cfg(test)]
 extern crate std;
 
+mod cpu_local;
 mod frame_list;
 #[cfg(test)]
 mod host_memory;
@@ -40,6 +42,8 @@ mod page_set;
 mod page_table;
 mod restored_pages;
 mod slab_heap;
+#[cfg(feature = "smp")]
+pub mod smp;
 pub mod sync;
 mod tags;
 

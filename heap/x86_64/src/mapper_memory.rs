@@ -32,14 +32,16 @@ impl<M, F> MapperMemory<M, F> {
     /// Only the first call has an effect.
     ///
     /// # Safety
-    /// * The kernel runs on one CPU, and `mapper` changes the page tables that it uses.
+    /// * `mapper` changes the page tables that each CPU uses. Without the feature `smp`, the kernel
+    ///   runs on one.
     /// * Page tables, and the frames that `frames` hands out, are mapped at `physical_offset`,
     ///   writable, for ever.
     /// * No other code changes these page tables, except for entries outside of the heap's window.
     /// * No other address space has a copy of the level 4 entries of the heap's window: page tables
     ///   below them are freed when they are empty.
     /// * `mapper` reaches page tables at `physical_offset`, as `OffsetPageTable` does. (A
-    ///   `RecursivePageTable` reaches them at addresses that are not flushed when a table is freed.)
+    ///   `RecursivePageTable` reaches them at addresses that are not flushed when a table is
+    ///   freed.)
     /// * `mapper` and `frames` do not allocate from the heap.
     pub unsafe fn init(&self, mapper: M, frames: F, physical_offset: VirtAddr) {
         self.parts.call_once(|| Parts {
@@ -86,7 +88,7 @@ impl<M, F> Default for MapperMemory<M, F> {
 }
 
 // SAFETY: the caller of `init` guarantees the conditions for mapper and offset, and a
-// `FrameAllocator` those for frames. There is one CPU, so the default of `flush` suffices.
+// `FrameAllocator` those for frames. The default of `flush` reaches each CPU.
 unsafe impl<M, F> Memory for MapperMemory<M, F>
 where
     M: Mapper<Size4KiB> + CleanUp + Send,

@@ -9,7 +9,6 @@ use x86_64::structures::paging::{Mapper, PhysFrame, Size4KiB};
 use x86_64::{PhysAddr, VirtAddr};
 
 use crate::frame_list::FrameList;
-use crate::machine;
 use crate::page_set::BATCH;
 
 /// The size of a page and of a frame in bytes.
@@ -109,9 +108,12 @@ pub unsafe trait Memory: Sync {
     /// Removes pages from the TLB of each CPU, and waits until they are removed. Called without a
     /// lock held.
     ///
-    /// By default of this CPU: a kernel with more CPUs sends them interrupts here.
+    /// By default, of this CPU; with the feature `smp`, of all that have [started](crate::smp).
     fn flush(&self, pages: PageRangeInclusive) {
-        machine::flush(pages);
+        #[cfg(feature = "smp")]
+        crate::smp::flush(pages);
+        #[cfg(not(feature = "smp"))]
+        crate::machine::flush(pages);
     }
 
     /// Returns whether page tables stay when they map nothing any more. They serve again when

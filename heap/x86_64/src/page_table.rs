@@ -10,6 +10,9 @@
 //!           translate             the pages any more
 //! ```
 
+use core::sync::atomic::AtomicUsize;
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+
 use x86_64::structures::paging::mapper::{CleanUp, MapToError};
 use x86_64::structures::paging::page::PageRangeInclusive;
 use x86_64::structures::paging::{
@@ -24,6 +27,13 @@ use crate::page_set::{BATCH, PageSet};
 /// The largest number of tables that unmapping [`BATCH`] pages can make empty: two of each of the
 /// three lower levels.
 const TABLES: usize = 6;
+
+/// The number of batches whose tables are unlinked, but may still be in the TLB of a CPU.
+///
+/// While there are any, another CPU may find an old, empty table where a page was just mapped by a
+/// new one. So pages that are mapped meanwhile are flushed, too. The count changes under the lock
+/// of the page tables, or after the flush.
+static UNLINKED: AtomicUsize = AtomicUsize::new(0);
 
 /// The reason why a batch was not mapped. No page of the batch is mapped then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -88,11 +98,16 @@ pub(crate) unsafe fn map<M: Memory>(
             // The TLB holds no translation of a page that was not mapped.
             mapped.map_err(|error| (page, error))?.ignore();
         }
-        Ok(())
+        Ok(UNLINKED.load(Acquire) > 0)
     };
     // SAFETY: the caller owns the addresses of the pages, and nothing else is changed.
-    let Err((failed, error)) = (unsafe { memory.with_mapper(map_all) }) else {
-        return Ok(());
+    let (failed, error) = match unsafe { memory.with_mapper(map_all) } {
+        Ok(false) => return Ok(()),
+        Ok(true) => {
+            memory.flush(pages.range());
+            return Ok(());
+        }
+        Err(failure) => failure,
     };
     // Tables may have been created for the page that failed, which itself is left as it is.
     let mut undone = Unmapped::new(PageRangeInclusive {
@@ -203,6 +218,7 @@ impl Unmapped {
                 }
             }
             if !self.tables.as_slice().is_empty() {
+                UNLINKED.fetch_add(1, Relaxed);
                 machine::flush(self.range);
             }
         };
@@ -212,11 +228,14 @@ impl Unmapped {
 
     /// Removes the pages from the TLB. After that, frames and addresses may be used again.
     ///
-    /// With more CPUs, this function must flush all of them, and wait: so it holds no lock.
+    /// With several CPUs, it waits for all of them: so it holds no lock.
     pub(crate) fn flush(self, memory: &impl Memory) -> Flushed {
         // Flushing a page also removes cached entries of upper levels, and with them the tables
         // that were unlinked.
         memory.flush(self.range);
+        if !self.tables.as_slice().is_empty() {
+            UNLINKED.fetch_sub(1, Release);
+        }
         Flushed(self)
     }
 }

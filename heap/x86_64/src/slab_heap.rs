@@ -40,8 +40,8 @@ impl<A: TagSupply> SlabHeap<A> {
     /// Creates a heap without an arena.
     ///
     /// # Safety
-    /// As for [`ThisCpu::new`]: the code that uses the heap runs on one CPU, and no handler that
-    /// masking interrupts does not keep out uses the heap.
+    /// As for [`ThisCpu::new`]: without the feature `smp`, the code that uses the heap runs on one
+    /// CPU. No handler that masking interrupts does not keep out uses the heap.
     pub const unsafe fn new() -> Self {
         // SAFETY: the caller guarantees the same.
         let cpu = unsafe { ThisCpu::new() };
@@ -145,6 +145,12 @@ impl<A: TagSupply> SlabHeap<A> {
     pub fn reap(&self) -> usize {
         self.slabs.reap();
         self.pages().reap()
+    }
+
+    /// Does this CPU's share of giving back slabs, if another CPU has begun. Returns whether one
+    /// has. See [`SlabAllocator::reap_if_requested`].
+    pub fn reap_if_requested(&self) -> bool {
+        self.slabs.reap_if_requested()
     }
 
     /// Sets how often pages decay. Returns the interval before. See

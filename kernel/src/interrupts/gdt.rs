@@ -1,4 +1,4 @@
-//! The global descriptor table and the task state segment, which names the interrupt stacks.
+//! Each CPU's global descriptor table and task state segment, which names its interrupt stacks.
 
 use spin::Once;
 use x86_64::instructions::segmentation::{CS, DS, ES, SS, Segment};
@@ -7,7 +7,8 @@ use x86_64::registers::segmentation::SegmentSelector;
 use x86_64::structures::gdt::{Descriptor, GlobalDescriptorTable};
 use x86_64::structures::tss::TaskStateSegment;
 
-use crate::memory::stacks::InterruptStack;
+use crate::cpus::MAX_CPUS;
+use crate::memory::stacks;
 
 /// The global descriptor table and the selectors of its entries.
 struct Gdt {
@@ -17,19 +18,21 @@ struct Gdt {
     task: SegmentSelector,
 }
 
-static TASK_STATE: Once<TaskStateSegment> = Once::new();
-static GDT: Once<Gdt> = Once::new();
+/// The task state segment and the table of each CPU.
+static TASK_STATES: [Once<TaskStateSegment>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
+static TABLES: [Once<Gdt>; MAX_CPUS] = [const { Once::new() }; MAX_CPUS];
 
-/// Loads the table, the segment registers and the task register.
-pub(super) fn init() {
-    let task_state = TASK_STATE.call_once(|| {
+/// Loads the table of the CPU `number`, which runs this code, its segment registers and its task
+/// register.
+pub(super) fn init(number: usize) {
+    let task_state = TASK_STATES[number].call_once(|| {
         let mut task_state = TaskStateSegment::new();
-        for stack in InterruptStack::ALL {
-            task_state.interrupt_stack_table[stack as usize] = stack.top();
+        for (index, top) in stacks::interrupt_stack_tops(number).into_iter().enumerate() {
+            task_state.interrupt_stack_table[index] = top;
         }
         task_state
     });
-    let gdt = GDT.call_once(|| {
+    let gdt = TABLES[number].call_once(|| {
         let mut table = GlobalDescriptorTable::new();
         Gdt {
             code: table.append(Descriptor::kernel_code_segment()),
@@ -48,6 +51,6 @@ pub(super) fn init() {
         unsafe { set(gdt.data) };
     }
     // SAFETY: the selector names the task state segment in the table that was just loaded. The
-    // stacks in the segment are statics: they live for ever.
+    // stacks in the segment are never freed, and only this CPU has them.
     unsafe { load_tss(gdt.task) };
 }

@@ -3,6 +3,7 @@
 use core::arch::x86_64::__cpuid;
 use core::sync::atomic::Ordering;
 
+use heap_x86_64::smp;
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::registers::control::{Cr2, Cr4, Cr4Flags};
@@ -10,6 +11,7 @@ use x86_64::structures::idt::{InterruptDescriptorTable, InterruptStackFrame, Pag
 
 use super::fault::{Cause, Fault, PageFault};
 use super::irq::{self, Irq};
+use super::{apic, local_timer};
 use crate::memory::stacks::InterruptStack;
 use crate::serial::println_unlocked;
 
@@ -55,7 +57,6 @@ macro_rules! fatal_with_code {
 fatal! {
     divide_error = "divide error";
     debug = "debug exception";
-    non_maskable = "non-maskable interrupt";
     overflow = "overflow";
     bound_range = "bound range exceeded";
     invalid_opcode = "invalid opcode";
@@ -108,6 +109,9 @@ fn table() -> InterruptDescriptorTable {
         unsafe { options.set_stack_index(stack.index()) };
     }
     set_line_handlers(&mut table);
+    table[apic::CALL_VECTOR].set_handler_fn(call);
+    table[apic::TIMER_VECTOR].set_handler_fn(local_timer);
+    table[apic::SPURIOUS_VECTOR].set_handler_fn(spurious);
     table
 }
 
@@ -126,6 +130,36 @@ macro_rules! lines {
 }
 
 lines!(0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
+
+/// Does what another CPU wants of this one.
+extern "x86-interrupt" fn call(_frame: InterruptStackFrame) {
+    // Told first: a request that comes from now on has an interrupt of its own.
+    apic::end_of_interrupt();
+    smp::handle_interrupt();
+}
+
+/// Handles a tick of this CPU's own timer.
+extern "x86-interrupt" fn local_timer(_frame: InterruptStackFrame) {
+    apic::end_of_interrupt();
+    local_timer::tick();
+}
+
+/// Ignores an interrupt that was taken back while the CPU answered. It is not in service.
+extern "x86-interrupt" fn spurious(_frame: InterruptStackFrame) {}
+
+/// Stops the CPU if another one has crashed, which sends this interrupt, and reports it otherwise.
+extern "x86-interrupt" fn non_maskable(frame: InterruptStackFrame) {
+    crate::panic::stop_if_told();
+    let cause = Cause::Exception {
+        name: "non-maskable interrupt",
+        code: None,
+    };
+    Fault {
+        cause,
+        frame: &frame,
+    }
+    .report_and_exit()
+}
 
 /// Reports a breakpoint, and returns to the program. The breakpoint may be in code that prints, so
 /// the report takes no lock.

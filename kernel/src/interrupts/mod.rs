@@ -1,22 +1,27 @@
-//! Interrupts and exceptions of the one CPU that the kernel runs on.
+//! Interrupts and exceptions.
 //!
-//! [`register`] sets the handler of a device's interrupts, and [`timer`] has the timer's.
+//! [`register`] sets the handler of a device's interrupts, and [`timer`] has the timer's. Both come
+//! to the CPU that boots. Interrupts between CPUs go through the local interrupt controllers, in
+//! `apic.rs`.
 //!
-//! Three places hold the state of a CPU: the descriptor tables in `gdt.rs`, the
-//! [interrupt stacks](crate::memory::stacks), and the programmable interrupt controllers in
-//! `irq.rs`. Another CPU needs a copy of the first two, and its local APIC instead of the third.
+//! Each CPU has descriptor tables, in `gdt.rs`, and [interrupt stacks](crate::memory::stacks) of
+//! its own. All share the table of handlers, in `idt.rs`.
 
+pub(crate) mod apic;
 #[cfg(target_os = "none")]
 mod fault;
 mod gdt;
 #[cfg(target_os = "none")]
 mod idt;
 mod irq;
+pub mod local_timer;
 pub mod timer;
 
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use x86_64::VirtAddr;
+
+use crate::cpus::BOOT_CPU;
 
 pub use irq::{Irq, IrqInUse, register, unregister};
 
@@ -25,10 +30,15 @@ static LAST_BREAKPOINT: AtomicU64 = AtomicU64::new(0);
 
 /// Loads the descriptor tables, so that exceptions are reported. Interrupts stay masked.
 pub(crate) fn init() {
-    gdt::init();
+    init_cpu(BOOT_CPU);
+    irq::init();
+}
+
+/// Loads the descriptor tables of the CPU `number`, which runs this code.
+pub(crate) fn init_cpu(number: usize) {
+    gdt::init(number);
     #[cfg(target_os = "none")]
     idt::init();
-    irq::init();
 }
 
 /// Enables interrupts.

@@ -9,8 +9,8 @@ use x86_64::VirtAddr;
 use x86_64::structures::paging::{Page, Size4KiB};
 
 use super::recently_unmapped::{self, UnmappedRange};
-use super::stacks::{InterruptStack, boot_stack};
-use super::{PAGE_SIZE, arenas, kernel_addresses, page_table, physical};
+use super::stacks::StackKind;
+use super::{PAGE_SIZE, arenas, kernel_addresses, page_table, physical, stacks};
 use crate::heap::HEAP;
 
 /// What an address belongs to.
@@ -20,12 +20,10 @@ pub enum AddressKind {
     Null,
     /// The kernel's own code and data.
     Image,
-    /// The stack that the kernel runs on.
-    BootStack,
-    /// The guard page below the stack that the kernel runs on.
-    BootStackGuard,
-    /// The guard page below the stack for some exceptions.
-    InterruptStackGuard(InterruptStack),
+    /// A stack.
+    Stack(StackKind),
+    /// The guard page below a stack.
+    StackGuard(StackKind),
     /// The window of addresses for the heap.
     Heap {
         /// The present use of the address.
@@ -89,10 +87,19 @@ pub(crate) fn image() -> Range<usize> {
 /// Returns what `address` belongs to.
 pub fn kind_of(address: VirtAddr) -> AddressKind {
     let page = Page::<Size4KiB>::containing_address(address);
+    let start = page.start_address().as_u64() as usize;
     let window = arenas::window().filter(|window| window.level_4_entry() == page.p4_index());
-    if let Some(window) = window {
+    let is_leading_guard = window.is_some_and(|window| window.leading_guard().contains(&start));
+    if let Some(stack) = stacks::kind_of_stack(start) {
+        return AddressKind::Stack(stack);
+    }
+    let above = start.checked_add(PAGE_SIZE).filter(|_| !is_leading_guard);
+    if let Some(stack) = above.and_then(stacks::kind_of_stack) {
+        return AddressKind::StackGuard(stack);
+    }
+    if window.is_some() {
         let address = address.as_u64() as usize;
-        let now = if window.leading_guard().contains(&address) {
+        let now = if is_leading_guard {
             HeapAddressKind::LeadingGuard
         } else {
             heap_kind_of(address)
@@ -103,18 +110,10 @@ pub fn kind_of(address: VirtAddr) -> AddressKind {
         };
         return AddressKind::Heap { now, before };
     }
-    for stack in InterruptStack::ALL {
-        if stack.guard() == page {
-            return AddressKind::InterruptStackGuard(stack);
-        }
-    }
-    let page = page.start_address().as_u64() as usize;
-    match boot_stack() {
-        _ if page == 0 => AddressKind::Null,
-        _ if image().contains(&page) => AddressKind::Image,
+    match start {
+        0 => AddressKind::Null,
+        _ if image().contains(&start) => AddressKind::Image,
         _ if physical::is_mapping(address) => AddressKind::PhysicalMemory,
-        Some(stack) if stack.contains(&page) => AddressKind::BootStack,
-        Some(stack) if stack.contains(&(page + PAGE_SIZE)) => AddressKind::BootStackGuard,
         _ => AddressKind::Unknown,
     }
 }
@@ -144,11 +143,8 @@ impl fmt::Display for AddressKind {
         match self {
             Self::Null => f.write_str("in the page at address 0"),
             Self::Image => f.write_str("in the kernel's own code or data"),
-            Self::BootStack => f.write_str("in the kernel's stack"),
-            Self::BootStackGuard => f.write_str("in the guard page below the kernel's stack"),
-            Self::InterruptStackGuard(stack) => {
-                write!(f, "in the guard page below the stack for {stack:?}")
-            }
+            Self::Stack(stack) => write!(f, "in the {stack}"),
+            Self::StackGuard(stack) => write!(f, "in the guard page below the {stack}"),
             Self::Heap { now, before: None } => now.fmt(f),
             Self::Heap {
                 now,

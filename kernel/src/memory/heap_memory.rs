@@ -24,7 +24,8 @@ impl From<Purpose> for frames::Purpose {
 
 // SAFETY: the kernel's one allocator hands each frame out once. The bootloader has mapped all
 // physical memory at the offset, and that of memory stays mapped; frames that are mapped read-only
-// are never handed out. The kernel has one address space and runs on one CPU.
+// are never handed out. The kernel has one address space, and the default of
+// `flush` reaches each CPU.
 unsafe impl Memory for HeapMemory {
     type Mapper = OffsetPageTable<'static>;
 

@@ -48,6 +48,9 @@ pub struct Test {
     pub expectation: Expectation,
     /// The time in seconds after which the host stops the test.
     pub deadline: u32,
+    /// Whether the test runs only where the time-stamp counter counts instructions: it measures
+    /// with it, or takes a moment for a number of instructions.
+    pub counts_instructions: bool,
     /// The function to run.
     pub function: fn(),
 }
@@ -69,6 +72,7 @@ impl Test {
             path,
             expectation: Expectation::Returns,
             deadline: DEFAULT_DEADLINE,
+            counts_instructions: false,
             function,
         }
     }
@@ -94,6 +98,13 @@ impl Test {
         self
     }
 
+    /// Leaves the test out where the time-stamp counter does not count instructions.
+    #[must_use]
+    pub const fn counts_instructions(mut self, counts: bool) -> Self {
+        self.counts_instructions = counts;
+        self
+    }
+
     /// Returns the module and function, behind the crate unless it is the kernel's own.
     pub fn name(&self) -> &'static str {
         match self.path.split_once("::") {
@@ -108,6 +119,7 @@ impl Test {
             .filter
             .is_none_or(|filter| self.name().contains(filter))
             && config.after.is_none_or(|after| self.name() > after)
+            && (!self.counts_instructions || config.ticks_per_instruction.is_some())
     }
 }
 

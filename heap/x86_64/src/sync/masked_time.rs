@@ -10,13 +10,11 @@ use core::arch::x86_64::_rdtsc;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-use x86_64::instructions::interrupts;
+use crate::cpu_local::CpuLocal;
 
 /// The number of rows of the histogram.
 const ROWS: usize = 32;
 
-/// When interrupts were masked. The kernel runs on one CPU: with more, each needs its own.
-static BEGAN: AtomicU64 = AtomicU64::new(0);
 static LONGEST: AtomicU64 = AtomicU64::new(0);
 static COUNTS: [AtomicU64; ROWS] = [const { AtomicU64::new(0) }; ROWS];
 
@@ -26,35 +24,19 @@ fn now() -> u64 {
     unsafe { _rdtsc() }
 }
 
-/// Notes that interrupts, which were enabled, are masked now.
+/// Notes that interrupts of this CPU, which were enabled, are masked now.
 #[inline]
-pub(crate) fn begin() {
-    BEGAN.store(now(), Relaxed);
+pub(crate) fn begin(cpu: &CpuLocal) {
+    cpu.masked_since.store(now(), Relaxed);
 }
 
 /// Notes that interrupts are about to be enabled again.
 #[inline]
-pub(crate) fn end() {
-    let taken = now() - BEGAN.load(Relaxed);
+pub(crate) fn end(cpu: &CpuLocal) {
+    let taken = now() - cpu.masked_since.load(Relaxed);
     let row = (taken.max(1).ilog2() as usize).min(ROWS - 1);
     COUNTS[row].fetch_add(1, Relaxed);
     LONGEST.fetch_max(taken, Relaxed);
-}
-
-/// Runs `work` while interrupts are masked.
-#[inline]
-pub(crate) fn without_interrupts<R>(work: impl FnOnce() -> R) -> R {
-    let are_enabled = interrupts::are_enabled();
-    interrupts::without_interrupts(|| {
-        if are_enabled {
-            begin();
-        }
-        let result = work();
-        if are_enabled {
-            end();
-        }
-        result
-    })
 }
 
 /// How often interrupts were masked, by how long.

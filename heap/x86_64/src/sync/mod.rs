@@ -7,11 +7,13 @@ pub mod masked_time;
 #[cfg(any(test, not(any(unix, windows))))]
 mod nesting;
 
-use core::sync::atomic::{AtomicBool, Ordering::Relaxed};
+use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
+use core::sync::atomic::{AtomicBool, AtomicUsize};
 
 use heap::source::ReleaseGate;
 use lock_api::{GuardNoSend, RawMutex};
 
+use crate::cpu_local::MAX_CPUS;
 use crate::machine;
 #[cfg(not(any(unix, windows)))]
 pub(crate) use nesting::Nesting;
@@ -26,22 +28,64 @@ pub type InterruptMutexGuard<'a, T> = lock_api::MutexGuard<'a, InterruptLock, T>
 /// A spin lock that masks interrupts on this CPU while the lock is held, but not while it waits.
 ///
 /// A CPU that holds several of these locks may release them in any order. The last release enables
-/// interrupts again, if they were enabled when the CPU took the first lock.
-///
-/// This lock is for kernels that run on one CPU. (On more it still excludes others. But it does not
-/// know which CPU masks its interrupts, and takes one that waits for one that waits for itself.)
+/// interrupts again, if they were enabled when the CPU took the first lock. A CPU that waits does
+/// meanwhile what other CPUs need of it to unmap pages, also if its interrupts are masked.
 ///
 /// # Panics
 /// `lock` panics if this CPU holds the lock already: waiting would never end.
 pub struct InterruptLock {
-    lock: spin::Mutex<()>,
+    /// The number of the CPU that holds the lock, plus 1; 0 if no CPU does.
+    holder: AtomicUsize,
 }
 
-// SAFETY: `lock` and `try_lock` succeed only if they took the spin lock inside, which excludes all
-// others until `unlock` releases it.
+impl InterruptLock {
+    /// Takes the lock, unless it is held. Interrupts stay masked if it was taken.
+    ///
+    /// # Errors
+    /// Returns which CPU holds the lock.
+    #[inline]
+    fn try_take(&self) -> Result<(), HeldBy> {
+        let cpu = machine::enter();
+        let this = cpu.number + 1;
+        let taken = self.holder.compare_exchange(0, this, Acquire, Relaxed);
+        taken.map(drop).map_err(|holder| {
+            machine::leave();
+            if holder == this {
+                HeldBy::This
+            } else {
+                HeldBy::Other
+            }
+        })
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn wait_and_take(&self) {
+        while let Err(holder) = self.try_take() {
+            if holder == HeldBy::This {
+                machine::panic_on_self_deadlock();
+            }
+            while RawMutex::is_locked(self) {
+                #[cfg(feature = "smp")]
+                crate::smp::serve_while_waiting();
+                core::hint::spin_loop();
+            }
+        }
+    }
+}
+
+/// The CPU that holds a lock.
+#[derive(PartialEq, Eq)]
+enum HeldBy {
+    This,
+    Other,
+}
+
+// SAFETY: `lock` and `try_lock` succeed only if they have made the word that of this CPU. All
+// others find another word than 0 until `unlock`.
 unsafe impl RawMutex for InterruptLock {
     const INIT: Self = Self {
-        lock: <spin::Mutex<()> as RawMutex>::INIT,
+        holder: AtomicUsize::new(0),
     };
 
     // Interrupts are masked on one CPU: the guard must be dropped on the same CPU.
@@ -49,49 +93,43 @@ unsafe impl RawMutex for InterruptLock {
 
     #[inline]
     fn lock(&self) {
-        while !self.try_lock() {
-            machine::panic_on_self_deadlock();
-            core::hint::spin_loop();
+        if self.try_take().is_err() {
+            self.wait_and_take();
         }
     }
 
     #[inline]
     fn try_lock(&self) -> bool {
-        machine::enter();
-        let locked = RawMutex::try_lock(&self.lock);
-        if !locked {
-            machine::leave();
-        }
-        locked
+        self.try_take().is_ok()
     }
 
     #[inline]
     unsafe fn unlock(&self) {
-        // SAFETY: the caller holds this lock, and with it the spin lock inside.
-        unsafe { RawMutex::unlock(&self.lock) };
+        self.holder.store(0, Release);
         machine::leave();
     }
 
     #[inline]
     fn is_locked(&self) -> bool {
-        RawMutex::is_locked(&self.lock)
+        self.holder.load(Relaxed) != 0
     }
 }
 
-/// Says to a [`SlabAllocator`](heap::slab::SlabAllocator) which CPU runs, the only one, and masks
-/// its interrupts while it uses its slabs.
+/// Says to a [`SlabAllocator`](heap::slab::SlabAllocator) which CPU runs, and masks its interrupts
+/// while it uses its slabs.
 pub struct ThisCpu {
     exclusion: machine::Exclusion,
 }
 
 impl ThisCpu {
-    /// The number of CPUs.
-    pub const COUNT: usize = 1;
+    /// The largest number of CPUs: 16 with the feature `smp`, or else 1.
+    pub const COUNT: usize = MAX_CPUS;
 
-    /// Returns the only CPU.
+    /// Returns the CPU that runs the code that uses the value.
     ///
     /// # Safety
-    /// * All code that uses the value runs on one CPU.
+    /// * Without the feature `smp`, all code that uses the value runs on one CPU. With it, each CPU
+    ///   has called `smp::start_cpu` first.
     /// * What interrupts this code although interrupts are masked does not use the value: handlers
     ///   of non-maskable interrupts, of machine checks and of debug exceptions. If the value is a
     ///   part of the global allocator, these handlers do not allocate.
@@ -102,15 +140,21 @@ impl ThisCpu {
     }
 }
 
-// SAFETY: the caller of `new` guarantees that one CPU uses the value. While its interrupts are
-// masked, no other code that uses the value runs on it. (On the host, a lock excludes all other
+// SAFETY: `smp::start_cpu` gives each CPU a number of its own, below `COUNT`; or, without the
+// feature, the caller of `new` guarantees that one CPU uses the value. While the interrupts of a CPU
+// are masked, no other code that uses the value runs on it. (On the host, a lock excludes all other
 // threads.)
 unsafe impl heap::slab::Cpus for ThisCpu {
     const COUNT: usize = ThisCpu::COUNT;
 
     #[inline]
     fn with<R>(&self, work: impl FnOnce(usize) -> R) -> R {
-        self.exclusion.run(|| work(0))
+        self.exclusion.run(work)
+    }
+
+    #[cfg(feature = "smp")]
+    fn reap_others(&self) {
+        crate::smp::reap_others();
     }
 }
 

@@ -1,0 +1,305 @@
+//! Several CPUs: what they want of each other.
+//!
+//! ```text
+//!     CPU 0                      CPU 1                        CPU 2
+//!     unmaps pages
+//!     posts a request ─────────> inbox ─ its interrupt ─┐
+//!                    └──────────────────────────────────┼───> inbox ─ its interrupt ─┐
+//!     waits, and serves its      flushes, counts down <─┘    flushes, counts down <──┘
+//!     own inbox
+//!     all have flushed: frames and addresses are used again
+//! ```
+//!
+//! A request lies on the stack of the CPU that waits for it. That CPU holds no lock, and serves its
+//! own inbox while it waits; so does a CPU that waits for an
+//! [`InterruptLock`](crate::sync::InterruptLock). So two CPUs never wait for each other, even if
+//! both have masked interrupts.
+//!
+//! A kernel does this:
+//!
+//! 1. Each CPU calls [`start_cpu`], before anything else of this crate. It must be able to take the
+//!    interrupt of step 3 as soon as it enables interrupts.
+//! 2. The kernel calls [`set_interrupt`] with a function that sends the interrupt.
+//! 3. The handler of the interrupt calls [`handle_interrupt`].
+//! 4. The kernel calls [`set_reap`], so that one CPU gets back what others hold.
+
+use core::cell::Cell;
+use core::hint::spin_loop;
+use core::ptr::{self, NonNull};
+use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+
+use spin::Once;
+use x86_64::structures::paging::page::PageRangeInclusive;
+
+use crate::cpu_local::{self, CPUS, CpuLocal};
+use crate::machine;
+
+/// The largest number of CPUs.
+pub const MAX_CPUS: usize = cpu_local::MAX_CPUS;
+
+/// A bit for each CPU that has started.
+static STARTED: AtomicUsize = AtomicUsize::new(0);
+
+/// Sends a CPU the interrupt.
+static INTERRUPT: Once<fn(usize)> = Once::new();
+
+/// Makes a CPU give back what it holds.
+static REAP: Once<fn()> = Once::new();
+
+/// The number of times that pages were flushed on other CPUs.
+static SHOOTDOWNS: AtomicU64 = AtomicU64::new(0);
+
+/// Makes the CPU that runs this code the one with the number `number`. From now on, other CPUs wait
+/// for it when they unmap pages.
+///
+/// # Panics
+/// Panics if `number` is not below [`MAX_CPUS`].
+///
+/// # Safety
+/// * Interrupts are masked, and the CPU has used nothing of this crate before.
+/// * No other CPU has called this function with that number.
+/// * The CPU does not stop while other CPUs run, unless it handles its interrupts.
+/// * No other code uses the `GS` base of the CPU, nor its `GS` selector. Code that runs in user mode
+///   may have a base of its own, if the kernel swaps them.
+pub unsafe fn start_cpu(number: usize) {
+    assert!(number < MAX_CPUS, "there is no CPU {number}");
+    // SAFETY: the caller guarantees the same.
+    unsafe { machine::set_this_cpu(number) };
+    STARTED.fetch_or(1 << number, Ordering::SeqCst);
+    // A CPU that unmaps pages, and does not see the bit yet, has changed the page tables before.
+    machine::flush_all();
+}
+
+/// Sets the function that interrupts the CPU with a given number. Only the first call has an effect.
+/// The function may be called with interrupts masked, and takes no lock that is held while pages are
+/// unmapped.
+pub fn set_interrupt(send: fn(cpu: usize)) {
+    INTERRUPT.call_once(|| send);
+}
+
+/// Sets the function that makes the CPU that runs it give back what it holds. It calls
+/// [`SlabHeap::reap_if_requested`](crate::SlabHeap::reap_if_requested) of the kernel's heap. Only the
+/// first call has an effect.
+///
+/// The function runs in the handler of the interrupt, on each CPU but the one that wants memory,
+/// which waits. The heap gets it so when an allocation is about to fail, and in its method `reap`.
+/// Where interrupts are masked, it does not wait: the other CPUs follow later.
+pub fn set_reap(reap: fn()) {
+    REAP.call_once(|| reap);
+}
+
+/// Makes the other CPUs give back what they hold.
+pub(crate) fn reap_others() {
+    if let Some(reap) = REAP.get() {
+        call_others(&|_| reap());
+    }
+}
+
+/// Returns the number of the CPU that runs this code: 0 before [`start_cpu`].
+///
+/// Code that may be moved to another CPU masks interrupts first.
+#[inline]
+pub fn this_cpu() -> usize {
+    machine::this_cpu().number
+}
+
+/// Returns the number of CPUs that have started.
+pub fn cpu_count() -> usize {
+    STARTED.load(Ordering::Relaxed).count_ones() as usize
+}
+
+/// Returns how often pages were flushed on other CPUs too.
+pub fn shootdowns() -> u64 {
+    SHOOTDOWNS.load(Ordering::Relaxed)
+}
+
+/// Does what other CPUs want of this one. The handler of the interrupt calls this function, with
+/// interrupts masked.
+pub fn handle_interrupt() {
+    let cpu = machine::this_cpu();
+    cpu.inboxes.flushes.serve();
+    cpu.inboxes.calls.serve();
+}
+
+/// Removes pages from the TLB of each CPU, and waits until they are removed.
+///
+/// The caller holds no lock for which other CPUs wait with interrupts masked, apart from
+/// [`InterruptLock`](crate::sync::InterruptLock)s.
+pub fn flush(pages: PageRangeInclusive) {
+    // The changes of the page tables come before the look at the CPUs that have started.
+    fence(Ordering::SeqCst);
+    if STARTED.load(Ordering::SeqCst).count_ones() <= 1 {
+        machine::flush(pages);
+        return;
+    }
+    SHOOTDOWNS.fetch_add(1, Ordering::Relaxed);
+    let flush = |_| machine::flush(pages);
+    let request = Request::new(&flush);
+    let nodes = Nodes::default();
+    machine::without_interrupts(|cpu| {
+        // SAFETY: this function waits below until the request is served.
+        unsafe { nodes.post(&request, cpu, |inboxes| &inboxes.flushes) };
+        machine::flush(pages);
+    });
+    request.wait();
+}
+
+/// Runs `work` with the number of each other CPU, on that CPU, in the handler of its interrupt.
+/// Waits until all of them have. Does nothing if interrupts are masked.
+///
+/// `work` may take locks, allocate, and free. It may not wait for other code, and does not unmap
+/// pages.
+pub fn call_others(work: &(dyn Fn(usize) + Sync)) {
+    if !machine::are_interrupts_enabled() || cpu_count() <= 1 {
+        return;
+    }
+    let request = Request::new(work);
+    let nodes = Nodes::default();
+    machine::without_interrupts(|cpu| {
+        // SAFETY: this function waits below until the request is served.
+        unsafe { nodes.post(&request, cpu, |inboxes| &inboxes.calls) };
+    });
+    request.wait();
+}
+
+/// Does what other CPUs need of this one without a delay, while it waits.
+#[inline]
+pub(crate) fn serve_while_waiting() {
+    machine::without_interrupts(|cpu| cpu.inboxes.flushes.serve());
+}
+
+/// What one CPU wants of others.
+struct Request<'a> {
+    work: &'a (dyn Fn(usize) + Sync),
+    /// The number of CPUs that have not done it yet.
+    pending: AtomicUsize,
+}
+
+impl<'a> Request<'a> {
+    fn new(work: &'a (dyn Fn(usize) + Sync)) -> Self {
+        Self {
+            work,
+            pending: AtomicUsize::new(0),
+        }
+    }
+
+    /// Waits until all CPUs that the request was posted to have done it.
+    fn wait(&self) {
+        while self.pending.load(Ordering::Acquire) > 0 {
+            serve_while_waiting();
+            spin_loop();
+        }
+    }
+}
+
+/// A request in an inbox.
+struct Node {
+    next: Cell<*const Node>,
+    request: Cell<*const Request<'static>>,
+}
+
+/// The nodes of one request: one for each CPU.
+struct Nodes([Node; MAX_CPUS]);
+
+impl Default for Nodes {
+    fn default() -> Self {
+        Self(
+            [const {
+                Node {
+                    next: Cell::new(ptr::null()),
+                    request: Cell::new(ptr::null()),
+                }
+            }; MAX_CPUS],
+        )
+    }
+}
+
+impl Nodes {
+    /// Posts the request to an inbox of all CPUs that have started, apart from `this` one, and
+    /// interrupts them.
+    ///
+    /// # Safety
+    /// The caller keeps the request and the nodes until no CPU is pending.
+    unsafe fn post(&self, request: &Request<'_>, this: &CpuLocal, inbox: fn(&Inboxes) -> &Inbox) {
+        let others = STARTED.load(Ordering::SeqCst) & !(1 << this.number);
+        request
+            .pending
+            .store(others.count_ones() as usize, Ordering::Relaxed);
+        let others = (0..MAX_CPUS).filter(|number| others >> number & 1 != 0);
+        for number in others {
+            let node = &self.0[number];
+            node.request.set(ptr::from_ref(request).cast());
+            let was_empty = inbox(&CPUS[number].inboxes).push(node);
+            // Who finds another request there leaves it to that one's interrupt.
+            if let (true, Some(send)) = (was_empty, INTERRUPT.get()) {
+                send(number);
+            }
+        }
+    }
+}
+
+/// The requests that a CPU has not served yet, by what may serve them.
+pub(crate) struct Inboxes {
+    /// Served in the handler of the interrupt, and wherever the CPU waits.
+    flushes: Inbox,
+    /// Served in the handler only: where no lock is held.
+    calls: Inbox,
+}
+
+impl Inboxes {
+    pub(crate) const fn new() -> Self {
+        Self {
+            flushes: Inbox::new(),
+            calls: Inbox::new(),
+        }
+    }
+}
+
+/// A stack of requests. Any CPU pushes, and one takes all.
+struct Inbox(AtomicPtr<Node>);
+
+impl Inbox {
+    const fn new() -> Self {
+        Self(AtomicPtr::new(ptr::null_mut()))
+    }
+
+    /// Adds a request. Returns whether there was none.
+    fn push(&self, node: &Node) -> bool {
+        let node = ptr::from_ref(node);
+        let mut first = self.0.load(Ordering::Relaxed);
+        loop {
+            // SAFETY: the node is not in an inbox yet, so only this CPU uses it.
+            unsafe { (*node).next.set(first) };
+            let pushed = self.0.compare_exchange_weak(
+                first,
+                node.cast_mut(),
+                Ordering::Release,
+                Ordering::Relaxed,
+            );
+            match pushed {
+                Ok(_) => return first.is_null(),
+                Err(other) => first = other,
+            }
+        }
+    }
+
+    /// Does what all requests want. The inbox is that of this CPU, and interrupts are masked.
+    fn serve(&self) {
+        if self.0.load(Ordering::Relaxed).is_null() {
+            return;
+        }
+        let mut next = NonNull::new(self.0.swap(ptr::null_mut(), Ordering::Acquire));
+        let number = machine::this_cpu().number;
+        while let Some(node) = next {
+            // SAFETY: the node exists as long as its request is pending for this CPU, and `push`
+            // has made it visible.
+            let node = unsafe { node.as_ref() };
+            next = NonNull::new(node.next.get().cast_mut());
+            // SAFETY: as the node, the request exists as long as this CPU is pending.
+            let request = unsafe { &*node.request.get() };
+            (request.work)(number);
+            // From now on, neither may exist.
+            request.pending.fetch_sub(1, Ordering::Release);
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! The CPUs of the machine, and work for them.
+//!
+//! [`init`](crate::init) starts all CPUs, up to [`MAX_CPUS`], if the machine has more than one. The
+//! boot CPU then runs the kernel's main function. Each other CPU [runs](run) the closures that it
+//! is given:
+//!
+//! ```text
+//!     spawn(closure) ──────> shared queue ──┐
+//!     spawn_on(2, closure) ─> CPU 2's queue ─┴─> CPU 2: run ──> closure, with interrupts enabled
+//! ```
+//!
+//! A fork with threads gives each CPU a closure that does not return: its scheduler.
+
+mod queue;
+mod start;
+
+use alloc::boxed::Box;
+use core::hint::spin_loop;
+use core::sync::atomic::{AtomicUsize, Ordering};
+
+use heap_x86_64::smp;
+
+use crate::interrupts;
+use queue::Queue;
+pub(crate) use start::start_all;
+
+/// The largest number of CPUs that run.
+pub const MAX_CPUS: usize = smp::MAX_CPUS;
+
+/// The number of the CPU that boots.
+pub const BOOT_CPU: usize = 0;
+
+/// The closures for any CPU.
+static SHARED: Queue = Queue::new();
+/// The closures for each CPU.
+static OWN: [Queue; MAX_CPUS] = [const { Queue::new() }; MAX_CPUS];
+/// A bit for each CPU that halts until there is work.
+static IDLE: AtomicUsize = AtomicUsize::new(0);
+
+/// Returns the number of CPUs that run. Their numbers are those from 0 on.
+pub fn count() -> usize {
+    smp::cpu_count().max(1)
+}
+
+/// Returns the number of the CPU that runs this code.
+#[inline]
+pub fn this() -> usize {
+    smp::this_cpu()
+}
+
+/// Gives a closure to the first CPU that has nothing else to do.
+///
+/// The boot CPU is not among them unless it calls [`run`] or [`run_one`]: on a machine with one
+/// CPU, the closure waits for that.
+pub fn spawn(work: impl FnOnce() + Send + 'static) {
+    SHARED.push(Box::new(work));
+    // A CPU that is not idle yet looks into the queue before it halts.
+    let idle = IDLE.load(Ordering::SeqCst);
+    if idle != 0 {
+        wake(idle.trailing_zeros() as usize);
+    }
+}
+
+/// Gives a closure to the CPU `number`. That of the CPU that boots waits as [`spawn`] says.
+///
+/// # Panics
+/// Panics if there is no such CPU.
+pub fn spawn_on(number: usize, work: impl FnOnce() + Send + 'static) {
+    assert!(number < count(), "there is no CPU {number}");
+    OWN[number].push(Box::new(work));
+    if number != this() {
+        wake(number);
+    }
+}
+
+/// Runs `work` with the number of each CPU on that CPU, at the same time, and waits until all have.
+///
+/// Other CPUs begin when they have finished what they do; this CPU runs its own closures while it
+/// waits for them.
+pub fn on_each(work: impl Fn(usize) + Sync) {
+    /// Another CPU's share: it counts down when it is dropped.
+    struct Share<'a> {
+        work: &'a (dyn Fn(usize) + Sync),
+        left: &'a AtomicUsize,
+        number: usize,
+    }
+
+    impl Share<'_> {
+        fn run(self) {
+            (self.work)(self.number);
+            // From now on, neither reference may be valid.
+            self.left.fetch_sub(1, Ordering::Release);
+        }
+    }
+
+    let this = this();
+    let left = AtomicUsize::new(count() - 1);
+    for number in (0..count()).filter(|&number| number != this) {
+        let share = Share {
+            work: &work,
+            left: &left,
+            number,
+        };
+        // SAFETY: this function returns only when all shares have counted down, after which they
+        // use the references no more. (A panic ends the kernel.)
+        let share = unsafe { core::mem::transmute::<Share<'_>, Share<'static>>(share) };
+        spawn_on(number, move || share.run());
+    }
+    work(this);
+    while left.load(Ordering::Acquire) > 0 {
+        if !run_one() {
+            spin_loop();
+        }
+    }
+}
+
+/// Runs one closure, of this CPU's queue or of the shared one. Returns whether there was one.
+pub fn run_one() -> bool {
+    match OWN[this()].pop().or_else(|| SHARED.pop()) {
+        Some(work) => {
+            work();
+            true
+        }
+        None => false,
+    }
+}
+
+/// Runs closures for ever. Halts the CPU while there are none.
+pub fn run() -> ! {
+    let this = this();
+    loop {
+        interrupts::wait_until(|| {
+            // From now on, who adds a closure wakes this CPU.
+            IDLE.fetch_or(1 << this, Ordering::SeqCst);
+            let has_work = !(OWN[this].is_empty() && SHARED.is_empty());
+            if has_work {
+                IDLE.fetch_and(!(1 << this), Ordering::SeqCst);
+            }
+            has_work.then_some(())
+        });
+        while run_one() {}
+    }
+}
+
+/// Ends the halt of a CPU.
+fn wake(number: usize) {
+    interrupts::apic::interrupt(number);
+}
