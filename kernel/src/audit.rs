@@ -6,6 +6,7 @@ use heap::slab::SlabCorruption;
 use heap::talc::Corruption;
 use heap::vmem;
 
+use crate::cpus;
 use crate::heap::HEAP;
 use crate::memory::page_table::Below;
 use crate::memory::{
@@ -61,8 +62,10 @@ impl fmt::Display for Mismatch {
 
 impl core::error::Error for Mismatch {}
 
-/// Makes the heap give back all memory that it retains for speed, as [`check`] requires.
+/// Makes the heap give back all memory that it retains for speed, as [`check`] requires. Waits until
+/// the other CPUs are idle first, or for a few seconds.
 pub fn quiesce() {
+    cpus::wait_until_idle();
     HEAP.reap();
 }
 

@@ -303,3 +303,120 @@ impl Inbox {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+    use std::thread;
+    use std::vec::Vec;
+
+    use x86_64::VirtAddr;
+    use x86_64::structures::paging::Page;
+
+    use super::*;
+    use crate::machine::FLUSHED;
+
+    /// The tests share the CPUs.
+    static TURN: Mutex<()> = Mutex::new(());
+
+    /// The number of interrupts that each CPU got.
+    static INTERRUPTS: [AtomicUsize; MAX_CPUS] = [const { AtomicUsize::new(0) }; MAX_CPUS];
+
+    /// Runs `work` on CPU 0. Each of the other CPUs, up to `count`, is a thread that handles its
+    /// interrupts. Returns the addresses that each CPU has flushed.
+    fn with_cpus(count: usize, work: impl Fn(usize) + Sync) -> Vec<Vec<u64>> {
+        let _turn = TURN.lock();
+        set_interrupt(|number| {
+            INTERRUPTS[number].fetch_add(1, Ordering::SeqCst);
+        });
+        let is_done = AtomicUsize::new(0);
+        let started = AtomicUsize::new(0);
+        let cpu = |number| {
+            // SAFETY: each thread has a number of its own, and handles its interrupts below.
+            unsafe { start_cpu(number) };
+            started.fetch_add(1, Ordering::SeqCst);
+            while started.load(Ordering::SeqCst) < count {
+                thread::yield_now();
+            }
+            work(number);
+            is_done.fetch_add(1, Ordering::SeqCst);
+            let mut handled = 0;
+            while is_done.load(Ordering::SeqCst) < count {
+                let sent = INTERRUPTS[number].load(Ordering::SeqCst);
+                if sent != handled {
+                    handled = sent;
+                    handle_interrupt();
+                }
+                thread::yield_now();
+            }
+            FLUSHED.take()
+        };
+        let flushed = thread::scope(|scope| {
+            let cpus: Vec<_> = (0..count)
+                .map(|number| scope.spawn(move || (cpu)(number)))
+                .collect();
+            cpus.into_iter().map(|cpu| cpu.join().unwrap()).collect()
+        });
+        STARTED.store(0, Ordering::SeqCst);
+        flushed
+    }
+
+    fn page(number: usize) -> Page {
+        Page::containing_address(VirtAddr::new(number as u64 * 4096))
+    }
+
+    #[test]
+    fn pages_are_flushed_on_each_cpu_before_flush_returns() {
+        const ROUNDS: usize = 200;
+        let count = 4;
+        let flushed = with_cpus(count, |number| {
+            // All at once: each waits for the others, and serves them meanwhile.
+            for round in 0..ROUNDS {
+                let first = page(1 + number * ROUNDS + round);
+                flush(Page::range_inclusive(first, first));
+            }
+        });
+        for pages in flushed {
+            let mut pages = pages;
+            pages.sort_unstable();
+            let expected: Vec<_> = (1..=count * ROUNDS)
+                .map(|page| page as u64 * 4096)
+                .collect();
+            assert_eq!(pages, expected);
+        }
+    }
+
+    #[test]
+    fn only_the_first_request_in_an_inbox_sends_an_interrupt() {
+        let inbox = Inbox::new();
+        let nodes = Nodes::default();
+        let pushed = [0, 1, 2].map(|index| inbox.push(&nodes.0[index]));
+        assert_eq!(pushed, [true, false, false]);
+        // The nodes have no request: forget them.
+        inbox.0.store(ptr::null_mut(), Ordering::Relaxed);
+        assert!(inbox.push(&nodes.0[3]));
+    }
+
+    #[test]
+    fn work_for_the_others_runs_once_on_each_of_them() {
+        let ran = [const { AtomicUsize::new(0) }; 3];
+        with_cpus(3, |number| {
+            if number == 1 {
+                call_others(&|cpu| {
+                    ran[cpu].fetch_add(1, Ordering::Relaxed);
+                });
+                let ran = [0, 1, 2].map(|cpu| ran[cpu].load(Ordering::Relaxed));
+                assert_eq!(ran, [1, 0, 1]);
+            }
+        });
+    }
+
+    #[test]
+    fn a_single_cpu_waits_for_no_other() {
+        let flushed = with_cpus(1, |_| {
+            flush(Page::range_inclusive(page(1), page(3)));
+            call_others(&|_| panic!("there is no other"));
+        });
+        assert_eq!(flushed, [[4096, 2 * 4096, 3 * 4096]]);
+    }
+}

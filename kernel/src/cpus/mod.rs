@@ -114,6 +114,27 @@ pub fn on_each(work: impl Fn(usize) + Sync) {
     }
 }
 
+/// Waits until all other CPUs halt in [`run`], because they have no work. (A closure is freed after
+/// it has run, by the CPU that ran it.) Returns whether they do: some may work for long.
+pub fn wait_until_idle() -> bool {
+    /// Some seconds at least.
+    const TURNS: u32 = 100_000_000;
+
+    let others = (0..count()).filter(|&number| number != this());
+    let others = others.fold(0, |bits, number| bits | 1 << number);
+    let is_idle = || {
+        let mut queues = OWN.iter().enumerate();
+        let has_work = queues.any(|(number, queue)| others >> number & 1 != 0 && !queue.is_empty())
+            || (others != 0 && !SHARED.is_empty());
+        !has_work && IDLE.load(Ordering::SeqCst) & others == others
+    };
+    (0..TURNS).any(|_| {
+        let is_idle = is_idle();
+        spin_loop();
+        is_idle
+    })
+}
+
 /// Runs one closure, of this CPU's queue or of the shared one. Returns whether there was one.
 pub fn run_one() -> bool {
     match OWN[this()].pop().or_else(|| SHARED.pop()) {

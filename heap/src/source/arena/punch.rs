@@ -1,5 +1,6 @@
 //! Pages inside heaps go back to the source of the arena, and leave holes.
 
+use core::hint::spin_loop;
 use core::ptr::NonNull;
 
 use lock_api::RawMutex;
@@ -69,6 +70,20 @@ enum Step {
     Finished,
 }
 
+/// Why pages of a gap cannot become a hole.
+enum Refused {
+    /// No whole page is free.
+    NoPage,
+    /// The hole beside the gap is being changed.
+    Busy,
+}
+
+/// How often a call that wants all pages begins anew because holes beside gaps were busy, and how
+/// long it waits in between, in turns. (It may have interrupted the code that has them: then it
+/// would wait for ever.)
+const MAX_WAITS: usize = 64;
+const TURNS: usize = 1000;
+
 impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource<'a, A, L>, B> {
     /// Gives back all whole pages inside the heaps that hold no block, if the source of the arena
     /// [supports](crate::vmem::Source::discard) it, and has no coarser quantum than the arena.
@@ -118,6 +133,8 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
     fn punch_gaps(&self, which: Which) -> usize {
         let mut bytes = 0;
         let mut cursor = None;
+        let mut is_beside_busy = false;
+        let mut waits = if which == Which::All { MAX_WAITS } else { 0 };
         loop {
             let mut guard = self.lock();
             // SAFETY: neither the allocator nor its source is replaced or dropped.
@@ -130,11 +147,17 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
             let Some(arena) = arena else {
                 return bytes;
             };
-            let step = talc.begin_hole(&mut cursor, which, arena.quantum());
+            let step = talc.begin_hole(&mut cursor, which, arena.quantum(), &mut is_beside_busy);
             drop(guard);
             let pending = match step {
                 Step::Found(pending) => pending,
                 Step::GoOn => continue,
+                Step::Finished if is_beside_busy && waits > 0 => {
+                    (0..TURNS).for_each(|_| spin_loop());
+                    (cursor, is_beside_busy) = (None, false);
+                    waits -= 1;
+                    continue;
+                }
                 Step::Finished => return bytes,
             };
             let size = pending.to.addr().get() - pending.from.addr().get();
@@ -157,7 +180,14 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
 impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
     /// Looks for a gap with pages to give back, from the cursor on, and makes these pages a part of
     /// a hole that is busy.
-    fn begin_hole(&mut self, cursor: &mut Option<GapCursor>, which: Which, quantum: usize) -> Step {
+    /// `is_beside_busy` becomes true if a gap was passed whose neighbour is busy.
+    fn begin_hole(
+        &mut self,
+        cursor: &mut Option<GapCursor>,
+        which: Which,
+        quantum: usize,
+        is_beside_busy: &mut bool,
+    ) -> Step {
         // The rest of a page whose lowest bytes are the tag of a hole, or also its record, can go
         // back with them.
         let smallest = quantum - HOLE_OVERHEAD;
@@ -166,7 +196,14 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
         let mut found = None;
         for (gap, at) in self.large_gaps_from(start).take(MAX_EXAMINED) {
             examined += 1;
-            let plan = gap.and_then(|gap| Some((gap, self.plan_hole(gap, quantum)?)));
+            let plan = gap.and_then(|gap| match self.plan_hole(gap, quantum) {
+                Ok(plan) => Some((gap, plan)),
+                Err(Refused::NoPage) => None,
+                Err(Refused::Busy) => {
+                    *is_beside_busy = true;
+                    None
+                }
+            });
             if let Some((gap, plan)) = plan {
                 if which == Which::All || self.source.idle.is_idle(gap) {
                     // The gap leaves its list.
@@ -185,17 +222,23 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
     }
 
     /// Returns how pages of a gap can become a hole, if at least one can.
-    fn plan_hole(&self, gap: Span, quantum: usize) -> Option<Plan> {
-        let base = NonNull::new(gap.base())?;
-        let end = NonNull::new(gap.end())?;
+    ///
+    /// # Errors
+    /// Returns why none can.
+    fn plan_hole(&self, gap: Span, quantum: usize) -> Result<Plan, Refused> {
+        let base = NonNull::new(gap.base()).ok_or(Refused::NoPage)?;
+        let end = NonNull::new(gap.end()).ok_or(Refused::NoPage)?;
         let holes = &self.source.holes;
         let (lower, upper) = (holes.ending_at(base), holes.beginning_at(end));
         if lower.into_iter().chain(upper).any(HoleRef::is_busy) {
-            return None;
+            return Err(Refused::Busy);
         }
         let from = match lower {
             Some(lower) => lower.pages_end(),
-            None => with_address(base, base.addr().get().checked_next_multiple_of(quantum)?),
+            None => {
+                let from = base.addr().get().checked_next_multiple_of(quantum);
+                with_address(base, from.ok_or(Refused::NoPage)?)
+            }
         };
         let is_untagged = upper.is_none()
             && end.addr().get() % quantum == 0
@@ -204,10 +247,14 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
         let to = if upper.is_some() || is_untagged {
             end
         } else {
-            let highest = end.addr().get().checked_sub(HOLE_OVERHEAD)?;
+            let highest = end.addr().get().checked_sub(HOLE_OVERHEAD);
+            let highest = highest.ok_or(Refused::NoPage)?;
             with_address(end, highest / quantum * quantum)
         };
-        (from < to).then_some(Plan {
+        if from >= to {
+            return Err(Refused::NoPage);
+        }
+        Ok(Plan {
             from,
             to,
             lower,
