@@ -73,6 +73,11 @@ fn steps(long: bool) -> Vec<Step> {
             steps.push(boot(&format!("{test} --uefi")));
         }
         steps.extend([
+            boot("test --kernel-only --smp 2"),
+            boot("test --kernel-only --smp 4"),
+            boot("test --kernel-only --smp 4 --uefi"),
+            // The CPUs take turns, always in the same way.
+            boot("test --kernel-only --smp 4 --accel tcg"),
             boot("test --kernel-only --hardened"),
             boot("test --forks"),
             boot("test --forks --uefi"),
@@ -86,6 +91,7 @@ fn steps(long: bool) -> Vec<Step> {
             // A CPU with all features has a random number generator, which chooses the heap's
             // address.
             boot("test --uefi --cpu max --kernel-only --junit target/junit-uefi.xml"),
+            boot("test --kernel-only --smp 4"),
             boot("test --kernel-only --hardened hardened"),
             boot("test --forks"),
         ]);

@@ -83,10 +83,12 @@ for stand_in in talc vmem static_alloc; do
     done
 done
 
-for combination in '' hardened masked-time hardened,masked-time; do
+for combination in '' hardened masked-time smp hardened,masked-time,smp; do
     try "check: heap-x86_64, ${combination:-no features}" cargo check --quiet \
         --manifest-path x86_64/Cargo.toml --features "$combination"
 done
+
+try "test: heap-x86_64, smp" cargo test --quiet --manifest-path x86_64/Cargo.toml --features smp
 
 try "copy" tests/copy.sh
 

@@ -113,7 +113,7 @@ for list in $lists; do
     package=heap sources=heap/src features=$all_features
     case $list in
     hardened) features=$features,hardened ;;
-    x86_64) package=heap-x86_64 sources=heap/x86_64/src features= ;;
+    x86_64) package=heap-x86_64 sources=heap/x86_64/src features=smp ;;
     esac
     rm -rf "$entries"/*
     split "heap/tests/mutations/$list"

@@ -62,8 +62,8 @@ impl fmt::Display for Mismatch {
 
 impl core::error::Error for Mismatch {}
 
-/// Makes the heap give back all memory that it retains for speed, as [`check`] requires. Waits until
-/// the other CPUs are idle first, or for a few seconds.
+/// Makes the heap give back all memory that it retains for speed, as [`check`] requires. Waits
+/// until the other CPUs are idle first, or for a few seconds.
 pub fn quiesce() {
     cpus::wait_until_idle();
     HEAP.reap();
@@ -72,7 +72,8 @@ pub fn quiesce() {
 /// Compares the counts of all layers.
 ///
 /// The counts match while the heap is [quiescent](quiesce), no other code changes memory, and all
-/// pages of "heap pages" belong to the heap or are stacks. O(all heaps, arenas, frames and page tables).
+/// pages of "heap pages" belong to the heap or are stacks. O(all heaps, arenas, frames and page
+/// tables).
 ///
 /// # Errors
 /// Returns the first mismatch.

@@ -45,8 +45,8 @@ pub struct Stats {
 impl KernelHeap {
     const fn new() -> Self {
         KernelHeap {
-            // SAFETY: `boot::init` and `cpus` call `start_cpu` first. A non-maskable interrupt ends in a report that
-            // does not allocate.
+            // SAFETY: `boot::init` and `cpus` call `start_cpu` first. A non-maskable interrupt ends
+            // in a report that does not allocate.
             slabs: unsafe { SlabHeap::new() },
         }
     }

@@ -83,7 +83,8 @@ pub(crate) fn stop_others() {
     }
 }
 
-/// Stops this CPU, if another one [stops the others](stop_others): a non-maskable interrupt says so.
+/// Stops this CPU, if another one [stops the others](stop_others): a non-maskable interrupt says
+/// so.
 #[cfg(target_os = "none")]
 pub(crate) fn stop_if_told() {
     if STOPS.load(Ordering::SeqCst) {

@@ -447,8 +447,8 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
     ///
     /// This reaches the part of the CPU or thread that calls, those that [no CPU or
     /// thread](Cpus::with_unused) uses, and the shared lists at once. Each other part follows when
-    /// its CPU has used up a slab, or calls [`reap_if_requested`](Self::reap_if_requested), to which
-    /// a `Cpus` may [bring it](Cpus::reap_others).
+    /// its CPU has used up a slab, or calls [`reap_if_requested`](Self::reap_if_requested), to
+    /// which a `Cpus` may [bring it](Cpus::reap_others).
     ///
     /// O(slabs that the parts own).
     #[doc(alias("trim", "shrink", "kmem_reap"))]

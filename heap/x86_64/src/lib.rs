@@ -12,8 +12,8 @@
 //! [`Heap`] shows the few lines that a kernel needs. A kernel with layers of its own takes them one
 //! by one.
 //!
-//! Without the feature `smp`, the crate is for kernels that run on one CPU. It compiles for the host
-//! too, for documentation and unit tests: there nothing masks interrupts.
+//! Without the feature `smp`, the crate is for kernels that run on one CPU. It compiles for the
+//! host too, for documentation and unit tests: there nothing masks interrupts.
 //!
 //! | feature | adds |
 //! |---|---|

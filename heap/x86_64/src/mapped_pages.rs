@@ -23,7 +23,7 @@ use x86_64::structures::paging::{Page, PageTableFlags, PhysFrame};
 use crate::frame_list::FrameList;
 use crate::memory::{self, Memory, PAGE_SIZE, Purpose};
 use crate::page_set::{BATCH, PageSet};
-use crate::page_table::{self, MapError};
+use crate::page_table::{self, MapError, UnlinkedTables};
 use crate::restored_pages::RestoredPages;
 use crate::tags::{PageLock, Tags};
 
@@ -60,6 +60,7 @@ pub struct MappedPages<M: Memory + 'static> {
     discarded: AtomicUsize,
     /// The number of holes that were ever mapped again.
     ever_restored: AtomicUsize,
+    unlinked: UnlinkedTables,
 }
 
 impl<M: Memory> MappedPages<M> {
@@ -73,6 +74,7 @@ impl<M: Memory> MappedPages<M> {
             ever: AtomicUsize::new(0),
             discarded: AtomicUsize::new(0),
             ever_restored: AtomicUsize::new(0),
+            unlinked: UnlinkedTables::new(),
         }
     }
 
@@ -311,7 +313,7 @@ impl<M: Memory> MappedPages<M> {
         } else {
             // SAFETY: the addresses are allocated for these pages, and the frames are freshly
             // allocated: no other code uses either.
-            unsafe { page_table::map(self.memory, pages, batch.as_slice(), FLAGS) }
+            unsafe { page_table::map(self.memory, &self.unlinked, pages, batch.as_slice(), FLAGS) }
         };
         if let Err(error) = mapped {
             // SAFETY: the frames were allocated above, and are mapped at no page: a batch is mapped
@@ -346,7 +348,8 @@ impl<M: Memory> MappedPages<M> {
     /// The same as for [`unmap`](Self::unmap).
     unsafe fn unmap_batch(&self, pages: PageSet) -> usize {
         // SAFETY: the caller guarantees that no code uses the pages.
-        let flushed = unsafe { page_table::unmap(self.memory, pages) }.flush(self.memory);
+        let flushed = unsafe { page_table::unmap(self.memory, &self.unlinked, pages) };
+        let flushed = flushed.flush(self.memory);
         for &frame in flushed.frames() {
             // SAFETY: the frame was mapped at one of the pages only, which is flushed now.
             unsafe { memory::clear(self.memory, frame) };

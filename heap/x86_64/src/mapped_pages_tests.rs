@@ -8,6 +8,7 @@ use heap::vmem::{Source, TagPool};
 
 use super::*;
 use crate::host_memory::{Event, Fixture, HostMemory, WINDOW};
+use crate::page_table::UnlinkedTables;
 use crate::tags::TagFrames;
 
 /// What a failed operation must not change.
@@ -362,7 +363,16 @@ fn a_page_that_other_code_has_mapped_is_left_alone() {
     let stray = page(base + 18 * PAGE_SIZE);
     let frame = memory.allocate_frame(Purpose::Heap).unwrap();
     // SAFETY: no code uses the page or the frame.
-    unsafe { page_table::map(memory, PageSet::all(stray, 1), &[frame], FLAGS) }.unwrap();
+    unsafe {
+        page_table::map(
+            memory,
+            &UnlinkedTables::new(),
+            PageSet::all(stray, 1),
+            &[frame],
+            FLAGS,
+        )
+    }
+    .unwrap();
     let before = counts(&fixture);
     let in_use = Error::Other("a page of the heap's window is mapped already");
     assert_eq!(arena.resize(base, 20 * PAGE_SIZE), Err(in_use));

@@ -31,9 +31,15 @@ const TABLES: usize = 6;
 /// The number of batches whose tables are unlinked, but may still be in the TLB of a CPU.
 ///
 /// While there are any, another CPU may find an old, empty table where a page was just mapped by a
-/// new one. So pages that are mapped meanwhile are flushed, too. The count changes under the lock
-/// of the page tables, or after the flush.
-static UNLINKED: AtomicUsize = AtomicUsize::new(0);
+/// new one. So pages that are mapped meanwhile are flushed, too. The count rises under the lock of
+/// the page tables, and falls after the flush.
+pub(crate) struct UnlinkedTables(AtomicUsize);
+
+impl UnlinkedTables {
+    pub(crate) const fn new() -> Self {
+        Self(AtomicUsize::new(0))
+    }
+}
 
 /// The reason why a batch was not mapped. No page of the batch is mapped then.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -72,6 +78,7 @@ pub(crate) fn not_mapped<M: Memory>(memory: &M, first: Page, count: usize) -> Pa
 /// The caller owns the addresses of the pages. No use of the frames conflicts with `flags`.
 pub(crate) unsafe fn map<M: Memory>(
     memory: &M,
+    unlinked: &UnlinkedTables,
     pages: PageSet,
     frames: &[PhysFrame],
     flags: PageTableFlags,
@@ -98,7 +105,7 @@ pub(crate) unsafe fn map<M: Memory>(
             // The TLB holds no translation of a page that was not mapped.
             mapped.map_err(|error| (page, error))?.ignore();
         }
-        Ok(UNLINKED.load(Acquire) > 0)
+        Ok(unlinked.0.load(Acquire) > 0)
     };
     // SAFETY: the caller owns the addresses of the pages, and nothing else is changed.
     let (failed, error) = match unsafe { memory.with_mapper(map_all) } {
@@ -110,10 +117,11 @@ pub(crate) unsafe fn map<M: Memory>(
         Err(failure) => failure,
     };
     // Tables may have been created for the page that failed, which itself is left as it is.
-    let mut undone = Unmapped::new(PageRangeInclusive {
+    let range = PageRangeInclusive {
         end: failed,
         ..pages.range()
-    });
+    };
+    let mut undone = Unmapped::new(range, unlinked);
     // SAFETY: these pages have just been mapped, and no code uses them yet.
     unsafe { undone.unmap(memory, pages.below(failed)) };
     undone.unlink_tables(memory);
@@ -128,8 +136,12 @@ pub(crate) unsafe fn map<M: Memory>(
 ///
 /// # Safety
 /// No code uses the pages.
-pub(crate) unsafe fn unmap(memory: &impl Memory, pages: PageSet) -> Unmapped {
-    let mut unmapped = Unmapped::new(pages.range());
+pub(crate) unsafe fn unmap<'u>(
+    memory: &impl Memory,
+    unlinked: &'u UnlinkedTables,
+    pages: PageSet,
+) -> Unmapped<'u> {
+    let mut unmapped = Unmapped::new(pages.range(), unlinked);
     // SAFETY: the caller guarantees that no code uses the pages.
     unsafe { unmapped.unmap(memory, pages) };
     unmapped.unlink_tables(memory);
@@ -165,16 +177,18 @@ fn has_neighbour(tables: &impl Mapper<Size4KiB>, range: PageRangeInclusive) -> b
 
 /// Frames of pages that were unmapped, while the TLB may still translate the pages.
 #[must_use = "flush, then free the frames"]
-pub(crate) struct Unmapped {
+pub(crate) struct Unmapped<'u> {
+    unlinked: &'u UnlinkedTables,
     range: PageRangeInclusive,
     frames: FrameList<BATCH>,
     tables: FrameList<TABLES>,
 }
 
-impl Unmapped {
+impl<'u> Unmapped<'u> {
     /// Begins with no page of a range.
-    fn new(range: PageRangeInclusive) -> Self {
+    fn new(range: PageRangeInclusive, unlinked: &'u UnlinkedTables) -> Self {
         Self {
+            unlinked,
             range,
             frames: FrameList::new(),
             tables: FrameList::new(),
@@ -218,7 +232,7 @@ impl Unmapped {
                 }
             }
             if !self.tables.as_slice().is_empty() {
-                UNLINKED.fetch_add(1, Relaxed);
+                self.unlinked.0.fetch_add(1, Relaxed);
                 machine::flush(self.range);
             }
         };
@@ -229,12 +243,12 @@ impl Unmapped {
     /// Removes the pages from the TLB. After that, frames and addresses may be used again.
     ///
     /// With several CPUs, it waits for all of them: so it holds no lock.
-    pub(crate) fn flush(self, memory: &impl Memory) -> Flushed {
+    pub(crate) fn flush(self, memory: &impl Memory) -> Flushed<'u> {
         // Flushing a page also removes cached entries of upper levels, and with them the tables
         // that were unlinked.
         memory.flush(self.range);
         if !self.tables.as_slice().is_empty() {
-            UNLINKED.fetch_sub(1, Release);
+            self.unlinked.0.fetch_sub(1, Release);
         }
         Flushed(self)
     }
@@ -242,9 +256,9 @@ impl Unmapped {
 
 /// Frames of pages that were unmapped and that no CPU translates any more.
 #[must_use = "free the frames"]
-pub(crate) struct Flushed(Unmapped);
+pub(crate) struct Flushed<'u>(Unmapped<'u>);
 
-impl Flushed {
+impl Flushed<'_> {
     /// Returns the frames that were mapped.
     pub(crate) fn frames(&self) -> &[PhysFrame] {
         self.0.frames.as_slice()
@@ -273,9 +287,10 @@ unsafe impl<M: Memory> FrameAllocator<Size4KiB> for TableFrames<'_, M> {
 #[cfg(test)]
 mod tests {
     use heap::vmem::AllocPolicy::InstantFit;
+    use x86_64::VirtAddr;
 
     use super::*;
-    use crate::host_memory::Fixture;
+    use crate::host_memory::{Event, Fixture, HostMemory};
     use crate::memory::PAGE_SIZE;
 
     #[test]
@@ -291,5 +306,39 @@ mod tests {
         assert_eq!(fixture.memory.in_use(), (BATCH, 6));
         fixture.arena.free(base).unwrap();
         assert_eq!(fixture.memory.in_use(), (0, 0));
+    }
+
+    #[test]
+    fn pages_that_are_mapped_while_a_table_is_unlinked_are_flushed() {
+        let memory = HostMemory::new(20);
+        let unlinked = UnlinkedTables::new();
+        let pages = |number: u64| {
+            let first = Page::containing_address(VirtAddr::new(0x7000_0000_0000));
+            PageSet::all(first + number, 1)
+        };
+        let map = |number| {
+            let frame = memory.allocate_frame(Purpose::Heap).unwrap();
+            memory.state.lock().events.clear();
+            let flags = PageTableFlags::PRESENT;
+            // SAFETY: no code uses the pages or the frames.
+            unsafe { map(memory, &unlinked, pages(number), &[frame], flags) }.unwrap();
+            memory.state.lock().events.clone()
+        };
+        assert_eq!(map(0), []);
+        // SAFETY: no code uses the page.
+        let unmapped = unsafe { unmap(memory, &unlinked, pages(0)) };
+        assert_eq!(
+            map(1),
+            [Event::Flush(1)],
+            "a new table takes the old one's place"
+        );
+        assert_eq!(map(2), [Event::Flush(1)], "or has taken it");
+        unmapped.flush(memory).free_tables(memory);
+        assert_eq!(map(3), []);
+        // A page that leaves its table in use unlinks none.
+        // SAFETY: no code uses the page.
+        let unmapped = unsafe { unmap(memory, &unlinked, pages(3)) };
+        assert_eq!(map(4), []);
+        unmapped.flush(memory).free_tables(memory);
     }
 }

@@ -59,8 +59,8 @@ static SHOOTDOWNS: AtomicU64 = AtomicU64::new(0);
 /// * Interrupts are masked, and the CPU has used nothing of this crate before.
 /// * No other CPU has called this function with that number.
 /// * The CPU does not stop while other CPUs run, unless it handles its interrupts.
-/// * No other code uses the `GS` base of the CPU, nor its `GS` selector. Code that runs in user mode
-///   may have a base of its own, if the kernel swaps them.
+/// * No other code uses the `GS` base of the CPU, nor its `GS` selector. Code that runs in user
+///   mode may have a base of its own, if the kernel swaps them.
 pub unsafe fn start_cpu(number: usize) {
     assert!(number < MAX_CPUS, "there is no CPU {number}");
     // SAFETY: the caller guarantees the same.
@@ -70,16 +70,16 @@ pub unsafe fn start_cpu(number: usize) {
     machine::flush_all();
 }
 
-/// Sets the function that interrupts the CPU with a given number. Only the first call has an effect.
-/// The function may be called with interrupts masked, and takes no lock that is held while pages are
-/// unmapped.
+/// Sets the function that interrupts the CPU with a given number. Only the first call has an
+/// effect. The function may be called with interrupts masked, and takes no lock that is held while
+/// pages are unmapped.
 pub fn set_interrupt(send: fn(cpu: usize)) {
     INTERRUPT.call_once(|| send);
 }
 
 /// Sets the function that makes the CPU that runs it give back what it holds. It calls
-/// [`SlabHeap::reap_if_requested`](crate::SlabHeap::reap_if_requested) of the kernel's heap. Only the
-/// first call has an effect.
+/// [`SlabHeap::reap_if_requested`](crate::SlabHeap::reap_if_requested) of the kernel's heap. Only
+/// the first call has an effect.
 ///
 /// The function runs in the handler of the interrupt, on each CPU but the one that wants memory,
 /// which waits. The heap gets it so when an allocation is about to fail, and in its method `reap`.

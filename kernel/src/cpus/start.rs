@@ -151,8 +151,8 @@ extern "C" fn enter(number: usize, level_4_table: u64) -> ! {
     let frame = PhysFrame::containing_address(x86_64::PhysAddr::new(level_4_table));
     // SAFETY: these are the page tables of the kernel, which map all that the CPU uses.
     unsafe { Cr3::write(frame, Cr3Flags::empty()) };
-    // SAFETY: interrupts are masked, and `start` gives each CPU a number of its own. The CPU handles
-    // interrupts until the kernel ends. No other code uses `GS`.
+    // SAFETY: interrupts are masked, and `start` gives each CPU a number of its own. The CPU
+    // handles interrupts until the kernel ends. No other code uses `GS`.
     unsafe { smp::start_cpu(number) };
     interrupts::init_cpu(number);
     apic::init_cpu(number);

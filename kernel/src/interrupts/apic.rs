@@ -18,7 +18,8 @@ use x86_64::registers::model_specific::Msr;
 use crate::cpus::{BOOT_CPU, MAX_CPUS};
 use crate::memory::physical;
 
-/// The vector of interrupts for [`heap_x86_64::smp::handle_interrupt`], which also wake a CPU that halts.
+/// The vector of interrupts for [`heap_x86_64::smp::handle_interrupt`], which also wake a CPU that
+/// halts.
 pub(super) const CALL_VECTOR: u8 = 0xf0;
 /// The vector of the timer of each CPU.
 pub(super) const TIMER_VECTOR: u8 = 0xf1;

@@ -141,9 +141,9 @@ impl ThisCpu {
 }
 
 // SAFETY: `smp::start_cpu` gives each CPU a number of its own, below `COUNT`; or, without the
-// feature, the caller of `new` guarantees that one CPU uses the value. While the interrupts of a CPU
-// are masked, no other code that uses the value runs on it. (On the host, a lock excludes all other
-// threads.)
+// feature, the caller of `new` guarantees that one CPU uses the value. While the interrupts of a
+// CPU are masked, no other code that uses the value runs on it. (On the host, a lock excludes all
+// other threads.)
 unsafe impl heap::slab::Cpus for ThisCpu {
     const COUNT: usize = ThisCpu::COUNT;
 
