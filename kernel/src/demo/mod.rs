@@ -1,5 +1,5 @@
 //! The demonstration: a recorded program on the kernel heap, the comparison with other allocators,
-//! and the monitor.
+//! how they scale over CPUs, and the monitor.
 
 mod compare;
 mod contender;
@@ -9,6 +9,7 @@ mod pages;
 mod region;
 mod replay;
 mod replayer;
+mod scaling;
 mod trace;
 mod workload;
 
@@ -31,7 +32,10 @@ pub(crate) fn run(config: &Config<'_>, ramdisk: &Ramdisk<'_>) -> ExitCode {
         };
         let replayed = replay::replay(name, &trace, config.color);
         let compared = compare::compare(name, &trace, config);
-        if !(replayed && compared) {
+        // Where instructions are counted, CPUs take turns.
+        let can_scale = kernel::cpus::count() > 1 && config.ticks_per_instruction.is_none();
+        let scaled = !can_scale || scaling::compare(config.seed);
+        if !(replayed && compared && scaled) {
             code = ExitCode::Failed;
         }
     }

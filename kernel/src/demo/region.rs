@@ -26,6 +26,9 @@ pub(crate) struct Region {
     size: usize,
 }
 
+// SAFETY: a shared region gives its address and size away, and accesses no memory.
+unsafe impl Sync for Region {}
+
 impl Region {
     /// Returns the arena of the heap's pages.
     fn arena() -> &'static HeapArena {
