@@ -165,7 +165,11 @@ pub fn call_others(work: &(dyn Fn(usize) + Sync)) {
 /// Does what other CPUs need of this one without a delay, while it waits.
 #[inline]
 pub(crate) fn serve_while_waiting() {
-    machine::without_interrupts(|cpu| cpu.inboxes.flushes.serve());
+    // Masking interrupts takes longer than the look, after which the code may be on another CPU:
+    // it looks again.
+    if !machine::this_cpu().inboxes.flushes.is_empty() {
+        machine::without_interrupts(|cpu| cpu.inboxes.flushes.serve());
+    }
 }
 
 /// What one CPU wants of others.
@@ -283,9 +287,13 @@ impl Inbox {
         }
     }
 
+    fn is_empty(&self) -> bool {
+        self.0.load(Ordering::Relaxed).is_null()
+    }
+
     /// Does what all requests want. The inbox is that of this CPU, and interrupts are masked.
     fn serve(&self) {
-        if self.0.load(Ordering::Relaxed).is_null() {
+        if self.is_empty() {
             return;
         }
         let mut next = NonNull::new(self.0.swap(ptr::null_mut(), Ordering::Acquire));
