@@ -192,7 +192,7 @@ impl<'a> Builder<'a> {
         match self.firmware {
             Firmware::Bios => Build {
                 what: "the boot stages for BIOS",
-                expected: "once, two minutes if idle",
+                expected: "once, three minutes if idle",
                 crates: 100,
             },
             Firmware::Uefi => Build {

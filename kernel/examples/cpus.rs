@@ -23,6 +23,6 @@ fn kernel_main(_boot: Boot) -> ExitCode {
         println!("CPU {number}: {part}");
         sum.fetch_add(part, Ordering::Relaxed);
     });
-    println!("{count} CPUs: {}", sum.into_inner());
+    println!("the sum, on {count} CPUs: {}", sum.into_inner());
     ExitCode::Success
 }

@@ -257,7 +257,11 @@ impl Cpus {
         self.left_out
     }
 
+    /// Adds a CPU, unless it is in the list: some firmware lists CPUs by both kinds of entries.
     fn push(&mut self, id: u32) {
+        if self.apic_ids().contains(&id) {
+            return;
+        }
         match self.ids.get_mut(self.count) {
             Some(slot) => {
                 *slot = id;
@@ -464,6 +468,18 @@ mod tests {
             let refused = Tables::new(&memory[..], rsdp).unwrap_err();
             assert_eq!(refused, AcpiError::NoRootPointer);
         }
+    }
+
+    #[test]
+    fn a_cpu_that_is_listed_twice_counts_once() {
+        let mut memory = machine(false);
+        let mut madt = std::vec![0; 8];
+        for id in [0, 2, 0] {
+            madt.extend([0, 8, id, id, 1, 0, 0, 0]);
+            madt.extend([9, 16, 0, 0, id, 0, 0, 0, 1, 0, 0, 0, id, 0, 0, 0]);
+        }
+        put(&mut memory, MADT_AT, &MADT, &madt);
+        assert_eq!(cpus(&memory).unwrap().apic_ids(), [0, 2]);
     }
 
     #[test]

@@ -104,9 +104,10 @@ impl core::error::Error for InitError {}
 /// * The bootloader has made `boot_info`, with [`BOOTLOADER_CONFIG`].
 /// * This function is called once.
 pub unsafe fn init(boot_info: &'static mut BootInfo) -> Result<Boot, InitError> {
-    // SAFETY: this is the only CPU, and interrupts are masked. It handles its interrupts until the
-    // kernel ends. No other code uses `GS`.
-    unsafe { smp::start_cpu(BOOT_CPU) };
+    // SAFETY: this is the only CPU, interrupts are masked, and no other code uses `GS`.
+    unsafe { smp::set_number(BOOT_CPU) };
+    // SAFETY: no other CPU runs until this one can be interrupted.
+    unsafe { smp::start_cpu() };
     serial::init();
     memory::stacks::init(boot_info);
     if let Some(screen) = take_framebuffer(boot_info) {

@@ -4,7 +4,7 @@
 
 use core::fmt;
 use core::panic::PanicInfo;
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::{AtomicUsize, Ordering};
 
 use spin::Once;
 
@@ -31,14 +31,13 @@ pub type CrashHook = fn(Crash, &dyn fmt::Display);
 
 static HOOK: Once<CrashHook> = Once::new();
 
-/// The number of crashes so far of one CPU: a report of a crash may crash in turn.
+/// The number of crashes so far: a report of a crash may crash in turn.
 static CRASHES: AtomicUsize = AtomicUsize::new(0);
 
-/// The number of the CPU whose crash is reported, plus 1; 0 before.
-static REPORTER: AtomicUsize = AtomicUsize::new(0);
+/// The number of the CPU that ends the kernel, plus 1; 0 before.
+static STOPPER: AtomicUsize = AtomicUsize::new(0);
 
-/// Whether this CPU stops the others, and how many have stopped.
-static STOPS: AtomicBool = AtomicBool::new(false);
+/// The number of CPUs that it has stopped.
 static STOPPED: AtomicUsize = AtomicUsize::new(0);
 
 /// Sets the function that is called after a crash was reported. Only the first call has an effect.
@@ -62,15 +61,18 @@ pub fn panicked(info: &PanicInfo) -> ! {
     exit(ExitCode::Panicked)
 }
 
-/// Stops all other CPUs, and waits for a moment until they have. Does nothing after the first call.
+/// Stops all other CPUs, and waits for a moment until they have. If another CPU does so already,
+/// halts this CPU. Otherwise does nothing after the first call.
 pub(crate) fn stop_others() {
     /// More turns than a CPU needs that runs at all.
     const MOST: usize = 1_000_000;
 
-    if STOPS.swap(true, Ordering::SeqCst) {
-        return;
-    }
     let this = cpus::this();
+    match STOPPER.compare_exchange(0, this + 1, Ordering::SeqCst, Ordering::SeqCst) {
+        Ok(_) => {}
+        Err(stopper) if stopper == this + 1 => return,
+        Err(_) => halt(),
+    }
     let others = cpus::count() - 1;
     for number in (0..=others).filter(|&number| number != this) {
         apic::interrupt_non_maskable(number);
@@ -87,7 +89,8 @@ pub(crate) fn stop_others() {
 /// so.
 #[cfg(target_os = "none")]
 pub(crate) fn stop_if_told() {
-    if STOPS.load(Ordering::SeqCst) {
+    let stopper = STOPPER.load(Ordering::SeqCst);
+    if stopper != 0 && stopper != cpus::this() + 1 {
         STOPPED.fetch_add(1, Ordering::Relaxed);
         halt();
     }
@@ -101,11 +104,6 @@ pub(crate) fn stop_if_told() {
 /// crash comes from printing that line, and ends the kernel without a word.
 pub(crate) fn begin_crash(crash: Crash, reason: &dyn fmt::Display) {
     x86_64::instructions::interrupts::disable();
-    let this = cpus::this() + 1;
-    let reporter = REPORTER.compare_exchange(0, this, Ordering::Relaxed, Ordering::Relaxed);
-    if reporter.is_err_and(|reporter| reporter != this) {
-        halt();
-    }
     stop_others();
     match CRASHES.fetch_add(1, Ordering::Relaxed) {
         0 => {

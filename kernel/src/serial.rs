@@ -3,6 +3,7 @@
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use heap_x86_64::smp;
 use kernel_protocol::record::{END_OF_INPUT, Record};
 use uart_16550::{Config, Uart16550, backend::PioBackend};
 
@@ -158,8 +159,9 @@ pub fn read_byte() -> u8 {
     loop {
         match try_read_byte() {
             Some(byte) => return byte,
-            None => core::hint::spin_loop(),
+            None => smp::serve_while_waiting(),
         }
+        core::hint::spin_loop();
     }
 }
 

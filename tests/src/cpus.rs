@@ -87,6 +87,31 @@ kernel_test! {
         assert!(ran.iter().all(|ran| ran.load(Ordering::Relaxed) == 1));
     }
 
+    /// The first closure takes a CPU until the second has run, on another.
+    fn no_closure_waits_while_a_cpu_is_idle() {
+        if cpus::count() < 3 {
+            return;
+        }
+        for _ in 0..100 {
+            let ran = Arc::new([const { AtomicBool::new(false) }; 2]);
+            let [first, second] = [(); 2].map(|()| Arc::clone(&ran));
+            cpus::spawn(move || {
+                while !first[1].load(Ordering::Acquire) {
+                    spin_loop();
+                }
+                first[0].store(true, Ordering::Release);
+            });
+            cpus::spawn(move || second[1].store(true, Ordering::Release));
+            while !ran[0].load(Ordering::Acquire) {
+                spin_loop();
+            }
+        }
+    }
+
+    fn work_for_all_cpus_needs_interrupts(should_panic = "cannot interrupt this one") {
+        x86_64::instructions::interrupts::without_interrupts(|| cpus::on_each(|_| ()));
+    }
+
     fn each_cpu_has_a_timer_of_its_own(deadline = 120) {
         if cpus::count() == 1 {
             assert!(!local_timer::start(1000));

@@ -7,6 +7,7 @@ use heap::source::{ArenaSource, DecayInterval, PageHeap};
 use heap::talc::TalcLock;
 use heap::vmem::{Arena, TagSupply};
 
+use crate::machine;
 use crate::sync::{InterruptLock, InterruptsEnabled, ThisCpu};
 use crate::tags::PageLock;
 
@@ -83,14 +84,19 @@ impl<A: TagSupply> SlabHeap<A> {
 
     /// Calls `visitor` with each slab. O(slabs).
     ///
-    /// The list of slabs is locked meanwhile: `visitor` must not allocate or free.
+    /// The list of slabs is locked meanwhile: `visitor` must not allocate, free, print, or wait for
+    /// a lock.
     pub fn visit_slabs(&self, visitor: impl FnMut(SlabInfo)) {
         self.slabs.visit(visitor);
     }
 
     /// Returns the slab that contains an address. Waits for no lock. O(slabs).
     pub fn try_slab_of(&self, address: usize) -> Option<SlabInfo> {
-        self.slabs.try_slab_of(address)
+        // The list of slabs is locked meanwhile, which handlers wait for.
+        machine::enter();
+        let slab = self.slabs.try_slab_of(address);
+        machine::leave();
+        slab
     }
 
     /// Checks the invariants of the slabs that are not full. O(their blocks).

@@ -17,8 +17,8 @@
 //!
 //! A kernel does this:
 //!
-//! 1. Each CPU calls [`start_cpu`], before anything else of this crate. It must be able to take the
-//!    interrupt of step 3 as soon as it enables interrupts.
+//! 1. Each CPU calls [`set_number`] before it uses anything else of this crate, locks included, and
+//!    [`start_cpu`] when it can take the interrupt of step 3.
 //! 2. The kernel calls [`set_interrupt`] with a function that sends the interrupt.
 //! 3. The handler of the interrupt calls [`handle_interrupt`].
 //! 4. The kernel calls [`set_reap`], so that one CPU gets back what others hold.
@@ -49,8 +49,8 @@ static REAP: Once<fn()> = Once::new();
 /// The number of times that pages were flushed on other CPUs.
 static SHOOTDOWNS: AtomicU64 = AtomicU64::new(0);
 
-/// Makes the CPU that runs this code the one with the number `number`. From now on, other CPUs wait
-/// for it when they unmap pages.
+/// Makes the CPU that runs this code the one with the number `number`. Locks, and
+/// [`this_cpu`], need the number.
 ///
 /// # Panics
 /// Panics if `number` is not below [`MAX_CPUS`].
@@ -58,14 +58,24 @@ static SHOOTDOWNS: AtomicU64 = AtomicU64::new(0);
 /// # Safety
 /// * Interrupts are masked, and the CPU has used nothing of this crate before.
 /// * No other CPU has called this function with that number.
-/// * The CPU does not stop while other CPUs run, unless it handles its interrupts.
 /// * No other code uses the `GS` base of the CPU, nor its `GS` selector. Code that runs in user
 ///   mode may have a base of its own, if the kernel swaps them.
-pub unsafe fn start_cpu(number: usize) {
+/// * Until [`start_cpu`], the CPU accesses no page that may be unmapped, and no heap.
+pub unsafe fn set_number(number: usize) {
     assert!(number < MAX_CPUS, "there is no CPU {number}");
     // SAFETY: the caller guarantees the same.
     unsafe { machine::set_this_cpu(number) };
-    STARTED.fetch_or(1 << number, Ordering::SeqCst);
+}
+
+/// Lets the CPU that runs this code use the heap. From now on, other CPUs wait for it when they
+/// unmap pages.
+///
+/// # Safety
+/// * The CPU has a [number](set_number), and interrupts are masked.
+/// * As soon as it enables them, it can be interrupted as [`set_interrupt`] says. It does not stop
+///   while other CPUs run.
+pub unsafe fn start_cpu() {
+    STARTED.fetch_or(1 << this_cpu(), Ordering::SeqCst);
     // A CPU that unmaps pages, and does not see the bit yet, has changed the page tables before.
     machine::flush_all();
 }
@@ -95,7 +105,7 @@ pub(crate) fn reap_others() {
     }
 }
 
-/// Returns the number of the CPU that runs this code: 0 before [`start_cpu`].
+/// Returns the number of the CPU that runs this code, which has called [`set_number`].
 ///
 /// Code that may be moved to another CPU masks interrupts first.
 #[inline]
@@ -162,9 +172,10 @@ pub fn call_others(work: &(dyn Fn(usize) + Sync)) {
     request.wait();
 }
 
-/// Does what other CPUs need of this one without a delay, while it waits.
+/// Does what other CPUs need of this one without a delay: to flush pages. Code that waits while
+/// interrupts may be masked calls this function again and again, so that others need not wait.
 #[inline]
-pub(crate) fn serve_while_waiting() {
+pub fn serve_while_waiting() {
     // Masking interrupts takes longer than the look, after which the code may be on another CPU:
     // it looks again.
     if !machine::this_cpu().inboxes.flushes.is_empty() {
@@ -340,8 +351,10 @@ mod tests {
         let is_done = AtomicUsize::new(0);
         let started = AtomicUsize::new(0);
         let cpu = |number| {
-            // SAFETY: each thread has a number of its own, and handles its interrupts below.
-            unsafe { start_cpu(number) };
+            // SAFETY: each thread has a number of its own.
+            unsafe { set_number(number) };
+            // SAFETY: the thread handles its interrupts below.
+            unsafe { start_cpu() };
             started.fetch_add(1, Ordering::SeqCst);
             while started.load(Ordering::SeqCst) < count {
                 thread::yield_now();

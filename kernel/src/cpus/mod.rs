@@ -50,15 +50,11 @@ pub fn this() -> usize {
 
 /// Gives a closure to the first CPU that has nothing else to do.
 ///
-/// The boot CPU is not among them unless it calls [`run`] or [`run_one`]: on a machine with one
-/// CPU, the closure waits for that.
+/// The boot CPU is not among them unless it calls [`run`], [`run_one`] or [`on_each`]: on a machine
+/// with one CPU, the closure waits for that.
 pub fn spawn(work: impl FnOnce() + Send + 'static) {
     SHARED.push(Box::new(work));
-    // A CPU that is not idle yet looks into the queue before it halts.
-    let idle = IDLE.load(Ordering::SeqCst);
-    if idle != 0 {
-        wake(idle.trailing_zeros() as usize);
-    }
+    wake_idle();
 }
 
 /// Gives a closure to the CPU `number`. That of the CPU that boots waits as [`spawn`] says.
@@ -75,8 +71,12 @@ pub fn spawn_on(number: usize, work: impl FnOnce() + Send + 'static) {
 
 /// Runs `work` with the number of each CPU on that CPU, at the same time, and waits until all have.
 ///
-/// Other CPUs begin when they have finished what they do; this CPU runs its own closures while it
-/// waits for them.
+/// Other CPUs begin when they have finished what they do. The boot CPU is among them: called on
+/// another one, this function waits until the boot CPU [runs closures](run_one). While this CPU
+/// waits, it runs other closures.
+///
+/// # Panics
+/// Panics if interrupts are masked: the other CPUs could not interrupt this one.
 pub fn on_each(work: impl Fn(usize) + Sync) {
     /// Another CPU's share: it counts down when it is dropped.
     struct Share<'a> {
@@ -93,6 +93,10 @@ pub fn on_each(work: impl Fn(usize) + Sync) {
         }
     }
 
+    assert!(
+        interrupts::enabled(),
+        "the other CPUs cannot interrupt this one"
+    );
     let this = this();
     let left = AtomicUsize::new(count() - 1);
     for number in (0..count()).filter(|&number| number != this) {
@@ -137,13 +141,15 @@ pub fn wait_until_idle() -> bool {
 
 /// Runs one closure, of this CPU's queue or of the shared one. Returns whether there was one.
 pub fn run_one() -> bool {
-    match OWN[this()].pop().or_else(|| SHARED.pop()) {
-        Some(work) => {
-            work();
-            true
-        }
-        None => false,
+    let Some(work) = OWN[this()].pop().or_else(|| SHARED.pop()) else {
+        return false;
+    };
+    // This CPU may have been woken for another closure than this one, which may take long.
+    if !SHARED.is_empty() {
+        wake_idle();
     }
+    work();
+    true
 }
 
 /// Runs closures for ever. Halts the CPU while there are none.
@@ -163,7 +169,29 @@ pub fn run() -> ! {
     }
 }
 
-/// Ends the halt of a CPU.
-fn wake(number: usize) {
+/// Ends the halt of the CPU `number`, so that it looks again at what it waits for: in
+/// [`interrupts::wait_until`], for instance. Does nothing to a CPU that runs.
+///
+/// # Panics
+/// Panics if there is no such CPU.
+pub fn wake(number: usize) {
+    assert!(number < count(), "there is no CPU {number}");
     interrupts::apic::interrupt(number);
+}
+
+/// Wakes one CPU that is idle, if there is one. Each is woken for one closure only.
+///
+/// A CPU that is not idle yet looks into the queues before it halts.
+fn wake_idle() {
+    loop {
+        let idle = IDLE.load(Ordering::SeqCst);
+        if idle == 0 {
+            return;
+        }
+        let number = idle.trailing_zeros();
+        if IDLE.fetch_and(!(1 << number), Ordering::SeqCst) >> number & 1 != 0 {
+            wake(number as usize);
+            return;
+        }
+    }
 }

@@ -5,7 +5,9 @@
 
 mod trampoline;
 
+use core::arch::x86_64::_rdtsc;
 use core::fmt;
+use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use bootloader_api::info::MemoryRegion;
@@ -35,6 +37,7 @@ enum Unable {
     Acpi(AcpiError),
     NoApic,
     NoLowMemory,
+    NoTimer,
 }
 
 impl fmt::Display for Unable {
@@ -42,6 +45,7 @@ impl fmt::Display for Unable {
         match self {
             Self::Acpi(error) => error.fmt(f),
             Self::NoApic => f.write_str("the boot CPU has no local APIC that is switched on"),
+            Self::NoTimer => f.write_str("the timer (PIT) does not interrupt"),
             Self::NoLowMemory => f.write_str("no memory is free below 1 MiB"),
         }
     }
@@ -92,8 +96,13 @@ fn try_start_all(memory_map: &[MemoryRegion]) -> Result<(), Unable> {
     smp::set_reap(|| {
         HEAP.reap_if_requested();
     });
-    let ticks = Milliseconds::start();
-    local_timer::calibrate(|ms| ticks.wait(ms));
+    let ticks = Milliseconds::start().ok_or(Unable::NoTimer)?;
+    ticks.wait(0);
+    local_timer::calibrate(|| {
+        // From the tick that has just come to the tenth after it.
+        ticks.wait(9);
+        10
+    });
     let boot_id = apic::this_id();
     let others = || {
         let ids = cpus.apic_ids().iter().copied();
@@ -151,11 +160,14 @@ extern "C" fn enter(number: usize, level_4_table: u64) -> ! {
     let frame = PhysFrame::containing_address(x86_64::PhysAddr::new(level_4_table));
     // SAFETY: these are the page tables of the kernel, which map all that the CPU uses.
     unsafe { Cr3::write(frame, Cr3Flags::empty()) };
-    // SAFETY: interrupts are masked, and `start` gives each CPU a number of its own. The CPU
-    // handles interrupts until the kernel ends. No other code uses `GS`.
-    unsafe { smp::start_cpu(number) };
+    // SAFETY: interrupts are masked, and `start` gives each CPU a number of its own. No other code
+    // uses `GS`. What follows uses statics, and the CPU's stack, which is never unmapped.
+    unsafe { smp::set_number(number) };
     interrupts::init_cpu(number);
     apic::init_cpu(number);
+    // SAFETY: the CPU has handlers, and its interrupt controller is on. It runs until the kernel
+    // ends.
+    unsafe { smp::start_cpu() };
     ARRIVED.store(number + 1, Ordering::Release);
     run()
 }
@@ -164,12 +176,27 @@ extern "C" fn enter(number: usize, level_4_table: u64) -> ! {
 struct Milliseconds;
 
 impl Milliseconds {
-    fn start() -> Self {
+    /// Returns `None` if the timer does not tick.
+    fn start() -> Option<Self> {
+        /// Half a second or more, in ticks of the time-stamp counter. (Where it counts
+        /// instructions, many times as many as are needed.)
+        const LIMIT: u64 = 1 << 32;
+
+        // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
+        let now = || unsafe { _rdtsc() };
         timer::start(1000);
-        Self
+        let this = Self;
+        let (began, ticks) = (now(), timer::ticks());
+        while timer::ticks() == ticks {
+            if now() - began > LIMIT {
+                return None;
+            }
+            spin_loop();
+        }
+        Some(this)
     }
 
-    /// Waits for at least `ms` milliseconds.
+    /// Waits for at least `ms` milliseconds, until a tick.
     fn wait(&self, ms: u32) {
         self.wait_until(ms, || false);
     }

@@ -23,9 +23,9 @@ fn now() -> u64 {
     unsafe { _rdtsc() }
 }
 
-/// Runs the mix on the first `count` CPUs at once, all with the same allocator. Returns the ticks of
-/// the time-stamp counter from the first operation to the last. `None` if no memory is left for the
-/// tables of slots, or an allocation failed.
+/// Runs the mix on the first `count` CPUs at once, all with the same allocator. Returns the ticks
+/// of the time-stamp counter from the first operation to the last. `None` if no memory is left for
+/// the tables of slots, or an allocation failed.
 fn time<C: Contender + Sync>(contender: &C, count: usize, mix: &Workload<'_>) -> Option<u64> {
     let (began, ended) = (AtomicU64::new(u64::MAX), AtomicU64::new(0));
     let (ready, has_failed) = (AtomicUsize::new(0), AtomicBool::new(false));

@@ -5,6 +5,7 @@
 //! Source: Intel 64 and IA-32 Architectures Software Developer's Manual, volume 3A, chapter
 //! "Advanced Programmable Interrupt Controller (APIC)".
 
+use core::arch::asm;
 use core::arch::x86_64::__cpuid;
 use core::hint::spin_loop;
 use core::ptr::NonNull;
@@ -144,6 +145,9 @@ impl Access {
                 unsafe { self.write(register::COMMAND, command) };
             }),
             Self::Registers => {
+                // What was written before must be visible first: this register does not wait.
+                // SAFETY: fences change nothing.
+                unsafe { asm!("mfence", "lfence", options(nostack, preserves_flags)) };
                 // SAFETY: the caller guarantees that the interrupt is handled.
                 unsafe {
                     Self::msr(register::COMMAND).write(u64::from(id) << 32 | u64::from(command));

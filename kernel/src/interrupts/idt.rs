@@ -142,6 +142,7 @@ extern "x86-interrupt" fn call(_frame: InterruptStackFrame) {
 extern "x86-interrupt" fn local_timer(_frame: InterruptStackFrame) {
     apic::end_of_interrupt();
     local_timer::tick();
+    crate::console::draw_after_interrupt();
 }
 
 /// Ignores an interrupt that was taken back while the CPU answered. It is not in service.

@@ -16,16 +16,14 @@ static COUNTS_PER_MS: AtomicU32 = AtomicU32::new(0);
 static TICKS: [AtomicU64; MAX_CPUS] = [const { AtomicU64::new(0) }; MAX_CPUS];
 static HOOK: InterruptMutex<Option<fn()>> = InterruptMutex::new(None);
 
-/// Measures the clock of the timers: `wait` waits for as many milliseconds as it is told.
-pub(crate) fn calibrate(wait: impl FnOnce(u32)) {
-    const MS: u32 = 10;
-
+/// Measures the clock of the timers: `wait` returns after how many milliseconds it does.
+pub(crate) fn calibrate(wait: impl FnOnce() -> u32) {
     // The highest count does not end within a second.
     if apic::start_timer(u32::MAX) {
-        wait(MS);
+        let ms = wait();
         let counted = u32::MAX - apic::timer_count();
         apic::stop_timer();
-        COUNTS_PER_MS.store(counted / MS, Relaxed);
+        COUNTS_PER_MS.store(counted / ms, Relaxed);
     }
 }
 
@@ -54,7 +52,7 @@ pub fn ticks(number: usize) -> u64 {
 }
 
 /// Sets the function that is called at each tick of each CPU, on that CPU, with interrupts masked.
-/// Returns the previous function.
+/// Returns the previous function, which other CPUs may still be running.
 pub fn set_hook(hook: Option<fn()>) -> Option<fn()> {
     core::mem::replace(&mut *HOOK.lock(), hook)
 }

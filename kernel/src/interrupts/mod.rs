@@ -48,7 +48,9 @@ pub fn enable() {
 }
 
 /// Calls `condition` until it returns a value, and returns the value. Halts the CPU between calls,
-/// until the next interrupt: a handler makes the condition true.
+/// until the next interrupt: a handler on this CPU makes the condition true, or code that then
+/// [wakes](crate::cpus::wake) this CPU. (Interrupts of devices and of the [`timer`] come to the CPU
+/// that boots.)
 ///
 /// `condition` is called with interrupts masked, so that no handler runs between the call and the
 /// halt. Interrupts are enabled meanwhile, and on return: the caller holds no

@@ -3,6 +3,7 @@
 
 use core::convert::Infallible;
 
+use heap_x86_64::smp;
 use spin::Once;
 use x86_64::VirtAddr;
 use x86_64::registers::control::Cr3;
@@ -110,7 +111,7 @@ pub(super) fn try_is_mapped(address: VirtAddr) -> Option<bool> {
     Some(walk::mapping_at(tables.level_4_table(), address).is_some())
 }
 
-/// Changes the flags of a mapped page, and flushes the page.
+/// Changes the flags of a mapped page, and flushes the page on all CPUs.
 ///
 /// # Errors
 /// Returns an error if the page is not mapped, or is part of a larger one.
@@ -120,13 +121,11 @@ pub(super) fn try_is_mapped(address: VirtAddr) -> Option<bool> {
 pub unsafe fn protect(page: Page, flags: PageTableFlags) -> Result<(), NotMapped> {
     let mut tables = page_tables().lock();
     // SAFETY: the caller guarantees that no use of the page conflicts with the new flags.
-    match unsafe { tables.update_flags(page, flags) } {
-        Ok(flush) => {
-            flush.flush();
-            Ok(())
-        }
-        Err(_) => Err(NotMapped),
-    }
+    let updated = unsafe { tables.update_flags(page, flags) };
+    updated.map_err(|_| NotMapped)?.ignore();
+    drop(tables);
+    smp::flush(Page::range_inclusive(page, page));
+    Ok(())
 }
 
 /// The error that a page is not mapped, or is part of a larger one.

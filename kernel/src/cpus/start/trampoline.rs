@@ -207,14 +207,19 @@ impl Trampoline {
             cr3: self.table(4).as_u64() as u32,
             cr4: cr4.bits() as u32,
             efer: efer.bits() as u32,
-            ticket: AtomicU32::new(1),
+            ticket: AtomicU32::new(0),
             number: number as u64,
             stack: stack.as_u64(),
             entry: entry as usize as u64,
             level_4_table: kernel.start_address().as_u64(),
         };
-        // SAFETY: only this module uses the memory, and the CPU that started last has arrived.
-        unsafe { self.parameters().write(parameters) };
+        let memory = self.parameters();
+        // SAFETY: only this module uses the memory. The CPU that started last has arrived, or can
+        // start no more: there is no ticket.
+        unsafe { memory.write(parameters) };
+        // SAFETY: the parameters were written above, and all that a CPU changes is atomic.
+        let parameters = unsafe { memory.as_ref() };
+        parameters.ticket.store(1, Ordering::Release);
     }
 
     /// Lets no CPU start any more. Returns `false` if one has begun to.
