@@ -63,7 +63,7 @@ impl fmt::Display for Mismatch {
 impl core::error::Error for Mismatch {}
 
 /// Makes the heap give back all memory that it retains for speed, as [`check`] requires. Waits
-/// until the other CPUs are idle first, or for a few seconds.
+/// until the other CPUs are idle first, or for a moment.
 pub fn quiesce() {
     cpus::wait_until_idle();
     HEAP.reap();

@@ -40,6 +40,10 @@ impl Serial {
 
 impl Write for Serial {
     fn write_str(&mut self, text: &str) -> fmt::Result {
+        if !text.is_empty() {
+            // A crash of another CPU may end this one before all is sent.
+            WITHIN_LINE.store(true, Ordering::Relaxed);
+        }
         self.port.send_bytes_exact(text.as_bytes());
         if let Some(&last) = text.as_bytes().last() {
             WITHIN_LINE.store(last != b'\n', Ordering::Relaxed);

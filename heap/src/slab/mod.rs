@@ -453,18 +453,25 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
     /// O(slabs that the parts own).
     #[doc(alias("trim", "shrink", "kmem_reap"))]
     pub fn reap(&self) {
-        if CPUS > 1 {
-            for cell in &self.locals {
-                cell.reap_requested.store(true, Ordering::Relaxed);
-            }
-        }
+        self.request_reap();
         let mut released = Released::default();
         self.cpus.with(|cpu| self.reap_part(cpu, &mut released));
         self.cpus
             .with_unused(|cpu| self.reap_part(cpu, &mut released));
         self.release(released);
         if CPUS > 1 {
+            // What was reaped since the request may hold memory back again.
+            self.request_reap();
             self.cpus.reap_others();
+        }
+    }
+
+    /// Makes each other part reap with its next slow operation.
+    fn request_reap(&self) {
+        if CPUS > 1 {
+            for cell in &self.locals {
+                cell.reap_requested.store(true, Ordering::Relaxed);
+            }
         }
     }
 

@@ -187,7 +187,14 @@ where
     /// Panics as [`drain`](Self::drain) does.
     pub fn reap(&self) -> usize {
         self.talc.trim();
-        self.drain() + self.talc.punch()
+        let drained = self.drain();
+        // Where no pages are unmapped usually, others may wait for the code that calls this
+        // function.
+        let punched = match G::is_open() {
+            true => self.talc.punch(),
+            false => self.talc.punch_without_waiting(),
+        };
+        drained + punched
     }
 
     /// Sets how often pages [decay](Self::decay), and begins the interval anew. Returns the

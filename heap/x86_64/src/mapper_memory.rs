@@ -148,6 +148,9 @@ mod tests {
 
     #[test]
     fn pages_take_frames_of_the_allocator_and_return_them() {
+        // Pages are flushed on the CPUs that other tests start.
+        #[cfg(feature = "smp")]
+        let _turn = crate::smp::tests::TURN.lock();
         let (mapper, offset, frames) = empty_tables(100);
         let memory = Box::leak(Box::new(MapperMemory::<OffsetPageTable, _>::new()));
         // SAFETY: all frames are mapped at the offset, and no other code uses the page tables.

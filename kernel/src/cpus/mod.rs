@@ -15,6 +15,7 @@ mod queue;
 mod start;
 
 use alloc::boxed::Box;
+use core::arch::x86_64::_rdtsc;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
@@ -121,8 +122,8 @@ pub fn on_each(work: impl Fn(usize) + Sync) {
 /// Waits until all other CPUs halt in [`run`], because they have no work. (A closure is freed after
 /// it has run, by the CPU that ran it.) Returns whether they do: some may work for long.
 pub fn wait_until_idle() -> bool {
-    /// Some seconds at least.
-    const TURNS: u32 = 100_000_000;
+    /// Half a second or more, in ticks of the time-stamp counter.
+    const LIMIT: u64 = 1 << 31;
 
     let others = (0..count()).filter(|&number| number != this());
     let others = others.fold(0, |bits, number| bits | 1 << number);
@@ -132,11 +133,16 @@ pub fn wait_until_idle() -> bool {
             || (others != 0 && !SHARED.is_empty());
         !has_work && IDLE.load(Ordering::SeqCst) & others == others
     };
-    (0..TURNS).any(|_| {
-        let is_idle = is_idle();
+    // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
+    let now = || unsafe { _rdtsc() };
+    let began = now();
+    while !is_idle() {
+        if now() - began > LIMIT {
+            return false;
+        }
         spin_loop();
-        is_idle
-    })
+    }
+    true
 }
 
 /// Runs one closure, of this CPU's queue or of the shared one. Returns whether there was one.

@@ -110,7 +110,13 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
     /// is checked.
     #[doc(alias("madvise", "purge", "scavenge"))]
     pub fn punch(&self) -> usize {
-        self.punch_gaps(Which::All)
+        self.punch_gaps(Which::All, MAX_WAITS)
+    }
+
+    /// Does what [`punch`](Self::punch) does, but never waits for others that change holes: they
+    /// may wait for the code that calls this function.
+    pub(crate) fn punch_without_waiting(&self) -> usize {
+        self.punch_gaps(Which::All, 0)
     }
 
     /// Gives back what has been free since the last call: pages inside the heaps, as
@@ -127,14 +133,13 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
             talc.source.idle.begin_pass();
             talc.begin_interval()
         });
-        self.punch_gaps(Which::Idle)
+        self.punch_gaps(Which::Idle, 0)
     }
 
-    fn punch_gaps(&self, which: Which) -> usize {
+    fn punch_gaps(&self, which: Which, mut waits: usize) -> usize {
         let mut bytes = 0;
         let mut cursor = None;
         let mut is_beside_busy = false;
-        let mut waits = if which == Which::All { MAX_WAITS } else { 0 };
         loop {
             let mut guard = self.lock();
             // SAFETY: neither the allocator nor its source is replaced or dropped.

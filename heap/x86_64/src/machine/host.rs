@@ -33,11 +33,12 @@ std::thread_local! {
     pub(crate) static DEPTH: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
     /// The number of the CPU that this thread stands for.
     static NUMBER: core::cell::Cell<usize> = const { core::cell::Cell::new(0) };
-    /// The pages that were flushed.
-    #[cfg(feature = "smp")]
-    pub(crate) static FLUSHED: core::cell::RefCell<std::vec::Vec<u64>> =
-        const { core::cell::RefCell::new(std::vec::Vec::new()) };
 }
+
+/// The pages that were flushed, and the CPUs that they were flushed on.
+#[cfg(all(test, feature = "smp"))]
+pub(crate) static FLUSHED: spin::Mutex<std::vec::Vec<(usize, u64)>> =
+    spin::Mutex::new(std::vec::Vec::new());
 
 /// Makes this thread stand for a CPU.
 ///
@@ -78,9 +79,9 @@ impl Exclusion {
 
 pub(crate) fn flush(_pages: PageRangeInclusive) {
     #[cfg(all(test, feature = "smp"))]
-    FLUSHED.with_borrow_mut(|flushed| {
-        flushed.extend(_pages.map(|page| page.start_address().as_u64()));
-    });
+    FLUSHED
+        .lock()
+        .extend(_pages.map(|page| (this_cpu().number, page.start_address().as_u64())));
 }
 
 #[cfg(feature = "smp")]
