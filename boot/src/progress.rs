@@ -142,6 +142,9 @@ enum Line<'a> {
     Other,
 }
 
+/// How the line of a cargo begins that waits for another.
+const BLOCKED: &str = "Blocking waiting for file lock";
+
 impl<'a> Line<'a> {
     fn of(line: &'a str) -> Self {
         // Cargo puts `[NAME VERSION] ` before the output of a build script.
@@ -159,14 +162,12 @@ impl<'a> Line<'a> {
             "cargo:",
             "Finished ",
             "Locking ",
+            // The cargos that a build script runs wait for each other, for moments.
+            BLOCKED,
         ];
         match text.strip_prefix("Compiling ") {
             Some(rest) => Self::Compiling(rest.split(' ').next().unwrap_or_default()),
-            // The cargos that a build script runs wait for each other, for moments.
-            None if text.starts_with("Blocking waiting for file lock") => match nested {
-                true => Self::Noise,
-                false => Self::Blocked,
-            },
+            None if text.starts_with(BLOCKED) && !nested => Self::Blocked,
             None if noise.iter().any(|begin| text.starts_with(begin)) => Self::Noise,
             None => Self::Other,
         }

@@ -73,7 +73,7 @@ pub unsafe trait Cpus {
 
     /// Notes that the allocator wants memory back from all parts, before an allocation fails for
     /// instance. A kernel can interrupt the other CPUs here, so that each calls
-    /// [`reap_if_requested`](super::SlabAllocator::reap_if_requested), and wait for them. By
+    /// [`reap_own`](super::SlabAllocator::reap_own), and wait for them. By
     /// default nothing is done: they follow when they have used up a slab.
     ///
     /// Called by [`reap`](super::SlabAllocator::reap), outside of [`with`](Self::with).

@@ -447,51 +447,36 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
     ///
     /// This reaches the part of the CPU or thread that calls, those that [no CPU or
     /// thread](Cpus::with_unused) uses, and the shared lists at once. Each other part follows when
-    /// its CPU has used up a slab, or calls [`reap_if_requested`](Self::reap_if_requested), to
-    /// which a `Cpus` may [bring it](Cpus::reap_others).
+    /// its CPU has used up a slab, or calls [`reap_own`](Self::reap_own), to which a
+    /// `Cpus` may [bring it](Cpus::reap_others).
     ///
     /// O(slabs that the parts own).
     #[doc(alias("trim", "shrink", "kmem_reap"))]
     pub fn reap(&self) {
-        self.request_reap();
-        let mut released = Released::default();
-        self.cpus.with(|cpu| self.reap_part(cpu, &mut released));
-        self.cpus
-            .with_unused(|cpu| self.reap_part(cpu, &mut released));
-        self.release(released);
-        if CPUS > 1 {
-            // What was reaped since the request may hold memory back again.
-            self.request_reap();
-            self.cpus.reap_others();
-        }
-    }
-
-    /// Makes each other part reap with its next slow operation.
-    fn request_reap(&self) {
         if CPUS > 1 {
             for cell in &self.locals {
                 cell.reap_requested.store(true, Ordering::Relaxed);
             }
         }
+        self.reap_own();
+        let mut released = Released::default();
+        self.cpus
+            .with_unused(|cpu| self.reap_part(cpu, &mut released));
+        self.release(released);
+        if CPUS > 1 {
+            self.cpus.reap_others();
+        }
     }
 
-    /// Does this CPU's share of a [`reap`](Self::reap) that another CPU has begun since this one
-    /// has used up a slab. Returns whether there was one.
+    /// Reaps the part of the CPU or thread that calls alone.
     ///
     /// A kernel's CPU that is [interrupted](Cpus::reap_others) because memory is short calls it.
     ///
-    /// O(slabs that the part owns); constant if there was none.
-    pub fn reap_if_requested(&self) -> bool {
+    /// O(slabs that the part owns).
+    pub fn reap_own(&self) {
         let mut released = Released::default();
-        let is_requested = self.cpus.with(|cpu| {
-            let is_requested = self.cell(cpu).reap_requested.load(Ordering::Relaxed);
-            if is_requested {
-                self.reap_part(cpu, &mut released);
-            }
-            is_requested
-        });
+        self.cpus.with(|cpu| self.reap_part(cpu, &mut released));
         self.release(released);
-        is_requested
     }
 
     /// Reaps the part that [`Cpus`] passed the number of.

@@ -214,8 +214,9 @@ unsafe impl<const N: usize> Cpus for Threads<N> {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::mpsc;
+    use std::sync::mpsc::{self, RecvTimeoutError};
     use std::thread;
+    use std::time::Duration;
     use std::vec;
     use std::vec::Vec;
 
@@ -265,6 +266,21 @@ mod tests {
             assert_ne!(part, 0);
             assert!(!unused(parts).contains(&part));
             drop(end);
+        });
+    }
+
+    #[test]
+    fn the_common_part_is_used_by_one_thread_at_a_time() {
+        let parts = &Threads::<1>::new();
+        thread::scope(|scope| {
+            let (entered, entry) = mpsc::channel();
+            parts.with(|_| {
+                scope.spawn(move || parts.with(|_| entered.send(()).expect("the test waits")));
+                // A thread that does not wait for this one has entered long before.
+                let early = entry.recv_timeout(Duration::from_millis(200));
+                assert_eq!(early, Err(RecvTimeoutError::Timeout));
+            });
+            assert_eq!(entry.recv(), Ok(()));
         });
     }
 

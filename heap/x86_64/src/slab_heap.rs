@@ -153,10 +153,9 @@ impl<A: TagSupply> SlabHeap<A> {
         self.pages().reap()
     }
 
-    /// Does this CPU's share of giving back slabs, if another CPU has begun. Returns whether one
-    /// has. See [`SlabAllocator::reap_if_requested`].
-    pub fn reap_if_requested(&self) -> bool {
-        self.slabs.reap_if_requested()
+    /// Gives back the slabs of this CPU that are free. See [`SlabAllocator::reap_own`].
+    pub fn reap_own(&self) {
+        self.slabs.reap_own();
     }
 
     /// Sets how often pages decay. Returns the interval before. See

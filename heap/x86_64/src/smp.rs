@@ -88,7 +88,7 @@ pub fn set_interrupt(send: fn(cpu: usize)) {
 }
 
 /// Sets the function that makes the CPU that runs it give back what it holds. It calls
-/// [`SlabHeap::reap_if_requested`](crate::SlabHeap::reap_if_requested) of the kernel's heap. Only
+/// [`SlabHeap::reap_own`](crate::SlabHeap::reap_own) of the kernel's heap. Only
 /// the first call has an effect.
 ///
 /// The function runs in the handler of the interrupt, on each CPU but the one that wants memory,
@@ -145,14 +145,7 @@ pub fn flush(pages: PageRangeInclusive) {
     }
     SHOOTDOWNS.fetch_add(1, Ordering::Relaxed);
     let flush = |_| machine::flush(pages);
-    let request = Request::new(&flush);
-    let nodes = Nodes::default();
-    machine::without_interrupts(|cpu| {
-        // SAFETY: this function waits below until the request is served.
-        unsafe { nodes.post(&request, cpu, |inboxes| &inboxes.flushes) };
-        machine::flush(pages);
-    });
-    request.wait();
+    on_others(&flush, |inboxes| &inboxes.flushes, || machine::flush(pages));
 }
 
 /// Runs `work` with the number of each other CPU, on that CPU, in the handler of its interrupt.
@@ -164,11 +157,18 @@ pub fn call_others(work: &(dyn Fn(usize) + Sync)) {
     if !machine::are_interrupts_enabled() || cpu_count() <= 1 {
         return;
     }
+    on_others(work, |inboxes| &inboxes.calls, || ());
+}
+
+/// Posts `work` to an inbox of each other CPU, does `own` meanwhile, on this CPU, and waits until
+/// all have done it.
+fn on_others(work: &(dyn Fn(usize) + Sync), inbox: fn(&Inboxes) -> &Inbox, own: impl FnOnce()) {
     let request = Request::new(work);
     let nodes = Nodes::default();
     machine::without_interrupts(|cpu| {
         // SAFETY: this function waits below until the request is served.
-        unsafe { nodes.post(&request, cpu, |inboxes| &inboxes.calls) };
+        unsafe { nodes.post(&request, cpu, inbox) };
+        own();
     });
     request.wait();
 }

@@ -93,9 +93,7 @@ fn try_start_all(memory_map: &[MemoryRegion]) -> Result<(), Unable> {
     apic::init().map_err(|_| Unable::NoApic)?;
     let trampoline = Trampoline::new(memory_map).ok_or(Unable::NoLowMemory)?;
     smp::set_interrupt(apic::interrupt);
-    smp::set_reap(|| {
-        HEAP.reap_if_requested();
-    });
+    smp::set_reap(|| HEAP.reap_own());
     let ticks = Milliseconds::start().ok_or(Unable::NoTimer)?;
     ticks.wait(0);
     local_timer::calibrate(|| {

@@ -185,6 +185,7 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
 impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
     /// Looks for a gap with pages to give back, from the cursor on, and makes these pages a part of
     /// a hole that is busy.
+    ///
     /// `is_beside_busy` becomes true if a gap was passed whose neighbour is busy.
     fn begin_hole(
         &mut self,

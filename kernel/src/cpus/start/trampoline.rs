@@ -132,7 +132,7 @@ pub(super) struct Trampoline {
 }
 
 impl Trampoline {
-    /// Finds memory for the pages, and fills them. `None` if there is no memory.
+    /// Finds memory for the pages, and copies the code there. `None` if there is no memory.
     pub(super) fn new(memory_map: &[MemoryRegion]) -> Option<Self> {
         let page = find(memory_map)?;
         let this = Self {
@@ -145,7 +145,6 @@ impl Trampoline {
         // SAFETY: the code is a part of the kernel's image. The memory is usable by the memory map,
         // and the kernel allocates none below 1 MiB.
         unsafe { ptr::copy_nonoverlapping(begin, code.as_ptr(), length) };
-        this.fill_tables();
         Some(this)
     }
 
@@ -187,7 +186,7 @@ impl Trampoline {
 
     /// Lets one CPU start: with the number `number`, on `stack`, at `entry`.
     pub(super) fn prepare(&self, number: usize, stack: VirtAddr, entry: Entry) {
-        // The kernel may have mapped the stack by a table of level 3 that the copy does not have.
+        // With all that the kernel has mapped by now, the stack among it.
         self.fill_tables();
         let long = (&raw const trampoline_long).addr() - (&raw const trampoline_begin).addr();
         let segments = self.page + (PARAMETERS + offset_of!(Parameters, segments)) as u64;
