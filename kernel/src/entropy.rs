@@ -1,11 +1,12 @@
 //! Seeds for randomness: from the CPU's generator, or else from the clocks, which an attacker may
 //! guess.
 
-use core::arch::x86_64::_rdtsc;
 use core::fmt;
 
 use x86_64::instructions::port::Port;
 use x86_64::instructions::random::RdRand;
+
+use crate::time_stamp;
 
 /// A seed for randomness.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -80,8 +81,7 @@ fn mix(value: u64) -> u64 {
 
 /// Returns the time stamp counter mixed with the real-time clock.
 fn clocks() -> u64 {
-    // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
-    let ticks = unsafe { _rdtsc() };
+    let ticks = time_stamp();
     // Seconds, minutes, hours, day, month and year, in any encoding.
     [0_u8, 2, 4, 7, 8, 9]
         .iter()

@@ -43,6 +43,7 @@ pub mod testing;
 pub mod text;
 
 pub use boot::{BOOTLOADER_CONFIG, Boot, Firmware, InitError, init};
+pub use heap_x86_64::time_stamp;
 pub use kernel_protocol::{config, trace};
 
 /// Ports, registers and page tables of the CPU.

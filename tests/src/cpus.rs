@@ -3,6 +3,7 @@
 
 use alloc::sync::Arc;
 use alloc::vec::Vec;
+use core::alloc::{GlobalAlloc, Layout};
 use core::arch::x86_64::__cpuid;
 use core::hint::{black_box, spin_loop};
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
@@ -15,8 +16,9 @@ use kernel::interrupts::{self, local_timer};
 use kernel::memory::PAGE_SIZE;
 use kernel::sync::InterruptMutex;
 use kernel::{audit, kernel_test, println};
+use x86_64::instructions::interrupts::without_interrupts;
 
-use crate::support::{Random, filled, heap_pages_arena};
+use crate::support::{Limit, Random, filled, heap_pages_arena};
 
 /// Runs `work` on the last CPU, and waits until it has.
 fn on_last(work: impl FnOnce() + Send + 'static) {
@@ -109,7 +111,7 @@ kernel_test! {
     }
 
     fn work_for_all_cpus_needs_interrupts(should_panic = "cannot interrupt this one") {
-        x86_64::instructions::interrupts::without_interrupts(|| cpus::on_each(|_| ()));
+        without_interrupts(|| cpus::on_each(|_| ()));
     }
 
     fn each_cpu_has_a_timer_of_its_own(deadline = 120) {
@@ -220,6 +222,41 @@ kernel_test! {
         assert_eq!(unused(), 0);
     }
 
+    /// (The hardened heap has no slabs.)
+    #[cfg(not(feature = "hardened"))]
+    fn each_cpu_counts_for_itself() {
+        static LOCK: InterruptMutex<()> = InterruptMutex::new(());
+        let last = cpus::count() - 1;
+        let before = (HEAP.slabs_of_cpus(), [cpus::BOOT_CPU, last].map(cpus::stats));
+        let page = heap_pages_arena().alloc(PAGE_SIZE, AllocPolicy::InstantFit).unwrap();
+        heap_pages_arena().free(page).unwrap();
+        let guard = LOCK.lock();
+        cpus::spawn_on(last, || {
+            HEAP.reap_own();
+            drop(filled(1, 100));
+            drop(LOCK.lock());
+        });
+        if last > 0 {
+            while HEAP.slabs_of_cpus()[last].new_slabs == before.0[last].new_slabs {
+                spin_loop();
+            }
+            // It is about to take the lock, or waits for it. A moment more, and it does.
+            (0..100_000).for_each(|_| spin_loop());
+        }
+        drop(guard);
+        while last == 0 && cpus::run_one() {}
+        on_last(|| ());
+        let after = (HEAP.slabs_of_cpus(), [cpus::BOOT_CPU, last].map(cpus::stats));
+        assert!(after.0[last].misses > before.0[last].misses);
+        assert!(after.0[last].held_back >= PAGE_SIZE);
+        let [boot, other] = [0, 1].map(|cpu| after.1[cpu].shootdowns - before.1[cpu].shootdowns);
+        assert_eq!((boot > 0, other > 0), (last > 0, false));
+        let [boot, other] = [0, 1].map(|cpu| after.1[cpu].waits - before.1[cpu].waits);
+        assert_eq!((boot, other > 0), (0, last > 0));
+        assert_eq!(after.1[1].waited > before.1[1].waited, last > 0);
+        println!("{:?}", after.1[1]);
+    }
+
     fn pages_come_and_go_on_all_cpus_at_once(deadline = 240) {
         cpus::on_each(|number| {
             let mut random = Random::new(number as u64 + 1);
@@ -233,6 +270,43 @@ kernel_test! {
                 }
             }
         });
+    }
+
+    /// What one CPU has freed is there for the next, also while the others still give it back.
+    fn no_allocation_fails_because_another_cpu_is_busy(deadline = 240) {
+        const ROUNDS: usize = 20;
+        const LAYOUT: Layout = match Layout::from_size_align(1 << 20, 8) {
+            Ok(layout) => layout,
+            Err(_) => unreachable!(),
+        };
+        HEAP.reap();
+        let limit = Limit::new(LAYOUT.size() / 2 * 3);
+        let turn = AtomicUsize::new(0);
+        cpus::on_each(|number| {
+            loop {
+                let now = turn.load(Ordering::Acquire);
+                if now == ROUNDS * cpus::count() {
+                    break;
+                } else if now % cpus::count() != number {
+                    match now % 3 {
+                        0 => HEAP.drain(),
+                        1 => HEAP.reap(),
+                        _ => HEAP.decay(),
+                    };
+                    continue;
+                }
+                // SAFETY: the size is not zero.
+                let block = unsafe { HEAP.alloc(LAYOUT) };
+                assert!(!block.is_null(), "turn {now} of CPU {number}");
+                // Within a handler, the pages stay for others to give back.
+                without_interrupts(|| {
+                    // SAFETY: the block was allocated with this layout, and is not used any more.
+                    unsafe { HEAP.dealloc(block, LAYOUT) }
+                });
+                turn.store(now + 1, Ordering::Release);
+            }
+        });
+        drop(limit);
     }
 
     /// All CPUs allocate, write, verify and free each other's blocks, of all sizes, while timers

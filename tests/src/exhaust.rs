@@ -1,53 +1,14 @@
 //! Exhaustion: all frames are allocated, and freed again.
 
-use alloc::vec::Vec;
 use core::alloc::{GlobalAlloc, Layout};
 use core::ptr;
 
 use kernel::audit;
 use kernel::heap::HEAP;
 use kernel::kernel_test;
-use kernel::memory::PAGE_SIZE;
-use kernel::memory::frames::{self, Purpose};
-use x86_64::structures::paging::{PhysFrame, Size2MiB};
+use kernel::memory::{PAGE_SIZE, frames};
 
-use crate::support::{OwnedFrame, Snapshot};
-
-/// A limit on free memory: the frames beyond the limit are allocated until it is dropped.
-struct Limit {
-    large: Vec<PhysFrame<Size2MiB>>,
-    small: Vec<OwnedFrame>,
-}
-
-impl Limit {
-    fn new(bytes: usize) -> Self {
-        let wanted = bytes / PAGE_SIZE;
-        let mut limit = Self {
-            large: Vec::with_capacity(frames::usage().free / 512),
-            small: Vec::with_capacity(frames::usage().free % 512 + 512),
-        };
-        while frames::usage().free >= wanted + 512
-            && let Some(frame) = frames::allocate_2mib(Purpose::Other)
-        {
-            limit.large.push(frame);
-        }
-        while frames::usage().free > wanted && limit.small.len() < limit.small.capacity() {
-            let frame = OwnedFrame::take();
-            limit.small.push(frame.expect("frames are free"));
-        }
-        assert!(frames::usage().free <= wanted);
-        limit
-    }
-}
-
-impl Drop for Limit {
-    fn drop(&mut self) {
-        for frame in self.large.drain(..) {
-            // SAFETY: `new` has allocated the frame, and no code uses it.
-            unsafe { frames::free_2mib(frame, Purpose::Other) }.expect("it is allocated");
-        }
-    }
-}
+use crate::support::{Limit, Snapshot};
 
 /// A list of blocks of the kernel heap with the links inside the blocks: the list needs no further
 /// memory.

@@ -2,14 +2,13 @@
 
 use alloc::vec::Vec;
 use core::alloc::Layout;
-use core::arch::x86_64::_rdtsc;
 
 use heap::vmem::AllocPolicy;
 use kernel::heap::HEAP;
 use kernel::memory::frames;
 use kernel::memory::{PAGE_SIZE, heap_pages};
 use kernel::sync::masked_time;
-use kernel::{kernel_test, println};
+use kernel::{kernel_test, println, time_stamp};
 
 use crate::support::{Blocks, Random, heap_pages_arena};
 
@@ -24,16 +23,14 @@ fn layout(size: usize) -> Layout {
 /// longer, to be unmapped and cleared.
 fn time_of_pages() -> u64 {
     let pages = Layout::from_size_align(PAGES * PAGE_SIZE, PAGE_SIZE).expect("a small layout");
-    // SAFETY: every CPU with 64-bit mode has the `rdtsc` instruction.
-    let now = || unsafe { _rdtsc() };
     let measure = || {
-        let began = now();
+        let began = time_stamp();
         let base = heap_pages_arena().alloc(pages.size(), AllocPolicy::InstantFit);
-        let mapped = now();
+        let mapped = time_stamp();
         heap_pages_arena()
             .free(base.expect("memory is free"))
             .expect("allocated above");
-        (mapped - began).max(now() - mapped)
+        (mapped - began).max(time_stamp() - mapped)
     };
     measure().min(measure())
 }

@@ -3,14 +3,13 @@
 use alloc::vec;
 use alloc::vec::Vec;
 use core::alloc::Layout;
-use core::arch::x86_64::_rdtsc;
 use core::sync::atomic::{AtomicU64, Ordering};
 
 use kernel::heap::HEAP;
 use kernel::interrupts::timer;
-use kernel::kernel_test;
 use kernel::memory::PAGE_SIZE;
 use kernel::sync::InterruptMutex;
+use kernel::{kernel_test, time_stamp};
 use x86_64::instructions::{hlt, nop};
 
 use crate::support::{Blocks, Random, filled};
@@ -26,15 +25,10 @@ static TIME: AtomicU64 = AtomicU64::new(0);
 /// leave no time for the program.
 static LAST: AtomicU64 = AtomicU64::new(u64::MAX);
 
-fn now() -> u64 {
-    // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
-    unsafe { _rdtsc() }
-}
-
 /// Frees a block of an earlier tick, and allocates a block. Now and then the heap must grow for the
 /// block.
 pub(crate) fn allocate_at_a_tick() {
-    let began = now();
+    let began = time_stamp();
     let tick = TICKS.fetch_add(1, Ordering::Relaxed);
     if tick >= LAST.load(Ordering::Relaxed) {
         timer::stop();
@@ -52,7 +46,7 @@ pub(crate) fn allocate_at_a_tick() {
     };
     *block = vec![size as u8; size];
     drop(blocks);
-    TIME.fetch_add(now() - began, Ordering::Relaxed);
+    TIME.fetch_add(time_stamp() - began, Ordering::Relaxed);
 }
 
 /// Starts the handler for `count` ticks, at a rate at which the program gets about half of the
@@ -96,7 +90,7 @@ fn measure() -> (u64, u64) {
         while ticks() < end {
             hlt();
         }
-        (now(), TIME.load(Ordering::Relaxed))
+        (time_stamp(), TIME.load(Ordering::Relaxed))
     };
     let (mut before, used) = wait_until(ticks() + 2);
     let mut times = [0; CALLS];
@@ -157,9 +151,9 @@ kernel_test! {
         for _ in 0..200 {
             let guard = HEAP.core().lock();
             let seen = timer::ticks();
-            let began = now();
+            let began = time_stamp();
             // Four times the time between two ticks at the new rate.
-            while now() - began < period {
+            while time_stamp() - began < period {
                 core::hint::spin_loop();
             }
             assert_eq!(timer::ticks(), seen, "no tick comes while the heap is locked");

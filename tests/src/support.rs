@@ -7,8 +7,8 @@ use core::hint::black_box;
 
 use kernel::heap::{HEAP, Stats};
 use kernel::memory::frames::{self, Purpose, Usage};
-use kernel::memory::{self, HeapArena, heap_pages, kernel_addresses};
-use x86_64::structures::paging::PhysFrame;
+use kernel::memory::{self, HeapArena, PAGE_SIZE, heap_pages, kernel_addresses};
+use x86_64::structures::paging::{PhysFrame, Size2MiB};
 
 /// Returns the arena of the heap's pages, for tests that allocate from it.
 pub(crate) fn heap_pages_arena() -> &'static HeapArena {
@@ -43,6 +43,44 @@ impl Drop for OwnedFrame {
         // SAFETY: `take` has allocated the frame, and only this value has it. Tests access its
         // memory only while they borrow this value.
         unsafe { frames::free(self.0, Purpose::Other) }.expect("it is allocated");
+    }
+}
+
+/// A limit on free memory: the frames beyond the limit are allocated until it is dropped.
+pub(crate) struct Limit {
+    large: Vec<PhysFrame<Size2MiB>>,
+    small: Vec<OwnedFrame>,
+}
+
+impl Limit {
+    pub(crate) fn new(bytes: usize) -> Self {
+        let wanted = bytes / PAGE_SIZE;
+        let mut limit = Self {
+            large: Vec::with_capacity(frames::usage().free / 512),
+            small: Vec::new(),
+        };
+        while frames::usage().free >= wanted + 512
+            && let Some(frame) = frames::allocate_2mib(Purpose::Other)
+        {
+            limit.large.push(frame);
+        }
+        let others = frames::usage().free.saturating_sub(wanted);
+        limit.small.reserve_exact(others);
+        while frames::usage().free > wanted && limit.small.len() < limit.small.capacity() {
+            let frame = OwnedFrame::take();
+            limit.small.push(frame.expect("frames are free"));
+        }
+        assert!(frames::usage().free <= wanted);
+        limit
+    }
+}
+
+impl Drop for Limit {
+    fn drop(&mut self) {
+        for frame in self.large.drain(..) {
+            // SAFETY: `new` has allocated the frame, and no code uses it.
+            unsafe { frames::free_2mib(frame, Purpose::Other) }.expect("it is allocated");
+        }
     }
 }
 

@@ -73,12 +73,20 @@ pub unsafe trait Cpus {
 
     /// Notes that the allocator wants memory back from all parts, before an allocation fails for
     /// instance. A kernel can interrupt the other CPUs here, so that each calls
-    /// [`reap_own`](super::SlabAllocator::reap_own), and wait for them. By
-    /// default nothing is done: they follow when they have used up a slab.
+    /// [`reap_own`](super::SlabAllocator::reap_own), and wait for them. By default nothing is done:
+    /// they follow when they have used up a slab.
     ///
     /// Called by [`reap`](super::SlabAllocator::reap), outside of [`with`](Self::with).
     #[inline]
     fn reap_others(&self) {}
+
+    /// Returns whether the code that runs may wait for slabs that other CPUs are giving back, for a
+    /// bounded time, before an allocation fails. A kernel says no where interrupts are masked, for
+    /// instance.
+    #[inline]
+    fn may_wait(&self) -> bool {
+        true
+    }
 }
 
 /// One part, for an allocator that cannot be shared between threads.

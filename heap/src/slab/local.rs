@@ -13,6 +13,7 @@
 //!
 //! Only code on that CPU uses the part, inside [`Cpus::with`](super::Cpus::with).
 
+use super::counts::Counts;
 use super::list::{PARTIAL, SlabList};
 use super::shared::Shared;
 use super::size_class::{CLASSES, GRANULE, GRANULES, Granules, block_size, granules_of};
@@ -35,6 +36,7 @@ pub(super) struct Context<'a> {
     pub(super) index: u16,
     /// Whether this is the only part.
     pub(super) alone: bool,
+    pub(super) counts: &'a Counts,
     pub(super) shared: &'a Shared,
 }
 
@@ -141,6 +143,7 @@ impl Local {
 
     /// Makes a page the current slab. The class has none, and none is to be found.
     pub(super) fn install(&mut self, slab: Slab, context: Context<'_>) -> Option<Block> {
+        context.counts.count_new_slab();
         context.shared.lock().register(slab);
         self.set_current(slab.class(), slab);
         take_more(slab)
@@ -228,6 +231,7 @@ impl Local {
             self.list_partial(slab, context, released);
             return;
         }
+        context.counts.note_in_batch(block_size(slab.class()));
         self.batch[self.batch_len] = Some(block);
         self.batch_len += 1;
         if self.batch_len == BATCH {
@@ -252,6 +256,7 @@ impl Local {
     /// # Safety
     /// The blocks of the batch belong to slabs of this allocator, and nothing uses them.
     unsafe fn deliver(&mut self, context: Context<'_>, released: &mut Released) {
+        context.counts.count_batch();
         let blocks = core::mem::take(&mut self.batch);
         self.batch_len = 0;
         let mut blocks = blocks.into_iter().flatten().peekable();
@@ -364,15 +369,6 @@ impl Local {
 
     pub(super) fn partial_lists(&self) -> &[SlabList; CLASSES] {
         &self.partial
-    }
-
-    /// Returns the bytes that this part holds back: slabs without used blocks, and the batch.
-    pub(super) fn held_back(&self) -> usize {
-        let idle = self.slabs().filter(|slab| slab.used() == 0).count();
-        let batch = self.batch.iter().flatten();
-        // SAFETY: a block of the batch has a slab, which exists.
-        let batch = batch.map(|&block| block_size(unsafe { Slab::of(block) }.class()));
-        idle * super::SLAB_SIZE + batch.sum::<usize>()
     }
 }
 

@@ -32,7 +32,7 @@
 //! | `shared` | the slabs that any CPU may take |
 //! | `cpus`, `threads` | which part belongs to the code that runs |
 //! | `allocator_impls` | `GlobalAlloc` and `Allocator` |
-//! | `stats`, `check` | inspection |
+//! | `stats`, `counts`, `check` | inspection |
 
 #![warn(clippy::multiple_unsafe_ops_per_block)]
 
@@ -42,6 +42,7 @@ use core::fmt;
 use core::ptr::{self, NonNull};
 use core::sync::atomic::{AtomicBool, Ordering};
 
+use self::counts::Counts;
 use self::local::{BATCH, Context, Local, MAX_IDLE, Released};
 use self::shared::Shared;
 use self::size_class::{Granules, Served};
@@ -50,6 +51,7 @@ use crate::source::StableGlobalAlloc;
 
 mod allocator_impls;
 mod check;
+mod counts;
 mod cpus;
 mod list;
 mod local;
@@ -65,6 +67,7 @@ mod stats;
 mod threads;
 
 pub use self::check::{SlabCorruption, SlabRule};
+pub use self::counts::CpuStats;
 pub use self::cpus::{Cpus, OneCpu, OneThread};
 pub use self::size_class::{MAX_BLOCK_ALIGN, MAX_BLOCK_SIZE};
 pub use self::slab::SLAB_SIZE;
@@ -85,6 +88,9 @@ pub use self::threads::Threads;
 /// has not collected yet. It does when it has used up a slab of that size, and when it reaps. Until
 /// then, even slabs without a used block stay with it: in the worst case all that it owns.
 pub const MAX_HELD_BACK: usize = MAX_IDLE * SLAB_SIZE + BATCH * MAX_BLOCK_SIZE;
+
+/// How often an allocation is tried after reaping, while other CPUs are giving back slabs.
+const MAX_ATTEMPTS: usize = 64;
 
 /// The layout of a slab.
 const PAGE: Layout = match Layout::from_size_align(REQUEST_SIZE, SLAB_SIZE) {
@@ -142,6 +148,7 @@ pub struct SlabAllocator<A, C, const CPUS: usize> {
 #[repr(align(128))]
 struct LocalCell {
     local: UnsafeCell<Local>,
+    counts: Counts,
     /// Asks the CPU to reap its part.
     reap_requested: AtomicBool,
 }
@@ -164,6 +171,7 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
             locals: [const {
                 LocalCell {
                     local: UnsafeCell::new(Local::new()),
+                    counts: Counts::new(),
                     reap_requested: AtomicBool::new(false),
                 }
             }; CPUS],
@@ -184,7 +192,7 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
     unsafe fn allocate(&self, layout: Layout) -> *mut u8 {
         match Served::by(layout) {
             Served::Slab(granules) => {
-                let block = self.with_local(|local, _| local.take(granules));
+                let block = self.take(granules);
                 block.map_or_else(|| self.allocate_slow(granules, true), NonNull::as_ptr)
             }
             // SAFETY: the size is not zero.
@@ -192,6 +200,16 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
             // SAFETY: the size is not zero.
             Served::ByAlignment => unsafe { self.allocate_aligned(layout) },
         }
+    }
+
+    /// The fast path of allocation: takes a free block of the current slab.
+    #[inline]
+    fn take(&self, granules: Granules) -> Option<Block> {
+        self.with_local(|local, context| {
+            let block = local.take(granules);
+            context.counts.count_hit(block.is_some());
+            block
+        })
     }
 
     /// Frees a block.
@@ -287,6 +305,7 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
             // There are fewer parts than `NO_OWNER`.
             index: cpu as u16,
             alone: CPUS == 1,
+            counts: &self.cell(cpu).counts,
             shared: &self.shared,
         }
     }
@@ -299,6 +318,7 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
             // SAFETY: the page came from this allocator, with this layout. No block of it is in
             // use, and no list contains the slab.
             unsafe { self.backing.dealloc(page.as_ptr(), PAGE) };
+            self.shared.count_released();
         }
     }
 
@@ -307,18 +327,12 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
     #[cold]
     #[inline(never)]
     fn allocate_slow(&self, granules: Granules, borrow: bool) -> *mut u8 {
-        let block = self
-            .allocate_block_of(granules)
-            .or_else(|| {
-                self.reap();
-                self.allocate_block_of(granules)
-            })
-            .or_else(|| {
-                let take_larger =
-                    |local: &mut Local, context: Context<'_>| local.take_larger(granules, context);
-                borrow.then(|| self.with_local(take_larger)).flatten()
-            });
-        block.map_or(ptr::null_mut(), NonNull::as_ptr)
+        let or_null = |block: Option<Block>| block.map_or(ptr::null_mut(), NonNull::as_ptr);
+        let block = self.or_retry(|| or_null(self.allocate_block_of(granules)));
+        if block.is_null() && borrow {
+            return or_null(self.with_local(|local, context| local.take_larger(granules, context)));
+        }
+        block
     }
 
     /// Allocates from the allocator behind the slabs, or returns null.
@@ -352,7 +366,7 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
         match Granules::of(layout) {
             // A larger block might not be aligned.
             Some(granules) => {
-                let block = self.with_local(|local, _| local.take(granules));
+                let block = self.take(granules);
                 block.map_or_else(|| self.allocate_slow(granules, false), NonNull::as_ptr)
             }
             // SAFETY: the size is not zero.
@@ -378,8 +392,8 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
         }
     }
 
-    /// Runs `allocate`, which returns a block of the allocator behind the slabs, or null. If it
-    /// returns null, runs it again after reaping.
+    /// Runs `allocate`, which returns a block or null. If it returns null, runs it again after
+    /// reaping.
     #[inline]
     fn or_retry(&self, allocate: impl Fn() -> *mut u8) -> *mut u8 {
         let block = allocate();
@@ -389,12 +403,20 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
         block
     }
 
-    /// Runs `allocate` after reaping.
+    /// Runs `allocate` after reaping, and again while other CPUs are giving back slabs.
     #[cold]
     #[inline(never)]
     fn retry(&self, allocate: impl Fn() -> *mut u8) -> *mut u8 {
         self.reap();
-        allocate()
+        for _ in 0..MAX_ATTEMPTS {
+            let before = self.shared.released();
+            let block = allocate();
+            let may_wait = CPUS > 1 && block.is_null() && self.cpus.may_wait();
+            if !may_wait || !self.shared.wait_for_releases(before) {
+                return block;
+            }
+        }
+        ptr::null_mut()
     }
 
     /// Allocates a block of a class, if necessary from a new slab.
@@ -430,6 +452,7 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
     fn refill(&self, granules: Granules) -> Option<Block> {
         let mut released = Released::default();
         let block = self.cpus.with(|cpu| {
+            self.cell(cpu).counts.count_miss();
             if self.cell(cpu).reap_requested.load(Ordering::Relaxed) {
                 self.reap_part(cpu, &mut released);
             }

@@ -8,12 +8,21 @@ use super::list::{ALL, SlabList};
 use super::size_class::CLASSES;
 use super::slab::{Ownership, Slab};
 
+/// How often a call looks whether another CPU has given back a slab, and how long it waits in
+/// between, in turns. (It may have interrupted the code that has the slab.)
+const MAX_WAITS: usize = 1000;
+const TURNS: usize = 1000;
+
 /// What all CPUs share, behind a spin lock.
 pub(super) struct Shared {
     locked: AtomicBool,
     lists: UnsafeCell<Lists>,
     /// The length of each partial list, so that an empty one costs no lock.
     lengths: [AtomicUsize; CLASSES],
+    /// The number of slabs that were ever unregistered …
+    unregistered: AtomicUsize,
+    /// … and of those whose pages the allocator behind the slabs has got since.
+    released: AtomicUsize,
 }
 
 struct Lists {
@@ -37,7 +46,39 @@ impl Shared {
                 all: SlabList::new(),
             }),
             lengths: [const { AtomicUsize::new(0) }; CLASSES],
+            unregistered: AtomicUsize::new(0),
+            released: AtomicUsize::new(0),
         }
+    }
+
+    /// Counts a slab whose page has gone to the allocator behind the slabs.
+    pub(super) fn count_released(&self) {
+        // Release: who sees this finds the page there.
+        self.released.fetch_add(1, Ordering::Release);
+    }
+
+    /// Returns how many pages have gone to the allocator behind the slabs, for
+    /// [`wait_for_releases`](Self::wait_for_releases).
+    pub(super) fn released(&self) -> usize {
+        self.released.load(Ordering::Acquire)
+    }
+
+    /// Waits while there are slabs on their way to the allocator behind the slabs. `before` is from
+    /// before an allocation that has failed. Returns whether another page has gone there since.
+    ///
+    /// Waits for a bounded time.
+    pub(super) fn wait_for_releases(&self, before: usize) -> bool {
+        for _ in 0..MAX_WAITS {
+            let released = self.released();
+            if released != before {
+                return true;
+            }
+            if self.unregistered.load(Ordering::Relaxed) == released {
+                return false;
+            }
+            (0..TURNS).for_each(|_| spin_loop());
+        }
+        false
     }
 
     /// Waits for the lock.
@@ -100,6 +141,7 @@ impl SharedGuard<'_> {
     /// Removes a slab, whose page is about to be released, from the list of all.
     pub(super) fn unregister(&mut self, slab: Slab) {
         self.lists().all.remove(slab);
+        self.shared.unregistered.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Adds a slab whose owner shares it. Returns `false`, and changes nothing, if other CPUs have

@@ -310,6 +310,13 @@ impl Header {
         (self.word() >> 16) as u16
     }
 
+    /// Returns the part that holds back the slab: its owner, if no block is in use.
+    pub(super) fn holding_part(&self) -> Option<usize> {
+        let word = self.word();
+        let (owner, used) = ((word >> 16) as u16, word as u16 & !IDLE);
+        (used == 0 && owner != NO_OWNER).then_some(usize::from(owner))
+    }
+
     fn set_owner(&self, owner: u16) {
         self.set_word(word(owner, self.flagged_used()));
     }

@@ -118,18 +118,20 @@ impl<A: StableGlobalAlloc, C: Cpus, const CPUS: usize> SlabAllocator<A, C, CPUS>
             block_size: block_size(class),
             ..ClassStats::default()
         });
-        self.cpus.with(|_| {
+        let held_back = self.cpus.with(|cpu| {
+            let mut held_back = self.cell(cpu).counts.stats().held_back;
             for slab in self.shared.lock().all().iter() {
+                if slab.holding_part() == Some(cpu) {
+                    held_back += SLAB_SIZE;
+                }
                 let class = &mut classes[slab.class()];
                 class.slabs += 1;
                 class.used += usize::from(slab.used());
                 class.blocks += usize::from(capacity(slab.class()));
             }
+            held_back
         });
-        Stats {
-            classes,
-            held_back: self.with_local(|local, _| local.held_back()),
-        }
+        Stats { classes, held_back }
     }
 
     /// Calls `visitor` with each slab, in no particular order. O(slabs).

@@ -47,6 +47,10 @@ impl ReleaseGate for AlwaysOpen {
     }
 }
 
+/// How often an allocation is tried, after room was made for it, while others get memory or give it
+/// back.
+const MAX_ATTEMPTS: usize = 64;
+
 /// A [`TalcLock`] over an [`ArenaSource`] that drains, retries and decays by itself: the type for a
 /// `#[global_allocator]` whose pages come and go.
 ///
@@ -239,6 +243,17 @@ where
 
     fn reclaim(&self) {
         self.reap();
+    }
+
+    /// Waits for what others have on its way, if the gate is open: where no pages are unmapped
+    /// usually, others may wait for the code that allocates.
+    fn retry(&self, attempt: &mut dyn FnMut() -> bool) {
+        for _ in 0..MAX_ATTEMPTS {
+            let before = self.talc.transit();
+            if attempt() || !G::is_open() || !self.talc.wait_for_others(before) {
+                break;
+            }
+        }
     }
 }
 

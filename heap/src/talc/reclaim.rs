@@ -21,9 +21,15 @@ pub trait ReclaimHooks<S: Source> {
     /// Gives free memory back to where it came from. Called with the lock free.
     fn release(&self);
 
-    /// Makes room for an allocation that failed, which is then tried once more. Called with the
-    /// lock free.
+    /// Makes room for an allocation that failed. Called with the lock free, before
+    /// [`retry`](Self::retry).
     fn reclaim(&self);
+
+    /// Runs `attempt`, which tries an allocation once more and returns whether it succeeded. By
+    /// default once; again where the allocation may have failed only because others were busy.
+    fn retry(&self, attempt: &mut dyn FnMut() -> bool) {
+        attempt();
+    }
 }
 
 /// The `GlobalAlloc` of a [`TalcLock`] whose owner reclaims memory: see [`TalcLock::reclaiming`].
@@ -82,9 +88,14 @@ impl<R: RawMutex, S: Source, B: Binning> TalcLock<R, S, B> {
 impl<R: RawMutex, S: Source, B: Binning, O: ReclaimHooks<S>> Reclaiming<'_, R, S, B, O> {
     /// Tries `allocate` again after the owner has made room.
     #[cold]
-    fn retry<T>(&self, allocate: impl FnOnce() -> T) -> T {
+    fn retry<T>(&self, allocate: impl Fn() -> Option<T>) -> Option<T> {
         self.owner.reclaim();
-        allocate()
+        let mut block = None;
+        self.owner.retry(&mut || {
+            block = allocate();
+            block.is_some()
+        });
+        block
     }
 }
 
@@ -120,13 +131,9 @@ unsafe impl<R: RawMutex, S: Source, B: Binning, O: ReclaimHooks<S>> GlobalAlloc
     #[inline]
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         // SAFETY: the caller guarantees that the size is not zero.
-        let allocate = || unsafe { self.lock.alloc(layout) };
-        let block = allocate();
-        if block.is_null() {
-            AbortOnUnwind::during(|| self.retry(allocate))
-        } else {
-            block
-        }
+        let allocate = || NonNull::new(unsafe { self.lock.alloc(layout) });
+        let block = allocate().or_else(|| AbortOnUnwind::during(|| self.retry(allocate)));
+        block.map_or(core::ptr::null_mut(), NonNull::as_ptr)
     }
 
     #[inline]

@@ -43,6 +43,8 @@ pub(crate) struct Window {
     pub interrupt: Mutex<Option<Box<dyn FnMut() + Send>>>,
     /// A hook that is called when a range is to be lent, extended or restored.
     pub growing: Mutex<Option<Box<dyn FnMut() + Send>>>,
+    /// A hook that is called when a range was lent, extended or restored.
+    pub grown: Mutex<Option<Box<dyn FnMut() + Send>>>,
 }
 
 #[derive(Default)]
@@ -103,6 +105,7 @@ impl Window {
             vacant,
             interrupt: Mutex::new(None),
             growing: Mutex::new(None),
+            grown: Mutex::new(None),
         }
     }
 
@@ -232,6 +235,8 @@ impl Source for Window {
             })?;
         self.take(&mut state, from, from + run - 1)?;
         state.taken[from..from + run].fill(true);
+        drop(state);
+        call(&self.grown);
         Ok(self.base.addr().get() + from * PAGE)
     }
 
@@ -252,6 +257,8 @@ impl Source for Window {
         }
         self.take(&mut state, from, to)?;
         state.taken[from..=to].fill(true);
+        drop(state);
+        call(&self.grown);
         Ok(())
     }
 
@@ -292,6 +299,8 @@ impl Source for Window {
             state.holes[page] = false;
         }
         state.total += missing.len();
+        drop(state);
+        call(&self.grown);
         Ok(())
     }
 }

@@ -3,7 +3,7 @@
 
 use std::cell::Cell;
 
-use heap::slab::{Cpus, MAX_HELD_BACK, SLAB_SIZE, SlabAllocator};
+use heap::slab::{CpuStats, Cpus, MAX_HELD_BACK, SLAB_SIZE, SlabAllocator};
 
 use crate::support::{Block, Counted, assert_all_is_back, layout};
 
@@ -208,5 +208,37 @@ fn a_cpu_shares_the_oldest_of_its_partial_slabs() {
     assert!(taken.iter().rev().map(page).eq(pages[..2].iter().copied()));
     on(0, || free(&heap, rest.into_iter().chain(all)));
     on(1, || free(&heap, other.into_iter().chain(taken)));
+    assert_reaped(&heap);
+}
+
+#[test]
+fn each_cpu_counts_for_itself() {
+    let heap = heap();
+    // Both slabs are full. The second is still the current one.
+    let of_0 = on(0, || blocks(&heap, 16));
+    let [first, second] = heap.cpu_stats();
+    assert_eq!((first.new_slabs, first.batches, first.held_back), (2, 0, 0));
+    assert!(first.misses >= 2);
+    #[cfg(feature = "counters")]
+    assert_eq!((first.hits + first.misses, second.hits), (16, 0));
+    assert_eq!(second, CpuStats::default());
+
+    // The blocks of the second slab wait in the batch.
+    on(1, || free(&heap, of_0));
+    let [first, second] = heap.cpu_stats();
+    assert_eq!((first.held_back, second.held_back), (0, 8 * 496));
+    assert_eq!((second.new_slabs, second.batches), (0, 0));
+    on(1, || heap.reap());
+    let [_, second] = heap.cpu_stats();
+    assert_eq!((second.held_back, second.batches), (0, 1));
+    on(1, || heap.reap());
+    assert_eq!(heap.cpu_stats()[1].batches, 1, "no batch, no count");
+
+    let block = on(1, || blocks(&heap, 1));
+    on(1, || free(&heap, block));
+    let [first, second] = heap.cpu_stats();
+    assert_eq!((first.held_back, second.held_back), (0, SLAB_SIZE));
+    assert_eq!(on(1, || heap.stats().held_back()), SLAB_SIZE);
+    assert_eq!(on(0, || heap.stats().held_back()), 0);
     assert_reaped(&heap);
 }

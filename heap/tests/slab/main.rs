@@ -10,3 +10,4 @@ mod interrupts;
 mod model;
 mod support;
 mod threads;
+mod waiting;

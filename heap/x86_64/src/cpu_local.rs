@@ -4,7 +4,7 @@
 use core::sync::atomic::AtomicU64;
 
 #[cfg(feature = "smp")]
-use crate::smp::Inboxes;
+use crate::smp::{Counts, Inboxes};
 #[cfg(not(any(unix, windows)))]
 use crate::sync::Nesting;
 
@@ -23,6 +23,9 @@ pub(crate) struct CpuLocal {
     /// What other CPUs want of it.
     #[cfg(feature = "smp")]
     pub(crate) inboxes: Inboxes,
+    /// What it has done.
+    #[cfg(feature = "smp")]
+    pub(crate) counts: Counts,
 }
 
 /// All CPUs.
@@ -46,6 +49,8 @@ impl CpuLocal {
             masked_since: AtomicU64::new(0),
             #[cfg(feature = "smp")]
             inboxes: Inboxes::new(),
+            #[cfg(feature = "smp")]
+            counts: Counts::new(),
         }
     }
 }

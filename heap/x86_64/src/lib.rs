@@ -55,3 +55,11 @@ pub use self::memory::{Memory, PAGE_SIZE, Purpose};
 pub use self::page_set::BATCH;
 pub use self::slab_heap::{InterruptPageHeap, SlabHeap};
 pub use self::tags::{PageLock, TagFrames, Tags};
+
+/// Returns the time-stamp counter of the CPU that runs this code. Under QEMU's `-icount shift=0` it
+/// counts instructions.
+#[inline]
+pub fn time_stamp() -> u64 {
+    // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
+    unsafe { core::arch::x86_64::_rdtsc() }
+}

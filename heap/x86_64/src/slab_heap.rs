@@ -82,6 +82,11 @@ impl<A: TagSupply> SlabHeap<A> {
         self.slabs.stats()
     }
 
+    /// Returns what each CPU has done with slabs, and what it holds back. O(slabs).
+    pub fn slabs_of_cpus(&self) -> [slab::CpuStats; ThisCpu::COUNT] {
+        self.slabs.cpu_stats()
+    }
+
     /// Calls `visitor` with each slab. O(slabs).
     ///
     /// The list of slabs is locked meanwhile: `visitor` must not allocate, free, print, or wait for

@@ -32,7 +32,7 @@ use spin::Once;
 use x86_64::structures::paging::page::PageRangeInclusive;
 
 use crate::cpu_local::{self, CPUS, CpuLocal};
-use crate::machine;
+use crate::{machine, time_stamp};
 
 /// The largest number of CPUs.
 pub const MAX_CPUS: usize = cpu_local::MAX_CPUS;
@@ -45,9 +45,6 @@ static INTERRUPT: Once<fn(usize)> = Once::new();
 
 /// Makes a CPU give back what it holds.
 static REAP: Once<fn()> = Once::new();
-
-/// The number of times that pages were flushed on other CPUs.
-static SHOOTDOWNS: AtomicU64 = AtomicU64::new(0);
 
 /// Makes the CPU that runs this code the one with the number `number`. Locks, and
 /// [`this_cpu`], need the number.
@@ -118,9 +115,54 @@ pub fn cpu_count() -> usize {
     STARTED.load(Ordering::Relaxed).count_ones() as usize
 }
 
-/// Returns how often pages were flushed on other CPUs too.
-pub fn shootdowns() -> u64 {
-    SHOOTDOWNS.load(Ordering::Relaxed)
+/// What a CPU has done since it started: see [`cpu_stats`].
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CpuStats {
+    /// How often it flushed pages on the other CPUs, 16 pages or fewer at a time.
+    pub shootdowns: u64,
+    /// How often it had to wait for an [`InterruptLock`](crate::sync::InterruptLock).
+    pub waits: u64,
+    /// For how long it waited for them, in units of the time-stamp counter.
+    pub waited: u64,
+}
+
+/// What one CPU counts. (Code that may be moved to another CPU counts for either.)
+pub(crate) struct Counts {
+    shootdowns: AtomicU64,
+    waits: AtomicU64,
+    waited: AtomicU64,
+}
+
+impl Counts {
+    pub(crate) const fn new() -> Self {
+        Self {
+            shootdowns: AtomicU64::new(0),
+            waits: AtomicU64::new(0),
+            waited: AtomicU64::new(0),
+        }
+    }
+
+    /// Runs `wait`, and counts it as one that was for a lock.
+    pub(crate) fn count_wait(&self, wait: impl FnOnce()) {
+        let begin = time_stamp();
+        wait();
+        self.waits.fetch_add(1, Ordering::Relaxed);
+        let waited = time_stamp().saturating_sub(begin);
+        self.waited.fetch_add(waited, Ordering::Relaxed);
+    }
+}
+
+/// Returns what the CPU `number` has done.
+///
+/// # Panics
+/// Panics if `number` is not below [`MAX_CPUS`].
+pub fn cpu_stats(number: usize) -> CpuStats {
+    let counts = &CPUS[number].counts;
+    CpuStats {
+        shootdowns: counts.shootdowns.load(Ordering::Relaxed),
+        waits: counts.waits.load(Ordering::Relaxed),
+        waited: counts.waited.load(Ordering::Relaxed),
+    }
 }
 
 /// Does what other CPUs want of this one, with interrupts masked. The handler of the interrupt
@@ -143,7 +185,8 @@ pub fn flush(pages: PageRangeInclusive) {
         machine::flush(pages);
         return;
     }
-    SHOOTDOWNS.fetch_add(1, Ordering::Relaxed);
+    let counts = &machine::this_cpu().counts;
+    counts.shootdowns.fetch_add(1, Ordering::Relaxed);
     let flush = |_| machine::flush(pages);
     on_others(&flush, |inboxes| &inboxes.flushes, || machine::flush(pages));
 }
@@ -405,6 +448,7 @@ pub(crate) mod tests {
     fn pages_are_flushed_on_each_cpu_before_flush_returns() {
         const ROUNDS: usize = 100;
         const CPUS: usize = 4;
+        let before = [0, 1, 2, 3].map(|number| cpu_stats(number).shootdowns);
         let flushed = with_cpus(CPUS, |number| {
             // All at once: each waits for the others, and serves them meanwhile.
             for round in 0..ROUNDS {
@@ -422,6 +466,13 @@ pub(crate) mod tests {
             }
         });
         assert_eq!(flushed.len(), CPUS * CPUS * ROUNDS);
+        let counted = [0, 1, 2, 3].map(|number| cpu_stats(number).shootdowns);
+        let counted: Vec<_> = counted
+            .iter()
+            .zip(before)
+            .map(|(now, then)| now - then)
+            .collect();
+        assert_eq!(counted, [ROUNDS as u64; CPUS]);
     }
 
     #[test]

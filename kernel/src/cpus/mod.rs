@@ -15,13 +15,13 @@ mod queue;
 mod start;
 
 use alloc::boxed::Box;
-use core::arch::x86_64::_rdtsc;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use heap_x86_64::smp;
+pub use heap_x86_64::smp::CpuStats;
 
-use crate::interrupts;
+use crate::{interrupts, time_stamp};
 use queue::Queue;
 pub(crate) use start::start_all;
 
@@ -41,6 +41,14 @@ static IDLE: AtomicUsize = AtomicUsize::new(0);
 /// Returns the number of CPUs that run. Their numbers are those from 0 on.
 pub fn count() -> usize {
     smp::cpu_count().max(1)
+}
+
+/// Returns how often a CPU has flushed pages on the others, and waited for locks.
+///
+/// # Panics
+/// Panics if `number` is not below [`MAX_CPUS`].
+pub fn stats(number: usize) -> CpuStats {
+    smp::cpu_stats(number)
 }
 
 /// Returns the number of the CPU that runs this code.
@@ -133,11 +141,9 @@ pub fn wait_until_idle() -> bool {
             || (others != 0 && !SHARED.is_empty());
         !has_work && IDLE.load(Ordering::SeqCst) & others == others
     };
-    // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
-    let now = || unsafe { _rdtsc() };
-    let began = now();
+    let began = time_stamp();
     while !is_idle() {
-        if now() - began > LIMIT {
+        if time_stamp() - began > LIMIT {
             return false;
         }
         spin_loop();

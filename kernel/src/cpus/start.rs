@@ -5,7 +5,6 @@
 
 mod trampoline;
 
-use core::arch::x86_64::_rdtsc;
 use core::fmt;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering};
@@ -20,7 +19,7 @@ use crate::acpi::{self, AcpiError};
 use crate::heap::HEAP;
 use crate::interrupts::{self, apic, local_timer, timer};
 use crate::memory::stacks;
-use crate::println;
+use crate::{println, time_stamp};
 use trampoline::Trampoline;
 
 /// How long a CPU may take until it runs, in milliseconds. Working ones take one.
@@ -180,13 +179,11 @@ impl Milliseconds {
         /// instructions, many times as many as are needed.)
         const LIMIT: u64 = 1 << 32;
 
-        // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
-        let now = || unsafe { _rdtsc() };
         timer::start(1000);
         let this = Self;
-        let (began, ticks) = (now(), timer::ticks());
+        let (began, ticks) = (time_stamp(), timer::ticks());
         while timer::ticks() == ticks {
-            if now() - began > LIMIT {
+            if time_stamp() - began > LIMIT {
                 return None;
             }
             spin_loop();

@@ -3,11 +3,10 @@
 
 use alloc::format;
 use alloc::string::{String, ToString};
-use core::arch::x86_64::_rdtsc;
 
 use kernel::config::Config;
-use kernel::println;
 use kernel::trace::Trace;
+use kernel::{println, time_stamp};
 
 use super::contender::{Contender, KernelHeap, Nothing, linked_list, talc};
 use super::format::{Bytes, Count, Ratio};
@@ -114,11 +113,9 @@ fn measure<C: Contender>(contender: &C, workload: &Workload<'_>) -> Option<Measu
             None => Some(mix.operation(&replayer)),
         };
         let Some(operation) = operation else { break };
-        // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
-        let start = unsafe { _rdtsc() };
+        let start = time_stamp();
         replayer.replay(operation);
-        // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
-        let taken = unsafe { _rdtsc() } - start;
+        let taken = time_stamp() - start;
         measured.all += taken;
         if done < operations / 10 {
             measured.first += taken;

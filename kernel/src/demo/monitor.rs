@@ -6,6 +6,7 @@ use heap::Span;
 use heap::slab::SLAB_SIZE;
 use heap::vmem::SegmentKind;
 use kernel::config::Config;
+use kernel::cpus::{self, CpuStats};
 use kernel::heap::HEAP;
 use kernel::line_editor::LineEditor;
 use kernel::memory::{arenas, frames, heap_pages, kernel_addresses};
@@ -17,7 +18,7 @@ use super::format::{Bytes, Count};
 use super::{compare, replay, trace};
 
 /// The commands: name, argument, and what they do.
-const COMMANDS: [(&str, &str, &str); 11] = [
+const COMMANDS: [(&str, &str, &str); 12] = [
     ("help", "", "list the commands"),
     (
         "stats",
@@ -25,6 +26,11 @@ const COMMANDS: [(&str, &str, &str); 11] = [
         "how much memory the heap claims, has free, and has mapped",
     ),
     ("slabs", "", "the slabs for small blocks, by block size"),
+    (
+        "cpus",
+        "",
+        "what each CPU has done, holds back, and waited for",
+    ),
     (
         "arenas",
         "",
@@ -80,6 +86,7 @@ pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
             ("help", _) => help(),
             ("stats", _) => stats(),
             ("slabs", _) => println!("{}", HEAP.slabs()),
+            ("cpus", _) => show_cpus(),
             ("arenas", _) => arenas(),
             ("frames", _) => show_frames(),
             ("map", _) => map(),
@@ -156,11 +163,39 @@ fn stats() {
         Counted(slabs.slabs(), "slab")
     );
     println!("    in use           {:>12}", Bytes(slabs.used_bytes()));
-    println!("    held back        {:>12}", Bytes(slabs.held_back()));
+    let held_back = HEAP.slabs_of_cpus().iter().map(|cpu| cpu.held_back).sum();
+    println!("    held back        {:>12}", Bytes(held_back));
     if let Some(window) = arenas::window() {
         println!("  window             {window}");
         println!("    chosen by seed   {}", window.seed);
     }
+}
+
+/// Prints what each CPU has done for the heap.
+fn show_cpus() {
+    println!("  cpu     misses  new slabs  batches   held back  shootdowns     waits      cycles");
+    for (number, slabs) in HEAP.slabs_of_cpus().iter().enumerate().take(cpus::count()) {
+        let CpuStats {
+            shootdowns,
+            waits,
+            waited,
+        } = cpus::stats(number);
+        println!(
+            "  {number:>3} {:>10} {:>10} {:>8} {:>11} {:>11} {:>9} {:>11}",
+            Count(slabs.misses as u64),
+            Count(slabs.new_slabs as u64),
+            Count(slabs.batches as u64),
+            Bytes(slabs.held_back),
+            Count(shootdowns),
+            Count(waits),
+            Count(waited)
+        );
+        #[cfg(feature = "counters")]
+        println!("      {:>10} hits", Count(slabs.hits as u64));
+    }
+    println!("  A miss is an allocation that found no free block in its slab. A shootdown");
+    println!("  flushes up to 16 pages on the other CPUs. Waits are for locks, for so many");
+    println!("  cycles of the time-stamp counter.");
 }
 
 /// A number and what it counts: `1 gap`, `2 gaps`.

@@ -1,12 +1,10 @@
 //! How allocators scale: the random mix on several CPUs at once.
 
 use alloc::vec::Vec;
-use core::arch::x86_64::_rdtsc;
 use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
-use kernel::cpus;
-use kernel::println;
+use kernel::{cpus, println, time_stamp};
 
 use super::contender::{Contender, KernelHeap, linked_list, talc};
 use super::format::{Bytes, Count, Ratio};
@@ -17,11 +15,6 @@ use super::workload::{RandomMix, Workload};
 /// How often each number of CPUs is measured. The shortest time counts: the host runs other
 /// programs, too.
 const REPETITIONS: usize = 3;
-
-fn now() -> u64 {
-    // SAFETY: every CPU with 64-bit mode has the instruction `rdtsc`.
-    unsafe { _rdtsc() }
-}
 
 /// Runs the mix on the first `count` CPUs at once, all with the same allocator. Returns the ticks
 /// of the time-stamp counter from the first operation to the last. `None` if no memory is left for
@@ -43,12 +36,12 @@ fn time<C: Contender + Sync>(contender: &C, count: usize, mix: &Workload<'_>) ->
             return;
         };
         let mut random = RandomMix::new(number as u64 + 1);
-        began.fetch_min(now(), Ordering::Relaxed);
+        began.fetch_min(time_stamp(), Ordering::Relaxed);
         for _ in 0..mix.operations() {
             let operation = random.operation(&replayer);
             replayer.replay(operation);
         }
-        ended.fetch_max(now(), Ordering::Relaxed);
+        ended.fetch_max(time_stamp(), Ordering::Relaxed);
         if replayer.failed > 0 {
             has_failed.store(true, Ordering::Relaxed);
         }

@@ -3,7 +3,6 @@
 //! The state is in atomic variables and not behind a lock: a test may crash while it holds any
 //! lock.
 
-use core::arch::x86_64::_rdtsc;
 use core::fmt;
 use core::ptr;
 use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering};
@@ -15,6 +14,7 @@ use crate::memory::frames;
 use crate::panic::Crash;
 use crate::serial::send_unlocked;
 use crate::text::Line;
+use crate::time_stamp;
 
 /// The longest reason in a record, in bytes.
 const REASON: usize = 400;
@@ -96,12 +96,6 @@ impl fmt::Display for Unexpected<'_> {
             None => Ok(()),
         }
     }
-}
-
-/// Returns the time-stamp counter. Under QEMU's `-icount shift=0` it counts instructions.
-fn time_stamp() -> u64 {
-    // SAFETY: every CPU with 64-bit mode has the `rdtsc` instruction.
-    unsafe { _rdtsc() }
 }
 
 impl Ended {

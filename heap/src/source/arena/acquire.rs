@@ -175,19 +175,32 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         if !self.source.owner.is_bound_to(&self.owner_token) {
             return None;
         }
+        let growth = self.reserve_growth(from, layout, when_fits, arena)?;
+        self.source.transit.begin();
+        Some((arena, growth))
+    }
+
+    /// Chooses a place and reserves it, for [`begin_growth`](Self::begin_growth).
+    fn reserve_growth(
+        &mut self,
+        from: Place,
+        layout: Layout,
+        when_fits: WhenFits,
+        arena: &Arena<'a, 'a, A, L>,
+    ) -> Option<Growth> {
         let quantum = arena.quantum();
         if from <= Place::Hole {
             if let Some((hole, sizes)) = self.choose_hole(layout, quantum) {
                 self.source.holes.update(hole, hole.base(), true);
                 let base = hole.base();
-                return Some((arena, Growth::Hole { hole, base, sizes }));
+                return Some(Growth::Hole { hole, base, sizes });
             }
         }
         if from <= Place::Above {
             if let Some(growth) = self.plan_growth_above(layout, quantum, when_fits) {
                 // SAFETY: records in the list are live.
                 if unsafe { self.source.begin_growing(growth.record) } {
-                    return Some((arena, Growth::Above(growth)));
+                    return Some(Growth::Above(growth));
                 }
                 if growth.refuses {
                     // The allocator then searches all gaps, and finds the one at the top.
@@ -195,8 +208,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
                 }
             }
         }
-        let growth = self.plan_heap(from, layout, arena)?;
-        Some((arena, growth))
+        self.plan_heap(from, layout, arena)
     }
 
     /// Plans to grow the heap that was claimed last in place, so that `layout` fits at its top.
@@ -287,6 +299,7 @@ impl<'a, A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'a, A, L>, B> {
         granted: Option<Granted>,
         arena: &Arena<'a, 'a, A, L>,
     ) -> Result<(), Option<Place>> {
+        self.source.transit.end(granted.is_some());
         self.forget_restored();
         match *growth {
             Growth::Hole { hole, .. } => {

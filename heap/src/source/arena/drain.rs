@@ -179,7 +179,9 @@ impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> ReleaseGuard<'_, '_, '_, R,
 
 impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> Drop for ReleaseGuard<'_, '_, '_, R, A, L, B> {
     fn drop(&mut self) {
-        let _guard = self.heap.lock();
+        let mut guard = self.heap.lock();
+        // SAFETY: neither the allocator nor its source is replaced or dropped.
+        unsafe { guard.as_mut() }.source.transit.end(false);
         if let Some(record) = self.slot.record.take() {
             if self.pending.retained != 0 {
                 // SAFETY: the record of a heap that retains pages is live, and the lock is held.
@@ -208,6 +210,7 @@ impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
         }
         // SAFETY: a live record belongs to the source and is aligned.
         unsafe { fields.write_to(record) };
+        self.transit.begin();
         Some(PendingRelease {
             base: fields.base.addr().get(),
             size: fields.size,
@@ -218,6 +221,7 @@ impl<A: TagSupply, L: Lock> ArenaSource<'_, A, L> {
     /// Records that a range was given back, or, unless `is_released`, enters it in the queue again
     /// as the last.
     fn finish_release(&mut self, pending: &PendingRelease, slot: &DrainSlot, is_released: bool) {
+        self.transit.end(is_released);
         let Some(record) = slot.record.take() else {
             return;
         };

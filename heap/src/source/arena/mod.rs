@@ -16,6 +16,7 @@
 //! | `punch`, `restore` | pages inside heaps go back; which come again |
 //! | `retain` | what a heap retains of its segment |
 //! | `drain` | pages go back to the arena |
+//! | `transit` | an allocation waits for memory that others have on its way |
 //! | `check` | records agree with heaps and segments |
 
 mod acquire;
@@ -30,6 +31,7 @@ mod punch;
 mod record;
 mod restore;
 mod retain;
+mod transit;
 
 use core::alloc::Layout;
 use core::fmt;
@@ -43,6 +45,7 @@ use self::growth::GrowthPolicy;
 use self::hole::HoleTree;
 use self::idle::IdleGaps;
 use self::list::{HEAPS, RELEASE_QUEUE, RecordList};
+use self::transit::Transit;
 use crate::talc::Corruption;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
@@ -148,6 +151,7 @@ pub struct ArenaSource<'a, A: TagSupply, L: Lock> {
     policy: GrowthPolicy,
     holes: HoleTree,
     idle: IdleGaps,
+    transit: Transit,
     /// Whether there has ever been a hole, so that pages in the release queue may not be memory.
     has_holes: bool,
     /// Whether memory is zero when the arena gives it.
@@ -204,6 +208,7 @@ impl<'a, A: TagSupply, L: Lock> ArenaSource<'a, A, L> {
             policy: GrowthPolicy::new(),
             holes: HoleTree::new(),
             idle: IdleGaps::new(),
+            transit: Transit::new(),
             has_holes: false,
             is_zeroed: false,
             claimed: 0,

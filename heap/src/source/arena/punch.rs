@@ -221,7 +221,10 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
             *cursor = Some(at.bounded());
         }
         match found {
-            Some((gap, plan)) => Step::Found(self.carve_hole(gap, plan)),
+            Some((gap, plan)) => {
+                self.source.transit.begin();
+                Step::Found(self.carve_hole(gap, plan))
+            }
             None if examined < MAX_EXAMINED => Step::Finished,
             None => Step::GoOn,
         }
@@ -335,6 +338,7 @@ impl<A: TagSupply, L: Lock, B: Binning> Talc<ArenaSource<'_, A, L>, B> {
             upper,
             ..
         } = pending;
+        self.source.transit.end(is_discarded);
         let holes = &mut self.source.holes;
         if is_discarded {
             self.source.has_holes = true;

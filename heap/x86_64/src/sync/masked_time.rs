@@ -6,11 +6,11 @@
 //!
 //! The unit is that of the time-stamp counter: an instruction, under QEMU's `-icount shift=0`.
 
-use core::arch::x86_64::_rdtsc;
 use core::fmt;
 use core::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
 use crate::cpu_local::CpuLocal;
+use crate::time_stamp;
 
 /// The number of rows of the histogram.
 const ROWS: usize = 32;
@@ -18,22 +18,16 @@ const ROWS: usize = 32;
 static LONGEST: AtomicU64 = AtomicU64::new(0);
 static COUNTS: [AtomicU64; ROWS] = [const { AtomicU64::new(0) }; ROWS];
 
-/// Returns the time-stamp counter.
-fn now() -> u64 {
-    // SAFETY: every CPU with 64-bit mode has the `rdtsc` instruction.
-    unsafe { _rdtsc() }
-}
-
 /// Notes that interrupts of this CPU, which were enabled, are masked now.
 #[inline]
 pub(crate) fn begin(cpu: &CpuLocal) {
-    cpu.masked_since.store(now(), Relaxed);
+    cpu.masked_since.store(time_stamp(), Relaxed);
 }
 
 /// Notes that interrupts are about to be enabled again.
 #[inline]
 pub(crate) fn end(cpu: &CpuLocal) {
-    let taken = now() - cpu.masked_since.load(Relaxed);
+    let taken = time_stamp() - cpu.masked_since.load(Relaxed);
     let row = (taken.max(1).ilog2() as usize).min(ROWS - 1);
     COUNTS[row].fetch_add(1, Relaxed);
     LONGEST.fetch_max(taken, Relaxed);

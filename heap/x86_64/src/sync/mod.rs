@@ -61,6 +61,14 @@ impl InterruptLock {
     #[cold]
     #[inline(never)]
     fn wait_and_take(&self) {
+        #[cfg(feature = "smp")]
+        machine::this_cpu().counts.count_wait(|| self.spin());
+        #[cfg(not(feature = "smp"))]
+        self.spin();
+    }
+
+    /// Takes the lock when it is free.
+    fn spin(&self) {
         while let Err(holder) = self.try_take() {
             if holder == HeldBy::This {
                 machine::panic_on_self_deadlock();
@@ -155,6 +163,11 @@ unsafe impl heap::slab::Cpus for ThisCpu {
     #[cfg(feature = "smp")]
     fn reap_others(&self) {
         crate::smp::reap_others();
+    }
+
+    #[cfg(feature = "smp")]
+    fn may_wait(&self) -> bool {
+        machine::are_interrupts_enabled()
     }
 }
 

@@ -1,0 +1,83 @@
+//! Memory on its way: what an allocation waits for before it fails.
+//!
+//! Between the steps of a call that [gets memory](super::acquire), [drains](super::drain) or
+//! [punches](super::punch), the lock of the heap is free, and what the call has reserved is neither
+//! free memory of the heap nor of the arena. An allocation elsewhere may fail for want of it:
+//!
+//! ```text
+//!     CPU 0    ├─ drain: 100 pages on their way ────────────────┤
+//!     CPU 1           ├─ allocate: refused ─┤ waits for CPU 0 ──┤ allocate: 100 pages are free ─┤
+//! ```
+
+use core::hint::spin_loop;
+
+use lock_api::RawMutex;
+
+use super::ArenaSource;
+use crate::talc::base::binning::Binning;
+use crate::talc::sync::TalcLock;
+use crate::vmem::{Lock, TagSupply};
+
+/// How often a call looks whether others have ended something, and how long it waits in between, in
+/// turns. (It may have interrupted the code that it waits for: then that would never end.)
+const MAX_WAITS: usize = 1000;
+const TURNS: usize = 1000;
+
+/// Which calls have memory on its way. Changed under the lock of the heap.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Transit {
+    under_way: usize,
+    /// Changes when a call may have been in the way of another, or have made room for it.
+    events: usize,
+}
+
+impl Transit {
+    pub(super) const fn new() -> Self {
+        Self {
+            under_way: 0,
+            events: 0,
+        }
+    }
+
+    /// A call has reserved memory.
+    pub(super) fn begin(&mut self) {
+        self.note(self.under_way > 0);
+        self.under_way += 1;
+    }
+
+    /// A call has ended what it has begun. `has_moved` says whether the memory is elsewhere now.
+    pub(super) fn end(&mut self, has_moved: bool) {
+        self.under_way -= 1;
+        // (A call that was alone, and in vain, has changed nothing for others.)
+        self.note(has_moved || self.under_way > 0);
+    }
+
+    fn note(&mut self, is_event: bool) {
+        self.events = self.events.wrapping_add(usize::from(is_event));
+    }
+}
+
+impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource<'_, A, L>, B> {
+    /// Returns what is on its way, for [`wait_for_others`](Self::wait_for_others).
+    pub(crate) fn transit(&self) -> Transit {
+        self.lock().source.transit
+    }
+
+    /// Waits, after an allocation has failed, while others have memory on its way. `before` is
+    /// from before the allocation. Returns whether to try again: whether others have ended
+    /// something, or have come between.
+    ///
+    /// Waits for a bounded time.
+    pub(crate) fn wait_for_others(&self, before: Transit) -> bool {
+        let now = self.transit();
+        if now.under_way > 0 {
+            for _ in 0..MAX_WAITS {
+                if self.transit() != now {
+                    return true;
+                }
+                (0..TURNS).for_each(|_| spin_loop());
+            }
+        }
+        now != before
+    }
+}
