@@ -82,6 +82,7 @@ fn steps(long: bool) -> Vec<Step> {
             boot("test --forks"),
             boot("test --forks --uefi"),
             boot("test --kernel-only --soak 10"),
+            boot("test --kernel-only --soak 5 --smp 4"),
             Step::StartMutations,
         ]);
     } else {

@@ -309,56 +309,60 @@ kernel_test! {
         drop(limit);
     }
 
-    /// All CPUs allocate, write, verify and free each other's blocks, of all sizes, while timers
-    /// interrupt each of them and pages go back and come again.
     fn a_storm_of_all_cpus(deadline = 300) {
-        const SLOTS: usize = 256;
-        const ROUNDS: usize = 20_000;
-        static SLOTS_OF_ALL: [InterruptMutex<Vec<u8>>; SLOTS] =
-            [const { InterruptMutex::new(Vec::new()) }; SLOTS];
-        static TICKED: AtomicU64 = AtomicU64::new(0);
-
-        fn exchange(seed: usize, size: usize) {
-            let block = filled(size as u8, size);
-            // Neither allocated nor freed with the slot locked.
-            let block = core::mem::replace(&mut *SLOTS_OF_ALL[seed % SLOTS].lock(), block);
-            assert!(
-                block.iter().all(|&byte| byte == block.len() as u8),
-                "a block of {} bytes changed",
-                block.len()
-            );
-        }
-
-        local_timer::set_hook(Some(|| {
-            let tick = TICKED.fetch_add(1, Ordering::Relaxed) as usize;
-            exchange(tick * 7919, tick % 600);
-        }));
-        cpus::on_each(|number| {
-            let mut random = Random::new(number as u64);
-            local_timer::start(500);
-            for round in 0..ROUNDS {
-                let size = match random.below(64) {
-                    0 => random.below(40 * PAGE_SIZE),
-                    1..8 => random.below(4000),
-                    _ => random.below(500),
-                };
-                exchange(random.below(SLOTS), size);
-                match (round % 1000, number % 4) {
-                    (300, 0) => _ = HEAP.decay(),
-                    (600, 1) => _ = HEAP.reap(),
-                    (900, 2) => _ = HEAP.drain(),
-                    _ => {}
-                }
-            }
-            local_timer::stop();
-        });
-        cpus::on_each(|_| ());
-        local_timer::set_hook(None);
-        for slot in &SLOTS_OF_ALL {
-            let block = core::mem::take(&mut *slot.lock());
-            drop(block);
-        }
-        audit::quiesce();
-        assert_eq!(audit::check(), Ok(()));
+        storm(0, 20_000);
     }
+}
+
+/// All CPUs allocate, write, verify and free each other's blocks, of all sizes, while timers
+/// interrupt each of them and pages go back and come again. Each CPU does so `rounds` times.
+pub(crate) fn storm(seed: u64, rounds: usize) {
+    const SLOTS: usize = 256;
+    static SLOTS_OF_ALL: [InterruptMutex<Vec<u8>>; SLOTS] =
+        [const { InterruptMutex::new(Vec::new()) }; SLOTS];
+    static TICKED: AtomicU64 = AtomicU64::new(0);
+
+    fn exchange(slot: usize, size: usize) {
+        let block = filled(size as u8, size);
+        // Neither allocated nor freed with the slot locked.
+        let block = core::mem::replace(&mut *SLOTS_OF_ALL[slot % SLOTS].lock(), block);
+        assert!(
+            block.iter().all(|&byte| byte == block.len() as u8),
+            "a block of {} bytes changed",
+            block.len()
+        );
+    }
+
+    local_timer::set_hook(Some(|| {
+        let tick = TICKED.fetch_add(1, Ordering::Relaxed) as usize;
+        exchange(tick * 7919, tick % 600);
+    }));
+    cpus::on_each(|number| {
+        let mut random = Random::new(seed.wrapping_mul(MAX_CPUS as u64) + number as u64);
+        local_timer::start(500);
+        for round in 0..rounds {
+            let size = match random.below(64) {
+                0 => random.below(40 * PAGE_SIZE),
+                1..8 => random.below(4000),
+                _ => random.below(500),
+            };
+            exchange(random.below(SLOTS), size);
+            match (round % 1000, number % 4) {
+                (300, 0) => _ = HEAP.decay(),
+                (600, 1) => _ = HEAP.reap(),
+                (900, 2) => _ = HEAP.drain(),
+                _ => {}
+            }
+        }
+        local_timer::stop();
+    });
+    // The last tick may come after the timer was stopped, and ends before the closure does.
+    cpus::on_each(|_| ());
+    local_timer::set_hook(None);
+    for slot in &SLOTS_OF_ALL {
+        let block = core::mem::take(&mut *slot.lock());
+        drop(block);
+    }
+    audit::quiesce();
+    assert_eq!(audit::check(), Ok(()));
 }

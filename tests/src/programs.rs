@@ -4,6 +4,7 @@
 use core::alloc::Layout;
 
 use kernel::audit;
+use kernel::cpus;
 use kernel::heap::HEAP;
 use kernel::interrupts::timer;
 use kernel::kernel_test;
@@ -72,9 +73,14 @@ pub(crate) fn run_in_a_storm(seed: u64, operations: usize) {
     storm::clear();
 }
 
-/// Runs one program of a soak. Programs with odd seeds are interrupted.
+/// Runs one program of a soak. Programs with odd seeds are interrupted. On several CPUs, each
+/// program is a storm of all of them. Returns the number of operations.
 pub(crate) fn soak(seed: u64) -> u64 {
     const OPERATIONS: usize = 5000;
+    if cpus::count() > 1 {
+        crate::cpus::storm(seed, 10 * OPERATIONS);
+        return (10 * OPERATIONS * cpus::count()) as u64;
+    }
     if seed.is_multiple_of(2) {
         run(seed, OPERATIONS);
     } else {

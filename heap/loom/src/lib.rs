@@ -1,8 +1,9 @@
 //! Models of the code in `heap` that uses atomics. Loom runs them in every order of the threads,
 //! and with every value that a relaxed load may return.
 //!
-//! The models include one file, `bump/region.rs`, unchanged. Arenas and pools of boundary tags have
-//! no atomics: a lock, which the user of `heap` chooses, guards all their state.
+//! The models include two files unchanged: `bump/region.rs` of `heap`, and `smp/inbox.rs` of
+//! `heap-x86_64`. Arenas and pools of boundary tags have no atomics: a lock, which the user of
+//! `heap` chooses, guards all their state.
 #![cfg(test)]
 
 #[path = "../../src/bump/alloca.rs"]
@@ -11,6 +12,9 @@ mod alloca;
 #[path = "../../src/bump/allocation.rs"]
 #[allow(dead_code, missing_docs, reason = "the models use a part of it")]
 mod allocation;
+#[path = "../../x86_64/src/smp/inbox.rs"]
+mod inbox;
+mod inbox_tests;
 #[path = "../../src/bump/leaked.rs"]
 #[allow(
     dead_code,
@@ -26,9 +30,10 @@ use std::alloc::Layout;
 use std::ptr::NonNull;
 
 use allocation::{Allocation, Failure};
-use loom::cell::UnsafeCell;
+// `inbox` uses `atomic` and `cell` under these names.
+use loom::cell::{self, UnsafeCell};
 use loom::sync::Arc;
-use loom::sync::atomic::AtomicUsize;
+use loom::sync::atomic::{self, AtomicUsize};
 use loom::thread;
 use region::Region;
 

@@ -22,6 +22,11 @@ pub struct CpuStats {
     /// The number of batches that were brought to slabs of other CPUs: 16 freed blocks each, or
     /// fewer when the part was reaped.
     pub batches: usize,
+    /// The number of slabs of other CPUs that blocks were brought to, by one compare-and-swap each:
+    /// neighbours in a batch go together.
+    pub deliveries: usize,
+    /// The number of times that the part took the lock of the lists that all CPUs share.
+    pub locks: usize,
     /// The bytes that the part holds back, at most [`MAX_HELD_BACK`](super::MAX_HELD_BACK).
     pub held_back: usize,
 }
@@ -33,6 +38,8 @@ pub(super) struct Counts {
     misses: AtomicUsize,
     new_slabs: AtomicUsize,
     batches: AtomicUsize,
+    deliveries: AtomicUsize,
+    locks: AtomicUsize,
     /// The bytes of the blocks in the batch.
     batch_bytes: AtomicUsize,
 }
@@ -51,6 +58,8 @@ impl Counts {
             misses: AtomicUsize::new(0),
             new_slabs: AtomicUsize::new(0),
             batches: AtomicUsize::new(0),
+            deliveries: AtomicUsize::new(0),
+            locks: AtomicUsize::new(0),
             batch_bytes: AtomicUsize::new(0),
         }
     }
@@ -71,6 +80,14 @@ impl Counts {
         add(&self.new_slabs, 1);
     }
 
+    pub(super) fn count_delivery(&self) {
+        add(&self.deliveries, 1);
+    }
+
+    pub(super) fn count_lock(&self) {
+        add(&self.locks, 1);
+    }
+
     /// Notes that a block of `bytes` is in the batch.
     pub(super) fn note_in_batch(&self, bytes: usize) {
         add(&self.batch_bytes, bytes);
@@ -78,10 +95,8 @@ impl Counts {
 
     /// Counts the batch, unless it is empty, and notes that it is empty now.
     pub(super) fn count_batch(&self) {
-        add(
-            &self.batches,
-            usize::from(self.batch_bytes.load(Relaxed) > 0),
-        );
+        let is_batch = self.batch_bytes.load(Relaxed) > 0;
+        add(&self.batches, usize::from(is_batch));
         self.batch_bytes.store(0, Relaxed);
     }
 
@@ -93,6 +108,8 @@ impl Counts {
             misses: self.misses.load(Relaxed),
             new_slabs: self.new_slabs.load(Relaxed),
             batches: self.batches.load(Relaxed),
+            deliveries: self.deliveries.load(Relaxed),
+            locks: self.locks.load(Relaxed),
             held_back: self.batch_bytes.load(Relaxed),
         }
     }

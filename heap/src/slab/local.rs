@@ -15,7 +15,7 @@
 
 use super::counts::Counts;
 use super::list::{PARTIAL, SlabList};
-use super::shared::Shared;
+use super::shared::{Shared, SharedGuard};
 use super::size_class::{CLASSES, GRANULE, GRANULES, Granules, block_size, granules_of};
 use super::slab::{Block, Ownership, Slab};
 
@@ -40,10 +40,16 @@ pub(super) struct Context<'a> {
     pub(super) shared: &'a Shared,
 }
 
-impl Context<'_> {
+impl<'a> Context<'a> {
+    /// Takes the lock of the shared lists.
+    pub(super) fn lock(self) -> SharedGuard<'a> {
+        self.counts.count_lock();
+        self.shared.lock()
+    }
+
     /// Hands over a slab whose page goes back to the allocator behind the slabs.
     fn release(self, slab: Slab, released: &mut Released) {
-        self.shared.lock().unregister(slab);
+        self.lock().unregister(slab);
         slab.links(PARTIAL).next.set(released.first);
         released.first = Some(slab);
     }
@@ -118,7 +124,7 @@ impl Local {
         }
         let slab = match self.partial[class].pop() {
             Some(slab) => slab,
-            None => context.shared.take(class, context.index)?,
+            None => context.shared.take(class, context)?,
         };
         self.set_current(class, slab);
         take_more(slab)
@@ -144,7 +150,7 @@ impl Local {
     /// Makes a page the current slab. The class has none, and none is to be found.
     pub(super) fn install(&mut self, slab: Slab, context: Context<'_>) -> Option<Block> {
         context.counts.count_new_slab();
-        context.shared.lock().register(slab);
+        context.lock().register(slab);
         self.set_current(slab.class(), slab);
         take_more(slab)
     }
@@ -299,6 +305,7 @@ impl Local {
                 Ownership::Owned => {
                     // SAFETY: the blocks are linked and not in use.
                     if unsafe { slab.give_remotely(first, last) } {
+                        context.counts.count_delivery();
                         return;
                     }
                 }
@@ -314,7 +321,7 @@ impl Local {
                     }
                 }
                 Ownership::Shared => {
-                    let mut guard = context.shared.lock();
+                    let mut guard = context.lock();
                     if slab.ownership() != Ownership::Shared {
                         continue;
                     }
@@ -411,7 +418,7 @@ fn share(slab: Slab, context: Context<'_>, released: &mut Released) {
         let shared = if slab.available() == 0 {
             slab.disown(Ownership::Full, context.alone)
         } else {
-            context.shared.lock().share(slab)
+            context.lock().share(slab)
         };
         if shared {
             return;

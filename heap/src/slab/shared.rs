@@ -5,6 +5,7 @@ use core::hint::spin_loop;
 use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use super::list::{ALL, SlabList};
+use super::local::Context;
 use super::size_class::CLASSES;
 use super::slab::{Ownership, Slab};
 
@@ -99,15 +100,15 @@ impl Shared {
             .then(|| SharedGuard { shared: self })
     }
 
-    /// Takes a partial slab of a class for the part `index`.
-    pub(super) fn take(&self, class: usize, index: u16) -> Option<Slab> {
+    /// Takes a partial slab of a class for the part of `context`.
+    pub(super) fn take(&self, class: usize, context: Context<'_>) -> Option<Slab> {
         if self.lengths[class].load(Ordering::Relaxed) == 0 {
             return None;
         }
-        let mut guard = self.lock();
+        let mut guard = context.lock();
         let slab = guard.lists().partial[class].pop()?;
         guard.update_length(class);
-        slab.unshare(index);
+        slab.unshare(context.index);
         Some(slab)
     }
 }

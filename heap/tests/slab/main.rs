@@ -8,6 +8,7 @@ mod cpus;
 mod exhaustion;
 mod interrupts;
 mod model;
+mod sharing;
 mod support;
 mod threads;
 mod waiting;

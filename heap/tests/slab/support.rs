@@ -36,6 +36,8 @@ pub(crate) struct Counted {
     talc: Talc,
     /// The number of blocks in use.
     pub(crate) blocks: AtomicUsize,
+    /// The number of calls.
+    pub(crate) calls: AtomicUsize,
     /// The number of allocations that succeed before the others fail.
     pub(crate) remaining: AtomicUsize,
 }
@@ -45,6 +47,7 @@ impl Counted {
         Self {
             talc: talc(size),
             blocks: AtomicUsize::new(0),
+            calls: AtomicUsize::new(0),
             remaining: AtomicUsize::new(usize::MAX),
         }
     }
@@ -54,12 +57,18 @@ impl Counted {
         self.blocks.load(Ordering::Relaxed)
     }
 
+    /// Returns the number of calls.
+    pub(crate) fn calls(&self) -> usize {
+        self.calls.load(Ordering::Relaxed)
+    }
+
     /// Lets all allocations fail after `count` further ones.
     pub(crate) fn refuse_after(&self, count: usize) {
         self.remaining.store(count, Ordering::Relaxed);
     }
 
     fn may_allocate(&self) -> bool {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         let one_less = |remaining: usize| match remaining {
             usize::MAX => Some(remaining),
             _ => remaining.checked_sub(1),
@@ -88,6 +97,7 @@ unsafe impl GlobalAlloc for Counted {
     }
 
     unsafe fn dealloc(&self, block: *mut u8, layout: Layout) {
+        self.calls.fetch_add(1, Ordering::Relaxed);
         self.blocks.fetch_sub(1, Ordering::Relaxed);
         // SAFETY: the caller's duty.
         unsafe { self.talc.dealloc(block, layout) };

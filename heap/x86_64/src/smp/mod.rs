@@ -23,16 +23,20 @@
 //! 3. The handler of the interrupt calls [`handle_interrupt`].
 //! 4. The kernel calls [`set_reap`], so that one CPU gets back what others hold.
 
-use core::cell::Cell;
+mod inbox;
+
+// `inbox` uses them under these names: elsewhere they are others.
+use core::cell;
 use core::hint::spin_loop;
-use core::ptr::{self, NonNull};
-use core::sync::atomic::{AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
+use core::ptr;
+use core::sync::atomic::{self, AtomicPtr, AtomicU64, AtomicUsize, Ordering, fence};
 
 use spin::Once;
 use x86_64::structures::paging::page::PageRangeInclusive;
 
 use crate::cpu_local::{self, CPUS, CpuLocal};
 use crate::{machine, time_stamp};
+use inbox::{Inbox, Node, Request};
 
 /// The largest number of CPUs.
 pub const MAX_CPUS: usize = cpu_local::MAX_CPUS;
@@ -169,8 +173,8 @@ pub fn cpu_stats(number: usize) -> CpuStats {
 /// calls this function.
 pub fn handle_interrupt() {
     machine::without_interrupts(|cpu| {
-        cpu.inboxes.flushes.serve();
-        cpu.inboxes.calls.serve();
+        cpu.inboxes.flushes.serve(cpu.number);
+        cpu.inboxes.calls.serve(cpu.number);
     });
 }
 
@@ -213,7 +217,10 @@ fn on_others(work: &(dyn Fn(usize) + Sync), inbox: fn(&Inboxes) -> &Inbox, own: 
         unsafe { nodes.post(&request, cpu, inbox) };
         own();
     });
-    request.wait();
+    request.wait(|| {
+        serve_while_waiting();
+        spin_loop();
+    });
 }
 
 /// Does what other CPUs need of this one without a delay: to flush pages. Code that waits while
@@ -223,38 +230,8 @@ pub fn serve_while_waiting() {
     // Masking interrupts takes longer than the look, after which the code may be on another CPU:
     // it looks again.
     if !machine::this_cpu().inboxes.flushes.is_empty() {
-        machine::without_interrupts(|cpu| cpu.inboxes.flushes.serve());
+        machine::without_interrupts(|cpu| cpu.inboxes.flushes.serve(cpu.number));
     }
-}
-
-/// What one CPU wants of others.
-struct Request<'a> {
-    work: &'a (dyn Fn(usize) + Sync),
-    /// The number of CPUs that have not done it yet.
-    pending: AtomicUsize,
-}
-
-impl<'a> Request<'a> {
-    fn new(work: &'a (dyn Fn(usize) + Sync)) -> Self {
-        Self {
-            work,
-            pending: AtomicUsize::new(0),
-        }
-    }
-
-    /// Waits until all CPUs that the request was posted to have done it.
-    fn wait(&self) {
-        while self.pending.load(Ordering::Acquire) > 0 {
-            serve_while_waiting();
-            spin_loop();
-        }
-    }
-}
-
-/// A request in an inbox.
-struct Node {
-    next: Cell<*const Node>,
-    request: Cell<*const Request<'static>>,
 }
 
 /// The nodes of one request: one for each CPU.
@@ -265,8 +242,8 @@ impl Default for Nodes {
         Self(
             [const {
                 Node {
-                    next: Cell::new(ptr::null()),
-                    request: Cell::new(ptr::null()),
+                    next: cell::Cell::new(ptr::null()),
+                    request: cell::Cell::new(ptr::null()),
                 }
             }; MAX_CPUS],
         )
@@ -286,14 +263,20 @@ impl Nodes {
             .store(others.count_ones() as usize, Ordering::Relaxed);
         let others = (0..MAX_CPUS).filter(|number| others >> number & 1 != 0);
         for number in others {
-            let node = &self.0[number];
-            node.request.set(ptr::from_ref(request).cast());
-            let was_empty = inbox(&CPUS[number].inboxes).push(node);
+            let inbox = inbox(&CPUS[number].inboxes);
+            // SAFETY: the caller keeps both until no CPU is pending, which the CPU is.
+            let was_empty = unsafe { inbox.push(&self.0[number], request) };
             // Who finds another request there leaves it to that one's interrupt.
             if let (true, Some(send)) = (was_empty, INTERRUPT.get()) {
                 send(number);
             }
         }
+    }
+}
+
+const fn new_inbox() -> Inbox {
+    Inbox {
+        first: AtomicPtr::new(ptr::null_mut()),
     }
 }
 
@@ -308,61 +291,8 @@ pub(crate) struct Inboxes {
 impl Inboxes {
     pub(crate) const fn new() -> Self {
         Self {
-            flushes: Inbox::new(),
-            calls: Inbox::new(),
-        }
-    }
-}
-
-/// A stack of requests. Any CPU pushes, and one takes all.
-struct Inbox(AtomicPtr<Node>);
-
-impl Inbox {
-    const fn new() -> Self {
-        Self(AtomicPtr::new(ptr::null_mut()))
-    }
-
-    /// Adds a request. Returns whether there was none.
-    fn push(&self, node: &Node) -> bool {
-        let node = ptr::from_ref(node);
-        let mut first = self.0.load(Ordering::Relaxed);
-        loop {
-            // SAFETY: the node is not in an inbox yet, so only this CPU uses it.
-            unsafe { (*node).next.set(first) };
-            let pushed = self.0.compare_exchange_weak(
-                first,
-                node.cast_mut(),
-                Ordering::Release,
-                Ordering::Relaxed,
-            );
-            match pushed {
-                Ok(_) => return first.is_null(),
-                Err(other) => first = other,
-            }
-        }
-    }
-
-    fn is_empty(&self) -> bool {
-        self.0.load(Ordering::Relaxed).is_null()
-    }
-
-    /// Does what all requests want. The inbox is that of this CPU, and interrupts are masked.
-    fn serve(&self) {
-        if self.is_empty() {
-            return;
-        }
-        let mut next = NonNull::new(self.0.swap(ptr::null_mut(), Ordering::Acquire));
-        let number = machine::this_cpu().number;
-        while let Some(node) = next {
-            // SAFETY: the node exists as long as its request is pending for this CPU, and `push`
-            // has made it visible.
-            let node = unsafe { node.as_ref() };
-            next = NonNull::new(node.next.get().cast_mut());
-            // SAFETY: as the node, the request exists as long as this CPU is pending.
-            let request = unsafe { &*node.request.get() };
-            (request.work)(number);
-            // From now on, neither may exist.
-            request.pending.fetch_sub(1, Ordering::Release);
+            flushes: new_inbox(),
+            calls: new_inbox(),
         }
     }
 }
@@ -477,13 +407,17 @@ pub(crate) mod tests {
 
     #[test]
     fn only_the_first_request_in_an_inbox_sends_an_interrupt() {
-        let inbox = Inbox::new();
+        let inbox = new_inbox();
         let nodes = Nodes::default();
-        let pushed = [0, 1, 2].map(|index| inbox.push(&nodes.0[index]));
-        assert_eq!(pushed, [true, false, false]);
-        // The nodes have no request: forget them.
-        inbox.0.store(ptr::null_mut(), Ordering::Relaxed);
-        assert!(inbox.push(&nodes.0[3]));
+        let request = Request::new(&|_| ());
+        request.pending.store(4, Ordering::Relaxed);
+        // SAFETY: request and nodes exist until the inbox was served twice.
+        let push = |index: usize| unsafe { inbox.push(&nodes.0[index], &request) };
+        assert_eq!([0, 1, 2].map(push), [true, false, false]);
+        inbox.serve(0);
+        assert!(push(3));
+        inbox.serve(0);
+        assert_eq!(request.pending.load(Ordering::Relaxed), 0);
     }
 
     #[test]
