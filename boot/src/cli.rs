@@ -217,7 +217,7 @@ pub(crate) struct TestOptions {
     #[arg(long, conflicts_with_all = ["kernel_only", "all", "soak", "hardened"])]
     pub i686: bool,
     /// The same as `ci --long`: both firmwares, small and large memory, 32 bits, sanitizers,
-    /// fuzzing, mutations, lints (an hour and a half).
+    /// fuzzing, mutations, lints (about two hours).
     #[arg(long, exclusive = true)]
     pub all: bool,
     /// Run the in-kernel tests on a heap that detects misuse, and the tests of that detection.
@@ -280,7 +280,7 @@ pub(crate) struct NewOptions {
 /// The options of `ci`.
 #[derive(Debug, Args)]
 pub(crate) struct CiOptions {
-    /// Run the longer forms of all steps, and more of them (an hour and a half).
+    /// Run the longer forms of all steps, and more of them (about two hours).
     #[arg(long)]
     pub long: bool,
 }

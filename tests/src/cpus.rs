@@ -272,7 +272,7 @@ kernel_test! {
         });
     }
 
-    /// What one CPU has freed is there for the next, also while the others still give it back.
+    /// What one CPU has freed is there for the next, also while the others give it back.
     fn no_allocation_fails_because_another_cpu_is_busy(deadline = 240) {
         const ROUNDS: usize = 20;
         const LAYOUT: Layout = match Layout::from_size_align(1 << 20, 8) {
@@ -283,11 +283,11 @@ kernel_test! {
         let limit = Limit::new(LAYOUT.size() / 2 * 3);
         let turn = AtomicUsize::new(0);
         cpus::on_each(|number| {
-            loop {
-                let now = turn.load(Ordering::Acquire);
-                if now == ROUNDS * cpus::count() {
-                    break;
-                } else if now % cpus::count() != number {
+            for now in 0..ROUNDS * cpus::count() {
+                while turn.load(Ordering::Acquire) < now {
+                    spin_loop();
+                }
+                if now % cpus::count() != number {
                     match now % 3 {
                         0 => HEAP.drain(),
                         1 => HEAP.reap(),

@@ -22,6 +22,7 @@ use heap_benches::peer::Peer;
 use heap_benches::replay::{replay, slots};
 use heap_benches::trace::Trace;
 use heap_benches::workload::workload;
+use spin::mutex::TicketMutex;
 
 /// The number of measurements of which the shortest counts.
 const ROUNDS: usize = 7;
@@ -117,6 +118,11 @@ fn main() {
         let talc = TalcLock::<spin::Mutex<()>, _>::new(claim(&arena));
         let slabs = SlabAllocator::<_, Threads<64>, 64>::new(talc, Threads::new());
         row("slabs", &slabs, &trace, threads);
+        // A fair lock: those who wait get it in the order in which they came.
+        let arena = Arena::new(ROOM);
+        let talc = TalcLock::<TicketMutex<()>, _>::new(claim(&arena));
+        let slabs = SlabAllocator::<_, Threads<64>, 64>::new(talc, Threads::new());
+        row("slabs, ticket lock", &slabs, &trace, threads);
         let arena = Arena::new(ROOM);
         let heap = TalcLock::<spin::Mutex<()>, _>::new(claim(&arena));
         row("heap, spin lock", &heap, &trace, threads);
