@@ -5,9 +5,10 @@ mod common;
 
 use std::alloc::{GlobalAlloc, Layout};
 use std::cell::Cell;
-use std::sync::Mutex;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering::Relaxed};
 use std::sync::mpsc;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -97,8 +98,17 @@ enum Way {
     Grow,
 }
 
+/// The tests share [`LOCKS`].
+static TURN: Mutex<()> = Mutex::new(());
+
+/// Waits for the turn of a test. (Another test may have failed in its own.)
+fn turn() -> MutexGuard<'static, ()> {
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 #[test]
 fn an_allocation_waits_for_what_another_thread_has_on_its_way() {
+    let _turn = turn();
     for way in [Way::Drain, Way::Punch, Way::Grow] {
         let window = Window::new(1024);
         let arena = arena(&window);
@@ -110,7 +120,7 @@ fn an_allocation_waits_for_what_another_thread_has_on_its_way() {
         let upper = alloc(&heap, layout(PAGE));
         assert_eq!(alloc_tested(&heap, layout(2000 * PAGE)), 0);
         let was_waiting = LOCKS.load(Relaxed) >= IS_WAITING;
-        assert!(!was_waiting, "{way:?}: nobody is to be waited for");
+        assert!(!was_waiting, "{way:?}: there is none to wait for");
         if matches!(way, Way::Punch) {
             free(&heap, lower, large);
         }
@@ -164,7 +174,7 @@ fn an_allocation_waits_for_what_another_thread_has_on_its_way() {
             LOCKS.store(IS_WAITING, Relaxed);
             assert!(
                 refused == 0 && !was_waiting,
-                "{way:?}: with a closed gate, nobody waits"
+                "{way:?}: with a closed gate, an allocation waits"
             );
             assert_ne!(block, 0, "{way:?}: the allocation fails");
             free(heap, block, tested);
@@ -172,4 +182,127 @@ fn an_allocation_waits_for_what_another_thread_has_on_its_way() {
         *hook.lock().unwrap() = None;
         free(&heap, upper, layout(PAGE));
     }
+}
+
+fn leaked(window: Window) -> (&'static Window, &'static Heap<'static>) {
+    let window = &*Box::leak(Box::new(window));
+    let arena = &*Box::leak(Box::new(arena(window)));
+    // SAFETY: the window's pages are memory, and only this heap uses the arena.
+    let heap = Box::leak(Box::new(Heap::new(unsafe { ArenaSource::new(arena) })));
+    heap.set_decay_interval(DecayInterval { frees: 0, ticks: 0 });
+    (window, heap)
+}
+
+/// A block that takes whole pages.
+fn pages(count: usize) -> Layout {
+    layout(count * PAGE - 64)
+}
+
+#[test]
+fn what_others_free_during_a_reap_goes_back_before_an_allocation_fails() {
+    let _turn = turn();
+    let (window, heap) = leaked(Window::new(4096));
+    let lower = alloc(heap, pages(16));
+    alloc(heap, pages(1));
+    let upper = alloc(heap, pages(16));
+    alloc(heap, pages(1));
+    heap.reap();
+    free(heap, lower, pages(16));
+    free(heap, upper, pages(16));
+    window.state.lock().unwrap().limit = window.mapped() / PAGE + 12;
+    let mut calls = 0;
+    *window.interrupt.lock().unwrap() = Some(Box::new(move || {
+        calls += 1;
+        if calls == 2 {
+            // The pages of the first gap are back, and those of the second are on their way.
+            let blocks = [1, 10, 3].map(|count| alloc(heap, pages(count)));
+            assert!(!blocks.contains(&0));
+            free(heap, blocks[1], pages(10));
+        }
+    }));
+    assert_ne!(alloc(heap, pages(33)), 0);
+}
+
+#[test]
+fn an_allocation_waits_once_for_the_code_that_it_has_interrupted() {
+    let _turn = turn();
+    for way in [Way::Drain, Way::Punch, Way::Grow] {
+        let (window, heap) = leaked(Window::new(1024));
+        let large = layout(100 * PAGE);
+        let [lower, _, top] = [large, layout(PAGE), large].map(|layout| alloc(heap, layout));
+        let hook = Box::new(move || assert_eq!(alloc_tested(heap, layout(2000 * PAGE)), 0));
+        match way {
+            Way::Drain => {
+                *window.interrupt.lock().unwrap() = Some(hook);
+                free(heap, top, large);
+            }
+            Way::Punch => {
+                *window.interrupt.lock().unwrap() = Some(hook);
+                free(heap, lower, large);
+                heap.talc().punch();
+            }
+            Way::Grow => {
+                *window.growing.lock().unwrap() = Some(hook);
+                alloc(heap, layout(200 * PAGE));
+            }
+        }
+        let locks = LOCKS.load(Relaxed);
+        assert!(
+            (IS_WAITING..3 * IS_WAITING).contains(&locks),
+            "{way:?}: {locks}"
+        );
+    }
+}
+
+#[test]
+fn no_allocation_waits_for_a_drain_that_has_panicked() {
+    let _turn = turn();
+    let (window, heap) = leaked(Window::new(1024));
+    let top = alloc(heap, layout(100 * PAGE));
+    IS_OPEN.store(false, Relaxed);
+    free(heap, top, layout(100 * PAGE));
+    IS_OPEN.store(true, Relaxed);
+    *window.interrupt.lock().unwrap() = Some(Box::new(|| panic!("a drain panics")));
+    let result = catch_unwind(AssertUnwindSafe(|| heap.talc().drain()));
+    assert!(result.is_err());
+    *window
+        .interrupt
+        .lock()
+        .unwrap_or_else(PoisonError::into_inner) = None;
+    assert_eq!(alloc_tested(heap, layout(2000 * PAGE)), 0);
+    assert!(LOCKS.load(Relaxed) < IS_WAITING);
+}
+
+/// Another thread gives back a gap's pages. The block beside it is freed meanwhile, and all pages
+/// are to go back.
+#[test]
+fn a_punch_waits_for_a_hole_beside_a_gap() {
+    let _turn = turn();
+    let (window, heap) = leaked(Window::new(1024));
+    let blocks = [100, 50, 1].map(|count| alloc(heap, pages(count)));
+    heap.reap();
+    free(heap, blocks[0], pages(100));
+    let (begun, begin) = mpsc::channel();
+    let begun = Mutex::new(Some(begun));
+    *window.interrupt.lock().unwrap() = Some(Box::new(move || {
+        if let Some(begun) = begun.lock().unwrap().take() {
+            begun.send(()).expect("the test waits");
+            // A punch that does not wait takes the lock less often.
+            while LOCKS.load(Relaxed) < IS_WAITING + 10 {
+                thread::yield_now();
+            }
+        }
+    }));
+    thread::scope(|scope| {
+        LOCKS.store(0, Relaxed);
+        scope.spawn(|| heap.talc().punch());
+        begin.recv().expect("the thread begins");
+        free(heap, blocks[1], pages(50));
+        LOCKS.store(IS_WAITING, Relaxed);
+        IS_TESTED.set(true);
+        let punched = heap.talc().punch();
+        IS_TESTED.set(false);
+        LOCKS.store(IS_WAITING + 10, Relaxed);
+        assert!(punched > 40 * PAGE, "{punched} bytes");
+    });
 }

@@ -70,6 +70,9 @@ impl Cpu {
         }
         request.wait(thread::yield_now);
         data.add();
+        // Loom panics if the other thread reads the node after the request was done.
+        node.next.set(ptr::null());
+        node.request.set(ptr::null());
         assert_eq!(data.get(), 2);
     }
 
@@ -99,7 +102,7 @@ fn a_request_is_done_before_its_cpu_goes_on() {
     });
 }
 
-/// A request that nobody waits for, with its node.
+/// A request that is not waited for, with its node.
 struct Posted {
     request: Box<Request<'static>>,
     _node: Box<Node>,
@@ -108,7 +111,7 @@ struct Posted {
 // SAFETY: what is posted is used by the CPU with the inbox only, and by the test afterwards.
 unsafe impl Send for Posted {}
 
-/// Nobody waits here: loom would try how often.
+/// The threads do not wait here: loom would try how often.
 #[test]
 fn of_two_requests_none_is_lost() {
     loom::model(|| {

@@ -349,7 +349,6 @@ impl Local {
             let slab = self.current_of(class);
             if !slab.is_none() {
                 self.unset_idle(slab);
-                slab.collect();
                 if slab.used() == 0 {
                     self.set_current(class, Slab::none());
                     context.release(slab, released);

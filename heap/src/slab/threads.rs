@@ -284,6 +284,52 @@ mod tests {
         });
     }
 
+    /// Returns the part of this thread, and whether it is one behind its lock.
+    fn part_and_lock(parts: &Parts) -> (usize, bool) {
+        parts.with(|part| (part, parts.common.load(Ordering::Relaxed)))
+    }
+
+    #[test]
+    fn a_thread_without_a_number_has_the_common_part_behind_its_lock() {
+        let parts = &Parts::new();
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                ID.set(0);
+                part_and_lock(parts)
+            });
+            assert_eq!(thread.join().expect("the thread ends"), (0, true));
+        });
+    }
+
+    #[test]
+    fn what_a_thread_frees_at_its_end_goes_to_the_common_part() {
+        let parts = &Parts::new();
+        thread::scope(|scope| {
+            let thread = scope.spawn(|| {
+                let (own, is_common) = part_and_lock(parts);
+                assert!(own != 0 && !is_common);
+                // As if other destructors followed.
+                drop(AtExit);
+                part_and_lock(parts)
+            });
+            assert_eq!(thread.join().expect("the thread ends"), (0, true));
+        });
+    }
+
+    #[test]
+    fn a_new_thread_does_not_get_a_part_that_is_being_reaped() {
+        let parts = &Parts::new();
+        parts.with(|part| assert_ne!(part, 0));
+        let ended = part_of_new_thread(parts);
+        parts.with_unused(|part| {
+            if part == ended {
+                // The lowest number is that of the thread that has ended, unless other tests have
+                // taken it.
+                assert_ne!(part_of_new_thread(parts), ended);
+            }
+        });
+    }
+
     #[test]
     fn more_threads_than_numbers_may_follow_each_other() {
         let parts = Parts::new();

@@ -245,12 +245,17 @@ where
         self.reap();
     }
 
-    /// Waits for what others have on its way, if the gate is open: where no pages are unmapped
-    /// usually, others may wait for the code that allocates.
+    /// Waits for what others have on its way, and gives back what they have freed meanwhile, if the
+    /// gate is open: where no pages are unmapped usually, others may wait for the code that
+    /// allocates.
     fn retry(&self, attempt: &mut dyn FnMut() -> bool) {
         for _ in 0..MAX_ATTEMPTS {
             let before = self.talc.transit();
-            if attempt() || !G::is_open() || !self.talc.wait_for_others(before) {
+            if attempt() || !G::is_open() {
+                break;
+            }
+            let has_waited = self.talc.wait_for_others(before);
+            if self.reap() == 0 && !has_waited {
                 break;
             }
         }

@@ -242,3 +242,16 @@ fn each_cpu_counts_for_itself() {
     assert_eq!(on(0, || heap.stats().held_back()), 0);
     assert_reaped(&heap);
 }
+
+#[test]
+fn reaping_collects_what_another_cpu_has_brought_to_the_current_slab() {
+    let heap = heap();
+    let of_0 = on(0, || blocks(&heap, 8));
+    on(1, || {
+        free(&heap, of_0);
+        heap.reap();
+    });
+    assert_eq!(heap.stats().slabs(), 1, "CPU 0 still owns it");
+    on(0, || heap.reap());
+    assert_eq!(heap.stats().slabs(), 0);
+}

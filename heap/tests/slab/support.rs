@@ -58,6 +58,10 @@ impl Counted {
     }
 
     /// Returns the number of calls.
+    #[cfg_attr(
+        feature = "hardened",
+        expect(dead_code, reason = "slabs serve nothing")
+    )]
     pub(crate) fn calls(&self) -> usize {
         self.calls.load(Ordering::Relaxed)
     }

@@ -116,7 +116,7 @@ fn an_allocation_waits_for_slabs_that_another_cpu_gives_back() {
         });
         signals.has_begun.wait();
         let block = Block::new(heap, size);
-        // (The thread waits if nobody has told it to go on.)
+        // (The thread still waits if it was not told to go on.)
         signals.go_on.send();
         block.expect("a slab comes back").free(heap);
     });

@@ -41,19 +41,17 @@ impl Transit {
 
     /// A call has reserved memory.
     pub(super) fn begin(&mut self) {
-        self.note(self.under_way > 0);
         self.under_way += 1;
     }
 
     /// A call has ended what it has begun. `has_moved` says whether the memory is elsewhere now.
     pub(super) fn end(&mut self, has_moved: bool) {
         self.under_way -= 1;
-        // (A call that was alone, and in vain, has changed nothing for others.)
-        self.note(has_moved || self.under_way > 0);
-    }
-
-    fn note(&mut self, is_event: bool) {
-        self.events = self.events.wrapping_add(usize::from(is_event));
+        // A call that was alone, and in vain, has changed nothing for others. (Of two that were not
+        // alone, the first to end sees the other.)
+        if has_moved || self.under_way > 0 {
+            self.events = self.events.wrapping_add(1);
+        }
     }
 }
 
@@ -77,7 +75,43 @@ impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource<'_,
                 }
                 (0..TURNS).for_each(|_| spin_loop());
             }
+            // Has this call interrupted the one that it waits for?
+            return false;
         }
         now != before
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    type Step = fn(&mut Transit);
+
+    /// Returns whether an allocation that saw `before` is tried again after `steps`, by which none
+    /// is under way any more.
+    fn is_tried_again(before: Transit, steps: &[Step]) -> bool {
+        let mut now = before;
+        steps.iter().for_each(|step| step(&mut now));
+        assert_eq!(now.under_way, 0);
+        now != before
+    }
+
+    #[test]
+    fn an_allocation_is_tried_again_unless_it_was_alone_and_in_vain() {
+        let begin = Transit::begin;
+        let [moved, in_vain]: [Step; 2] = [|it| it.end(true), |it| it.end(false)];
+        let none = Transit::new();
+        assert!(!is_tried_again(none, &[]));
+        assert!(!is_tried_again(none, &[begin, in_vain, begin, in_vain]));
+        // Others have moved memory, before or after.
+        assert!(is_tried_again(none, &[begin, moved]));
+        assert!(is_tried_again(none, &[begin, in_vain, begin, moved]));
+        // Others were in the way, though in vain.
+        assert!(is_tried_again(none, &[begin, begin, in_vain, in_vain]));
+        let mut other = none;
+        other.begin();
+        assert!(is_tried_again(other, &[in_vain]));
+        assert!(is_tried_again(other, &[begin, in_vain, in_vain]));
     }
 }

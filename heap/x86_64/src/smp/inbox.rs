@@ -47,6 +47,16 @@ pub(super) struct Node {
     pub(super) request: Cell<*const Request<'static>>,
 }
 
+/// Panics when it is dropped. If that is because of another panic, the program aborts: requests and
+/// nodes would be gone while inboxes lead to them, and others would wait for ever.
+pub(super) struct AbortOnUnwind;
+
+impl Drop for AbortOnUnwind {
+    fn drop(&mut self) {
+        panic!("a panic among CPUs that wait for each other");
+    }
+}
+
 /// A stack of requests. Any CPU pushes, and one takes all.
 pub(super) struct Inbox {
     pub(super) first: AtomicPtr<Node>,
@@ -87,6 +97,7 @@ impl Inbox {
         if self.is_empty() {
             return;
         }
+        let guard = AbortOnUnwind;
         let mut next = NonNull::new(self.first.swap(ptr::null_mut(), Ordering::Acquire));
         while let Some(node) = next {
             // SAFETY: the node exists as long as its request is pending for this CPU, and `push`
@@ -99,5 +110,6 @@ impl Inbox {
             // Release: who waits sees what the work has done. From now on, neither may exist.
             request.pending.fetch_sub(1, Ordering::Release);
         }
+        core::mem::forget(guard);
     }
 }

@@ -36,7 +36,7 @@ use x86_64::structures::paging::page::PageRangeInclusive;
 
 use crate::cpu_local::{self, CPUS, CpuLocal};
 use crate::{machine, time_stamp};
-use inbox::{Inbox, Node, Request};
+use inbox::{AbortOnUnwind, Inbox, Node, Request};
 
 /// The largest number of CPUs.
 pub const MAX_CPUS: usize = cpu_local::MAX_CPUS;
@@ -75,7 +75,16 @@ pub unsafe fn set_number(number: usize) {
 /// * The CPU has a [number](set_number), and interrupts are masked.
 /// * As soon as it enables them, it can be interrupted as [`set_interrupt`] says. It does not stop
 ///   while other CPUs run.
+///
+/// # Panics
+/// Panics if another CPU has started, and no [`set_interrupt`] has been called: the CPUs would wait
+/// for each other for ever.
 pub unsafe fn start_cpu() {
+    let is_alone = other_cpus(this_cpu()) == 0;
+    assert!(
+        is_alone || INTERRUPT.is_completed(),
+        "`set_interrupt` comes before a second CPU starts"
+    );
     STARTED.fetch_or(1 << this_cpu(), Ordering::SeqCst);
     // A CPU that unmaps pages, and does not see the bit yet, has changed the page tables before.
     machine::flush_all();
@@ -112,6 +121,11 @@ pub(crate) fn reap_others() {
 #[inline]
 pub fn this_cpu() -> usize {
     machine::this_cpu().number
+}
+
+/// Returns a bit for each CPU that has started, apart from `this`.
+fn other_cpus(this: usize) -> usize {
+    STARTED.load(Ordering::SeqCst) & !(1 << this)
 }
 
 /// Returns the number of CPUs that have started.
@@ -185,12 +199,12 @@ pub fn handle_interrupt() {
 pub fn flush(pages: PageRangeInclusive) {
     // The changes of the page tables come before the look at the CPUs that have started.
     fence(Ordering::SeqCst);
-    if STARTED.load(Ordering::SeqCst).count_ones() <= 1 {
+    let cpu = machine::this_cpu();
+    if other_cpus(cpu.number) == 0 {
         machine::flush(pages);
         return;
     }
-    let counts = &machine::this_cpu().counts;
-    counts.shootdowns.fetch_add(1, Ordering::Relaxed);
+    cpu.counts.shootdowns.fetch_add(1, Ordering::Relaxed);
     let flush = |_| machine::flush(pages);
     on_others(&flush, |inboxes| &inboxes.flushes, || machine::flush(pages));
 }
@@ -201,7 +215,7 @@ pub fn flush(pages: PageRangeInclusive) {
 /// `work` may take locks, allocate, and free. It may not wait for other code, and does not unmap
 /// pages.
 pub fn call_others(work: &(dyn Fn(usize) + Sync)) {
-    if !machine::are_interrupts_enabled() || cpu_count() <= 1 {
+    if !machine::are_interrupts_enabled() || other_cpus(this_cpu()) == 0 {
         return;
     }
     on_others(work, |inboxes| &inboxes.calls, || ());
@@ -212,6 +226,7 @@ pub fn call_others(work: &(dyn Fn(usize) + Sync)) {
 fn on_others(work: &(dyn Fn(usize) + Sync), inbox: fn(&Inboxes) -> &Inbox, own: impl FnOnce()) {
     let request = Request::new(work);
     let nodes = Nodes::default();
+    let guard = AbortOnUnwind;
     machine::without_interrupts(|cpu| {
         // SAFETY: this function waits below until the request is served.
         unsafe { nodes.post(&request, cpu, inbox) };
@@ -221,6 +236,7 @@ fn on_others(work: &(dyn Fn(usize) + Sync), inbox: fn(&Inboxes) -> &Inbox, own: 
         serve_while_waiting();
         spin_loop();
     });
+    core::mem::forget(guard);
 }
 
 /// Does what other CPUs need of this one without a delay: to flush pages. Code that waits while
@@ -257,7 +273,7 @@ impl Nodes {
     /// # Safety
     /// The caller keeps the request and the nodes until no CPU is pending.
     unsafe fn post(&self, request: &Request<'_>, this: &CpuLocal, inbox: fn(&Inboxes) -> &Inbox) {
-        let others = STARTED.load(Ordering::SeqCst) & !(1 << this.number);
+        let others = other_cpus(this.number);
         request
             .pending
             .store(others.count_ones() as usize, Ordering::Relaxed);
@@ -431,6 +447,43 @@ pub(crate) mod tests {
                 let ran = [0, 1, 2].map(|cpu| ran[cpu].load(Ordering::Relaxed));
                 assert_eq!(ran, [1, 0, 1]);
             }
+        });
+    }
+
+    #[test]
+    fn any_number_of_cpus_flush_for_each_other() {
+        for count in [2, 3, MAX_CPUS] {
+            let flushed = with_cpus(count, |number| {
+                let page = page(number);
+                flush(Page::range_inclusive(page, page));
+            });
+            assert_eq!(flushed.len(), count * count, "{count} CPUs");
+        }
+    }
+
+    #[test]
+    fn who_waits_leaves_work_that_needs_locks_to_the_handler() {
+        let ran = AtomicUsize::new(0);
+        with_cpus(2, |number| {
+            if number == 1 {
+                call_others(&|_| {
+                    ran.fetch_add(1, Ordering::SeqCst);
+                });
+                assert_eq!(ran.load(Ordering::SeqCst), 1);
+                return;
+            }
+            while CPUS[0].inboxes.calls.is_empty() {
+                thread::yield_now();
+            }
+            // Another CPU posts a request to flush pages, and this one waits for a lock.
+            let request = Request::new(&|_| ());
+            let nodes = Nodes::default();
+            request.pending.store(1, Ordering::Relaxed);
+            // SAFETY: request and node exist until the inbox is served.
+            unsafe { CPUS[0].inboxes.flushes.push(&nodes.0[0], &request) };
+            serve_while_waiting();
+            assert_eq!(request.pending.load(Ordering::Relaxed), 0);
+            assert_eq!(ran.load(Ordering::SeqCst), 0, "this CPU may hold locks");
         });
     }
 
