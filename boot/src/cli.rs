@@ -338,7 +338,7 @@ pub(crate) struct MachineOptions {
         long,
         value_name = "N",
         default_value_t = 1,
-        value_parser = clap::value_parser!(u32).range(1..=16)
+        value_parser = parse_cpus
     )]
     pub smp: u32,
     /// What executes the machine's instructions. tcg counts instructions, and every run is the
@@ -461,6 +461,12 @@ fn parse_trace(text: &str) -> Result<String, &'static str> {
         return Err("neither a name in tests/traces nor a file");
     }
     Ok(text.into())
+}
+
+/// Parses the number of CPUs.
+fn parse_cpus(text: &str) -> Result<u32, &'static str> {
+    let count = text.parse().ok().filter(|count| (1..=16).contains(count));
+    count.ok_or("not a number from 1 to 16")
 }
 
 /// Checks the name of a CPU. It becomes a word of QEMU's command line, where `help` has a meaning.

@@ -110,6 +110,9 @@ pub(crate) fn begin_crash(crash: Crash, reason: &dyn fmt::Display) {
             // The text before the crash. Locks that the interrupted code holds are not waited for.
             console::draw_all();
             serial::end_line_unlocked();
+            if cpus::count() > 1 {
+                println_unlocked!("On CPU {}:", cpus::this());
+            }
             return;
         }
         1 => {

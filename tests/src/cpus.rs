@@ -110,6 +110,24 @@ kernel_test! {
         }
     }
 
+    /// Also if this CPU is the only one.
+    fn closures_have_run_when_the_others_are_idle_and_after_work_for_all() {
+        let waits: [fn(); 2] = [
+            || assert!(cpus::wait_until_idle()),
+            || {
+                cpus::on_each(|_| ());
+                assert!(cpus::count() == 1 || cpus::wait_until_idle());
+            },
+        ];
+        for wait in waits {
+            let ran = Arc::new(AtomicBool::new(false));
+            let its = Arc::clone(&ran);
+            cpus::spawn(move || its.store(true, Ordering::Release));
+            wait();
+            assert!(ran.load(Ordering::Acquire));
+        }
+    }
+
     fn work_for_all_cpus_needs_interrupts(should_panic = "cannot interrupt this one") {
         without_interrupts(|| cpus::on_each(|_| ()));
     }

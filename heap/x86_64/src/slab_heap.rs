@@ -113,7 +113,7 @@ impl<A: TagSupply> SlabHeap<A> {
     }
 
     /// Unmaps the pages in the release queue, even if interrupts are masked. Returns the number of
-    /// bytes that were unmapped. See [`PageHeap::drain`].
+    /// bytes that went back to the arena. See [`PageHeap::drain`].
     ///
     /// # Panics
     /// Panics if the arena does not know a segment that it allocated: the arena is corrupt.
@@ -122,8 +122,8 @@ impl<A: TagSupply> SlabHeap<A> {
     }
 
     /// Gives back free slabs. Then unmaps the pages that have been free since the last call: inside
-    /// the heaps, where they leave holes, and at their tops. Returns the number of bytes that were
-    /// unmapped.
+    /// the heaps, where they leave holes, and at their tops. Returns the number of bytes that went
+    /// back. (Holes at a top count, though they are not mapped any more.)
     ///
     /// Apart from the slabs, this is done at [intervals](DecayInterval) anyway. Code that waits for
     /// work may call it too.
@@ -136,7 +136,7 @@ impl<A: TagSupply> SlabHeap<A> {
     }
 
     /// Does what a kernel does that is idle for a few seconds: [decays](Self::decay) 24 times.
-    /// Returns the number of bytes that were unmapped.
+    /// Returns the number of bytes that went back, as `decay` does.
     ///
     /// A program that measures memory calls this function before, so that its figures do not depend
     /// on how fast the machine is.
@@ -149,7 +149,8 @@ impl<A: TagSupply> SlabHeap<A> {
     }
 
     /// Gives back all free slabs. Then unmaps all free pages of the heaps, and all empty heaps
-    /// except the first. Returns the number of bytes that were unmapped.
+    /// except the first. Returns the number of bytes that went back. (Holes at a top count, though
+    /// they are not mapped any more.)
     ///
     /// # Panics
     /// Panics as [`drain`](Self::drain) does.

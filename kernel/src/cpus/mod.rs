@@ -9,7 +9,18 @@
 //!     spawn_on(2, closure) ─> CPU 2's queue ─┴─> CPU 2: run ──> closure, with interrupts enabled
 //! ```
 //!
-//! A fork with threads gives each CPU a closure that does not return: its scheduler.
+//! A fork with threads gives each CPU a closure that does not return: its scheduler. (Then
+//! [`on_each`] would wait for ever.)
+//!
+//! * A closure runs on a stack of 256 KiB, with interrupts enabled. If it panics, the kernel ends.
+//! * Each CPU besides the first takes 96 frames, for its stacks.
+//! * On a machine with one CPU, closures wait until that CPU [runs](run_one) them, calls
+//!   [`on_each`], or [waits](wait_until_idle). Code that spins until a closure has run calls
+//!   [`run_one`] meanwhile.
+//! * A CPU that unmaps pages waits until all others have flushed them. So no CPU may keep
+//!   interrupts masked for long, nor hold an
+//!   [`InterruptMutex`](crate::sync::InterruptMutex) for long: frees on other CPUs wait for it.
+//!   Code that must wait with interrupts masked calls [`serve_while_waiting`] again and again.
 
 mod queue;
 mod start;
@@ -19,7 +30,7 @@ use core::hint::spin_loop;
 use core::sync::atomic::{AtomicUsize, Ordering};
 
 use heap_x86_64::smp;
-pub use heap_x86_64::smp::CpuStats;
+pub use heap_x86_64::smp::{CpuStats, serve_while_waiting};
 
 use crate::{interrupts, time_stamp};
 use queue::Queue;
@@ -57,7 +68,8 @@ pub fn this() -> usize {
     smp::this_cpu()
 }
 
-/// Gives a closure to the first CPU that has nothing else to do.
+/// Gives a closure to the first CPU that has nothing else to do. Handlers of interrupts may call
+/// this function.
 ///
 /// The boot CPU is not among them unless it calls [`run`], [`run_one`] or [`on_each`]: on a machine
 /// with one CPU, the closure waits for that.
@@ -70,6 +82,7 @@ pub fn spawn(work: impl FnOnce() + Send + 'static) {
 ///
 /// # Panics
 /// Panics if there is no such CPU.
+#[track_caller]
 pub fn spawn_on(number: usize, work: impl FnOnce() + Send + 'static) {
     assert!(number < count(), "there is no CPU {number}");
     OWN[number].push(Box::new(work));
@@ -82,10 +95,11 @@ pub fn spawn_on(number: usize, work: impl FnOnce() + Send + 'static) {
 ///
 /// Other CPUs begin when they have finished what they do. The boot CPU is among them: called on
 /// another one, this function waits until the boot CPU [runs closures](run_one). While this CPU
-/// waits, it runs other closures.
+/// waits, it runs other closures; if it is the only one, all that there are.
 ///
 /// # Panics
 /// Panics if interrupts are masked: the other CPUs could not interrupt this one.
+#[track_caller]
 pub fn on_each(work: impl Fn(usize) + Sync) {
     /// Another CPU's share: it counts down when it is dropped.
     struct Share<'a> {
@@ -104,7 +118,7 @@ pub fn on_each(work: impl Fn(usize) + Sync) {
 
     assert!(
         interrupts::enabled(),
-        "the other CPUs cannot interrupt this one"
+        "interrupts are masked: the other CPUs cannot interrupt this one"
     );
     let this = this();
     let left = AtomicUsize::new(count() - 1);
@@ -125,16 +139,21 @@ pub fn on_each(work: impl Fn(usize) + Sync) {
             spin_loop();
         }
     }
+    // There is no other that could run them.
+    while count() == 1 && run_one() {}
 }
 
 /// Waits until all other CPUs halt in [`run`], because they have no work. (A closure is freed after
 /// it has run, by the CPU that ran it.) Returns whether they do: some may work for long.
+///
+/// If there is no other CPU, this one runs all closures.
 pub fn wait_until_idle() -> bool {
     /// Half a second or more, in ticks of the time-stamp counter.
     const LIMIT: u64 = 1 << 31;
 
     let others = (0..count()).filter(|&number| number != this());
     let others = others.fold(0, |bits, number| bits | 1 << number);
+    while others == 0 && run_one() {}
     let is_idle = || {
         let mut queues = OWN.iter().enumerate();
         let has_work = queues.any(|(number, queue)| others >> number & 1 != 0 && !queue.is_empty())

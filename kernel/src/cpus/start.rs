@@ -79,13 +79,8 @@ pub(crate) fn start_all(memory_map: &[MemoryRegion]) {
 }
 
 fn try_start_all(memory_map: &[MemoryRegion]) -> Result<(), Unable> {
-    let cpus = match acpi::tables() {
-        // A machine without ACPI is older than the second CPU.
-        Err(AcpiError::NoRootPointer) => return Ok(()),
-        tables => tables
-            .and_then(|tables| tables.cpus())
-            .map_err(Unable::Acpi)?,
-    };
+    let cpus = acpi::tables().and_then(|tables| tables.cpus());
+    let cpus = cpus.map_err(Unable::Acpi)?;
     if cpus.apic_ids().len() <= 1 {
         return Ok(());
     }

@@ -9,6 +9,7 @@ use kernel::config::Config;
 use kernel::cpus::{self, CpuStats};
 use kernel::heap::HEAP;
 use kernel::line_editor::LineEditor;
+use kernel::memory::stacks::{self, kind_of_stack};
 use kernel::memory::{arenas, frames, heap_pages, kernel_addresses};
 use kernel::println;
 use kernel::ramdisk::Ramdisk;
@@ -100,7 +101,10 @@ pub(crate) fn run(trace: &str, config: &Config<'_>, ramdisk: &Ramdisk<'_>) {
                 Err(error) => println!("{error}"),
             },
             ("trim", _) => {
-                println!("  {} unmapped", Bytes(HEAP.reap()));
+                let mapped = HEAP.stats().mapped;
+                HEAP.reap();
+                let unmapped = mapped.saturating_sub(HEAP.stats().mapped);
+                println!("  {} unmapped", Bytes(unmapped));
                 stats();
             }
             ("test", _) if !config.host => {
@@ -193,9 +197,11 @@ fn show_cpus() {
         #[cfg(feature = "counters")]
         println!("      {:>10} hits", Count(slabs.hits as u64));
     }
-    println!("  A miss is an allocation that found no free block in its slab. A shootdown");
-    println!("  flushes up to 16 pages on the other CPUs. Waits are for locks, for so many");
-    println!("  cycles of the time-stamp counter.");
+    println!("  A miss is an allocation that found no free block in its slab. A new slab is a");
+    println!("  page of the heap. A batch has up to 16 freed blocks of other CPUs' slabs; held");
+    println!("  back is what is free, but only for this CPU. A shootdown flushes up to 16 pages");
+    println!("  on the other CPUs. Waits are for locks, for so many cycles of the time-stamp");
+    println!("  counter.");
 }
 
 /// A number and what it counts: `1 gap`, `2 gaps`.
@@ -230,9 +236,11 @@ fn arenas() {
 /// Prints the use of physical memory.
 fn show_frames() {
     let usage = frames::usage();
+    let stacks = stacks::allocated() / kernel::memory::PAGE_SIZE;
     for (title, frames) in [
         ("free", usage.free),
-        ("heap", usage.heap),
+        ("heap", usage.heap - stacks),
+        ("stacks of CPUs", stacks),
         ("page tables", usage.page_tables),
         ("boundary tags", usage.tags),
         ("other", usage.other),
@@ -256,11 +264,20 @@ fn map() {
     };
     println!("  The heap's window of addresses, {window}:");
     let guard = window.leading_guard();
-    for (shown, segment) in kernel_addresses().segments().enumerate() {
+    // The stacks of the other CPUs, each with its guard page.
+    let (mut stacks, mut stack_bytes) = (0, 0);
+    let mut shown = 0;
+    for segment in kernel_addresses().segments() {
+        if kind_of_stack(segment.base).is_some() {
+            stacks += 1;
+            stack_bytes += segment.last - segment.base + 1;
+            continue;
+        }
         if shown == MOST_SEGMENTS {
             println!("  ... and more");
             break;
         }
+        shown += 1;
         let what = match segment.kind {
             SegmentKind::Free => "unused",
             SegmentKind::Allocated if guard.contains(&segment.base) => "the leading guard",
@@ -270,6 +287,12 @@ fn map() {
             "  {:#018x} {:>12}  {what}",
             segment.base,
             Bytes(segment.last - segment.base + 1),
+        );
+    }
+    if stacks > 0 {
+        println!(
+            "  between them       {:>12}  {stacks} stacks and their guard pages",
+            Bytes(stack_bytes)
         );
     }
     println!("  The heaps. # is for parts that are mostly in use, s if that is mostly slabs,");

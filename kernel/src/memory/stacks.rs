@@ -137,7 +137,7 @@ pub(crate) fn interrupt_stack_tops(number: usize) -> [VirtAddr; InterruptStack::
 }
 
 /// Returns the bytes of "heap pages" that are stacks.
-pub(crate) fn allocated() -> usize {
+pub fn allocated() -> usize {
     let stacks = CPU_STACKS.iter().filter_map(Once::get);
     let stacks = stacks.flat_map(|CpuStacks(stacks)| stacks);
     stacks.map(|stack| stack.end - stack.start).sum()
@@ -202,7 +202,7 @@ fn stacks() -> impl Iterator<Item = (StackKind, Range<usize>)> {
 }
 
 /// Returns what the stack with `address` is for.
-pub(crate) fn kind_of_stack(address: usize) -> Option<StackKind> {
+pub fn kind_of_stack(address: usize) -> Option<StackKind> {
     let (kind, _) = stacks().find(|(_, stack)| stack.contains(&address))?;
     Some(kind)
 }

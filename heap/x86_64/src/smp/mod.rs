@@ -17,11 +17,14 @@
 //!
 //! A kernel does this:
 //!
-//! 1. Each CPU calls [`set_number`] before it uses anything else of this crate, locks included, and
-//!    [`start_cpu`] when it can take the interrupt of step 3.
-//! 2. The kernel calls [`set_interrupt`] with a function that sends the interrupt.
-//! 3. The handler of the interrupt calls [`handle_interrupt`].
-//! 4. The kernel calls [`set_reap`], so that one CPU gets back what others hold.
+//! 1. Each CPU calls [`set_number`] before it uses anything else of this crate, locks included.
+//! 2. The kernel calls [`set_interrupt`] with a function that sends the interrupt, and
+//!    [`set_reap`], so that one CPU gets back what others hold.
+//! 3. The handler of the interrupt calls [`handle_interrupt`], and ends the interrupt.
+//! 4. Each CPU calls [`start_cpu`] when it can take the interrupt. (The one that boots may do so
+//!    before step 2.)
+//! 5. Code that waits with interrupts masked, for a spin lock of the kernel's own for instance,
+//!    calls [`serve_while_waiting`] again and again.
 
 mod inbox;
 
@@ -194,8 +197,9 @@ pub fn handle_interrupt() {
 
 /// Removes pages from the TLB of each CPU, and waits until they are removed.
 ///
-/// The caller holds no lock for which other CPUs wait with interrupts masked, apart from
-/// [`InterruptLock`](crate::sync::InterruptLock)s.
+/// The caller holds no lock for which other CPUs wait with interrupts masked, unless they
+/// [serve requests](serve_while_waiting) meanwhile, as those do that wait for an
+/// [`InterruptLock`](crate::sync::InterruptLock).
 pub fn flush(pages: PageRangeInclusive) {
     // The changes of the page tables come before the look at the CPUs that have started.
     fence(Ordering::SeqCst);
