@@ -117,6 +117,18 @@ fn at(block: *mut u8, offset: usize) -> *mut u8 {
     block.wrapping_add(offset)
 }
 
+/// Changes bytes, each to another value. (A fixed value could be that of a checksum by chance.)
+///
+/// # Safety
+/// The bytes lie in one of the test's heaps.
+unsafe fn damage_bytes(base: *mut u8, length: usize) {
+    for offset in 0..length {
+        let byte = base.wrapping_add(offset);
+        // SAFETY: the caller guarantees that the byte is in a heap.
+        unsafe { byte.write(byte.read() ^ b'A') };
+    }
+}
+
 fn read(at: *mut u8) -> usize {
     // SAFETY: the tests pass addresses of words in their heaps.
     unsafe { at.cast::<usize>().read() }

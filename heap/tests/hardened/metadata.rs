@@ -6,7 +6,7 @@ use heap::talc::base::{CHUNK_UNIT, HEAP_OVERHEAD};
 use heap::talc::hardened::{Misuse, Report};
 use heap::talc::{Corruption, Rule};
 
-use super::{Scene, WORD, at, damage, layout, reports};
+use super::{Scene, WORD, at, damage, damage_bytes, layout, reports};
 use crate::common::memory::Memory;
 use crate::common::sizes::FIRST;
 
@@ -77,7 +77,7 @@ fn an_underflow_over_a_heap_record_is_reported() {
         let mut heaps = Heaps::new(2);
         let block = heaps.blocks[0];
         // SAFETY: the bytes are below the block, in its heap.
-        unsafe { at(block, 0).sub(length).write_bytes(b'A', length) };
+        unsafe { damage_bytes(block.wrapping_sub(length), length) };
         let found = heaps.scene.talc.check().unwrap_err();
         let is_record = matches!(found.rule, Rule::Misuse(Misuse::DamagedHeapRecord { .. }));
         assert_eq!(is_record, length > WORD, "{length}: {found}");
@@ -102,7 +102,7 @@ fn an_underflow_that_spares_the_tag_is_reported() {
         let mut heaps = Heaps::new(2);
         let block = heaps.blocks[0];
         // SAFETY: the bytes are below the block, in its heap.
-        unsafe { block.sub(length).write_bytes(b'A', length - WORD) };
+        unsafe { damage_bytes(block.wrapping_sub(length), length - WORD) };
         assert!(
             record_damage(heaps.scene.talc.check()).is_some(),
             "{length}"
