@@ -91,6 +91,7 @@
 extern crate std;
 
 pub mod bump;
+mod patience;
 pub mod slab;
 pub mod source;
 mod span;

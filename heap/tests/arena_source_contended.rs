@@ -9,6 +9,7 @@ use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering::Relaxed};
 
+use common::hooked_lock::{Hook, HookedLock};
 use common::window::{PAGE, PageArena, SpinLock, Tags, Window, arena, layout};
 use heap::source::ArenaSource;
 use heap::talc::TalcLock;
@@ -23,38 +24,24 @@ thread_local! {
     static LOCKS: Cell<usize> = const { Cell::new(0) };
 }
 
-/// A lock that lets others come before each call that takes it, except for their own.
-struct ContendedLock(spin::Mutex<()>);
+/// Lets others come before each call that takes the lock, except for their own.
+struct Contend;
 
-// SAFETY: the spin lock excludes all others.
-unsafe impl lock_api::RawMutex for ContendedLock {
-    #[allow(
-        clippy::declare_interior_mutable_const,
-        reason = "`lock_api` wants it so"
-    )]
-    const INIT: Self = Self(spin::Mutex::new(()));
-    type GuardMarker = lock_api::GuardSend;
-
-    fn lock(&self) {
+impl Hook for Contend {
+    fn before() {
         if let Some(mut others) = OTHERS.take() {
             LOCKS.set(LOCKS.get() + 1);
             others(LOCKS.get());
             OTHERS.set(Some(others));
         }
-        assert!(self.try_lock(), "the lock is held");
     }
 
-    fn try_lock(&self) -> bool {
-        lock_api::RawMutex::try_lock(&self.0)
-    }
-
-    unsafe fn unlock(&self) {
-        // SAFETY: the caller holds the lock.
-        unsafe { lock_api::RawMutex::unlock(&self.0) };
+    fn while_held() {
+        panic!("the lock is held");
     }
 }
 
-type Heap = TalcLock<ContendedLock, ArenaSource<'static, Tags, SpinLock>>;
+type Heap = TalcLock<HookedLock<Contend>, ArenaSource<'static, Tags, SpinLock>>;
 
 /// More than half of what is free in a heap of one step of growth.
 const BLOCK: Layout = match Layout::from_size_align(12 * PAGE, 8) {

@@ -12,6 +12,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use common::hooked_lock::{Hook, HookedLock};
 use common::window::{PAGE, SpinLock, Tags, Window, arena, layout};
 use heap::source::{ArenaSource, DecayInterval, PageHeap, ReleaseGate};
 
@@ -24,35 +25,19 @@ const IS_WAITING: usize = 500;
 
 thread_local!(static IS_TESTED: Cell<bool> = const { Cell::new(false) });
 
-/// A lock that counts how often the allocation that is tested takes it, and that gives the other
-/// thread time when it waits.
-struct CountingLock(spin::Mutex<()>);
+/// Counts how often the allocation that is tested takes the lock, and gives the other thread time
+/// when it waits.
+struct Count;
 
-// SAFETY: the spin lock excludes all others.
-unsafe impl lock_api::RawMutex for CountingLock {
-    #[allow(
-        clippy::declare_interior_mutable_const,
-        reason = "`lock_api` wants it so"
-    )]
-    const INIT: Self = Self(spin::Mutex::new(()));
-    type GuardMarker = lock_api::GuardSend;
-
-    fn lock(&self) {
+impl Hook for Count {
+    fn before() {
         if IS_TESTED.get() && LOCKS.fetch_add(1, Relaxed) > IS_WAITING {
             thread::sleep(Duration::from_millis(1));
         }
-        while !self.try_lock() {
-            thread::yield_now();
-        }
     }
 
-    fn try_lock(&self) -> bool {
-        lock_api::RawMutex::try_lock(&self.0)
-    }
-
-    unsafe fn unlock(&self) {
-        // SAFETY: the caller holds the lock.
-        unsafe { lock_api::RawMutex::unlock(&self.0) };
+    fn while_held() {
+        thread::yield_now();
     }
 }
 
@@ -66,7 +51,7 @@ impl ReleaseGate for Gate {
     }
 }
 
-type Heap<'a> = PageHeap<'a, CountingLock, Tags, SpinLock, Gate>;
+type Heap<'a> = PageHeap<'a, HookedLock<Count>, Tags, SpinLock, Gate>;
 
 fn alloc(heap: &Heap<'_>, layout: Layout) -> usize {
     // SAFETY: the tests use no zero-sized layouts.

@@ -8,11 +8,7 @@ use super::list::{ALL, SlabList};
 use super::local::Context;
 use super::size_class::CLASSES;
 use super::slab::{Ownership, Slab};
-
-/// How often a call looks whether another CPU has given back a slab, and how long it waits in
-/// between, in turns. (It may have interrupted the code that has the slab.)
-const MAX_WAITS: usize = 1000;
-const TURNS: usize = 1000;
+use crate::patience;
 
 /// What all CPUs share, behind a spin lock.
 pub(super) struct Shared {
@@ -69,17 +65,13 @@ impl Shared {
     ///
     /// Waits for a bounded time.
     pub(super) fn wait_for_releases(&self, before: usize) -> bool {
-        for _ in 0..MAX_WAITS {
+        let has_come = patience::wait(|| {
             let released = self.released();
-            if released != before {
-                return true;
-            }
-            if self.unregistered.load(Ordering::Relaxed) == released {
-                return false;
-            }
-            (0..TURNS).for_each(|_| spin_loop());
-        }
-        false
+            let is_over =
+                released != before || self.unregistered.load(Ordering::Relaxed) == released;
+            is_over.then_some(released != before)
+        });
+        has_come.unwrap_or(false)
     }
 
     /// Waits for the lock.

@@ -3,6 +3,7 @@
 
 #[cfg(all(target_os = "linux", target_pointer_width = "64"))]
 pub(crate) mod guarded;
+pub(crate) mod hooked_lock;
 pub(crate) mod manual_heap;
 pub(crate) mod memory;
 pub(crate) mod one_heap;

@@ -200,8 +200,8 @@ fn show_cpus() {
     println!("  A miss is an allocation that found no free block in its slab. A new slab is a");
     println!("  page of the heap. A batch has up to 16 freed blocks of other CPUs' slabs; held");
     println!("  back is what is free, but only for this CPU. A shootdown flushes up to 16 pages");
-    println!("  on the other CPUs. Waits are for locks, for so many cycles of the time-stamp");
-    println!("  counter.");
+    println!("  on the other CPUs. Waits are for locks; cycles, of the time-stamp counter, are");
+    println!("  how long they took.");
 }
 
 /// A number and what it counts: `1 gap`, `2 gaps`.

@@ -1,12 +1,12 @@
 //! Pages inside heaps go back to the source of the arena, and leave holes.
 
-use core::hint::spin_loop;
 use core::ptr::NonNull;
 
 use lock_api::RawMutex;
 
 use super::ArenaSource;
 use super::hole::{Extent, HOLE_OVERHEAD, HoleRef};
+use crate::patience;
 use crate::span::Span;
 use crate::talc::base::Talc;
 use crate::talc::base::binning::Binning;
@@ -78,11 +78,9 @@ enum Refused {
     Busy,
 }
 
-/// How often a call that wants all pages begins anew because holes beside gaps were busy, and how
-/// long it waits in between, in turns. (It may have interrupted the code that has them: then it
-/// would wait for ever.)
+/// How often a call that wants all pages begins anew because holes beside gaps were busy. (It may
+/// have interrupted the code that has them: then it would wait for ever.)
 const MAX_WAITS: usize = 64;
-const TURNS: usize = 1000;
 
 impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource<'a, A, L>, B> {
     /// Gives back all whole pages inside the heaps that hold no block, if the source of the arena
@@ -158,7 +156,7 @@ impl<'a, R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource
                 Step::Found(pending) => pending,
                 Step::GoOn => continue,
                 Step::Finished if is_beside_busy && waits > 0 => {
-                    (0..TURNS).for_each(|_| spin_loop());
+                    patience::pause();
                     (cursor, is_beside_busy) = (None, false);
                     waits -= 1;
                     continue;

@@ -9,19 +9,13 @@
 //!     CPU 1           ├─ allocate: refused ─┤ waits for CPU 0 ──┤ allocate: 100 pages are free ─┤
 //! ```
 
-use core::hint::spin_loop;
-
 use lock_api::RawMutex;
 
 use super::ArenaSource;
+use crate::patience;
 use crate::talc::base::binning::Binning;
 use crate::talc::sync::TalcLock;
 use crate::vmem::{Lock, TagSupply};
-
-/// How often a call looks whether others have ended something, and how long it waits in between, in
-/// turns. (It may have interrupted the code that it waits for: then that would never end.)
-const MAX_WAITS: usize = 1000;
-const TURNS: usize = 1000;
 
 /// Which calls have memory on its way. Changed under the lock of the heap.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -69,14 +63,8 @@ impl<R: RawMutex, A: TagSupply, L: Lock, B: Binning> TalcLock<R, ArenaSource<'_,
     pub(crate) fn wait_for_others(&self, before: Transit) -> bool {
         let now = self.transit();
         if now.under_way > 0 {
-            for _ in 0..MAX_WAITS {
-                if self.transit() != now {
-                    return true;
-                }
-                (0..TURNS).for_each(|_| spin_loop());
-            }
-            // Has this call interrupted the one that it waits for?
-            return false;
+            let changed = patience::wait(|| (self.transit() != now).then_some(()));
+            return changed.is_some();
         }
         now != before
     }

@@ -101,8 +101,8 @@ pub fn set_interrupt(send: fn(cpu: usize)) {
 }
 
 /// Sets the function that makes the CPU that runs it give back what it holds. It calls
-/// [`SlabHeap::reap_own`](crate::SlabHeap::reap_own) of the kernel's heap. Only
-/// the first call has an effect.
+/// [`SlabHeap::reap_own`](crate::SlabHeap::reap_own) of the kernel's heap. Only the first call has
+/// an effect.
 ///
 /// The function runs in the handler of the interrupt, on each CPU but the one that wants memory,
 /// which waits. The heap gets it so when an allocation is about to fail, and in its method `reap`.
